@@ -1,0 +1,53 @@
+# dynalign: everything a person types. `make help` lists it.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv
+export UV_HTTP_TIMEOUT ?= 180
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-fast check format generate lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+venv: .venv/.installed ## Create .venv with the exact versions of requirements/cpu.txt
+
+.venv/.installed: requirements/cpu.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(UV) pip sync --python $(BIN)/python requirements/cpu.txt
+	$(UV) pip install --python $(BIN)/python --quiet --no-deps uv==0.13.9 --editable .
+	$(BIN)/python -m compileall -q -j 0 $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])') >/dev/null 2>&1 || true
+	touch $@
+
+demo: venv ## Align a real small model on this machine: three iterations, no GPU, no cluster
+	$(BIN)/dynalign run examples/smollm2.yaml
+
+test: venv ## Every test
+	$(BIN)/python -m pytest
+
+test-fast: venv ## The tests that need no engine: seconds
+	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+
+check: venv ## Format, lint, types, architecture, generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m dynalign_operator.api.crd --check crds/dynalign.io_alignmentruns.yaml
+
+format: venv ## Format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+generate: venv ## Regenerate what is generated from the models
+	$(BIN)/python -m dynalign_operator.api.crd --write crds/dynalign.io_alignmentruns.yaml
+
+lock: ## Resolve requirements/cpu.txt anew: no hosts, no paths
+	$(UV) pip compile pyproject.toml --extra cpu --extra dev --universal --python-version 3.11 \
+	  --no-header --no-annotate --quiet -o requirements/cpu.txt
+	sed -i "/sys_platform == 'never'/d" requirements/cpu.txt
+
+clean: ## Remove what the targets above made, runs included
+	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

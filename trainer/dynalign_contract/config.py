@@ -1,0 +1,176 @@
+"""StageConfig: the one file that a stage reads."""
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from dynalign_contract.base import Model
+from dynalign_contract.layout import shard_folder, stage_folder
+from dynalign_contract.objective import Objective
+from dynalign_contract.result import ArtifactRef
+from dynalign_contract.settings import (
+    EngineSettings,
+    EvaluationSettings,
+    GenerationSettings,
+    JudgingSettings,
+    PromptSettings,
+    TrainingSettings,
+)
+from dynalign_contract.stages import SHARDED_STAGES, Stage
+
+SCHEMA_VERSION = 1
+
+BASE_POLICY = "base"
+"""Version name of the model before any training."""
+
+
+def policy_version(iteration: int) -> str:
+    """Version name of the policy that this iteration's training wrote."""
+    return f"iteration-{iteration:03d}"
+
+
+class Policy(Model):
+    """Weights with a name: the base model, or the base model plus the adapter that an iteration trained."""
+
+    version: str = BASE_POLICY
+    """`base` or `iteration-003`."""
+    adapter: ArtifactRef | None = None
+    """None: the base model."""
+
+
+class FetchParams(Model):
+    """Bring the base model onto the volume."""
+
+    stage: Literal[Stage.FETCH] = Stage.FETCH
+    uri: str
+
+
+class PromptsParams(Model):
+    """Write (and, once, hold out) prompts. Inputs: model, history-000.. (earlier prompts)."""
+
+    stage: Literal[Stage.PROMPTS] = Stage.PROMPTS
+    objective: Objective
+    prompts: PromptSettings
+    policy: Policy = Policy()
+    reserve_tokens: int
+    """Tokens that the context window must keep free for a completion."""
+
+
+class GenerateParams(Model):
+    """Sample candidates. Inputs: model, prompts."""
+
+    stage: Literal[Stage.GENERATE] = Stage.GENERATE
+    generation: GenerationSettings
+    policy: Policy = Policy()
+
+
+class JudgeParams(Model):
+    """Score candidates. Inputs: model, rollouts."""
+
+    stage: Literal[Stage.JUDGE] = Stage.JUDGE
+    objective: Objective
+    judging: JudgingSettings
+    judge: Policy = Policy()
+    max_tokens: int
+    """`generation.maxTokens`, for the length penalties."""
+    prompts_per_part: int
+
+
+class TrainParams(Model):
+    """Build the batch, train, write the next adapter. Inputs: model, rollouts, judgements."""
+
+    stage: Literal[Stage.TRAIN] = Stage.TRAIN
+    training: TrainingSettings
+    policy: Policy = Policy()
+    """The policy that wrote the rollouts and from which training starts."""
+    temperature: float
+    max_tokens: int
+
+
+class EvaluateParams(Model):
+    """Compare on the held-out prompts. Inputs: model, heldout."""
+
+    stage: Literal[Stage.EVALUATE] = Stage.EVALUATE
+    objective: Objective
+    evaluation: EvaluationSettings
+    policy: Policy
+    """The policy under evaluation."""
+    previous: Policy = Policy()
+    """The policy before it."""
+    max_tokens: int
+    max_length: int | None = None
+
+
+class IterationSummary(Model):
+    """What the model card tells about one iteration."""
+
+    index: int
+    reward: float | None = None
+    win_rate: float | None = None
+    win_rate_low: float | None = None
+    win_rate_high: float | None = None
+
+
+class ExportParams(Model):
+    """Merge the chosen adapter into the base model and write a model folder with a card. Inputs: model."""
+
+    stage: Literal[Stage.EXPORT] = Stage.EXPORT
+    policy: Policy
+    model_uri: str
+    objective: Objective
+    iterations: tuple[IterationSummary, ...] = ()
+
+
+Params = Annotated[
+    FetchParams | PromptsParams | GenerateParams | JudgeParams | TrainParams | EvaluateParams | ExportParams,
+    Field(discriminator="stage"),
+]
+
+
+class StageConfig(Model):
+    """Everything that one attempt of a stage needs, beside secrets, rank and cache locations."""
+
+    schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
+    run: str
+    """Name of the run."""
+    iteration: int | None = Field(default=None, ge=0)
+    """0-based; None for fetch and export."""
+    attempt: int = Field(default=1, ge=1)
+    shards: int = Field(default=1, ge=1)
+    """Workers of this stage; which one this is comes from the environment (`JOB_COMPLETION_INDEX`)."""
+    seed: int = 0
+    engine: EngineSettings = EngineSettings()
+    inputs: dict[str, ArtifactRef] = Field(default_factory=dict)
+    """Name -> artifact, verified before the stage starts."""
+    params: Params
+
+    @model_validator(mode="after")
+    def _belongs(self) -> "StageConfig":
+        inside = self.stage not in (Stage.FETCH, Stage.EXPORT)
+        if inside != (self.iteration is not None):
+            raise ValueError(f"stage {self.stage} {'needs' if inside else 'has no'} iteration")
+        if self.shards > 1 and self.stage not in SHARDED_STAGES:
+            raise ValueError(f"stage {self.stage} is not sharded")
+        return self
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that this configures."""
+        return self.params.stage
+
+    @property
+    def folder(self) -> str:
+        """Folder of the stage's artifact, relative to the run's folder; all shards together."""
+        return stage_folder(self.stage, self.iteration)
+
+    def shard(self, index: int) -> str:
+        """Folder of one shard, relative to the run's folder."""
+        return shard_folder(self.folder, index, self.shards)
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that decides the artifact's contents; the attempt does not."""
+        data = self.model_dump(mode="json", by_alias=True, exclude={"attempt"})
+        return "sha256:" + hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,50 @@
+"""Errors of a stage. Each knows the exit code that the planner will see; each message says what to do."""
+
+from dynalign_contract.exit_codes import ExitCode
+
+
+class StageError(Exception):
+    """A stage cannot go on. The message is one paragraph for the person who reads it: what, where, remedy."""
+
+    exit_code: int = 1
+    reason: str = "StageError"
+
+
+class BadConfigError(StageError):
+    """The configuration is wrong: the message names the field."""
+
+    exit_code = ExitCode.BAD_CONFIG
+    reason = "BadConfig"
+
+
+class BadInputError(StageError):
+    """An input is missing, unreadable or empty: the message names the file."""
+
+    exit_code = ExitCode.BAD_INPUT
+    reason = "BadInput"
+
+
+class CorruptArtifactError(BadInputError):
+    """An artifact does not have the digest that its manifest, or the planner, says it has."""
+
+    reason = "CorruptArtifact"
+
+
+class UnfitError(StageError):
+    """A gate refused: nothing is broken, but going on would train on a judge or a model that is not fit."""
+
+    exit_code = ExitCode.UNFIT
+    reason = "Unfit"
+
+
+class VolumeFullError(StageError):
+    """The volume has no space left; retriable, because a person can make space."""
+
+    reason = "VolumeFull"
+
+
+class TerminatedError(StageError):
+    """SIGTERM arrived and the stage has stopped at a safe place."""
+
+    exit_code = ExitCode.TERMINATED
+    reason = "Terminated"

@@ -1,0 +1,23 @@
+"""Exit codes of a stage. They are API: the planner's retry rules depend on them."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a stage ended. Any other code is retriable."""
+
+    DONE = 0
+    BAD_CONFIG = 10
+    """The run file or the StageConfig is wrong; a retry cannot help."""
+    BAD_INPUT = 11
+    """An input artifact, model or user file is missing, unreadable or damaged; a retry cannot help."""
+    UNFIT = 12
+    """A gate refused: the judge is not to be trusted, or the model got worse."""
+    BUSY = 75
+    """Another process holds the working folder (EX_TEMPFAIL); try again when it has ended."""
+    TERMINATED = 143
+    """Stopped by SIGTERM after saving what could be saved."""
+
+
+FINAL: frozenset[int] = frozenset({ExitCode.BAD_CONFIG, ExitCode.BAD_INPUT, ExitCode.UNFIT})
+"""Codes after which the planner does not try again."""

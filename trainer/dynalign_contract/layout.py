@@ -1,0 +1,82 @@
+"""Every path on a run's volume, relative to the run's folder. The only home of these names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dynalign_contract.stages import Stage
+
+_FOLDERS: Final = {
+    Stage.PROMPTS: "prompts",
+    Stage.GENERATE: "rollouts",
+    Stage.JUDGE: "judgements",
+    Stage.TRAIN: "policy",
+    Stage.EVALUATE: "evaluation",
+}
+
+MANIFEST: Final = "manifest.json"
+PROMPTS_FILE: Final = "prompts.parquet"
+HELD_OUT_FILE: Final = "heldout.parquet"
+CANARIES_FILE: Final = "canaries.parquet"
+ANSWERS_FILE: Final = "answers.parquet"
+COMPARISONS_FILE: Final = "comparisons.parquet"
+BATCH_FILE: Final = "batch.parquet"
+MODEL_FOLDER: Final = "model"
+
+
+def part_name(index: int) -> str:
+    """Name of one part of a Parquet artifact: `part-00017.parquet`."""
+    return f"part-{index:05d}.parquet"
+
+
+def stage_folder(stage: Stage, iteration: int | None = None) -> str:
+    """Folder of a stage's artifact, relative to the run's folder.
+
+    `iteration` is 0-based and required for the stages of an iteration, None for fetch and export.
+    """
+    if stage is Stage.FETCH:
+        return MODEL_FOLDER
+    if stage is Stage.EXPORT:
+        return "export"
+    if iteration is None:
+        raise ValueError(f"stage {stage} belongs to an iteration")
+    return f"iterations/{iteration:03d}/{_FOLDERS[stage]}"
+
+
+def shard_folder(folder: str, index: int, count: int) -> str:
+    """Folder of one shard: the stage's own folder when there is one shard, `<folder>/shard-003` otherwise."""
+    return folder if count == 1 else f"{folder}/shard-{index:03d}"
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """Absolute paths of one run, for the code that opens files."""
+
+    root: Path
+
+    @property
+    def model(self) -> Path:
+        """The base model, a Hugging Face folder."""
+        return self.root / MODEL_FOLDER
+
+    @property
+    def export(self) -> Path:
+        """The exported model."""
+        return self.root / "export"
+
+    @property
+    def report(self) -> Path:
+        """The self-contained report."""
+        return self.root / "report.html"
+
+    def stage(self, stage: Stage, iteration: int | None = None) -> Path:
+        """Folder of a stage's artifact."""
+        return self.root / stage_folder(stage, iteration)
+
+    def batch(self, iteration: int) -> Path:
+        """The training batch built from an iteration's judged rollouts."""
+        return self.root / f"iterations/{iteration:03d}/batch"
+
+    def checkpoints(self, iteration: int) -> Path:
+        """Optimiser checkpoints of an iteration's training; removed when it is done."""
+        return self.root / f"iterations/{iteration:03d}/checkpoints"

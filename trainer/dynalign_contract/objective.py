@@ -1,0 +1,155 @@
+"""An objective is data: aspects, what their scores look like, and the templates of the agents and of the judge."""
+
+from enum import StrEnum
+from importlib import resources
+from string import Template
+from typing import Final
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from dynalign_contract.base import Model
+
+BUILTIN: Final = ("collective-agency",)
+
+
+class Aggregate(StrEnum):
+    """How the aspects of one answer become one reward."""
+
+    GEOMETRIC_MEAN = "GeometricMean"
+    """No aspect can be bought with another (the default)."""
+    MEAN = "Mean"
+    MINIMUM = "Minimum"
+
+
+class Aspect(Model):
+    """One thing that answers are scored for, from 0 to 9."""
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
+    title: str = Field(min_length=1, max_length=80)
+    definition: str = Field(min_length=1, max_length=2000)
+    low: str = Field(default="", max_length=500)
+    """What an answer that deserves 0 looks like."""
+    middle: str = Field(default="", max_length=500)
+    """What an answer that deserves 5 looks like."""
+    high: str = Field(default="", max_length=500)
+    """What an answer that deserves 9 looks like."""
+
+
+def _check_placeholders(template: str, allowed: frozenset[str], required: frozenset[str]) -> str:
+    used = frozenset(Template(template).get_identifiers())
+    if not Template(template).is_valid():
+        raise ValueError("is no valid template: write $$ for a dollar sign and $name for a placeholder")
+    if unknown := sorted(used - allowed):
+        raise ValueError(f"uses unknown placeholders {unknown}; allowed are {sorted('$' + name for name in allowed)}")
+    if missing := sorted(required - used):
+        raise ValueError(f"lacks the placeholders {sorted('$' + name for name in missing)}")
+    return template
+
+
+class JudgeTemplate(Model):
+    """How a candidate is shown to the judge.
+
+    Prefix sharing decides the order: `context` (objective and rubric, then the prompt, then the candidate) is the same
+    for all aspects of a candidate; the aspect's question comes last. The judge's answer starts with `prefill` and goes
+    on with one digit.
+    """
+
+    context: str
+    """Placeholders: $preamble $rubric $prompt $candidate $open $close (random delimiters around quoted text)."""
+    question: str
+    """Placeholders: $title $definition $low $middle $high."""
+    prefill: str = "Score: "
+
+    @field_validator("context")
+    @classmethod
+    def _context(cls, value: str) -> str:
+        allowed = frozenset({"preamble", "rubric", "prompt", "candidate", "open", "close"})
+        return _check_placeholders(value, allowed, frozenset({"prompt", "candidate"}))
+
+    @field_validator("question")
+    @classmethod
+    def _question(cls, value: str) -> str:
+        return _check_placeholders(value, frozenset({"title", "definition", "low", "middle", "high"}), frozenset())
+
+
+class CompareTemplate(Model):
+    """How two answers are shown to the judge of the evaluation; it goes on with A or B."""
+
+    message: str
+    """Placeholders: $preamble $rubric $prompt $a $b $open $close."""
+    prefill: str = "Better answer: "
+
+    @field_validator("message")
+    @classmethod
+    def _message(cls, value: str) -> str:
+        allowed = frozenset({"preamble", "rubric", "prompt", "a", "b", "open", "close"})
+        return _check_placeholders(value, allowed, frozenset({"prompt", "a", "b"}))
+
+
+class AuthorTemplate(Model):
+    """How the scenario author is asked for one training prompt."""
+
+    message: str
+    """Placeholders: $preamble, and one for each facet of `facets`."""
+    prefill: str = ""
+    """Beginning of the author's answer; what follows is the prompt."""
+
+
+class CriticTemplate(Model):
+    """How the critic is asked to score a training prompt."""
+
+    message: str
+    """Placeholders: $preamble $prompt $open $close."""
+    criteria: dict[str, str] = Field(min_length=1)
+    """Name of a criterion -> the question about it, asked last; the answer is one digit."""
+    prefill: str = "Score: "
+
+    @field_validator("message")
+    @classmethod
+    def _message(cls, value: str) -> str:
+        return _check_placeholders(value, frozenset({"preamble", "prompt", "open", "close"}), frozenset({"prompt"}))
+
+
+class Objective(Model):
+    """What the model is aligned to."""
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    version: str = Field(default="1", max_length=32)
+    preamble: str = Field(max_length=4000)
+    aspects: tuple[Aspect, ...] = Field(min_length=1, max_length=16)
+    aggregate: Aggregate = Aggregate.GEOMETRIC_MEAN
+    facets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Seed facets of the author: name -> values, one of which is drawn for each prompt."""
+    judge: JudgeTemplate
+    compare: CompareTemplate
+    author: AuthorTemplate
+    critic: CriticTemplate | None = None
+    """None: every prompt that the curator keeps is used."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Objective":
+        ids = [aspect.id for aspect in self.aspects]
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"aspects: the ids {ids} are not distinct")
+        if empty := [name for name, values in self.facets.items() if not values]:
+            raise ValueError(f"facets: {empty} have no values")
+        _check_placeholders(self.author.message, frozenset({"preamble", *self.facets}), frozenset())
+        return self
+
+    @property
+    def rubric(self) -> str:
+        """All aspects with their definitions, as text for a template."""
+        return "\n".join(f"{aspect.title}: {aspect.definition}" for aspect in self.aspects)
+
+
+def parse_objective(text: str) -> Objective:
+    """Parse an objective's YAML. Raises yaml.YAMLError or pydantic's ValidationError."""
+    return Objective.model_validate(yaml.safe_load(text))
+
+
+def builtin_objective(name: str) -> Objective:
+    """An objective that ships with dynalign. Raises KeyError for an unknown name."""
+    if name not in BUILTIN:
+        raise KeyError(name)
+    return parse_objective((resources.files("dynalign_contract") / "objectives" / f"{name}.yaml").read_text())

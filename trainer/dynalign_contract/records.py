@@ -1,0 +1,148 @@
+"""Parquet rows that travel between stages: schemas, and reading and writing whole files.
+
+Between stages travel token ids and log-probabilities, never re-tokenised text (DESIGN, "Stage contract"); the text
+columns are for people.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dynalign_contract.errors import CorruptArtifactError
+from dynalign_contract.files import atomic_path
+
+Row = dict[str, Any]
+
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_SCORES = pa.list_(
+    pa.struct(
+        [
+            ("aspect", pa.string()),
+            ("score", pa.float32()),  # expected digit, 0 to 9; NaN when the judge gave none
+            ("mass", pa.float32()),  # probability that the next token was a digit at all, 0 to 1
+        ]
+    )
+)
+
+PROMPT: Final = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("messages", _MESSAGES),
+        ("source", pa.string()),  # "agents" or "supplied"
+        ("facets", pa.map_(pa.string(), pa.string())),  # seed facets: domain, persona, tension, difficulty, format
+        ("critic_score", pa.float32()),  # expected digit, 0 to 9; NaN for supplied prompts
+        ("agents", pa.map_(pa.string(), pa.string())),  # role -> version of the model that played it
+    ]
+)
+
+ROLLOUT: Final = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("candidate", pa.int32()),  # 0 .. G-1
+        ("prompt_ids", pa.list_(pa.int32())),
+        ("completion_ids", pa.list_(pa.int32())),  # the final EOS included when the model wrote one
+        ("logprobs", pa.list_(pa.float32())),  # one a completion token, of the distribution that was sampled from
+        ("finish_reason", pa.string()),  # "stop" or "length"
+        ("policy", pa.string()),  # version of the sampling policy: "base" or "iteration-003"
+        ("text", pa.string()),
+        ("messages", _MESSAGES),
+    ]
+)
+
+JUDGEMENT: Final = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("candidate", pa.int32()),
+        ("scores", _SCORES),  # one an aspect, in the objective's order
+        ("raw_reward", pa.float32()),  # aggregate over the aspects, 0 to 1, before penalties; NaN when one is missing
+        ("penalties", pa.map_(pa.string(), pa.float32())),  # name -> what was taken off
+        ("reward", pa.float32()),  # raw_reward minus penalties; NaN is dropped by training, never read as 0
+        ("retries", pa.int32()),
+        ("judge", pa.string()),  # version of the judging model
+    ]
+)
+
+CANARY: Final = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("kind", pa.string()),  # "empty", "master_key", "shuffled", ...
+        ("text", pa.string()),
+        ("scores", _SCORES),
+        ("reward", pa.float32()),
+        ("judge", pa.string()),
+    ]
+)
+
+BATCH: Final = pa.schema(
+    [
+        ("step", pa.int32()),  # optimiser step that consumes the row
+        ("prompt_id", pa.string()),
+        ("candidate", pa.int32()),
+        ("prompt_ids", pa.list_(pa.int32())),
+        ("completion_ids", pa.list_(pa.int32())),
+        ("logprobs", pa.list_(pa.float32())),
+        ("reward", pa.float32()),
+        ("advantage", pa.float32()),
+        ("masked", pa.bool_()),  # carries no loss: truncated, unscored, or filler that completes a step
+    ]
+)
+
+ANSWER: Final = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("policy", pa.string()),
+        ("messages", _MESSAGES),
+        ("completion_ids", pa.list_(pa.int32())),
+        ("finish_reason", pa.string()),
+        ("text", pa.string()),
+    ]
+)
+
+COMPARISON: Final = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("opponent", pa.string()),  # "base" or "previous"
+        ("judge", pa.string()),
+        ("method", pa.string()),  # "Pairwise" or "Pointwise"
+        ("first", pa.float32()),  # the judge's preference for the candidate, 0 to 1, when it is shown first
+        ("second", pa.float32()),  # the same when it is shown second; equal to `first` for Pointwise
+        ("outcome", pa.float32()),  # 1 win, 0.5 tie or inconsistent, 0 loss; NaN when the judge gave no answer
+        ("length_difference", pa.int32()),  # tokens of the candidate minus tokens of the opponent
+    ]
+)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
+    """Write one Parquet file atomically. Every row has exactly the schema's columns; raises KeyError otherwise."""
+    columns = {name: [row[name] for row in rows] for name in schema.names}
+    table = pa.table(
+        {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}, schema=schema
+    )
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_rows(path: Path, schema: pa.Schema) -> list[Row]:
+    """Read one Parquet file; maps come back as dictionaries.
+
+    Raises CorruptArtifactError when it is no Parquet file or lacks columns.
+    """
+    try:
+        table = pq.read_table(path, columns=schema.names, partitioning=None)
+        rows: list[Row] = table.cast(schema).to_pylist(maps_as_pydicts="strict")
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise CorruptArtifactError(
+            f"{path} cannot be read as Parquet with the columns {', '.join(schema.names)} ({error}). "
+            f"Remove the folder {path.parent} to have its stage run again."
+        ) from error
+    return rows
+
+
+def read_parts(folders: Iterable[Path], schema: pa.Schema) -> list[Row]:
+    """Rows of every `part-*.parquet` in these folders, in the order of folders and names."""
+    return [
+        row for folder in folders for path in sorted(folder.glob("part-*.parquet")) for row in read_rows(path, schema)
+    ]

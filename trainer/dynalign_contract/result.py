@@ -1,0 +1,81 @@
+"""StageResult: a stage's last word, at most 4096 bytes because it travels as a container's termination message."""
+
+from enum import StrEnum
+from typing import Final
+
+from pydantic import Field
+
+from dynalign_contract.base import Model
+
+MAX_RESULT_BYTES: Final = 4096
+"""The kubelet keeps this many bytes of a termination message."""
+
+
+class Outcome(StrEnum):
+    """How a stage ended."""
+
+    SUCCEEDED = "Succeeded"
+    SKIPPED = "Skipped"
+    """The artifact was there already, with this very configuration."""
+    FAILED = "Failed"
+
+
+class ArtifactRef(Model):
+    """A finished artifact: where it is and what it must contain."""
+
+    path: str
+    """Folder, relative to the run's folder."""
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    """Digest of the artifact's file list (`Manifest.digest`), or of its shards' digests."""
+    bytes: int = Field(default=0, ge=0)
+    """Size of all files."""
+    rows: int = Field(default=0, ge=0)
+    """Rows of all Parquet files."""
+    shards: int = Field(default=1, ge=1)
+    """Number of shard folders below `path`; 1 means the files lie in `path` itself."""
+
+
+class Metric(Model):
+    """One named number."""
+
+    name: str = Field(max_length=64)
+    value: float | None
+    """None where the number is not defined (a mean of nothing)."""
+
+
+class ResultError(Model):
+    """Why a stage failed."""
+
+    reason: str
+    message: str
+
+
+class StageResult(Model):
+    """Outcome, error, artifact and a few metrics of one attempt of a stage."""
+
+    outcome: Outcome
+    exit_code: int = 0
+    error: ResultError | None = None
+    artifact: ArtifactRef | None = None
+    metrics: tuple[Metric, ...] = ()
+    seconds: float = 0.0
+    """Wall time of the attempt."""
+
+    def encode(self) -> bytes:
+        """Serialise into at most `MAX_RESULT_BYTES`: metrics go first, then the end of the error message."""
+        result = self
+        while len(data := result.to_json().encode()) > MAX_RESULT_BYTES:
+            if result.metrics:
+                result = result.model_copy(update={"metrics": result.metrics[:-1]})
+            elif result.error is not None and result.error.message:
+                keep = max(0, len(result.error.message) - (len(data) - MAX_RESULT_BYTES) - 8)
+                error = result.error.model_copy(update={"message": result.error.message[:keep]})
+                result = result.model_copy(update={"error": error})
+            else:
+                raise ValueError(f"a StageResult of {len(data)} bytes cannot be shortened to {MAX_RESULT_BYTES}")
+        return data
+
+    @classmethod
+    def decode(cls, data: bytes | str) -> "StageResult":
+        """Parse a termination message; raises pydantic's ValidationError when it is not one."""
+        return cls.model_validate_json(data)

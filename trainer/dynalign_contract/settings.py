@@ -1,0 +1,364 @@
+"""The parts of a run that a stage needs to know. The run file embeds these very models, so nothing is said twice."""
+
+from enum import StrEnum
+
+from pydantic import Field, model_validator
+
+from dynalign_contract.base import Model
+from dynalign_contract.objective import Aggregate
+
+
+class DType(StrEnum):
+    """Number format of weights and activations."""
+
+    AUTO = "Auto"
+    """BFloat16 on a GPU, Float32 on a CPU."""
+    FLOAT32 = "Float32"
+    BFLOAT16 = "BFloat16"
+
+
+class EngineSettings(Model):
+    """How the inference engine (vLLM) holds the model."""
+
+    dtype: DType = DType.AUTO
+    max_length: int | None = Field(default=None, ge=64, le=1_048_576)
+    """Context window in tokens, prompt and completion together. Default: the model's own, at most 4096."""
+    memory_gib: int = Field(default=1, ge=1, le=1024)
+    """Memory for the key-value cache on a CPU, GiB. A GPU gives 90 percent of its own."""
+    tensor_parallel: int = Field(default=1, ge=1, le=64)
+    """GPUs over which one copy of the model is split."""
+
+
+class AgentModel(StrEnum):
+    """The weights that play an agent's role."""
+
+    POLICY = "Policy"
+    """The policy as it is at the start of the iteration."""
+    BASE = "Base"
+
+
+class AuthorSettings(Model):
+    """The scenario author: writes a task or dilemma from a sampled seed."""
+
+    model: AgentModel = AgentModel.POLICY
+    temperature: float = Field(default=1.0, gt=0, le=2)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    max_tokens: int = Field(default=160, ge=8, le=4096)
+    drafts_per_prompt: float = Field(default=2.0, ge=1, le=32)
+    """Drafts written for each prompt that is wanted; critic and curator choose among them."""
+
+
+class CriticSettings(Model):
+    """The critic: scores drafts by the expected digit; the best are kept."""
+
+    model: AgentModel = AgentModel.BASE
+    min_score: float = Field(default=0.0, ge=0, le=9)
+    """Drafts below this score, 0 to 9, are dropped even when too few remain."""
+
+
+class AgentsSettings(Model):
+    """The agents that write the training set."""
+
+    author: AuthorSettings = AuthorSettings()
+    critic: CriticSettings = CriticSettings()
+
+
+class SeedSettings(Model):
+    """What the author's tasks are seeded with."""
+
+    facets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Values that replace the objective's own for these facets."""
+
+
+class DedupSettings(Model):
+    """Near-duplicate removal, against this iteration, all earlier ones and the held-out set."""
+
+    threshold: float = Field(default=0.7, gt=0, le=1)
+    """Estimated Jaccard similarity of word shingles from which two prompts count as duplicates."""
+    shingle_words: int = Field(default=3, ge=1, le=10)
+    permutations: int = Field(default=128, ge=16, le=1024)
+
+
+class SuppliedPrompts(Model):
+    """Prompts of the user's own."""
+
+    uri: str = Field(pattern=r"^(pvc://[a-z0-9.-]+/.+|/.+|\./.+)$", max_length=1024)
+    """`pvc://claim/path` or a path to a .jsonl or .parquet file with `prompt` (text) or `messages` (chat)."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Share of an iteration's prompts that is drawn from here; the agents write the rest."""
+
+
+class Refresh(StrEnum):
+    """When the agents write anew."""
+
+    EVERY_ITERATION = "EveryIteration"
+    ONCE = "Once"
+
+
+class PromptSettings(Model):
+    """The training prompts."""
+
+    per_iteration: int = Field(default=64, ge=1, le=65_536)
+    refresh: Refresh = Refresh.EVERY_ITERATION
+    agents: AgentsSettings = AgentsSettings()
+    seeds: SeedSettings = SeedSettings()
+    dedup: DedupSettings = DedupSettings()
+    supplied: SuppliedPrompts | None = None
+    """Default: the agents write all prompts."""
+    held_out: int = Field(default=64, ge=1, le=65_536)
+    """Prompts written once, never trained on, for the evaluation."""
+    min_characters: int = Field(default=20, ge=1, le=10_000)
+    max_tokens: int = Field(default=512, ge=8, le=131_072)
+    """Longest prompt in tokens, chat template included; longer ones are dropped and counted."""
+    min_yield: float = Field(default=0.5, gt=0, le=1)
+    """The stage fails, quoting samples, when fewer than this share of the wanted prompts remain."""
+
+
+class GenerationSettings(Model):
+    """Sampling of candidates: a group for each prompt."""
+
+    candidates: int = Field(default=8, ge=2, le=256)
+    """Group size G."""
+    max_tokens: int = Field(default=512, ge=1, le=131_072)
+    temperature: float = Field(default=1.0, gt=0, le=2)
+    shards: int = Field(default=1, ge=1, le=256)
+    """Workers over which the prompts are split."""
+    prompts_per_part: int = Field(default=32, ge=1, le=4096)
+    """Prompts in one Parquet part; a restarted worker keeps its finished parts."""
+
+
+class Judge(StrEnum):
+    """The weights that judge."""
+
+    LIVE = "Live"
+    """The policy that wrote the candidates (the paper)."""
+    BASE = "Base"
+    LAGGED = "Lagged"
+    """The policy of `lag` iterations ago."""
+
+
+class JudgingMethod(StrEnum):
+    """How a score is read off the judge."""
+
+    EXPECTED_SCORE = "ExpectedScore"
+    """Expected value of one digit 0-9 under the judge's next-token distribution."""
+
+
+class Penalties(Model):
+    """What is taken off the reward, which lies between 0 and 1."""
+
+    truncated: float = Field(default=0.0, ge=0, le=1)
+    """For an answer that reached `generation.maxTokens`."""
+    refusal: float = Field(default=0.0, ge=0, le=1)
+    """For an answer that opens with a refusal."""
+    overlong: float = Field(default=0.0, ge=0, le=1)
+    """For an answer of `generation.maxTokens`, falling linearly to 0 at `overlongFrom` of that length."""
+    overlong_from: float = Field(default=0.8, ge=0, lt=1)
+
+
+class CanarySettings(Model):
+    """Answers that deserve nothing, scored every iteration to see whether the judge can still be trusted."""
+
+    prompts: int = Field(default=8, ge=0, le=1024)
+    """Prompts for which every kind of canary is made; 0 switches them off."""
+
+
+class OnUnfitJudge(StrEnum):
+    """What happens when the judge fails its gates."""
+
+    STOP = "Stop"
+    USE_BASE = "UseBase"
+    """Score the iteration again with the base model as judge."""
+
+
+class JudgeGates(Model):
+    """When the judge counts as unfit. Unset gates are measured and reported only."""
+
+    min_canary_margin: float | None = Field(default=None, ge=-1, le=1)
+    """Least mean reward of real answers minus mean reward of canaries."""
+    min_canary_auc: float | None = Field(default=None, ge=0, le=1)
+    """Least probability that a real answer outscores a canary."""
+    max_failed_share: float = Field(default=0.5, ge=0, le=1)
+    """Largest share of candidates left without a reward."""
+    on_unfit: OnUnfitJudge = OnUnfitJudge.STOP
+
+
+class JudgingSettings(Model):
+    """How the policy's candidates are rewarded."""
+
+    method: JudgingMethod = JudgingMethod.EXPECTED_SCORE
+    judge: Judge = Judge.LIVE
+    lag: int = Field(default=1, ge=1, le=64)
+    """For `judge: Lagged`: how many iterations the judge is behind."""
+    votes: int = Field(default=1, ge=1, le=32)
+    """From 2: rationales sampled before the digit, whose expected scores are averaged."""
+    rationale_tokens: int = Field(default=96, ge=8, le=4096)
+    aggregate: Aggregate | None = None
+    """Default: the objective's own."""
+    min_mass: float = Field(default=0.01, ge=0, le=1)
+    """Least probability that the judge's next token is a digit at all; below it the score counts as failed."""
+    penalties: Penalties = Penalties()
+    canaries: CanarySettings = CanarySettings()
+    gates: JudgeGates = JudgeGates()
+
+
+class TrainingBackend(StrEnum):
+    """Which trainer computes the loss."""
+
+    TRL = "TRL"
+    """TRL's GRPOTrainer replaying the recorded groups."""
+
+
+class TrainingMethod(StrEnum):
+    """Which weights are trained."""
+
+    LORA = "LoRA"
+
+
+class LoraSettings(Model):
+    """Low-rank adapter (PEFT)."""
+
+    rank: int = Field(default=16, ge=1, le=512)
+    alpha: int = Field(default=32, ge=1, le=1024)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class AdvantageScale(StrEnum):
+    """What a group's centred rewards are divided by."""
+
+    GROUP = "Group"
+    """The group's standard deviation (GRPO)."""
+    BATCH = "Batch"
+    """The batch's standard deviation."""
+    NONE = "None"
+    """Nothing (Dr. GRPO)."""
+
+
+class LossAggregation(StrEnum):
+    """How token losses become one number."""
+
+    TOKEN_MEAN = "TokenMean"  # noqa: S105 - not a password
+    """Over all tokens of an optimiser step (DAPO)."""
+    SEQUENCE_MEAN = "SequenceMean"
+    """Within each sequence, then over sequences (GRPO)."""
+    CONSTANT = "Constant"
+    """Sum divided by a constant length (Dr. GRPO)."""
+
+
+class KlReference(StrEnum):
+    """The policy that the KL term holds on to."""
+
+    BASE = "Base"
+    ITERATION_START = "IterationStart"
+
+
+class KlSettings(Model):
+    """KL regularisation by the k3 estimator."""
+
+    coefficient: float = Field(default=0.0, ge=0, le=10)
+    """Beta; 0 switches the term off and saves its forward pass."""
+    reference: KlReference = KlReference.BASE
+
+
+class ClipSettings(Model):
+    """Bounds of the probability ratio."""
+
+    low: float = Field(default=0.2, gt=0, lt=1)
+    high: float = Field(default=0.28, gt=0, le=10)
+
+
+class RatioBand(Model):
+    """Rows whose geometric-mean ratio before the first step lies outside are rejected: sampler and trainer disagree."""
+
+    low: float = Field(default=0.5, gt=0, le=1)
+    high: float = Field(default=2.0, ge=1, le=100)
+
+
+class TrainingSettings(Model):
+    """GRPO on recorded groups."""
+
+    backend: TrainingBackend = TrainingBackend.TRL
+    method: TrainingMethod = TrainingMethod.LORA
+    lora: LoraSettings = LoraSettings()
+    learning_rate: float = Field(default=1e-5, gt=0, le=1)
+    prompts_per_step: int = Field(default=8, ge=1, le=65_536)
+    """Groups that one optimiser step consumes."""
+    micro_batch: int = Field(default=4, ge=1, le=4096)
+    """Sequences in one forward and backward pass of one process."""
+    scale: AdvantageScale = AdvantageScale.GROUP
+    aggregation: LossAggregation = LossAggregation.TOKEN_MEAN
+    clip: ClipSettings = ClipSettings()
+    kl: KlSettings = KlSettings()
+    ratio_band: RatioBand = RatioBand()
+    min_group_std: float = Field(default=1e-6, ge=0, le=1)
+    """Groups whose rewards have a smaller standard deviation teach nothing and are dropped and counted."""
+    mask_truncated: bool = False
+    """Truncated candidates count for the baseline but carry no loss."""
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1000)
+    gradient_checkpointing: bool = True
+    zero_stage: int = Field(default=2, ge=0, le=3)
+    """DeepSpeed ZeRO stage."""
+    nodes: int = Field(default=1, ge=1, le=256)
+    gpus_per_node: int = Field(default=1, ge=1, le=16)
+    """Training processes on each node; a machine without GPU runs them on the CPU."""
+    checkpoint_steps: int = Field(default=8, ge=1, le=10_000)
+    """Optimiser steps between checkpoints; SIGTERM saves one too."""
+
+    @model_validator(mode="after")
+    def _lora_fits(self) -> "TrainingSettings":
+        if not self.lora.target_modules:
+            raise ValueError("lora.targetModules is empty: name at least one module, for example q_proj")
+        return self
+
+
+class WinRateMethod(StrEnum):
+    """How two answers are compared."""
+
+    PAIRWISE = "Pairwise"
+    """The judge sees both, in both orders; an inconsistent verdict is a tie."""
+    POINTWISE = "Pointwise"
+    """Each answer is scored alone, as in training; suits judges too small to compare."""
+
+
+class EvaluationJudge(StrEnum):
+    """Who compares the answers."""
+
+    BASE = "Base"
+    LIVE = "Live"
+    """The policy under evaluation itself: reported as such, never the headline."""
+
+
+class WinRateSettings(Model):
+    """Held-out win rate."""
+
+    method: WinRateMethod = WinRateMethod.PAIRWISE
+    judges: tuple[EvaluationJudge, ...] = Field(
+        default=(EvaluationJudge.BASE, EvaluationJudge.LIVE), min_length=1, max_length=2
+    )
+    """The first one's win rate is the headline and decides gates."""
+    max_tokens: int | None = Field(default=None, ge=1, le=131_072)
+    """Longest answer; default: `generation.maxTokens`."""
+    tie_margin: float = Field(default=0.0, ge=0, le=1)
+    """Differences of the judge's preference (Pairwise) or reward (Pointwise) up to this count as ties."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    resamples: int = Field(default=2000, ge=100, le=1_000_000)
+    """Bootstrap resamples over prompts."""
+
+
+class OnRegression(StrEnum):
+    """What happens when the evaluation finds that the model got worse, with confidence."""
+
+    CONTINUE = "Continue"
+    STOP = "Stop"
+    ROLLBACK = "Rollback"
+    """Go on from the best iteration so far."""
+
+
+class EvaluationSettings(Model):
+    """Proof that the model got better."""
+
+    every: int = Field(default=1, ge=1, le=1000)
+    """Evaluate every so many iterations; the last one always."""
+    win_rate: WinRateSettings = WinRateSettings()
+    on_regression: OnRegression = OnRegression.CONTINUE

@@ -1,0 +1,1 @@
+"""The stages: fetch, prompts, generate, judge, train, evaluate, export. They write files and nothing else."""

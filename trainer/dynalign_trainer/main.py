@@ -1,0 +1,25 @@
+"""`dynalign-stage`: parse the StageConfig, then import the stage's code, which may be heavy."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dynalign_trainer.stage import run_stage
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one stage and exit with its code (DESIGN, "Stage contract")."""
+    parser = argparse.ArgumentParser(prog="dynalign-stage", description="Run one stage of an AlignmentRun.")
+    parser.add_argument("--config", type=Path, required=True, help="StageConfig, a JSON file")
+    parser.add_argument("--root", type=Path, required=True, help="the run's folder on the volume")
+    parser.add_argument("--result", type=Path, required=True, help="where the StageResult goes (termination message)")
+    parser.add_argument("--port", type=int, default=0, help="port of /metrics and /healthz; 0 takes a free one")
+    arguments = parser.parse_args(argv)
+    shard = int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
+    sys.exit(run_stage(arguments.config, arguments.root, arguments.result, port=arguments.port, shard=shard))
+
+
+if __name__ == "__main__":
+    main()

