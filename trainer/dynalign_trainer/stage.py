@@ -3,6 +3,7 @@
 import errno
 import importlib
 import logging
+import math
 import platform
 import shutil
 import signal
@@ -151,7 +152,7 @@ def _describe(config: StageConfig, folder: Path, output: StageOutput, seconds: f
 
 
 def _finite(value: float | None) -> float | None:
-    return None if value is None or value != value or abs(value) == float("inf") else float(value)
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def _producers() -> dict[str, str]:
