@@ -1,0 +1,228 @@
+"""AlignmentRun, `dynalign.io/v1alpha1`: what a user writes (the status is in `status.py`).
+
+The CustomResourceDefinition is generated from these models: attribute docstrings become `kubectl explain`, defaults and
+limits become the schema, and the rules of `rules.py` become CEL.
+"""
+
+import re
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+from pydantic import ConfigDict, Field
+
+from dynalign_contract.base import Model
+from dynalign_contract.settings import (
+    EngineSettings,
+    EvaluationSettings,
+    GenerationSettings,
+    JudgingSettings,
+    PromptSettings,
+    TrainingSettings,
+)
+from dynalign_operator.api.status import AlignmentRunStatus
+
+GROUP: Final = "dynalign.io"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "AlignmentRun"
+PLURAL: Final = "alignmentruns"
+
+_UNITS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)]
+"""Name of a Kubernetes object that has to fit into a label."""
+
+Duration = Annotated[str, Field(pattern=r"^([0-9]+[dhms])+$", max_length=32)]
+"""A time span such as `90s`, `30m`, `72h` or `1d12h`."""
+
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$", max_length=32)]
+"""A Kubernetes quantity such as `500m`, `8` or `100Gi`."""
+
+
+def parse_duration(text: str) -> timedelta:
+    """Turn a `Duration` into a timedelta."""
+    return timedelta(seconds=sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9]+)([dhms])", text)))
+
+
+class SecretKeyRef(Model):
+    """A key of a Secret in the run's namespace."""
+
+    name: str = Field(min_length=1, max_length=253)
+    key: str = Field(min_length=1, max_length=253)
+
+
+class ConfigMapKeyRef(Model):
+    """A key of a ConfigMap in the run's namespace."""
+
+    name: str = Field(min_length=1, max_length=253)
+    key: str = Field(default="objective.yaml", min_length=1, max_length=253)
+
+
+class ModelSpec(Model):
+    """The model to align. Immutable."""
+
+    uri: str = Field(
+        pattern=r"^(hf://[\w.-]+/[\w.-]+(@[\w./-]+)?|pvc://[a-z0-9.-]+/.+|bundled://[a-z0-9-]+|/.+|\./.+)$",
+        max_length=1024,
+    )
+    """`hf://org/name[@revision]`, `pvc://claim/path`, `bundled://smollm2-135m-instruct`, or a path on this machine."""
+    token_secret_ref: SecretKeyRef | None = None
+    """Access token for the model hub; only the fetch stage sees it."""
+
+
+class ObjectiveSpec(Model):
+    """What the model is aligned to. Immutable."""
+
+    builtin: Literal["collective-agency"] | None = None
+    """An objective that ships with dynalign. Default when nothing else is given: collective-agency."""
+    config_map_ref: ConfigMapKeyRef | None = None
+    """The user's own aspects, rubric and agents, as YAML of the same shape as the builtin one."""
+
+
+class AccessMode(StrEnum):
+    """How many nodes may mount the run's volume."""
+
+    READ_WRITE_MANY = "ReadWriteMany"
+    READ_WRITE_ONCE = "ReadWriteOnce"
+
+
+class StorageSpec(Model):
+    """The volume that holds the run. Immutable."""
+
+    size: Quantity = "100Gi"
+    storage_class_name: str | None = Field(default=None, max_length=253)
+    access_mode: AccessMode = AccessMode.READ_WRITE_MANY
+    existing_claim: Name | None = None
+    """A PersistentVolumeClaim to use instead of a new one."""
+
+
+class Rollout(StrEnum):
+    """How prompts, generate and judge are put into Jobs."""
+
+    SEPARATE = "Separate"
+
+
+class Resources(Model):
+    """Requests and limits of a stage's container."""
+
+    requests: dict[str, Quantity] = Field(default_factory=dict)
+    limits: dict[str, Quantity] = Field(default_factory=dict)
+
+
+class Toleration(Model):
+    """A Kubernetes toleration."""
+
+    key: str | None = None
+    operator: Literal["Exists", "Equal"] = "Equal"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: int | None = None
+
+
+class StageOverrides(Model):
+    """Where and with what a stage's pods run."""
+
+    resources: Resources = Resources()
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+    priority_class_name: str | None = None
+    runtime_class_name: str | None = None
+    pod_labels: dict[str, str] = Field(default_factory=dict)
+    pod_annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class StagesSpec(Model):
+    """Overrides for each stage, all optional."""
+
+    fetch: StageOverrides = StageOverrides()
+    prompts: StageOverrides = StageOverrides()
+    generate: StageOverrides = StageOverrides()
+    judge: StageOverrides = StageOverrides()
+    train: StageOverrides = StageOverrides()
+    evaluate: StageOverrides = StageOverrides()
+    export: StageOverrides = StageOverrides()
+
+
+class SchedulingSpec(Model):
+    """How the cluster's queue sees the run's Jobs."""
+
+    queue_name: Name | None = None
+    """Kueue LocalQueue; every Job is labelled with it."""
+    priority_class_name: str | None = None
+
+
+class RunPolicy(Model):
+    """Retries and the ends of all waits."""
+
+    retries: int = Field(default=3, ge=0, le=100)
+    """Failures of one stage that are retried; disruptions are free, bad input is never retried."""
+    pending_timeout: Duration = "30m"
+    """Longest wait for a pod to start."""
+    stall_timeout: Duration = "15m"
+    """Longest time without progress."""
+    deadline: Duration = "72h"
+    """Longest time from the run's start to its end."""
+    ttl_after_finished: Duration = "168h"
+    """How long the Jobs of a finished run are kept."""
+
+
+class ExportedPolicy(StrEnum):
+    """Which iteration's policy is exported."""
+
+    BEST = "Best"
+    LAST = "Last"
+
+
+class ExportSpec(Model):
+    """The model folder at the end."""
+
+    policy: ExportedPolicy = ExportedPolicy.BEST
+
+
+class AlignmentRunSpec(Model):
+    """A run: what is aligned, to what, how, and with which resources."""
+
+    model: ModelSpec
+    objective: ObjectiveSpec = ObjectiveSpec()
+    iterations: int = Field(default=3, ge=1, le=1000)
+    """May be raised later: the run goes on."""
+    seed: int = Field(default=0, ge=0, le=2_147_483_647)
+    engine: EngineSettings = EngineSettings()
+    prompts: PromptSettings = PromptSettings()
+    generation: GenerationSettings = GenerationSettings()
+    judging: JudgingSettings = JudgingSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    export: ExportSpec = ExportSpec()
+    storage: StorageSpec = StorageSpec()
+    rollout: Rollout = Rollout.SEPARATE
+    stages: StagesSpec = StagesSpec()
+    scheduling: SchedulingSpec = SchedulingSpec()
+    policy: RunPolicy = RunPolicy()
+    suspend: bool = False
+    """Stop the Jobs and free their GPUs; false again goes on where the run stopped."""
+
+
+class ObjectMeta(Model):
+    """The part of Kubernetes metadata that dynalign reads; the rest is kept out of the way."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: Name
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 1
+    resource_version: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class AlignmentRun(Model):
+    """A language model aligning itself."""
+
+    api_version: Literal["dynalign.io/v1alpha1"]
+    kind: Literal["AlignmentRun"]
+    metadata: ObjectMeta
+    spec: AlignmentRunSpec
+    status: AlignmentRunStatus = AlignmentRunStatus()
