@@ -175,7 +175,8 @@ def _reference(path: str, manifest: Manifest) -> ArtifactRef:
 
 
 def _failure(code: int, reason: str, message: str) -> StageResult:
-    return StageResult(outcome=Outcome.FAILED, exit_code=code, error=ResultError(reason=reason, message=message))
+    printable = message.encode("utf-8", "replace").decode()
+    return StageResult(outcome=Outcome.FAILED, exit_code=code, error=ResultError(reason=reason, message=printable))
 
 
 def _watch_sigterm() -> threading.Event:

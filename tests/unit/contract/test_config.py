@@ -1,0 +1,64 @@
+"""StageConfig: what decides an artifact, and what does not."""
+
+import pytest
+from pydantic import ValidationError
+
+from dynalign_contract.config import FetchParams, GenerateParams, Policy, StageConfig
+from dynalign_contract.layout import RunLayout, part_name, stage_folder
+from dynalign_contract.result import ArtifactRef
+from dynalign_contract.settings import GenerationSettings
+from dynalign_contract.stages import ITERATION_STAGES, Stage
+
+FETCH = StageConfig(run="r", params=FetchParams(uri="bundled://smollm2-135m-instruct"))
+GENERATE = StageConfig(run="r", iteration=2, params=GenerateParams(generation=GenerationSettings()))
+
+
+def test_json_round_trip_keeps_the_digest() -> None:
+    for config in (FETCH, GENERATE):
+        back = StageConfig.model_validate_json(config.to_json())
+        assert back == config
+        assert back.digest == config.digest
+
+
+def test_the_attempt_does_not_change_the_digest() -> None:
+    assert FETCH.model_copy(update={"attempt": 7}).digest == FETCH.digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"iteration": 3},
+        {"inputs": {"prompts": ArtifactRef(path="p", digest="sha256:" + "1" * 64)}},
+        {"params": GenerateParams(generation=GenerationSettings(temperature=0.5))},
+        {"params": GenerateParams(generation=GenerationSettings(), policy=Policy(version="iteration-001"))},
+    ],
+)
+def test_whatever_decides_the_contents_changes_the_digest(change: dict[str, object]) -> None:
+    assert GENERATE.model_copy(update=change).digest != GENERATE.digest
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"iteration": 0}, "has no iteration"),
+        ({"shards": 2}, "is not sharded"),
+        ({"schemaVersion": 2}, "less than or equal to 1"),
+        ({"surprise": 1}, "Extra inputs"),
+    ],
+)
+def test_contradictions_are_refused(fields: dict[str, object], message: str) -> None:
+    data = {"run": "r", "params": {"stage": "fetch", "uri": "/m"}, **fields}
+    with pytest.raises(ValidationError, match=message):
+        StageConfig.model_validate(data)
+
+
+def test_layout_names(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    names = [stage_folder(stage, 3) for stage in ITERATION_STAGES]
+    assert names == [f"iterations/003/{name}" for name in ("prompts", "rollouts", "judgements", "policy", "evaluation")]
+    assert RunLayout(tmp_path).model == tmp_path / stage_folder(Stage.FETCH)
+    assert GENERATE.model_copy(update={"shards": 4}).shard(3) == "iterations/002/rollouts/shard-003"
+    assert GENERATE.shard(0) == "iterations/002/rollouts"
+    assert part_name(17) == "part-00017.parquet"
+    with pytest.raises(ValueError, match="belongs to an iteration"):
+        stage_folder(Stage.JUDGE)

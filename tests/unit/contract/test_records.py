@@ -1,0 +1,68 @@
+"""Parquet rows survive the volume, and damage is noticed."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from dynalign_contract.errors import CorruptArtifactError
+from dynalign_contract.layout import part_name
+from dynalign_contract.records import JUDGEMENT, PROMPT, read_parts, read_rows, write_rows
+
+PROMPT_ROW = {
+    "prompt_id": "p0",
+    "messages": [{"role": "user", "content": "Hällo?"}],
+    "source": "agents",
+    "facets": {"domain": "health"},
+    "critic_score": 4.5,
+    "agents": {"author": "base"},
+}
+JUDGEMENT_ROW = {
+    "prompt_id": "p0",
+    "candidate": 1,
+    "scores": [{"aspect": "power", "score": math.nan, "mass": 0.25}],
+    "raw_reward": math.nan,
+    "penalties": {"truncated": 0.5},
+    "reward": math.nan,
+    "retries": 1,
+    "judge": "base",
+}
+
+
+def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    write_rows(tmp_path / "x.parquet", [PROMPT_ROW], PROMPT)
+    assert read_rows(tmp_path / "x.parquet", PROMPT) == [PROMPT_ROW]
+
+
+def test_a_missing_score_stays_missing(tmp_path: Path) -> None:
+    write_rows(tmp_path / "x.parquet", [JUDGEMENT_ROW], JUDGEMENT)
+    (row,) = read_rows(tmp_path / "x.parquet", JUDGEMENT)
+    assert math.isnan(row["reward"])
+    assert math.isnan(row["scores"][0]["score"])
+
+
+def test_parts_are_read_in_order(tmp_path: Path) -> None:
+    for index in (2, 0, 1):
+        write_rows(tmp_path / part_name(index), [{**PROMPT_ROW, "prompt_id": f"p{index}"}], PROMPT)
+    assert [row["prompt_id"] for row in read_parts([tmp_path], PROMPT)] == ["p0", "p1", "p2"]
+
+
+def test_a_row_without_a_column_is_a_programming_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="source"):
+        write_rows(tmp_path / "x.parquet", [{k: v for k, v in PROMPT_ROW.items() if k != "source"}], PROMPT)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100])
+def test_a_cut_file_is_refused_and_named(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "x.parquet"
+    write_rows(path, [PROMPT_ROW], PROMPT)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(CorruptArtifactError, match=r"x\.parquet"):
+        read_rows(path, PROMPT)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    write_rows(tmp_path / "x.parquet", [PROMPT_ROW], PROMPT)
+    with pytest.raises(CorruptArtifactError, match="raw_reward"):
+        read_rows(tmp_path / "x.parquet", JUDGEMENT)

@@ -1,0 +1,210 @@
+"""The life of a stage: skipped when done, resumed when not, and always a result with the right exit code."""
+
+import os
+import signal
+import sys
+import types
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynalign_contract.config import FetchParams, GenerateParams, StageConfig
+from dynalign_contract.errors import BadInputError, UnfitError
+from dynalign_contract.layout import MANIFEST
+from dynalign_contract.result import Outcome, StageResult
+from dynalign_contract.settings import GenerationSettings
+from dynalign_contract.stages import Stage
+from dynalign_trainer import stage as stage_life
+from dynalign_trainer.context import StageContext, StageOutput
+
+Run = Callable[[StageContext[Any]], StageOutput]
+GENERATE = StageConfig(run="r", iteration=0, params=GenerateParams(generation=GenerationSettings()))
+
+
+@pytest.fixture(autouse=True)
+def _sigterm_handler() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+class Harness:
+    """Runs a stage function through the real life cycle on a folder of its own."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self._monkeypatch = root, monkeypatch
+
+    def run(self, run: Run, config: StageConfig = GENERATE, shard: int = 0) -> StageResult:
+        module = types.ModuleType("stage_under_test")
+        module.run = run  # type: ignore[attr-defined]
+        self._monkeypatch.setitem(sys.modules, module.__name__, module)
+        self._monkeypatch.setitem(stage_life._MODULES, config.stage, module.__name__)
+        (self.root / "stage.json").write_text(config.to_json())
+        return self.run_file(shard)
+
+    def run_file(self, shard: int = 0) -> StageResult:
+        code = stage_life.run_stage(self.root / "stage.json", self.root, self.root / "result", port=0, shard=shard)
+        result = StageResult.decode((self.root / "result").read_bytes())
+        assert result.exit_code == code
+        return result
+
+
+@pytest.fixture
+def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
+    return Harness(tmp_path, monkeypatch)
+
+
+def writes(text: str) -> Run:
+    def run(context: StageContext[Any]) -> StageOutput:
+        (context.folder / "x").write_text(text)
+        return StageOutput(files={"x": 2}, metrics={"m": 1.5, "undefined": float("nan")})
+
+    return run
+
+
+def must_not_run(_: StageContext[Any]) -> StageOutput:
+    raise AssertionError("the stage ran although it was done")
+
+
+def test_a_finished_stage_is_skipped_with_the_same_artifact_and_metrics(harness: Harness) -> None:
+    first = harness.run(writes("one"))
+    second = harness.run(must_not_run, GENERATE.model_copy(update={"attempt": 2}))
+    assert (first.outcome, second.outcome) == (Outcome.SUCCEEDED, Outcome.SKIPPED)
+    assert first.artifact == second.artifact
+    assert {m.name: m.value for m in second.metrics} == {"m": 1.5, "undefined": None}
+
+
+def test_another_configuration_runs_again_on_an_empty_folder(harness: Harness) -> None:
+    harness.run(writes("one"))
+
+    def run(context: StageContext[Any]) -> StageOutput:
+        assert [p.name for p in context.folder.iterdir()] == [".config-digest"]
+        return writes("two")(context)
+
+    assert harness.run(run, GENERATE.model_copy(update={"seed": 9})).outcome is Outcome.SUCCEEDED
+
+
+def test_a_failed_attempt_leaves_its_parts_to_the_next(harness: Harness) -> None:
+    def fails(context: StageContext[Any]) -> StageOutput:
+        (context.folder / "part").write_text("kept")
+        raise RuntimeError("boom")
+
+    def goes_on(context: StageContext[Any]) -> StageOutput:
+        assert (context.folder / "part").read_text() == "kept"
+        return StageOutput(files={"part": 0})
+
+    failed = harness.run(fails)
+    assert (failed.exit_code, failed.error and failed.error.message) == (1, "RuntimeError: boom")
+    assert not (harness.root / GENERATE.folder / MANIFEST).exists()
+    assert harness.run(goes_on).exit_code == 0
+
+
+def test_a_damaged_finished_artifact_is_an_error_not_a_skip(harness: Harness) -> None:
+    harness.run(writes("one"))
+    (harness.root / GENERATE.folder / "x").write_text("two")
+    result = harness.run(must_not_run)
+    assert result.exit_code == 11
+    assert result.error is not None
+    assert result.error.reason == "CorruptArtifact"
+
+
+def test_a_damaged_input_stops_the_stage_before_it_starts(harness: Harness) -> None:
+    made = harness.run(writes("prompts"))
+    assert made.artifact is not None
+    reader = GENERATE.model_copy(update={"iteration": 1, "inputs": {"prompts": made.artifact}})
+    (harness.root / made.artifact.path / "x").write_text("other")
+    result = harness.run(must_not_run, reader)
+    assert (result.exit_code, result.error and result.error.reason) == (11, "CorruptArtifact")
+
+
+@pytest.mark.parametrize(("error", "code"), [(BadInputError("x"), 11), (UnfitError("x"), 12), (ValueError("x"), 1)])
+def test_errors_become_exit_codes(harness: Harness, error: Exception, code: int) -> None:
+    def run(_: StageContext[Any]) -> StageOutput:
+        raise error
+
+    assert harness.run(run).exit_code == code
+
+
+def test_sigterm_ends_with_143(harness: Harness) -> None:
+    def run(context: StageContext[Any]) -> StageOutput:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert context.stopping.wait(10)
+        context.check_stop()
+        raise AssertionError("check_stop returned after SIGTERM")
+
+    assert harness.run(run).exit_code == 143
+
+
+def test_progress_is_served_while_the_stage_runs(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    servers: list[Any] = []
+    serve = stage_life.Telemetry.serve
+
+    def remember(self: Any, port: int) -> Any:
+        servers.append(serve(self, port))
+        return servers[-1]
+
+    monkeypatch.setattr(stage_life.Telemetry, "serve", remember)
+
+    def run(context: StageContext[Any]) -> StageOutput:
+        context.telemetry.progress(3, 8)
+        context.telemetry.metric("reward", 0.25)
+        base = f"http://127.0.0.1:{servers[0].port}"
+        with urllib.request.urlopen(base + "/healthz") as answer:
+            assert answer.read() == b"ok\n"
+        with urllib.request.urlopen(base + "/metrics") as answer:
+            text = answer.read().decode()
+        assert "dynalign_stage_done 3.0" in text
+        assert 'dynalign_stage_metric{name="reward"} 0.25' in text
+        return StageOutput(files={})
+
+    assert harness.run(run).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("{", "stage.json"),
+        ('{"run": "r", "params": {"stage": "fetch"}}', "params.fetch.uri"),
+        ('{"run": "r", "params": {"stage": "dance"}}', "params"),
+        ('{"run": "r", "colour": 1, "params": {"stage": "fetch", "uri": "/m"}}', "colour"),
+    ],
+)
+def test_a_bad_configuration_names_the_field(harness: Harness, text: str, named: str) -> None:
+    (harness.root / "stage.json").write_text(text)
+    result = harness.run_file()
+    assert result.exit_code == 10
+    assert result.error is not None
+    assert named in result.error.message
+
+
+def test_a_missing_configuration_and_a_wrong_shard(harness: Harness) -> None:
+    assert harness.run_file().exit_code == 10
+    result = harness.run(must_not_run, shard=1)
+    assert (result.exit_code, result.error and "JOB_COMPLETION_INDEX" in result.error.message) == (10, True)
+
+
+def test_every_stage_has_code() -> None:
+    assert set(stage_life._MODULES) == set(Stage)
+
+
+def test_seeds_depend_on_the_salt_only(tmp_path: Path) -> None:
+    config = StageConfig(run="r", params=FetchParams(uri="/m"))
+
+    def seed(*salt: object, attempt: int = 1) -> int:
+        context = StageContext[FetchParams](
+            config=config.model_copy(update={"attempt": attempt}),
+            params=FetchParams(uri="/m"),
+            layout=stage_life.RunLayout(tmp_path),
+            folder=tmp_path,
+            shard=0,
+            inputs={},
+            telemetry=stage_life.Telemetry(),
+            stopping=stage_life.threading.Event(),
+        )
+        return context.seed(*salt)
+
+    assert seed("a", 1) == seed("a", 1, attempt=5) != seed("a", 2)
+    assert 0 <= seed("x") < 2**31
