@@ -6,7 +6,7 @@ UV := $(BIN)/uv
 export UV_HTTP_TIMEOUT ?= 180
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast check format generate lock clean
+.PHONY: help venv demo test test-fast check check-generated format generate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -30,12 +30,15 @@ test: venv ## Every test
 test-fast: venv ## The tests that need no engine: seconds
 	$(BIN)/python -m pytest -q -m "not slow and not gpu"
 
-check: venv ## Format, lint, types, architecture, generated files
+check: venv check-generated ## Format, lint, types, architecture, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-generated: venv
 	$(BIN)/python -m dynalign_operator.api.crd --check crds/dynalign.io_alignmentruns.yaml
+	$(BIN)/python -m dynalign_operator.api.reference --check docs/reference/alignmentrun.md
 
 format: venv ## Format and fix what can be fixed
 	$(BIN)/ruff format .
@@ -43,6 +46,7 @@ format: venv ## Format and fix what can be fixed
 
 generate: venv ## Regenerate what is generated from the models
 	$(BIN)/python -m dynalign_operator.api.crd --write crds/dynalign.io_alignmentruns.yaml
+	$(BIN)/python -m dynalign_operator.api.reference --write docs/reference/alignmentrun.md
 
 lock: ## Resolve requirements/cpu.txt anew: no hosts, no paths
 	$(UV) pip compile pyproject.toml --extra cpu --extra dev --universal --python-version 3.11 \
