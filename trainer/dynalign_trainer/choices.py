@@ -1,0 +1,38 @@
+"""Token ids with which a tokenizer writes one of a few answers right after a prefill: digits, or A and B."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from dynalign_contract.errors import BadInputError
+
+DIGITS: Final = tuple("0123456789")
+
+
+def choice_tokens(tokenizer: Any, prefill: str, choices: Sequence[str]) -> tuple[int, ...]:
+    """The one token that each choice adds to `prefill`, in the order of `choices`.
+
+    Raises BadInputError when the tokenizer does not write every choice as exactly one token of its own after the
+    unchanged tokens of the prefill; the judge's distribution over the choices could not be read off then.
+    """
+    before = tokenizer.encode(prefill, add_special_tokens=False)
+    found = []
+    for choice in choices:
+        after = tokenizer.encode(prefill + choice, add_special_tokens=False)
+        if after[:-1] != before:
+            raise BadInputError(
+                f"the model's tokenizer cannot write {choice!r} as exactly one token after the prefill {prefill!r}: it "
+                f"reads the prefill as {tokenizer.convert_ids_to_tokens(before)} and both together as "
+                f"{tokenizer.convert_ids_to_tokens(after)}. Change the objective's prefill, for example its last space."
+            )
+        found.append(after[-1])
+    if len(set(found)) != len(choices):
+        raise BadInputError(
+            f"the model's tokenizer writes some of {list(choices)} with the same token after the prefill {prefill!r}. "
+            "Change the objective's prefill or use another model."
+        )
+    return tuple(found)
+
+
+def digit_tokens(tokenizer: Any, prefill: str) -> tuple[int, ...]:
+    """The ten tokens of the digits 0 to 9 after `prefill`. Raises BadInputError as `choice_tokens` does."""
+    return choice_tokens(tokenizer, prefill, DIGITS)

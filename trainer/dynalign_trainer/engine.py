@@ -1,0 +1,305 @@
+"""The one place that starts vLLM, on a CPU and on a GPU: environment, adapters, sampling and next-token scores.
+
+The engine runs inside the stage's own process and is driven step by step, so that progress is known and SIGTERM is
+obeyed between two steps. Requests enter in order before the first step, which makes the batches, and with them every
+last bit of the log-probabilities on a CPU, a function of the call alone (given `forget_prefixes`).
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypedDict
+
+from dynalign_contract.config import BASE_POLICY, Policy
+from dynalign_contract.errors import BadConfigError, BadInputError
+from dynalign_contract.settings import DType, EngineSettings
+from dynalign_trainer.context import StageContext
+from dynalign_trainer.model_folder import adapter_rank, check_weights, context_window, load_tokenizer
+
+Watch = Callable[[int, int, float], None]
+"""Called between engine steps with (requests done, requests in all, tokens per second); may raise to stop."""
+
+_CPU_STEP_TOKENS: Final = 2048
+"""Most tokens that one step reads on a CPU: a couple of seconds, after which SIGTERM is looked at."""
+_GPU_MEMORY_SHARE: Final = 0.9
+_CPU_BLOCK: Final = 32
+"""Tokens in a block of the key-value cache; vLLM's CPU default of 128 finds no shared prefix in short prompts."""
+
+
+class Message(TypedDict):
+    """One turn of a chat."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn; top-k is always off."""
+
+    temperature: float
+    max_tokens: int
+    n: int = 1
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion."""
+
+    token_ids: tuple[int, ...]
+    """The final EOS included when the model wrote one."""
+    logprobs: tuple[float, ...]
+    """One a token, of the distribution that was sampled from (after temperature and top-p)."""
+    finish_reason: str
+    """`stop` or `length`."""
+    text: str
+
+
+class Engine:
+    """A running vLLM engine with the base model and any number of LoRA adapters. Made by `start_engine`."""
+
+    def __init__(self, llm: Any, tokenizer: Any, max_length: int, adapters: Mapping[str, Any]) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        """Context window in tokens, prompt and completion together."""
+        self._llm = llm
+        self._adapters = adapters
+
+    def chat_ids(self, messages: Sequence[Message], prefill: str = "") -> list[int]:
+        """Token ids of a chat up to the assistant's turn, which begins with `prefill`."""
+        ids = self.tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return [*ids, *self.tokenizer.encode(prefill, add_special_tokens=False)] if prefill else list(ids)
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        policy: Policy,
+        seeds: Sequence[int],
+        watch: Watch | None = None,
+    ) -> list[list[Sample]]:
+        """Draw completions; shape (prompts, n), order kept. Candidate k of a prompt is drawn with its seed + k.
+
+        Raises BadInputError naming the index of a prompt that leaves no room for `max_tokens`.
+        """
+        from vllm import SamplingParams
+
+        if len(seeds) != len(prompts):
+            raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts")
+        params = [
+            SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_tokens,
+                seed=seed + k,
+                logprobs=0,
+            )
+            for seed in seeds
+            for k in range(sampling.n)
+        ]
+        self._check_lengths(prompts, sampling.max_tokens)
+        repeated = [prompt for prompt in prompts for _ in range(sampling.n)]
+        samples = [_as_sample(output) for output in self._run(repeated, params, policy, watch)]
+        return [samples[i : i + sampling.n] for i in range(0, len(samples), sampling.n)]
+
+    def score_next(
+        self,
+        prompts: Sequence[Sequence[int]],
+        token_ids: Sequence[int],
+        *,
+        policy: Policy,
+        watch: Watch | None = None,
+    ) -> list[list[float]]:
+        """Log-probabilities of exactly these tokens as the next one; shape (prompts, tokens), order kept.
+
+        They are those of the model itself: at temperature 1 and top-p 1 vLLM's processed values equal the raw ones.
+        Raises BadInputError naming the index of a prompt that fills the context window.
+        """
+        from vllm import SamplingParams
+
+        wanted = list(token_ids)
+        self._check_lengths(prompts, 1)
+        params = SamplingParams(temperature=1.0, max_tokens=1, logprob_token_ids=wanted, detokenize=False)
+        outputs = self._run(prompts, [params] * len(prompts), policy, watch)
+        return [[output.logprobs[0][token].logprob for token in wanted] for output in outputs]
+
+    def forget_prefixes(self) -> None:
+        """Empty the prefix cache, so that what follows does not depend, in its last bits, on what came before."""
+        self._llm.reset_prefix_cache()
+
+    def _check_lengths(self, prompts: Sequence[Sequence[int]], reserve: int) -> None:
+        for index, prompt in enumerate(prompts):
+            if not 0 < len(prompt) <= self.max_length - reserve:
+                raise BadInputError(
+                    f"prompt {index} of {len(prompts)} has {len(prompt)} tokens, and {reserve} more are to follow, but "
+                    f"the context window has {self.max_length}. Raise engine.maxLength or lower generation.maxTokens."
+                )
+
+    def _run(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[Any], policy: Policy, watch: Watch | None
+    ) -> list[Any]:
+        """One vLLM CompletionOutput for each prompt, in order; what is under way is given up when `watch` raises."""
+        if not prompts:
+            return []
+        adapter = self._adapter(policy)
+        core = self._llm.llm_engine
+        tokenized = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        waiting = self._llm.enqueue(tokenized, list(params), lora_request=adapter, use_tqdm=False)
+        finished: list[Any] = []
+        tokens = 0
+        started = time.monotonic()
+        try:
+            while core.has_unfinished_requests():
+                for output in core.step():
+                    if output.finished:
+                        finished.append(output)
+                        tokens += len(output.prompt_token_ids) + len(output.outputs[0].token_ids)
+                if watch is not None:
+                    watch(len(finished), len(prompts), tokens / max(time.monotonic() - started, 1e-9))
+        except BaseException:
+            core.abort_request(waiting, internal=True)
+            raise
+        return [output.outputs[0] for output in sorted(finished, key=lambda output: int(output.request_id))]
+
+    def _adapter(self, policy: Policy) -> Any:
+        if policy.adapter is None:
+            return None
+        if policy.version not in self._adapters:
+            raise BadConfigError(
+                f"policy {policy.version} was not loaded; the engine was started with {sorted(self._adapters)}"
+            )
+        return self._adapters[policy.version]
+
+
+def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engine:
+    """Start vLLM with the input "model" and the adapters of these policies.
+
+    Raises BadInputError when the model or an adapter cannot be used, saying which and why.
+    """
+    _prepare_environment()
+    folder = context.input("model")
+    check_weights(folder)
+    settings = context.config.engine
+    max_length = context_window(folder, settings.max_length)
+    tokenizer = load_tokenizer(folder)
+    paths = {p.version: context.layout.root / p.adapter.path for p in policies if p.adapter is not None}
+    if BASE_POLICY in paths:
+        raise BadConfigError(f"the policy {BASE_POLICY!r} has an adapter; give it the version of its iteration")
+    rank = adapter_rank(paths.values()) if paths else None
+    llm = _start(folder, settings, max_length, adapters=len(paths), rank=rank)
+    return Engine(llm, tokenizer, max_length, _load_adapters(llm, paths))
+
+
+def watch_progress(context: StageContext[Any], *, done: int, total: int, share: float) -> Watch:
+    """A Watch that publishes progress and obeys SIGTERM.
+
+    The stage has finished `done` of `total` units; the coming call is worth `share` units.
+    """
+
+    def watch(finished: int, requests: int, rate: float) -> None:
+        context.telemetry.progress(done + share * finished / requests, total)
+        context.telemetry.rate(rate)
+        context.check_stop()
+
+    return watch
+
+
+def _prepare_environment() -> None:
+    """Set what vLLM reads on import. What the pod or the user has set stays, cache folders above all."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+
+
+def _start(folder: Path, settings: EngineSettings, max_length: int, *, adapters: int, rank: int | None) -> Any:
+    import torch
+    from safetensors import SafetensorError
+    from vllm import LLM
+
+    on_gpu = torch.cuda.is_available()
+    lora = {"enable_lora": True, "max_lora_rank": rank, "max_loras": adapters} if adapters else {}
+    device: dict[str, Any] = (
+        {"tensor_parallel_size": settings.tensor_parallel, "gpu_memory_utilization": _GPU_MEMORY_SHARE}
+        if on_gpu
+        else {
+            "enforce_eager": True,
+            "block_size": _CPU_BLOCK,
+            "kv_cache_memory_bytes": settings.memory_gib << 30,
+            "max_num_batched_tokens": _CPU_STEP_TOKENS,
+        }
+    )
+    try:
+        return LLM(
+            model=str(folder),
+            dtype=_dtype(settings.dtype, on_gpu=on_gpu),
+            max_model_len=max_length,
+            enable_prefix_caching=True,
+            logprobs_mode="processed_logprobs",
+            generation_config="vllm",
+            trust_remote_code=False,
+            seed=0,
+            **lora,
+            **device,
+        )
+    except (ValueError, OSError, KeyError, NotImplementedError, SafetensorError) as error:
+        raise BadInputError(
+            f"vLLM cannot start with the model in {folder}: {_summary(error)}. Name a model in spec.model.uri that "
+            "vLLM supports on this device, or adapt engine.maxLength, engine.memoryGib and engine.tensorParallel to it."
+        ) from error
+
+
+def _load_adapters(llm: Any, paths: Mapping[str, Path]) -> dict[str, Any]:
+    """Load every adapter at once, so that one that does not fit is found before any work is done."""
+    from vllm.lora.request import LoRARequest
+
+    requests = {}
+    for number, (version, path) in enumerate(paths.items(), start=1):
+        request = LoRARequest(version, number, str(path))
+        try:
+            llm.llm_engine.add_lora(request)
+        except Exception as error:  # a misfit surfaces as whatever the workers' tensors raise
+            raise BadInputError(
+                f"the adapter {version} in {path} does not fit the model ({_summary(error)}). It was trained on "
+                "another model or with modules that vLLM cannot adapt: remove the iteration's policy folder to have it "
+                "trained again, or change training.lora.targetModules."
+            ) from error
+        requests[version] = request
+    return requests
+
+
+def _dtype(dtype: DType, *, on_gpu: bool) -> str:
+    if dtype is DType.AUTO:
+        return "bfloat16" if on_gpu else "float32"
+    return "float32" if dtype is DType.FLOAT32 else "bfloat16"
+
+
+def _summary(error: Exception) -> str:
+    """An exception's message in one line of bounded length."""
+    return " ".join(str(error).split())[:500] or type(error).__name__
+
+
+def _as_sample(output: Any) -> Sample:
+    ids = tuple(output.token_ids)
+    return Sample(
+        token_ids=ids,
+        logprobs=tuple(_logprobs(ids, output.logprobs)),
+        finish_reason=str(output.finish_reason),
+        text=output.text,
+    )
+
+
+def _logprobs(ids: Iterable[int], positions: Iterable[Mapping[int, Any]]) -> Iterable[float]:
+    return (position[token].logprob for token, position in zip(ids, positions, strict=True))
