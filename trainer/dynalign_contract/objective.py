@@ -93,7 +93,9 @@ class AuthorTemplate(Model):
     message: str
     """Placeholders: $preamble, and one for each facet of `facets`."""
     prefill: str = ""
-    """Beginning of the author's answer; what follows is the prompt."""
+    """Beginning of the author's answer that is not part of the prompt."""
+    opening: str = ""
+    """Beginning of the prompt itself, after `prefill`; the author goes on from here. Placeholders: as in `message`."""
 
 
 class CriticTemplate(Model):
@@ -134,7 +136,8 @@ class Objective(Model):
             raise ValueError(f"aspects: the ids {ids} are not distinct")
         if empty := [name for name, values in self.facets.items() if not values]:
             raise ValueError(f"facets: {empty} have no values")
-        _check_placeholders(self.author.message, frozenset({"preamble", *self.facets}), frozenset())
+        for template in (self.author.message, self.author.opening):
+            _check_placeholders(template, frozenset({"preamble", *self.facets}), frozenset())
         return self
 
     @property
