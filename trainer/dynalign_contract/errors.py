@@ -48,3 +48,9 @@ class TerminatedError(StageError):
 
     exit_code = ExitCode.TERMINATED
     reason = "Terminated"
+
+
+class TrainingFailedError(StageError):
+    """The training processes ended without finishing; retriable, and the next attempt resumes from a checkpoint."""
+
+    reason = "TrainingFailed"

@@ -10,7 +10,9 @@ ARTIFACT = ArtifactRef(path="iterations/000/rollouts", digest="sha256:" + "a" * 
 
 @given(
     message=st.text(max_size=6000),
-    metrics=st.lists(st.tuples(st.text(min_size=1, max_size=64), st.floats(allow_nan=False, allow_infinity=False)), max_size=120),
+    metrics=st.lists(
+        st.tuples(st.text(min_size=1, max_size=64), st.floats(allow_nan=False, allow_infinity=False)), max_size=120
+    ),
 )
 def test_every_result_fits_and_keeps_its_artifact(message: str, metrics: list[tuple[str, float]]) -> None:
     result = StageResult(

@@ -1,0 +1,121 @@
+"""The LoRA adapter: made, continued, written (PEFT)."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from dynalign_contract.errors import BadConfigError, BadInputError
+from dynalign_contract.files import atomic_path, write_bytes
+from dynalign_contract.settings import LoraSettings
+from dynalign_trainer.grpo.job import TrainJob
+
+WEIGHTS_FILE: Final = "adapter_model.safetensors"
+CONFIG_FILE: Final = "adapter_config.json"
+_BASE_NAME: Final = "model"
+"""Written instead of the base model's path: an adapter must not depend on the machine that trained it."""
+
+
+def check_adapter(folder: Path, lora: LoraSettings) -> None:
+    """Make sure that an adapter has the shape that the run asks for.
+
+    Raises BadInputError when its configuration cannot be read, BadConfigError when `training.lora` has changed.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_bytes())
+        found = LoraSettings(
+            rank=config["r"],
+            alpha=config["lora_alpha"],
+            dropout=config["lora_dropout"],
+            target_modules=tuple(config["target_modules"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInputError(
+            f"{path} is not the configuration of a LoRA adapter ({error}). Remove the folder {folder} to have its "
+            "iteration's training run again."
+        ) from error
+    for field in ("rank", "alpha", "dropout"):
+        if getattr(found, field) != getattr(lora, field):
+            _refuse(field, getattr(lora, field), getattr(found, field))
+    if set(found.target_modules) != set(lora.target_modules):
+        _refuse("targetModules", sorted(lora.target_modules), sorted(found.target_modules))
+
+
+def _refuse(field: str, wanted: object, found: object) -> None:
+    raise BadConfigError(
+        f"spec.training.lora.{field} is {wanted} but the adapter that training continues from has {found}: an adapter "
+        "keeps its shape for a whole run. Set it back, or start a new run."
+    )
+
+
+def load_policy(job: TrainJob) -> Any:
+    """The base model with a trainable adapter: the job's own, or a fresh one that is zero in effect.
+
+    A fresh adapter depends on the job's seed only. Raises BadConfigError when no module has one of the target names.
+    """
+    import torch
+    from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+    from transformers import AutoModelForCausalLM, set_seed
+
+    gpu = torch.cuda.is_available()
+    model = AutoModelForCausalLM.from_pretrained(
+        job.model, dtype=torch.bfloat16 if gpu else torch.float32, local_files_only=True
+    )
+    _check_targets(model, job.training.lora)
+    # Mixed precisions of base and adapter break ZeRO-3's coalesced gathering, so there the adapter keeps the base's.
+    autocast = job.training.zero_stage < 3
+    if job.adapter is not None:
+        return PeftModel.from_pretrained(
+            model, str(job.adapter), is_trainable=True, autocast_adapter_dtype=autocast, local_files_only=True
+        )
+    set_seed(job.seed)
+    lora = job.training.lora
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.target_modules),
+        task_type=TaskType.CAUSAL_LM,
+    )
+    return get_peft_model(model, config, autocast_adapter_dtype=autocast)
+
+
+def _check_targets(model: Any, lora: LoraSettings) -> None:
+    names = {name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "weight")}
+    missing = sorted(set(lora.target_modules) - names)
+    if missing:
+        raise BadConfigError(
+            f"spec.training.lora.targetModules names {', '.join(missing)}, which {type(model).__name__} does not have. "
+            f"It has {', '.join(sorted(names))}."
+        )
+
+
+def adapter_state(model: Any, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The adapter's tensors by their file names, float32 copies on the CPU.
+
+    `state` replaces the model's own state dictionary where that is spread over ranks.
+    """
+    from peft import get_peft_model_state_dict
+
+    tensors = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
+    return {name: tensor.detach().float().cpu().clone().contiguous() for name, tensor in sorted(tensors.items())}
+
+
+def norm_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
+    """Euclidean distance between two states of an adapter."""
+    total = sum(float((after[name] - before[name]).double().pow(2).sum()) for name in after)
+    return float(total**0.5)
+
+
+def write_adapter(folder: Path, model: Any, tensors: Mapping[str, Any]) -> None:
+    """Write the two files that PEFT and vLLM load; the same adapter gives the same bytes."""
+    from safetensors.torch import save_file
+
+    config = model.peft_config["default"].to_dict()
+    config |= {"base_model_name_or_path": _BASE_NAME, "inference_mode": True, "revision": None}
+    plain = {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
+    with atomic_path(folder / WEIGHTS_FILE) as temporary:
+        save_file(dict(tensors), os.fspath(temporary), metadata={"format": "pt"})
+    write_bytes(folder / CONFIG_FILE, json.dumps(plain, indent=2, sort_keys=True, default=str).encode())

@@ -1,0 +1,147 @@
+"""What travels between the train stage and its worker processes: one job file in, step reports and one result out."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from dynalign_contract.base import Model
+from dynalign_contract.files import write_bytes
+from dynalign_contract.result import ResultError
+from dynalign_contract.settings import TrainingSettings
+
+JOB_FILE: Final = "job.json"
+RESULT_FILE: Final = "result.json"
+REPORTS_FILE: Final = "steps.jsonl"
+STOP_FILE: Final = "stop"
+"""Its existence asks the workers to save a checkpoint at the next step and end."""
+
+
+class TrainJob(Model):
+    """Everything that a worker process needs; paths are absolute."""
+
+    model: Path
+    """The base model, a Hugging Face folder."""
+    adapter: Path | None
+    """Folder of the adapter that training continues from; None starts a fresh one."""
+    batch: Path
+    """Parquet file with the rows of `records.BATCH`."""
+    work: Path
+    """Checkpoints, reports and the result."""
+    output: Path
+    """Where the trained adapter goes."""
+    training: TrainingSettings
+    temperature: float
+    """At which the rollouts were sampled; log-probabilities are those of logits divided by it."""
+    max_tokens: int
+    """The constant length of `aggregation: Constant`."""
+    group_size: int
+    iteration: int
+    config_digest: str
+    seed: int
+    resume: Path | None = None
+    """Sealed checkpoint to go on from."""
+
+    @property
+    def rows_per_full_step(self) -> int:
+        """Sequences of a step with all its groups: with `max_tokens` the constant divisor of Dr. GRPO."""
+        return self.training.prompts_per_step * self.group_size
+
+
+class StepReport(Model):
+    """One optimiser step, over all ranks. Means are over loss tokens."""
+
+    step: int
+    """1-based: steps finished."""
+    steps: int
+    loss: float
+    kl: float
+    """k3 estimate against the reference, or against the iteration's start when the KL term is off."""
+    entropy: float
+    ratio_mean: float
+    ratio_max: float
+    clip_share: float
+    grad_norm: float | None
+    tokens: int
+    """Prompt and completion tokens that were trained on."""
+    seconds: float
+    """Wall time of the step."""
+
+
+class WorkerOutcome(StrEnum):
+    """How the workers ended."""
+
+    TRAINED = "Trained"
+    STOPPED = "Stopped"
+    """Asked to, after saving a checkpoint."""
+    REFUSED = "Refused"
+    """The job cannot work; `error` says why."""
+
+
+class Mismatch(Model):
+    """Sampler against trainer before the first step, over all rows of the batch (LEARNING section 5)."""
+
+    rows: int = 0
+    rejected: int = 0
+    """Rows whose geometric-mean ratio lies outside `training.ratioBand`."""
+    logprob_difference: float | None = None
+    """Mean of |log ratio| over tokens."""
+    ratio_mean: float | None = None
+    ratio_max: float | None = None
+
+
+class WorkerResult(Model):
+    """The workers' last word, written by rank 0."""
+
+    outcome: WorkerOutcome
+    error: ResultError | None = None
+    mismatch: Mismatch = Mismatch()
+    adapter_norm_change: float = 0.0
+    """Euclidean distance between the adapter's parameters after and before training."""
+
+
+def read_job(path: Path) -> TrainJob:
+    """Read a job file; raises OSError or pydantic's ValidationError, which only a broken launch can cause."""
+    return TrainJob.model_validate_json(path.read_bytes())
+
+
+def read_result(work: Path) -> WorkerResult | None:
+    """The workers' result, None when they left none."""
+    try:
+        return WorkerResult.model_validate_json((work / RESULT_FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def write_result(work: Path, result: WorkerResult) -> None:
+    """Leave the result for the train stage."""
+    write_bytes(work / RESULT_FILE, result.to_json().encode())
+
+
+def read_reports(work: Path) -> list[StepReport]:
+    """Reports of the steps so far, in order; a line that a killed worker left unfinished is passed over."""
+    try:
+        lines = (work / REPORTS_FILE).read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    reports: dict[int, StepReport] = {}
+    for line in lines:
+        try:
+            report = StepReport.model_validate_json(line)
+        except ValidationError:
+            continue
+        reports[report.step] = report
+    return [reports[step] for step in sorted(reports)]
+
+
+def keep_reports(work: Path, steps: int) -> None:
+    """Forget the reports of steps after `steps`, which are going to be taken again."""
+    kept = [report.to_json() + "\n" for report in read_reports(work) if report.step <= steps]
+    write_bytes(work / REPORTS_FILE, "".join(kept).encode())
+
+
+def append_report(work: Path, report: StepReport) -> None:
+    """Publish a step."""
+    with (work / REPORTS_FILE).open("a") as file:
+        file.write(report.to_json() + "\n")

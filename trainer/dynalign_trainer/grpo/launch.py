@@ -1,0 +1,131 @@
+"""Starting the workers with torchrun, watching them, and leaving none behind."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from dynalign_contract.errors import BadConfigError, TrainingFailedError
+from dynalign_contract.settings import TrainingSettings
+
+log = logging.getLogger("dynalign.train")
+
+_POLL_SECONDS: Final = 0.2
+_LAST_LINES: Final = 12
+_LOOPBACK: Final = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Processes:
+    """What one node runs."""
+
+    count: int
+    threads: int
+    """OpenMP threads of each process."""
+
+
+def count_processes(training: TrainingSettings, *, gpus: int, cores: int) -> Processes:
+    """One process a GPU; without GPU at most one a core, the cores divided among them.
+
+    Raises BadConfigError when the machine has fewer GPUs than `training.gpusPerNode`, or for several nodes.
+    """
+    if training.nodes > 1:
+        raise BadConfigError(
+            f"spec.training.nodes is {training.nodes}: this version trains on one node. Set it to 1 and raise "
+            "spec.training.gpusPerNode instead."
+        )
+    if 0 < gpus < training.gpus_per_node:
+        raise BadConfigError(
+            f"spec.training.gpusPerNode is {training.gpus_per_node} but this machine offers {gpus}. Lower it, or give "
+            "the train stage more GPUs in spec.stages.train.resources."
+        )
+    count = training.gpus_per_node if gpus else min(training.gpus_per_node, cores)
+    return Processes(count=count, threads=max(1, cores // count))
+
+
+def single_node_rendezvous() -> tuple[str, ...]:
+    """torchrun's arguments for processes that meet on this machine, over the loopback interface."""
+    return ("--standalone", "--local-addr", _LOOPBACK)
+
+
+def torchrun_command(processes: Processes, rendezvous: Sequence[str], job: Path) -> list[str]:
+    """The command that runs the workers. Several nodes need another `rendezvous` only (`--nnodes`, `--rdzv-*`)."""
+    agent = [sys.executable, "-m", "dynalign_trainer.grpo.agent", str(os.getpid())]
+    workers = ["--nproc-per-node", str(processes.count), "--module", "dynalign_trainer.grpo.worker", str(job)]
+    return [*agent, *rendezvous, *workers]
+
+
+def worker_environment(processes: Processes, *, gpus: int) -> dict[str, str]:
+    """What the workers get beside the stage's own environment: threads, loopback, no network, no telemetry."""
+    environment = {
+        "OMP_NUM_THREADS": str(processes.threads),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+    }
+    return environment if gpus else environment | {"DS_ACCELERATOR": "cpu"}
+
+
+def run_workers(command: Sequence[str], environment: Mapping[str, str], *, watch: Callable[[], None]) -> None:
+    """Run to the end, calling `watch` meanwhile; the output goes to this process's stderr.
+
+    Raises TrainingFailedError with the last lines of the output. Whatever `watch` raises ends the workers.
+    """
+    last: deque[str] = deque(maxlen=_LAST_LINES)
+    with _started(command, environment, last) as process:
+        while True:
+            try:
+                code = process.wait(timeout=_POLL_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                watch()
+    watch()
+    if code != 0:
+        raise TrainingFailedError(
+            f"the training processes ended with code {code}. The last lines they wrote: " + " | ".join(last)
+        )
+
+
+@contextmanager
+def _started(
+    command: Sequence[str], environment: Mapping[str, str], last: deque[str]
+) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    if process.stdout is None:
+        raise RuntimeError("the workers were started without a pipe")
+    reader = threading.Thread(target=_relay, args=(process.stdout, last), daemon=True, name="worker-output")
+    reader.start()
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            log.warning("ending the training processes")
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        reader.join()
+
+
+def _relay(stream: IO[str], last: deque[str]) -> None:
+    for line in stream:
+        sys.stderr.write(line)
+        if line.strip():
+            last.append(line.strip())

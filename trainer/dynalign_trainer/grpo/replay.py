@@ -1,0 +1,201 @@
+"""TRL's GRPOTrainer on recorded groups: its loss and its training loop, our rows.
+
+This is the only file that touches private members of TRL, checked against `CHECKED_TRL`: `_prepare_inputs` (TRL
+generates and scores there; we hand over recorded rows), `_compute_loss` and its inputs,
+`_get_per_token_logps_and_entropies`, and the attribute `beta`. `tests/unit/trainer/test_trl_private.py` fails when they
+change.
+
+TRL's own batching would drop an incomplete last batch and shuffle rows into micro-batches; here every row has a fixed
+place in a `Schedule`, which is looked up by the number of the micro-batch and checked against the optimiser step.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+from torch.utils.data import DataLoader
+from trl import GRPOTrainer
+
+from dynalign_contract.errors import UnfitError
+from dynalign_contract.records import Row
+from dynalign_contract.settings import KlReference, LossAggregation
+from dynalign_trainer.grpo.collate import TrainingSequence, collate
+from dynalign_trainer.grpo.job import Mismatch, TrainJob
+from dynalign_trainer.grpo.measure import StepMeasures, measure_tokens, summarise_step
+from dynalign_trainer.grpo.schedule import Schedule
+from dynalign_trainer.grpo.survey import Surveyed, combine, compare
+
+CHECKED_TRL: Final = "1.16.0"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What is replayed."""
+
+    job: TrainJob
+    rows: Sequence[Row]
+    schedule: Schedule
+
+
+class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
+    """Consumes every scheduled row exactly once; raises RuntimeError as soon as that is not so.
+
+    Call `apply_survey` before the first step.
+    """
+
+    def __init__(self, recorded: Recorded, **trainer: Any) -> None:
+        super().__init__(reward_funcs=_recorded_rewards, **trainer)
+        # With args.beta > 0, TRL would copy a loaded adapter as its KL reference; ours is recorded by the survey.
+        self.beta = recorded.job.training.kl.coefficient
+        self.recorded = recorded
+        self.consumed: list[int] = []
+        self.mismatch = Mismatch()
+        self.surveyed: Mapping[int, Surveyed] = {}
+        self.measures: StepMeasures | None = None
+        self._rejected: frozenset[int] = frozenset()
+        self._sums = torch.zeros(0)
+        self._loss = 0.0
+        self._scored: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def rank(self) -> int:
+        """This process."""
+        return int(self.accelerator.process_index)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Numbers of micro-batches in order, the same on every rank; the schedule says which rows they hold."""
+        return DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_only)
+
+    def survey(self) -> dict[int, Surveyed]:
+        """Score this rank's rows under the starting policy and the KL reference, without gradient or dropout."""
+        schedule, training = self.recorded.schedule, self.recorded.job.training
+        continued = self.recorded.job.adapter is not None
+        base = training.kl.coefficient > 0 and training.kl.reference is KlReference.BASE and continued
+        was_training = self.model.training
+        self.model.eval()
+        surveyed: dict[int, Surveyed] = {}
+        for step in range(schedule.steps):
+            for micro in range(schedule.micro_batches):
+                numbers = schedule.rows(step, micro, self.rank)
+                inputs = self._to_device(collate([self._sequence(number) for number in numbers]))
+                start = self._score(inputs)
+                reference = start
+                if base:
+                    with self.accelerator.unwrap_model(self.model).disable_adapter():
+                        reference = self._score(inputs)
+                for i, number in enumerate(numbers):
+                    if number is not None:
+                        length = len(self.recorded.rows[number]["completion_ids"])
+                        surveyed[number] = Surveyed(start[i, :length].tolist(), reference[i, :length].tolist())
+        self.model.train(was_training)
+        return surveyed
+
+    def apply_survey(self, surveyed: Mapping[int, Surveyed]) -> None:
+        """Reject rows outside the ratio band, on all ranks; raises UnfitError when none remains."""
+        training = self.recorded.job.training
+        ranks = gather_object([compare(self.recorded.rows, surveyed, training.ratio_band)])
+        self.surveyed = surveyed
+        self.mismatch = combine(ranks)
+        self._rejected = frozenset[int]().union(*(rank.rejected for rank in ranks))
+        if self.mismatch.rows == self.mismatch.rejected:
+            raise UnfitError(
+                f"all {self.mismatch.rows} rows lie outside spec.training.ratioBand ({training.ratio_band.low} to "
+                f"{training.ratio_band.high}): the trainer's log-probabilities are not the sampler's (mean ratio "
+                f"{self.mismatch.ratio_mean}). Check that generate and train use the same dtype, or widen the band."
+            )
+
+    def active(self, step: int) -> list[int]:
+        """Rows of a step that carry loss, over all ranks."""
+        return [n for n in self.recorded.schedule.slots[step] if n is not None and n not in self._rejected]
+
+    def _prepare_inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        schedule, micro_batch = self.recorded.schedule, batch["micro_batch"]
+        step, micro = divmod(micro_batch, schedule.micro_batches)
+        if step != self.state.global_step:
+            raise RuntimeError(f"micro-batch {micro_batch} belongs to step {step}, not to {self.state.global_step}")
+        numbers = schedule.rows(step, micro, self.rank)
+        self.consumed += [n for n in numbers if n is not None]
+        kept = [None if n in self._rejected else n for n in numbers]
+        inputs: dict[str, Any] = self._to_device(collate([self._sequence(n) for n in kept]))
+        tokens = sum(len(self.recorded.rows[n]["completion_ids"]) for n in self.active(step))
+        inputs["num_items_in_batch"] = torch.tensor(float(tokens), device=self.accelerator.device)
+        return inputs | {"step": step, "micro": micro}
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        step, micro = inputs.pop("step"), inputs.pop("micro")
+        loss: Tensor = super()._compute_loss(model, inputs) * self._rescale(step)
+        if self._scored is None:
+            raise RuntimeError("TRL computed a loss without the log-probabilities that dynalign listens to")
+        sums = measure_tokens(*self._scored, inputs, self.recorded.job.training.clip)
+        first = micro == 0
+        self._sums = sums if first else torch.cat([self._sums[:-1] + sums[:-1], torch.maximum(self._sums, sums)[-1:]])
+        self._loss = loss.item() + (0.0 if first else self._loss)
+        if micro == self.recorded.schedule.micro_batches - 1:
+            self._finish_step(step)
+        return loss
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None, Any]:
+        logps, entropies, auxiliary = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if entropies is not None:
+            self._scored = logps.detach(), entropies.detach()
+        return logps, entropies, auxiliary
+
+    def _score(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Log-probabilities of the completion tokens, shape (B, T), on the CPU."""
+        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+        mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+        with torch.no_grad():
+            width = inputs["completion_ids"].size(1)
+            logps, _, _ = super()._get_per_token_logps_and_entropies(self.model, ids, mask, width)
+        scores: Tensor = logps.float().cpu()
+        return scores
+
+    def _rescale(self, step: int) -> float:
+        """TRL divides by the slots of a step, blanks included; `SequenceMean` wants the sequences that carry loss,
+        `Constant` the number of sequences of a full step (times `max_tokens`), whatever this step holds.
+        """
+        slots = len(self.recorded.schedule.slots[step])
+        match self.recorded.job.training.aggregation:
+            case LossAggregation.TOKEN_MEAN:
+                return 1.0
+            case LossAggregation.SEQUENCE_MEAN:
+                return slots / max(1, len(self.active(step)))
+            case LossAggregation.CONSTANT:
+                return slots / self.recorded.job.rows_per_full_step
+
+    def _finish_step(self, step: int) -> None:
+        ranks = gather_object([(self._loss, self._sums.tolist())])
+        sums = torch.tensor([values for _, values in ranks], dtype=torch.float64)
+        total = torch.cat([sums[:, :-1].sum(0), sums[:, -1:].amax(0)])
+        self.measures = summarise_step(total, sum(loss for loss, _ in ranks) / len(ranks))
+        if not math.isfinite(self.measures.loss):
+            raise RuntimeError(f"the loss of optimiser step {step} is {self.measures.loss}: training has diverged")
+
+    def _sequence(self, number: int | None) -> TrainingSequence | None:
+        if number is None:
+            return None
+        row, seen = self.recorded.rows[number], self.surveyed.get(number)
+        return TrainingSequence(
+            prompt_ids=row["prompt_ids"],
+            completion_ids=row["completion_ids"],
+            logprobs=row["logprobs"],
+            advantage=row["advantage"],
+            reference=None if seen is None else seen.reference,
+        )
+
+    def _to_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to(self.accelerator.device) for name, tensor in tensors.items()}
+
+
+def _recorded_rewards(**_: Any) -> list[float]:
+    """TRL wants a source of rewards; the recorded ones became advantages when the batch was built."""
+    raise RuntimeError("TRL asked for rewards, although the replay hands it finished advantages")
+
+
+def _only(items: Sequence[dict[str, int]]) -> dict[str, int]:
+    """The collator of a loader whose batches hold one element."""
+    return items[0]

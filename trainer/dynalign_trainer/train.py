@@ -1,0 +1,167 @@
+"""train: build the batch, train on it with GRPO under DeepSpeed, write the next adapter (LEARNING section 5).
+
+This process stays light: it builds the batch, starts torchrun even for one process, relays progress, asks the workers
+to stop on SIGTERM and turns their end into the stage's. They talk through files of the checkpoints folder, because
+torchrun answers a signal by killing its workers in the middle of a step.
+"""
+
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Final
+
+from dynalign_contract.config import Policy, TrainParams
+from dynalign_contract.errors import BadConfigError, BadInputError, StageError, TrainingFailedError, UnfitError
+from dynalign_contract.files import write_bytes
+from dynalign_contract.layout import BATCH_FILE
+from dynalign_contract.manifest import Manifest, describe_file, write_manifest
+from dynalign_contract.records import BATCH, JUDGEMENT, ROLLOUT, read_parts, write_rows
+from dynalign_contract.result import Metric
+from dynalign_contract.stages import Stage
+from dynalign_trainer.context import StageContext, StageOutput
+from dynalign_trainer.grpo.adapter import CONFIG_FILE, WEIGHTS_FILE, check_adapter
+from dynalign_trainer.grpo.batch import Batch, build_batch
+from dynalign_trainer.grpo.checkpoints import claim_folder, find_checkpoint
+from dynalign_trainer.grpo.job import (
+    JOB_FILE,
+    RESULT_FILE,
+    STOP_FILE,
+    TrainJob,
+    WorkerOutcome,
+    WorkerResult,
+    read_reports,
+    read_result,
+)
+from dynalign_trainer.grpo.launch import (
+    Processes,
+    count_processes,
+    run_workers,
+    single_node_rendezvous,
+    torchrun_command,
+    worker_environment,
+)
+from dynalign_trainer.grpo.machine import count_cores, count_gpus
+from dynalign_trainer.grpo.summary import publish_report, summarise
+
+log = logging.getLogger("dynalign.train")
+
+_REFUSALS: Final[dict[str, type[StageError]]] = {e.__name__: e for e in (BadConfigError, BadInputError, UnfitError)}
+
+
+def run(context: StageContext[TrainParams]) -> StageOutput:
+    """Train the policy on its judged rollouts; writes an adapter that PEFT and vLLM load.
+
+    An iteration in which nothing can be learned (no group with spread) leaves the adapter as it was, with a warning and
+    `trained_steps` 0. Raises BadInputError, BadConfigError, UnfitError, TrainingFailedError or TerminatedError.
+    """
+    training = context.params.training
+    adapter = _adapter_folder(context, context.params.policy)
+    if adapter is not None:
+        check_adapter(adapter, training.lora)
+    gpus = count_gpus()
+    processes = count_processes(training, gpus=gpus, cores=count_cores())
+    batch = _build(context)
+    if not batch.rows:
+        log.warning(
+            "no group of this iteration teaches anything (%d of %d dropped: equal rewards, or every candidate masked); "
+            "the adapter stays as it is",
+            batch.dropped_groups,
+            batch.groups,
+        )
+        processes = Processes(count=1, threads=processes.count * processes.threads)
+    context.check_stop()
+    job = _prepare(context, batch, adapter, processes)
+    result = _train(context, job, processes, gpus)
+    metrics = summarise(batch, result, read_reports(job.work))
+    shutil.rmtree(job.work)
+    return StageOutput(files={WEIGHTS_FILE: 0, CONFIG_FILE: 0}, metrics=metrics)
+
+
+def _adapter_folder(context: StageContext[TrainParams], policy: Policy) -> Path | None:
+    return None if policy.adapter is None else context.layout.root / policy.adapter.path
+
+
+def _build(context: StageContext[TrainParams]) -> Batch:
+    """Build the batch and leave it as an artifact of its own beside the policy."""
+    started = time.monotonic()
+    batch = build_batch(
+        read_parts(context.input_shards("rollouts"), ROLLOUT),
+        read_parts(context.input_shards("judgements"), JUDGEMENT),
+        context.params.training,
+        policy=context.params.policy.version,
+        seed=context.seed("batch"),
+    )
+    folder = context.layout.batch(context.iteration)
+    write_rows(folder / BATCH_FILE, batch.rows, BATCH)
+    metrics = {
+        "steps": float(batch.steps),
+        "loss_tokens": float(sum(batch.loss_tokens)),
+        "dropped_groups_share": batch.dropped_share,
+        "masked_share": batch.masked_share,
+    }
+    write_manifest(
+        folder,
+        Manifest(
+            stage=Stage.TRAIN,
+            iteration=context.iteration,
+            config_digest=context.config.digest,
+            files=(describe_file(folder, BATCH_FILE, len(batch.rows)),),
+            metrics=tuple(Metric(name=name, value=value) for name, value in metrics.items()),
+            seconds=round(time.monotonic() - started, 3),
+        ),
+    )
+    return batch
+
+
+def _prepare(context: StageContext[TrainParams], batch: Batch, adapter: Path | None, processes: Processes) -> TrainJob:
+    """Write the job file into the checkpoints folder, going on from a checkpoint of this very job if there is one."""
+    work = context.layout.checkpoints(context.iteration).resolve()
+    claim_folder(work, f"{context.config.digest} with {processes.count} processes")
+    for name in (STOP_FILE, RESULT_FILE):
+        (work / name).unlink(missing_ok=True)
+    resume = find_checkpoint(work)
+    if resume is not None:
+        log.info("going on from %s", resume)
+    job = TrainJob(
+        model=context.input("model").resolve(),
+        adapter=None if adapter is None else adapter.resolve(),
+        batch=(context.layout.batch(context.iteration) / BATCH_FILE).resolve(),
+        work=work,
+        output=context.folder.resolve(),
+        training=context.params.training,
+        temperature=context.params.temperature,
+        max_tokens=context.params.max_tokens,
+        group_size=batch.group_size,
+        iteration=context.iteration,
+        config_digest=context.config.digest,
+        seed=context.seed("train"),
+        resume=resume,
+    )
+    write_bytes(work / JOB_FILE, job.to_json(indent=2).encode())
+    return job
+
+
+def _train(context: StageContext[TrainParams], job: TrainJob, processes: Processes, gpus: int) -> WorkerResult:
+    def watch() -> None:
+        if context.stopping.is_set():
+            (job.work / STOP_FILE).touch()
+        reports = read_reports(job.work)
+        if reports:
+            publish_report(context.telemetry, reports[-1])
+
+    run_workers(
+        torchrun_command(processes, single_node_rendezvous(), job.work / JOB_FILE),
+        worker_environment(processes, gpus=gpus),
+        watch=watch,
+    )
+    result = read_result(job.work)
+    if result is None:
+        raise TrainingFailedError("the training processes ended well but left no result; the next attempt goes on")
+    if result.outcome is WorkerOutcome.STOPPED:
+        context.check_stop()
+        raise TrainingFailedError("the training processes stopped without having been asked to")
+    if result.outcome is WorkerOutcome.REFUSED:
+        reason, message = (result.error.reason, result.error.message) if result.error else ("", "no reason given")
+        raise _REFUSALS.get(reason, TrainingFailedError)(message)
+    return result
