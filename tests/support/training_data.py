@@ -1,10 +1,9 @@
 """Made-up rollouts and judgements of a run's first iteration, and the run's folder around them."""
 
-import math
 import random
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +105,7 @@ class TrainingRun:
     root: Path
     settings: TrainingSettings
     iteration: int = 0
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
     max_tokens: int = 16
 
     def with_settings(self, **changes: Any) -> "TrainingRun":
@@ -141,6 +140,3 @@ class TrainingRun:
             telemetry=telemetry or Telemetry(),
             stopping=threading.Event(),
         )
-
-
-NAN = math.nan
