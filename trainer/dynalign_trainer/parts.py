@@ -1,0 +1,59 @@
+"""A stage's work in parts, so that a restarted stage keeps what is finished."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from dynalign_contract.errors import CorruptArtifactError
+from dynalign_contract.layout import part_name
+from dynalign_contract.records import Row, read_rows
+
+log = logging.getLogger("dynalign.parts")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one Parquet part is made from."""
+
+    index: int
+    inputs: tuple[Row, ...]
+
+    @property
+    def name(self) -> str:
+        """File name of the part."""
+        return part_name(self.index)
+
+
+def split_parts(inputs: Sequence[Row], size: int) -> list[Part]:
+    """Consecutive parts of `size` inputs each; the last may be smaller."""
+    return [Part(k, tuple(inputs[i : i + size])) for k, i in enumerate(range(0, len(inputs), size))]
+
+
+def keep_finished(
+    folder: Path, parts: Sequence[Part], schema: pa.Schema, is_whole: Callable[[Part, list[Row]], bool]
+) -> dict[int, list[Row]]:
+    """Rows of the parts that an earlier attempt has finished, by index.
+
+    Removes parts that cannot be read, are not whole, or belong to no part; they are made again.
+    """
+    expected = {part.name: part for part in parts}
+    finished = {}
+    for path in sorted(folder.glob("part-*.parquet")):
+        part = expected.get(path.name)
+        rows = _read(path, schema)
+        if part is not None and rows is not None and is_whole(part, rows):
+            finished[part.index] = rows
+        else:
+            log.warning("%s is not a whole part of this stage and is made again", path)
+            path.unlink()
+    return finished
+
+
+def _read(path: Path, schema: pa.Schema) -> list[Row] | None:
+    try:
+        return read_rows(path, schema)
+    except CorruptArtifactError:
+        return None
