@@ -1,0 +1,138 @@
+"""The fetch stage accepts a whole model folder and names what is wrong with any other."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dynalign_contract.config import FetchParams, StageConfig
+from dynalign_contract.result import StageResult
+from dynalign_trainer.stage import run_stage
+from support.tiny_qwen3 import write_tiny_qwen3
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    write_tiny_qwen3(folder)
+    return folder
+
+
+@pytest.fixture
+def source(tiny_model: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for path in tiny_model.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def fetch(uri: str, root: Path) -> StageResult:
+    root.mkdir(exist_ok=True)
+    (root / "stage.json").write_text(StageConfig(run="r", params=FetchParams(uri=uri)).to_json())
+    run_stage(root / "stage.json", root, root / "result", port=0, shard=0)
+    return StageResult.decode((root / "result").read_bytes())
+
+
+def test_a_folder_is_copied_without_what_a_model_does_not_need(source: Path, tmp_path: Path) -> None:
+    (source / "pytorch_model.bin").write_bytes(b"pickle")
+    (source / "modeling.py").write_text("raise SystemExit")
+    result = fetch(str(source), tmp_path / "run")
+    assert result.exit_code == 0, result
+    names = {path.name for path in (tmp_path / "run" / "model").iterdir()}
+    assert {"config.json", "model.safetensors", "manifest.json"} <= names
+    assert not {"pytorch_model.bin", "modeling.py"} & names
+    assert {m.name: m.value for m in result.metrics}["parameters"] > 10_000  # type: ignore[operator]
+
+
+def test_a_claim_is_read_below_its_mount(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "claim").mkdir()
+    source.rename(tmp_path / "claim" / "tiny")
+    monkeypatch.setenv("DYNALIGN_PVC_ROOT", str(tmp_path))
+    assert fetch("pvc://claim/tiny", tmp_path / "run").exit_code == 0
+
+
+def cut_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def cut_header(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def empty_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"")
+
+
+def remove_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def break_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def edit_config(**fields: object) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+    return edit
+
+
+def remove_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+
+
+def remove_tokenizer(folder: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+
+
+def promise_another_shard(folder: Path) -> None:
+    index = {"weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (cut_weights, "model.safetensors is damaged or was cut short"),
+        (cut_header, "model.safetensors is damaged or was cut short"),
+        (empty_weights, "model.safetensors is damaged or was cut short"),
+        (remove_weights, "holds no *.safetensors file"),
+        (promise_another_shard, "model-00002-of-00002.safetensors, which is not there"),
+        (break_config, "config.json cannot be read"),
+        (edit_config(auto_map={"AutoModel": "modeling.py"}), "asks for code of its own"),
+        (edit_config(architectures=["BertModel"]), "a causal language model is needed"),
+        (remove_template, "has no chat template"),
+        (remove_tokenizer, "has no tokenizer"),
+    ],
+)
+def test_a_damaged_model_is_bad_input(
+    damage: Callable[[Path], None], sentence: str, source: Path, tmp_path: Path
+) -> None:
+    damage(source)
+    result = fetch(str(source), tmp_path / "run")
+    assert result.exit_code == 11
+    assert result.error is not None
+    assert sentence in result.error.message
+    assert not (tmp_path / "run" / "model" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "code", "sentence"),
+    [
+        ("/no/such/folder", 11, "is not a folder"),
+        ("bundled://gpt-9", 10, "there is no bundled model 'gpt-9'"),
+        ("ftp://somewhere/model", 10, "begins with ftp://"),
+    ],
+)
+def test_what_is_not_there_is_named(uri: str, code: int, sentence: str, tmp_path: Path) -> None:
+    result = fetch(uri, tmp_path / "run")
+    assert result.exit_code == code
+    assert result.error is not None
+    assert sentence in result.error.message

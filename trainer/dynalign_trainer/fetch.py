@@ -1,0 +1,35 @@
+"""The fetch stage: bring the base model onto the volume and check that it can be aligned."""
+
+from pathlib import Path
+
+from dynalign_contract.config import FetchParams
+from dynalign_contract.errors import BadConfigError
+from dynalign_trainer.context import StageContext, StageOutput
+from dynalign_trainer.fetching.bundled import fetch_bundled
+from dynalign_trainer.fetching.check import check_model
+from dynalign_trainer.fetching.folder import claim_folder, fetch_folder
+from dynalign_trainer.fetching.hub import fetch_hub
+
+
+def run(context: StageContext[FetchParams]) -> StageOutput:
+    """Write a Hugging Face model folder: configuration, tokenizer, safetensors weights."""
+    uri, target = context.params.uri, context.folder
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        fetch_folder(Path(uri), target)
+    elif scheme == "bundled":
+        fetch_bundled(rest, target)
+    elif scheme == "pvc":
+        fetch_folder(claim_folder(uri), target)
+    elif scheme == "hf":
+        fetch_hub(uri, target)
+    else:
+        raise BadConfigError(
+            f"spec.model.uri: {uri} begins with {scheme}://; write hf://, pvc://, bundled:// or a path."
+        )
+    context.check_stop()
+    parameters = check_model(target)
+    files = [path for path in sorted(target.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    size = sum(path.stat().st_size for path in files)
+    context.telemetry.progress(size, size)
+    return StageOutput(files={path.name: 0 for path in files}, metrics={"parameters": parameters, "bytes": size})
