@@ -1,0 +1,92 @@
+"""An exported folder loads in transformers and computes what base and adapter compute together."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from dynalign_contract.config import ExportParams, IterationSummary, Policy, StageConfig
+from dynalign_contract.layout import MANIFEST
+from dynalign_contract.manifest import Manifest, describe_file, write_manifest
+from dynalign_contract.objective import builtin_objective
+from dynalign_contract.result import ArtifactRef, StageResult
+from dynalign_contract.stages import Stage
+from dynalign_trainer.stage import run_stage
+from support.tiny_qwen3 import write_tiny_qwen3
+
+IDS = torch.tensor([[1, 20, 30, 40, 50]])
+
+
+def as_artifact(root: Path, path: str) -> ArtifactRef:
+    names = [p.name for p in sorted((root / path).iterdir()) if p.name != MANIFEST]
+    files = tuple(describe_file(root / path, name) for name in names)
+    manifest = Manifest(stage=Stage.FETCH, config_digest="sha256:" + "0" * 64, files=files)
+    write_manifest(root / path, manifest)
+    return ArtifactRef(path=path, digest=manifest.digest)
+
+
+def load(folder: Path) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def export(root: Path, *, adapter: bool) -> StageResult:
+    policy = Policy(version="iteration-000", adapter=as_artifact(root, "adapter")) if adapter else Policy()
+    inputs = {"model": as_artifact(root, "model")}
+    if policy.adapter is not None:
+        inputs[policy.version] = policy.adapter
+    params = ExportParams(
+        policy=policy,
+        model_uri="/m",
+        objective=builtin_objective("collective-agency"),
+        iterations=(IterationSummary(index=0, reward=0.5, win_rate=0.625),) if adapter else (),
+    )
+    (root / "stage.json").write_text(StageConfig(run="tiny", inputs=inputs, params=params).to_json())
+    run_stage(root / "stage.json", root, root / "result", port=0, shard=0)
+    return StageResult.decode((root / "result").read_bytes())
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_tiny_qwen3(tmp_path / "model")
+    torch.manual_seed(1)
+    model = get_peft_model(load(tmp_path / "model"), LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))  # type: ignore[arg-type]
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    model.save_pretrained(tmp_path / "adapter")
+    return tmp_path
+
+
+def test_the_merged_model_is_the_base_with_its_adapter(root: Path) -> None:
+    result = export(root, adapter=True)
+    assert result.exit_code == 0, result
+    base = load(root / "model")
+    with torch.no_grad():
+        unaligned = base(IDS).logits
+        expected = PeftModel.from_pretrained(base, str(root / "adapter")).eval()(IDS).logits  # type: ignore[arg-type]
+        actual = load(root / "export")(IDS).logits
+    assert torch.allclose(actual, expected, atol=1e-4)
+    assert not torch.allclose(actual, unaligned, atol=1e-2)
+    assert AutoTokenizer.from_pretrained(root / "export").chat_template
+    card = (root / "export" / "README.md").read_text()
+    assert "| 0 | 0.500 | 0.625 |" in card
+    assert "**Benevolence**" in card
+    for path in (root / "export").glob("*.json"):
+        assert str(root) not in path.read_text()
+
+
+def test_without_an_adapter_the_base_model_is_exported(root: Path) -> None:
+    result = export(root, adapter=False)
+    assert {m.name: m.value for m in result.metrics}["relative_change"] == 0
+    with torch.no_grad():
+        assert torch.equal(load(root / "export")(IDS).logits, load(root / "model")(IDS).logits)
+
+
+def test_a_damaged_adapter_is_bad_input(root: Path) -> None:
+    (root / "adapter" / "adapter_model.safetensors").write_bytes(b"no weights")
+    result = export(root, adapter=True)
+    assert result.exit_code == 11
+    assert result.error is not None
+    assert "does not fit the base model" in result.error.message

@@ -1,0 +1,68 @@
+"""The model card of an export: where the model comes from, what it was aligned to, and how it scored."""
+
+from dynalign_contract.config import ExportParams, IterationSummary
+
+
+def build_model_card(run: str, params: ExportParams) -> str:
+    """Markdown with the YAML front matter of hub model cards."""
+    objective = params.objective
+    aspects = "\n".join(f"- **{aspect.title}**: {aspect.definition.strip()}" for aspect in objective.aspects)
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [dynalign, grpo, {objective.name}]
+---
+
+# {run}
+
+A language model aligned with itself by dynalign (method: arXiv 2512.05464).
+
+- Base model: `{params.model_uri}`
+- Policy: `{params.policy.version}`
+- Objective: {objective.name}, version {objective.version}
+
+## Objective
+
+{objective.preamble.strip()}
+
+{aspects}
+
+## Iterations
+
+{_table(params.iterations)}
+
+Rewards lie between 0 and 1 and were given by the model itself. The win rate is against the base model on held-out
+prompts, ties counted as one half, with its confidence interval.
+
+## Use
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = AutoModelForCausalLM.from_pretrained("FOLDER")
+messages = [{{"role": "user", "content": "How could a village share its tools?"}}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=200)[0]))
+```
+
+## Limits
+
+A model that rewards itself can learn to please its own judge. Read the canaries, and the win rate of a judge that took
+no part in the training, before you trust the rewards. The licence and the limits of the base model apply.
+"""
+
+
+def _table(iterations: tuple[IterationSummary, ...]) -> str:
+    if not iterations:
+        return "No iteration was run: these are the base model's weights."
+    rows = [
+        f"| {row.index} | {_number(row.reward)} | {_number(row.win_rate)} | "
+        f"{_number(row.win_rate_low)} to {_number(row.win_rate_high)} |"
+        for row in iterations
+    ]
+    return "\n".join(["| iteration | reward | win rate | interval |", "|---|---|---|---|", *rows])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
