@@ -1,0 +1,166 @@
+"""The train stage from rollouts and judgements to an adapter: interrupted, damaged, spread over processes, continued."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynalign_contract.config import Policy
+from dynalign_contract.errors import BadConfigError, TerminatedError, UnfitError
+from dynalign_contract.manifest import read_manifest
+from dynalign_contract.records import Row
+from dynalign_contract.settings import KlSettings, LoraSettings, TrainingSettings
+from dynalign_contract.stages import Stage
+from dynalign_trainer import train
+from dynalign_trainer.context import StageOutput
+from dynalign_trainer.grpo.adapter import CONFIG_FILE, WEIGHTS_FILE
+from dynalign_trainer.telemetry import Telemetry
+from support.tiny_qwen3 import write_tiny_qwen3
+from support.training_data import TrainingRun, make_judgements, make_rollouts, with_sampler, write_artifact
+
+pytestmark = pytest.mark.slow
+
+PROMPTS, CANDIDATES = 12, 4
+SETTINGS = TrainingSettings(
+    prompts_per_step=1,
+    micro_batch=2,
+    learning_rate=1e-3,
+    checkpoint_steps=1,
+    kl=KlSettings(coefficient=0.05),
+    lora=LoraSettings(rank=4, alpha=8),
+)
+
+
+def load_policy(model: Path, adapter: Path | None) -> Any:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(model)
+    return base if adapter is None else PeftModel.from_pretrained(base, adapter)
+
+
+def a_run(root: Path, **settings: Any) -> TrainingRun:
+    write_tiny_qwen3(root / "model")
+    return TrainingRun(root, SETTINGS.model_copy(update=settings))
+
+
+def rollouts_of(run: TrainingRun, prompts: int = PROMPTS) -> list[Row]:
+    adapter = None if run.policy.adapter is None else run.root / run.policy.adapter.path
+    rows = make_rollouts(prompts, CANDIDATES, policy=run.policy.version)
+    return with_sampler(rows, load_policy(run.root / "model", adapter), noise=0.02)
+
+
+def train_on(run: TrainingRun, rollouts: list[Row], rewards: list[float] | None = None) -> StageOutput:
+    return train.run(run.context(run.write(rollouts, make_judgements(rollouts, rewards))))
+
+
+def weights(run: TrainingRun) -> Mapping[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(run.root / f"iterations/{run.iteration:03d}/policy" / WEIGHTS_FILE)
+
+
+def farthest(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
+    assert a.keys() == b.keys()
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingRun, StageOutput]:
+    """A run that nothing disturbed."""
+    run = a_run(tmp_path_factory.mktemp("whole"))
+    return run, train_on(run, rollouts_of(run))
+
+
+def test_leaves_an_adapter_a_batch_and_metrics(whole: tuple[TrainingRun, StageOutput]) -> None:
+    run, output = whole
+    iteration = run.root / "iterations/000"
+    assert set(output.files) == {WEIGHTS_FILE, CONFIG_FILE}
+    assert output.metrics["trained_steps"] == PROMPTS
+    assert output.metrics["rejected_share"] == 0
+    assert output.metrics["logprob_difference"] == pytest.approx(0.016, abs=0.004)  # E|x| of N(0, 0.02)
+    assert output.metrics["adapter_norm_change"] > 0
+    assert output.metrics["kl"] > 0
+    assert str(run.root) not in (iteration / "policy" / CONFIG_FILE).read_text()
+    assert json.loads((iteration / "policy" / CONFIG_FILE).read_text())["r"] == 4
+    batch = read_manifest(iteration / "batch")
+    assert batch is not None
+    assert batch.files[0].rows == PROMPTS * CANDIDATES
+    assert not (iteration / "checkpoints").exists()
+
+
+def test_stopped_and_with_its_last_checkpoint_damaged_it_ends_with_the_same_adapter(
+    whole: tuple[TrainingRun, StageOutput], tmp_path: Path
+) -> None:
+    run = a_run(tmp_path)
+    rollouts = rollouts_of(run)
+    config = run.write(rollouts, make_judgements(rollouts))
+    context = run.context(config)
+
+    class StopAfterThreeSteps(Telemetry):
+        def progress(self, done: float, total: float) -> None:
+            super().progress(done, total)
+            if done >= 3:
+                context.stopping.set()
+
+    with pytest.raises(TerminatedError):
+        train.run(replace(context, telemetry=StopAfterThreeSteps()))
+    assert not (context.folder / WEIGHTS_FILE).exists()
+
+    checkpoints = sorted(
+        (run.root / "iterations/000/checkpoints").glob("checkpoint-*"), key=lambda p: p.stat().st_mtime
+    )
+    assert len(checkpoints) == 2
+    states = next(checkpoints[-1].rglob("*model_states.pt"))
+    states.write_bytes(states.read_bytes()[:-100])
+
+    output = train.run(run.context(config))
+    assert output.metrics["trained_steps"] == PROMPTS
+    assert farthest(weights(run), weights(whole[0])) == 0
+
+
+def test_two_processes_train_like_one(whole: tuple[TrainingRun, StageOutput], tmp_path: Path) -> None:
+    run = a_run(tmp_path, gpus_per_node=2, checkpoint_steps=1000)
+    output = train_on(run, rollouts_of(run))
+    assert output.metrics["loss"] == pytest.approx(whole[1].metrics["loss"], abs=1e-5)
+    assert farthest(weights(run), weights(whole[0])) < 1e-4
+
+
+def test_the_next_iteration_continues_the_adapter_and_rejects_what_the_sampler_did_not_write(
+    whole: tuple[TrainingRun, StageOutput],
+) -> None:
+    first = whole[0]
+    adapter = write_artifact(first.root, "iterations/000/policy", Stage.TRAIN, iteration=0)
+    run = replace(first, iteration=1, policy=Policy(version="iteration-000", adapter=adapter)).with_settings(
+        prompts_per_step=2, learning_rate=1e-5
+    )
+    rollouts = rollouts_of(run, prompts=4)
+    rollouts[0]["logprobs"] = [value - 2.0 for value in rollouts[0]["logprobs"]]
+    output = train_on(run, rollouts)
+    assert output.metrics["trained_steps"] == 2
+    assert output.metrics["rejected_share"] == pytest.approx(1 / 16)
+    # Two Adam steps of 1e-5 from where the first iteration ended.
+    assert 0 < farthest(weights(run), weights(first)) <= 2.1e-5
+
+
+def test_equal_rewards_leave_a_fresh_adapter_without_effect(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    rollouts = rollouts_of(run, prompts=2)
+    output = train_on(run, rollouts, [0.5] * len(rollouts))
+    assert output.metrics["trained_steps"] == 0
+    assert output.metrics["dropped_groups_share"] == 1
+    assert all(value.abs().max() == 0 for name, value in weights(run).items() if "lora_B" in name)
+
+
+def test_refuses_what_cannot_work(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    rollouts = rollouts_of(run, prompts=2)
+    foreign = [row | {"logprobs": [value - 2.0 for value in row["logprobs"]]} for row in rollouts]
+    with pytest.raises(UnfitError, match=r"spec\.training\.ratioBand"):
+        train_on(run, foreign)
+    unknown = run.with_settings(lora=LoraSettings(target_modules=("c_attn",)))
+    with pytest.raises(BadConfigError, match=r"spec\.training\.lora\.targetModules names c_attn"):
+        train_on(unknown, rollouts)
