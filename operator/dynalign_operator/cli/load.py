@@ -1,0 +1,83 @@
+"""From a run file on the disk to a run that is ready: paths resolved, and the files that they name found."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from dynalign_contract.exit_codes import ExitCode
+from dynalign_operator.api.problems import Problem
+from dynalign_operator.api.run_file import RunFile, RunFileError, parse_run_file
+from dynalign_operator.api.v1alpha1 import AlignmentRun
+
+
+def load_run_file(path: Path) -> RunFile:
+    """Read, validate and resolve a run file. Raises RunFileError."""
+    parsed = parse_run_file(_read(path))
+    folder = path.resolve().parent
+    run = _resolve_paths(parsed.run, folder)
+    if problems := [*_missing_model(run, parsed), *_missing_prompts(run, parsed)]:
+        raise RunFileError(problems)
+    return replace(parsed, run=run)
+
+
+def require_objective(run_file: RunFile) -> RunFile:
+    """Refuse a run whose objective lies in a ConfigMap that is not in the file: no cluster has it for us."""
+    reference = run_file.run.spec.objective.config_map_ref
+    if reference is None or reference.name in run_file.config_maps:
+        return run_file
+    text = (
+        f"spec.objective.configMapRef.name is {reference.name!r}, but the file holds no such ConfigMap; "
+        f"add it as a further YAML document with the key {reference.key}."
+    )
+    raise RunFileError([Problem(text, run_file.lines.get(("spec", "objective")))])
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        text = "the file does not exist; check the path."
+    except IsADirectoryError:
+        text = "this is a folder; name the run file in it."
+    except UnicodeDecodeError as error:
+        text = f"the file is not UTF-8 text (byte {error.start}); save it as UTF-8."
+    except OSError as error:
+        text = f"the file cannot be read ({error.strerror}); check its permissions."
+    raise RunFileError([Problem(text, exit_code=ExitCode.BAD_INPUT)])
+
+
+def _resolve_paths(run: AlignmentRun, folder: Path) -> AlignmentRun:
+    spec = run.spec
+    updates: dict[str, object] = {}
+    if spec.model.uri.startswith("./"):
+        updates["model"] = spec.model.model_copy(update={"uri": str((folder / spec.model.uri).resolve())})
+    supplied = spec.prompts.supplied
+    if supplied is not None and supplied.uri.startswith("./"):
+        resolved = supplied.model_copy(update={"uri": str((folder / supplied.uri).resolve())})
+        updates["prompts"] = spec.prompts.model_copy(update={"supplied": resolved})
+    return run.model_copy(update={"spec": spec.model_copy(update=updates)}) if updates else run
+
+
+def _missing_model(run: AlignmentRun, parsed: RunFile) -> list[Problem]:
+    uri = run.spec.model.uri
+    if not uri.startswith("/"):
+        return []
+    folder, written = Path(uri), parsed.run.spec.model.uri
+    if not folder.is_dir():
+        what = f"names the folder {written}, which does not exist; name a Hugging Face model folder"
+    elif not (folder / "config.json").is_file():
+        what = f"names the folder {written}, which has no config.json; name a Hugging Face model folder"
+    else:
+        return []
+    line = parsed.lines.get(("spec", "model", "uri"))
+    return [Problem(f"spec.model.uri {what}.", line, ExitCode.BAD_INPUT)]
+
+
+def _missing_prompts(run: AlignmentRun, parsed: RunFile) -> list[Problem]:
+    supplied, written = run.spec.prompts.supplied, parsed.run.spec.prompts.supplied
+    if supplied is None or written is None or not supplied.uri.startswith("/") or Path(supplied.uri).is_file():
+        return []
+    text = (
+        f"spec.prompts.supplied.uri names the file {written.uri}, which does not exist; "
+        "paths with ./ start at the run file's folder."
+    )
+    return [Problem(text, parsed.lines.get(("spec", "prompts", "supplied", "uri")), ExitCode.BAD_INPUT)]

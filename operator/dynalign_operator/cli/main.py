@@ -1,0 +1,25 @@
+"""`dynalign`: the commands, and nothing else."""
+
+import typer
+
+from dynalign_operator.cli.validate import validate
+
+app = typer.Typer(
+    name="dynalign",
+    help="A language model aligns itself: prompts, candidates, judgements, training, evaluation; again and again.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(validate)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep the commands' names even where there is only one."""
+
+
+def main() -> None:
+    """Entry point of the script `dynalign`."""
+    app()

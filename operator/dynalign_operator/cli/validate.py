@@ -1,0 +1,51 @@
+"""`dynalign validate`: is the run file right, and if not, what should it say instead."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from dynalign_operator.api.run_file import RunFile
+
+
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Run files to check.", show_default=False)],
+) -> None:
+    """Say what is wrong with run files, where, and what to write instead.
+
+    Exit code 0: all are valid. 10: one is not. 11: one names a file that is missing.
+    """
+    from dynalign_operator.api.run_file import RunFileError
+    from dynalign_operator.cli.load import load_run_file
+    from dynalign_operator.cli.report_problems import report_problems
+
+    codes = []
+    for path in files:
+        try:
+            typer.echo(summarise(path, load_run_file(path)))
+        except RunFileError as error:
+            codes.append(report_problems(path, error))
+    if codes:
+        raise typer.Exit(min(codes))
+
+
+def summarise(path: Path, run_file: "RunFile") -> str:
+    """What the file asks for, in three lines."""
+    run = run_file.run
+    spec = run.spec
+    reference = spec.objective.config_map_ref
+    if reference is None:
+        objective = spec.objective.builtin or "collective-agency"
+    else:
+        there = "" if reference.name in run_file.config_maps else ", which is not in this file and was not checked"
+        objective = f"ConfigMap {reference.name}, key {reference.key}{there}"
+    answers = spec.prompts.per_iteration * spec.generation.candidates
+    workers = spec.training.nodes * spec.training.gpus_per_node
+    return (
+        f"{path} is valid: {run.metadata.name} aligns {spec.model.uri}\n"
+        f"  objective: {objective}\n"
+        f"  work: {spec.iterations} iterations of {spec.prompts.per_iteration} prompts x {spec.generation.candidates} "
+        f"candidates = {answers} answers; {spec.training.method} on {workers} "
+        f"{'process' if workers == 1 else 'processes'}; {spec.prompts.held_out} held-out prompts"
+    )
