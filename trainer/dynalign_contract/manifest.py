@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -11,7 +11,7 @@ from dynalign_contract.base import Model
 from dynalign_contract.errors import CorruptArtifactError
 from dynalign_contract.files import sha256_of, write_bytes
 from dynalign_contract.layout import MANIFEST, shard_folder
-from dynalign_contract.result import ArtifactRef, Metric
+from dynalign_contract.result import ArtifactRef, Metric, combine_digests
 from dynalign_contract.stages import Stage
 
 SCHEMA_VERSION = 1
@@ -46,24 +46,6 @@ class Manifest(Model):
         """Digest of the contents only: the same files give the same digest, whoever wrote them and whenever."""
         rows = [[f.name, f.bytes, f.sha256] for f in sorted(self.files, key=lambda f: f.name)]
         return "sha256:" + hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-def combine_digests(digests: Sequence[str]) -> str:
-    """Digest of a sharded artifact, from the digests of its shards in the order of their indexes."""
-    if len(digests) == 1:
-        return digests[0]
-    return "sha256:" + hashlib.sha256(json.dumps(list(digests)).encode()).hexdigest()
-
-
-def combine_artifacts(path: str, shards: Sequence[ArtifactRef]) -> ArtifactRef:
-    """The artifact at `path` that consists of these shards, in the order of their indexes."""
-    return ArtifactRef(
-        path=path,
-        digest=combine_digests([s.digest for s in shards]),
-        bytes=sum(s.bytes for s in shards),
-        rows=sum(s.rows for s in shards),
-        shards=len(shards),
-    )
 
 
 def describe_file(folder: Path, name: str, rows: int = 0) -> ArtifactFile:

@@ -1,5 +1,8 @@
 """StageResult: a stage's last word, at most 4096 bytes because it travels as a container's termination message."""
 
+import hashlib
+import json
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -33,6 +36,24 @@ class ArtifactRef(Model):
     """Rows of all Parquet files."""
     shards: int = Field(default=1, ge=1)
     """Number of shard folders below `path`; 1 means the files lie in `path` itself."""
+
+
+def combine_digests(digests: Sequence[str]) -> str:
+    """Digest of a sharded artifact, from the digests of its shards in the order of their indexes."""
+    if len(digests) == 1:
+        return digests[0]
+    return "sha256:" + hashlib.sha256(json.dumps(list(digests)).encode()).hexdigest()
+
+
+def combine_artifacts(path: str, shards: Sequence[ArtifactRef]) -> ArtifactRef:
+    """The artifact at `path` that consists of these shards, in the order of their indexes."""
+    return ArtifactRef(
+        path=path,
+        digest=combine_digests([s.digest for s in shards]),
+        bytes=sum(s.bytes for s in shards),
+        rows=sum(s.rows for s in shards),
+        shards=len(shards),
+    )
 
 
 class Metric(Model):

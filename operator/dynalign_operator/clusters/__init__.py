@@ -1,1 +1,1 @@
-"""."""
+"""Where Jobs run: the protocol, and its implementations."""

@@ -1,1 +1,1 @@
-"""."""
+"""Pure builders of Kubernetes objects."""

@@ -8,13 +8,12 @@ from dynalign_contract.errors import CorruptArtifactError
 from dynalign_contract.layout import MANIFEST
 from dynalign_contract.manifest import (
     Manifest,
-    combine_artifacts,
     describe_file,
     read_manifest,
     verify_artifact,
     write_manifest,
 )
-from dynalign_contract.result import ArtifactRef
+from dynalign_contract.result import ArtifactRef, combine_artifacts
 from dynalign_contract.stages import Stage
 
 CONFIG = "sha256:" + "0" * 64

@@ -1,0 +1,48 @@
+"""Labels of a run's objects. What an object is of, is read from here and never from its name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from dynalign_contract.stages import Stage
+
+RUN: Final = "dynalign.io/run"
+STAGE: Final = "dynalign.io/stage"
+ITERATION: Final = "dynalign.io/iteration"
+ATTEMPT: Final = "dynalign.io/attempt"
+
+KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
+
+
+@dataclass(frozen=True)
+class JobLabels:
+    """What a Job's labels say."""
+
+    run: str
+    stage: Stage
+    iteration: int | None
+    attempt: int
+
+
+def run_labels(run: str) -> dict[str, str]:
+    """Labels of every object of a run."""
+    return {"app.kubernetes.io/name": "dynalign", "app.kubernetes.io/managed-by": "dynalign", RUN: run}
+
+
+def job_labels(labels: JobLabels) -> dict[str, str]:
+    """Labels of a Job, its pods and its ConfigMap; fetch and export have no iteration."""
+    iteration = {} if labels.iteration is None else {ITERATION: str(labels.iteration)}
+    return {**run_labels(labels.run), STAGE: str(labels.stage), **iteration, ATTEMPT: str(labels.attempt)}
+
+
+def read_job_labels(labels: Mapping[str, str]) -> JobLabels | None:
+    """The reverse of `job_labels`; None for labels that are not of ours."""
+    try:
+        return JobLabels(
+            run=labels[RUN],
+            stage=Stage(labels[STAGE]),
+            iteration=int(labels[ITERATION]) if ITERATION in labels else None,
+            attempt=int(labels[ATTEMPT]),
+        )
+    except (KeyError, ValueError):
+        return None

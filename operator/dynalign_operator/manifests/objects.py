@@ -1,0 +1,29 @@
+"""What all of a run's objects have in common."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun
+
+KubernetesObject = dict[str, Any]
+"""A manifest, as it would be written in YAML."""
+
+
+def build_metadata(run: AlignmentRun, name: str, labels: Mapping[str, str]) -> KubernetesObject:
+    """Name, namespace, labels, and the run as owner, whose deletion deletes the object too.
+
+    A run that no cluster has stored yet (`dynalign render`) has no uid and owns nothing.
+    """
+    metadata: KubernetesObject = {"name": name, "namespace": run.metadata.namespace, "labels": dict(labels)}
+    if run.metadata.uid:
+        metadata["ownerReferences"] = [
+            {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": run.metadata.name,
+                "uid": run.metadata.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ]
+    return metadata

@@ -1,0 +1,184 @@
+"""The pod of a stage: restricted Pod Security, its mounts, its environment."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from dynalign_contract.config import StageConfig
+from dynalign_contract.stages import ONLINE_STAGES, Stage
+from dynalign_operator.api.v1alpha1 import AlignmentRun, StageOverrides
+from dynalign_operator.manifests.config_map import CONFIG_FILE
+from dynalign_operator.manifests.labels import JobLabels, job_labels
+from dynalign_operator.manifests.objects import KubernetesObject
+from dynalign_operator.manifests.volume import claim_name
+
+CONTAINER: Final = "stage"
+COMMAND: Final = "dynalign-stage"
+METRICS_PORT: Final = 9464
+METRICS_PORT_VARIABLE: Final = "DYNALIGN_METRICS_PORT"
+TERMINATION_LOG: Final = "/dev/termination-log"
+
+RUN_MOUNT: Final = "/volume"
+CONFIG_MOUNT: Final = "/etc/dynalign"
+CACHE_MOUNT: Final = "/cache"
+CLAIMS_MOUNT: Final = "/pvc"
+
+GPU: Final = "nvidia.com/gpu"
+
+_USER: Final = 1000
+_SHARED_MEMORY: Final = "8Gi"
+"""Upper limit of /dev/shm, through which NCCL and vLLM's workers talk; only pages in use count."""
+_GRACE_SECONDS: Final = {Stage.TRAIN: 120}
+"""Training saves a checkpoint after SIGTERM; the other stages only finish a step."""
+_DEFAULT_GRACE_SECONDS: Final = 30
+
+_CACHES: Final = {
+    "DYNALIGN_CACHE": CACHE_MOUNT,
+    "HF_HOME": f"{CACHE_MOUNT}/huggingface",
+    "TORCHINDUCTOR_CACHE_DIR": f"{CACHE_MOUNT}/torchinductor",
+    "TORCH_EXTENSIONS_DIR": f"{CACHE_MOUNT}/torch-extensions",
+    "TRITON_CACHE_DIR": f"{CACHE_MOUNT}/triton",
+    "VLLM_CACHE_ROOT": f"{CACHE_MOUNT}/vllm",
+}
+
+_CLAIM: Final = re.compile(r"^pvc://([a-z0-9.-]+)/")
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What the installation decides, not the run."""
+
+    trainer_image: str = "dynalign-trainer:0.1.0"
+
+
+def build_pod_template(run: AlignmentRun, config: StageConfig, name: str, settings: BuildSettings) -> KubernetesObject:
+    """The pod template of the Job `name`, whose ConfigMap has the same name."""
+    overrides: StageOverrides = getattr(run.spec.stages, config.stage)
+    labels = job_labels(JobLabels(run.metadata.name, config.stage, config.iteration, config.attempt))
+    metadata: KubernetesObject = {"labels": {**overrides.pod_labels, **labels}}
+    if overrides.pod_annotations:
+        metadata["annotations"] = dict(overrides.pod_annotations)
+    return {"metadata": metadata, "spec": _build_spec(run, config, name, overrides, settings)}
+
+
+def _build_spec(
+    run: AlignmentRun, config: StageConfig, name: str, overrides: StageOverrides, settings: BuildSettings
+) -> KubernetesObject:
+    spec: KubernetesObject = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": _GRACE_SECONDS.get(config.stage, _DEFAULT_GRACE_SECONDS),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_build_container(run, config, overrides, settings)],
+        "volumes": _build_volumes(run, config, name),
+    }
+    if priority := overrides.priority_class_name or run.spec.scheduling.priority_class_name:
+        spec["priorityClassName"] = priority
+    if overrides.runtime_class_name:
+        spec["runtimeClassName"] = overrides.runtime_class_name
+    if overrides.node_selector:
+        spec["nodeSelector"] = dict(overrides.node_selector)
+    if overrides.tolerations:
+        spec["tolerations"] = [
+            toleration.model_dump(mode="json", by_alias=True, exclude_none=True) for toleration in overrides.tolerations
+        ]
+    return spec
+
+
+def _build_container(
+    run: AlignmentRun, config: StageConfig, overrides: StageOverrides, settings: BuildSettings
+) -> KubernetesObject:
+    return {
+        "name": CONTAINER,
+        "image": settings.trainer_image,
+        "command": [COMMAND],
+        "args": [
+            f"--config={CONFIG_MOUNT}/{CONFIG_FILE}",
+            f"--root={RUN_MOUNT}/{run.metadata.name}",
+            f"--result={TERMINATION_LOG}",
+            f"--port=$({METRICS_PORT_VARIABLE})",
+        ],
+        "env": _build_environment(run, config),
+        "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
+        "resources": _build_resources(run, config, overrides),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "terminationMessagePath": TERMINATION_LOG,
+        "terminationMessagePolicy": "File",
+        "volumeMounts": [
+            {"name": "run", "mountPath": RUN_MOUNT},
+            {"name": "config", "mountPath": CONFIG_MOUNT, "readOnly": True},
+            {"name": "cache", "mountPath": CACHE_MOUNT},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a mount in the pod
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - a mount in the pod
+            *(
+                {"name": f"claim-{index}", "mountPath": f"{CLAIMS_MOUNT}/{claim}", "readOnly": True}
+                for index, claim in enumerate(_foreign_claims(run, config.stage))
+            ),
+        ],
+    }
+
+
+def _build_environment(run: AlignmentRun, config: StageConfig) -> list[KubernetesObject]:
+    environment: list[KubernetesObject] = [{"name": METRICS_PORT_VARIABLE, "value": str(METRICS_PORT)}]
+    environment += [{"name": name, "value": path} for name, path in sorted(_CACHES.items())]
+    if config.stage not in ONLINE_STAGES:
+        environment.append({"name": "HF_HUB_OFFLINE", "value": "1"})
+    secret = run.spec.model.token_secret_ref
+    if config.stage is Stage.FETCH and secret is not None:
+        reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
+        environment.append({"name": "HF_TOKEN", "valueFrom": reference})
+    return environment
+
+
+def _build_resources(run: AlignmentRun, config: StageConfig, overrides: StageOverrides) -> KubernetesObject:
+    """The user's own, and the GPUs that the stage is made for; a limit of the user's own wins, "0" means none."""
+    wanted = {
+        Stage.FETCH: 0,
+        Stage.EXPORT: 0,
+        Stage.TRAIN: run.spec.training.gpus_per_node,
+    }.get(config.stage, run.spec.engine.tensor_parallel)
+    limits = {**({GPU: str(wanted)} if wanted else {}), **overrides.resources.limits}
+    if limits.get(GPU) == "0":
+        del limits[GPU]
+    resources: KubernetesObject = {}
+    if overrides.resources.requests:
+        resources["requests"] = dict(overrides.resources.requests)
+    if limits:
+        resources["limits"] = limits
+    return resources
+
+
+def _build_volumes(run: AlignmentRun, config: StageConfig, name: str) -> list[KubernetesObject]:
+    return [
+        {"name": "run", "persistentVolumeClaim": {"claimName": claim_name(run)}},
+        {"name": "config", "configMap": {"name": name}},
+        {"name": "cache", "emptyDir": {}},
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _SHARED_MEMORY}},
+        *(
+            {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+            for index, claim in enumerate(_foreign_claims(run, config.stage))
+        ),
+    ]
+
+
+def _foreign_claims(run: AlignmentRun, stage: Stage) -> list[str]:
+    """Claims of the user's own that this stage reads from."""
+    supplied = run.spec.prompts.supplied
+    uris = {
+        Stage.FETCH: [run.spec.model.uri],
+        Stage.PROMPTS: [supplied.uri] if supplied is not None else [],
+    }.get(stage, [])
+    return sorted({match[1] for uri in uris if (match := _CLAIM.match(uri))})

@@ -1,0 +1,28 @@
+"""From a step to the objects that run it."""
+
+from dynalign_operator.api.status import AlignmentRunStatus
+from dynalign_operator.manifests.config_map import build_config_map
+from dynalign_operator.manifests.job import BuildSettings, build_job
+from dynalign_operator.manifests.volume import build_volume_claim
+from dynalign_operator.planning.names import job_name
+from dynalign_operator.planning.objectives import read_objective
+from dynalign_operator.planning.observed import Observed, Step
+from dynalign_operator.planning.plan import JobBundle
+from dynalign_operator.planning.stage_configs import build_stage_config
+
+
+def build_bundle(
+    observed: Observed, status: AlignmentRunStatus, step: Step, attempt: int, settings: BuildSettings
+) -> JobBundle:
+    """The Job of one attempt, with its ConfigMap and the run's volume. Raises PlanningError."""
+    run = observed.run
+    name = job_name(run.metadata.name, step, attempt)
+    config = build_stage_config(run, status, step, attempt, read_objective(observed))
+    return JobBundle(
+        name=name,
+        step=step,
+        attempt=attempt,
+        job=build_job(run, config, name, settings),
+        config_map=build_config_map(run, config, name),
+        volume_claim=build_volume_claim(run),
+    )

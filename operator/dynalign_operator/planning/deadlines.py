@@ -1,0 +1,46 @@
+"""Every wait has an end (DESIGN, "Reconcile rules", 9)."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from dynalign_operator.api.v1alpha1 import RunPolicy, parse_duration
+from dynalign_operator.planning import reasons
+from dynalign_operator.planning.observed import JobObservation
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The end of a wait, and what is said when it is reached."""
+
+    at: datetime
+    reason: str
+    message: str
+
+
+def run_deadline(policy: RunPolicy, start_time: datetime) -> Limit:
+    """When the run has to be over. The clock starts anew when a suspended or ended run goes on, as a Job's does."""
+    return Limit(
+        at=start_time + parse_duration(policy.deadline),
+        reason=reasons.DEADLINE_EXCEEDED,
+        message=f"the run has not finished within spec.policy.deadline ({policy.deadline}). "
+        "Raise it to go on from the last finished stage.",
+    )
+
+
+def job_limit(policy: RunPolicy, job: JobObservation) -> Limit | None:
+    """When an unfinished Job has waited or stood still for too long; None while a queue holds it back."""
+    if job.suspended:
+        return None
+    quoted = f" The cluster says: {job.message}" if job.message else ""
+    if job.start_time is None:
+        return Limit(
+            at=job.creation_time + parse_duration(policy.pending_timeout),
+            reason=reasons.PENDING_TIMEOUT,
+            message=f"Job {job.name} did not start within spec.policy.pendingTimeout ({policy.pending_timeout})."
+            f"{quoted} Free or add the resources it asks for, or lower spec.stages.{job.stage}.resources.",
+        )
+    return Limit(
+        at=max(job.start_time, job.last_progress_time or job.start_time) + parse_duration(policy.stall_timeout),
+        reason=reasons.STALL_TIMEOUT,
+        message=f"Job {job.name} made no progress for spec.policy.stallTimeout ({policy.stall_timeout}).{quoted}",
+    )

@@ -1,0 +1,124 @@
+"""What is known of a run at one moment: the object, its Jobs, the ConfigMaps that it refers to."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from dynalign_contract.result import StageResult
+from dynalign_contract.stages import Stage
+from dynalign_operator.api.v1alpha1 import AlignmentRun
+
+
+class JobPhase(StrEnum):
+    """A Job in one word."""
+
+    ACTIVE = "Active"
+    """Not finished: queued, pending, running or being deleted."""
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+DISRUPTED = "Disrupted"
+"""Reason of a Job that failed through no fault of its own: preempted, evicted, its node or its launcher lost."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A place in the sequence of a run's stages."""
+
+    stage: Stage
+    iteration: int | None = None
+    """0-based; None for fetch and export."""
+
+    def __str__(self) -> str:
+        return str(self.stage) if self.iteration is None else f"{self.stage} of iteration {self.iteration}"
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """How far a stage says it is, in units of its own choice."""
+
+    done: float
+    total: float
+
+    @property
+    def fraction(self) -> float | None:
+        """Share that is done, 0 to 1; None while the total is unknown."""
+        return min(1.0, max(0.0, self.done / self.total)) if self.total > 0 else None
+
+
+@dataclass(frozen=True)
+class JobObservation:
+    """One Job: one attempt of a stage, all shards together."""
+
+    name: str
+    stage: Stage
+    iteration: int | None
+    attempt: int
+    creation_time: datetime
+    phase: JobPhase = JobPhase.ACTIVE
+    results: tuple[StageResult | None, ...] = ()
+    """One a completion index; None where there is none yet, or none that can be read."""
+    exit_code: int | None = None
+    """Of the container that decided the Job's end."""
+    reason: str = ""
+    """`Disrupted`, or what the cluster says; empty when it says nothing."""
+    message: str = ""
+    """The scheduler's or kubelet's own words."""
+    start_time: datetime | None = None
+    """When the first container ran; None while the Job waits for a place."""
+    completion_time: datetime | None = None
+    last_progress_time: datetime | None = None
+    progress: JobProgress | None = None
+    suspended: bool = False
+    """Held back by a queue (Kueue), which does not count as pending."""
+    deleting: bool = False
+    """Deleted, but its processes have not ended yet."""
+
+    @property
+    def step(self) -> Step:
+        """The step that this is an attempt of."""
+        return Step(self.stage, self.iteration)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The planner's whole input beside the time."""
+
+    run: AlignmentRun
+    jobs: tuple[JobObservation, ...] = ()
+    config_maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Name -> key -> text, for the ConfigMaps that the run refers to."""
+
+
+@dataclass(frozen=True)
+class Children:
+    """A run's Jobs as seen from one step. At most one of `active`, `succeeded` and `failed` is set."""
+
+    attempt: int
+    """The attempt that counts."""
+    active: JobObservation | None
+    succeeded: JobObservation | None
+    failed: JobObservation | None
+    previous: tuple[JobObservation, ...]
+    """Jobs of other attempts or steps that have not finished. They decide nothing and have to go."""
+
+
+def classify(jobs: Iterable[JobObservation], step: Step, attempt: int) -> Children:
+    """Sort a run's Jobs once; decisions come after.
+
+    The attempt that counts is `attempt`, or, when no Job has it, the next higher one that a Job has: then the status
+    lags behind the cluster. Without either it is `attempt`, and all buckets are empty.
+    """
+    jobs = sorted(jobs, key=lambda job: (job.attempt, job.name))
+    candidates = [job for job in jobs if job.step == step and job.attempt >= attempt]
+    current = candidates[0] if candidates else None
+    bucket = {phase: current if current and current.phase is phase else None for phase in JobPhase}
+    return Children(
+        attempt=current.attempt if current else attempt,
+        active=bucket[JobPhase.ACTIVE],
+        succeeded=bucket[JobPhase.SUCCEEDED],
+        failed=bucket[JobPhase.FAILED],
+        previous=tuple(job for job in jobs if job.phase is JobPhase.ACTIVE and job is not current),
+    )

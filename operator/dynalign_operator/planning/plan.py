@@ -1,0 +1,52 @@
+"""What is to be done: the planner's output, a value."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from dynalign_operator.api.status import AlignmentRunStatus
+from dynalign_operator.manifests.objects import KubernetesObject
+from dynalign_operator.planning.observed import Step
+
+
+@dataclass(frozen=True)
+class JobBundle:
+    """One attempt of a stage: the Job and what it mounts."""
+
+    name: str
+    """Of the Job and of its ConfigMap."""
+    step: Step
+    attempt: int
+    job: KubernetesObject
+    config_map: KubernetesObject
+    volume_claim: KubernetesObject | None
+    """The run's PersistentVolumeClaim, to be created where it does not exist; None for a claim of the user's own."""
+
+
+class EventType(StrEnum):
+    """Kubernetes' two kinds of event."""
+
+    NORMAL = "Normal"
+    WARNING = "Warning"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened, for people."""
+
+    type: EventType
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Apply in this order: delete, create, write the status, publish the events."""
+
+    status: AlignmentRunStatus
+    create: tuple[JobBundle, ...] = ()
+    delete: tuple[str, ...] = ()
+    """Names of Jobs. A deleted Job is observed as `deleting` until its processes have ended."""
+    events: tuple[Event, ...] = ()
+    wake_at: datetime | None = None
+    """Plan again at this time even if nothing is observed to change; None for a run that has ended."""

@@ -1,0 +1,283 @@
+"""The planner: from what is observed to what is to be done. Pure and total.
+
+`plan` is called again and again, with nothing remembered but the status that it wrote. It looks at one step of the
+run's sequence at a time: a Job that succeeded is absorbed into the status and the next step is looked at, one that
+failed is judged, one that is active is held to its limits, and where there is none, one is created. Two rules keep a
+run safe from itself: no Job is created while another one of the run lives, so an artifact has one writer; and a Job
+that the status expects but nobody observes is created again *under the same name*, so that a stale observation does no
+harm.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from dynalign_contract.result import ArtifactRef
+from dynalign_contract.stages import SHARDED_STAGES
+from dynalign_operator.api.status import AlignmentRunStatus, Phase, StagePhase
+from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.manifests.job import BuildSettings
+from dynalign_operator.planning import reasons
+from dynalign_operator.planning.bundles import build_bundle
+from dynalign_operator.planning.deadlines import Limit, job_limit, run_deadline
+from dynalign_operator.planning.errors import MissingArtifactError, PlanningError
+from dynalign_operator.planning.observed import Children, JobObservation, JobPhase, Observed, Step, classify
+from dynalign_operator.planning.plan import Event, EventType, JobBundle, Plan
+from dynalign_operator.planning.results import absorb_success, artifact_of, failure_message
+from dynalign_operator.planning.retries import Verdict, judge_failure, pause_before_retry
+from dynalign_operator.planning.sequence import is_done, next_step
+from dynalign_operator.planning.stage_status import renewed, revived, stage_status, with_stage
+from dynalign_operator.planning.status import Situation, Trouble, summarise
+
+_LOOK_AGAIN: Final = timedelta(seconds=5)
+"""While something is being deleted."""
+_LOOK_AGAIN_AT_TROUBLE: Final = timedelta(minutes=1)
+
+
+def plan(observed: Observed, now: datetime, settings: BuildSettings) -> Plan:
+    """What is to be done now. Never raises for anything that can be observed."""
+    run = observed.run
+    status = run.status
+    if status.phase is Phase.FAILED and status.observed_generation not in (None, run.metadata.generation):
+        status = revived(status, next_step(run.spec, status))
+    draft = _Draft(observed, now, settings, status)
+    if status.phase is Phase.FAILED:
+        draft.delete_active()
+        return draft.finish(changed=False)
+    if run.spec.suspend and not _is_finished(run, status):
+        draft.suspend()
+    else:
+        draft.advance()
+    return draft.finish(changed=True)
+
+
+def retry(run: AlignmentRun) -> AlignmentRun:
+    """The run as it must be stored for the planner to try a failed run again; other runs are returned unchanged."""
+    if run.status.phase is not Phase.FAILED:
+        return run
+    status = revived(run.status, next_step(run.spec, run.status))
+    return run.model_copy(update={"status": status})
+
+
+def _is_finished(run: AlignmentRun, status: AlignmentRunStatus) -> bool:
+    return status.phase is Phase.SUCCEEDED and next_step(run.spec, status) is None
+
+
+@dataclass
+class _Draft:
+    """A plan in the making; lives for one call of `plan`."""
+
+    observed: Observed
+    now: datetime
+    settings: BuildSettings
+    status: AlignmentRunStatus
+    create: list[JobBundle] = field(default_factory=list)
+    delete: list[str] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    wakes: list[datetime] = field(default_factory=list)
+    job: JobObservation | None = None
+    trouble: Trouble | None = None
+
+    def advance(self) -> None:
+        """Go through the steps until one has to wait."""
+        self._begin()
+        while (step := next_step(self.observed.run.spec, self.status)) is not None:
+            if not self._settle(step):
+                return
+        self.delete_active()
+        if self.status.phase is not Phase.SUCCEEDED:
+            self._set(phase=Phase.SUCCEEDED, completion_time=self.now)
+            self._event(reasons.RUN_SUCCEEDED, "The run is complete and its model is exported.")
+
+    def suspend(self) -> None:
+        """Stop what runs; what has just succeeded is kept."""
+        while (step := next_step(self.observed.run.spec, self.status)) is not None:
+            children = self._children(step)
+            if children.succeeded is None or not self._absorb(children.succeeded):
+                entry = stage_status(self.status, step)
+                if entry.job and children.failed is None:
+                    self.status = with_stage(self.status, step, renewed(entry))
+                break
+        self.delete_active()
+        if self.observed.run.status.phase is not Phase.SUSPENDED:
+            self._event(reasons.RUN_SUSPENDED, "spec.suspend is true: the Jobs are stopped.")
+        self._set(phase=Phase.SUSPENDED, start_time=None, completion_time=None)
+
+    def delete_active(self) -> None:
+        """Delete every Job that has not finished."""
+        self._delete(job for job in self.observed.jobs if job.phase is JobPhase.ACTIVE)
+
+    def finish(self, *, changed: bool) -> Plan:
+        """The plan; with the summary brought up to date unless nothing but deletions was decided."""
+        run, status = self.observed.run, self.status
+        if changed:
+            situation = Situation(step=next_step(run.spec, status), job=self.job, trouble=self.trouble)
+            status = summarise(run, status, situation, self.now)
+        if self.delete:
+            self.wakes.append(self.now + _LOOK_AGAIN)
+        return Plan(
+            status=status,
+            create=tuple(self.create),
+            delete=tuple(dict.fromkeys(self.delete)),
+            events=tuple(self.events),
+            wake_at=min(self.wakes, default=None),
+        )
+
+    def _begin(self) -> None:
+        """Start the clock of a run that is new, resumed, revived or continued."""
+        if next_step(self.observed.run.spec, self.status) is None:
+            return
+        if self.status.phase is Phase.SUSPENDED:
+            self._event(reasons.RUN_RESUMED, "spec.suspend is false: the run goes on where it stopped.")
+        if self.status.phase is not Phase.RUNNING or self.status.start_time is None:
+            keep = self.status.start_time if self.status.phase in (Phase.PENDING, Phase.RUNNING) else None
+            self._set(phase=Phase.PENDING, start_time=keep or self.now, completion_time=None)
+
+    def _settle(self, step: Step) -> bool:
+        """Decide about one step; True when the sequence may be looked at again at once."""
+        children = self._children(step)
+        if children.succeeded is not None and self._absorb(children.succeeded):
+            return True
+        deadline = run_deadline(self.observed.run.spec.policy, self.status.start_time or self.now)
+        if self.now >= deadline.at:
+            self._fail(step, Trouble(deadline.reason, deadline.message))
+            return False
+        self.wakes.append(deadline.at)
+        ended = children.failed or children.succeeded
+        waiting = stage_status(self.status, step).phase is StagePhase.FAILED
+        if ended is not None and not waiting and not self._count_failure(step, ended):
+            return False
+        if stage_status(self.status, step).phase is StagePhase.FAILED:
+            return self._retry_when_due(step)
+        self._delete(children.previous)
+        if children.active is not None:
+            self._hold(step, children.active)
+        elif not children.previous:
+            self._start(step)
+        else:
+            self.wakes.append(self.now + _LOOK_AGAIN)
+        return False
+
+    def _children(self, step: Step) -> Children:
+        """Classify, and catch up with a Job that is newer than the status."""
+        entry = stage_status(self.status, step)
+        children = classify(self.observed.jobs, step, entry.attempt)
+        if children.attempt > entry.attempt:
+            self.status = with_stage(self.status, step, renewed(entry, children.attempt))
+        return children
+
+    def _absorb(self, job: JobObservation) -> bool:
+        artifact: ArtifactRef | None = artifact_of(job)
+        if artifact is None:
+            return False
+        self.status = absorb_success(self.status, job, artifact, self.now)
+        self._set(phase=Phase.RUNNING)
+        self._event(reasons.STAGE_SUCCEEDED, f"{job.step} succeeded in attempt {job.attempt}.")
+        return True
+
+    def _count_failure(self, step: Step, job: JobObservation) -> bool:
+        """Record a failed attempt; False when the run has failed with it."""
+        policy = self.observed.run.spec.policy
+        entry = stage_status(self.status, step)
+        message = failure_message(job)
+        judgement = judge_failure(
+            job.exit_code,
+            job.reason,
+            failures=entry.failures,
+            retries=policy.retries,
+            restarted_shards=job.phase is JobPhase.FAILED and step.stage in SHARDED_STAGES and len(job.results) > 1,
+        )
+        if judgement.verdict is Verdict.GIVE_UP:
+            self._fail(step, Trouble(judgement.reason, message))
+            return False
+        free = judgement.verdict is Verdict.FREE
+        self._set_failed(step, message, at=job.completion_time or self.now, failures=entry.failures + (not free))
+        reason = reasons.STAGE_DISRUPTED if free else reasons.STAGE_FAILED
+        self._event(reason, f"Attempt {job.attempt} of {step} will be repeated: {message}", EventType.WARNING)
+        return True
+
+    def _retry_when_due(self, step: Step) -> bool:
+        entry = stage_status(self.status, step)
+        if entry.failures > self.observed.run.spec.policy.retries:
+            self._fail(step, Trouble(reasons.RETRIES_EXHAUSTED, entry.message))
+            return False
+        due = (entry.completion_time or self.now) + pause_before_retry(entry.failures)
+        if self.now < due:
+            self.wakes.append(due)
+            return False
+        self.status = with_stage(self.status, step, renewed(entry))
+        return True
+
+    def _hold(self, step: Step, job: JobObservation) -> None:
+        """Keep an active Job to its limits."""
+        limit = job_limit(self.observed.run.spec.policy, job)
+        if limit is not None and self.now >= limit.at:
+            self._end_wait(step, job, limit)
+            return
+        if limit is not None:
+            self.wakes.append(limit.at)
+        self.job = job
+        running = job.start_time is not None
+        entry = stage_status(self.status, step)
+        update = {
+            "phase": StagePhase.RUNNING if running else StagePhase.PENDING,
+            "job": job.name,
+            "start_time": entry.start_time or job.start_time or job.creation_time,
+        }
+        self.status = with_stage(self.status, step, entry.model_copy(update=update))
+        if running:
+            self._set(phase=Phase.RUNNING)
+
+    def _end_wait(self, step: Step, job: JobObservation, limit: Limit) -> None:
+        """A Job that never started is the user's to mend; one that stands still is a failed attempt."""
+        entry = stage_status(self.status, step)
+        exhausted = entry.failures >= self.observed.run.spec.policy.retries
+        if limit.reason == reasons.PENDING_TIMEOUT or exhausted:
+            self._fail(step, Trouble(limit.reason, limit.message))
+            return
+        self._delete([job])
+        self._set_failed(step, limit.message, at=self.now, failures=entry.failures + 1)
+        self._event(reasons.STAGE_FAILED, limit.message, EventType.WARNING)
+
+    def _start(self, step: Step) -> None:
+        entry = stage_status(self.status, step)
+        try:
+            bundle = build_bundle(self.observed, self.status, step, entry.attempt, self.settings)
+        except MissingArtifactError as error:
+            self._fail(step, Trouble(error.reason, str(error)))
+            return
+        except PlanningError as error:
+            self.trouble = Trouble(error.reason, str(error))
+            self.wakes.append(self.now + _LOOK_AGAIN_AT_TROUBLE)
+            return
+        self.create.append(bundle)
+        started = entry.model_copy(
+            update={"phase": StagePhase.PENDING, "job": bundle.name, "start_time": entry.start_time or self.now}
+        )
+        self.status = with_stage(self.status, step, started)
+        self._event(reasons.STAGE_STARTED, f"Job {bundle.name} runs {step}, attempt {entry.attempt}.")
+        if is_done(self.status.fetch):
+            self._set(phase=Phase.RUNNING)
+
+    def _fail(self, step: Step, trouble: Trouble) -> None:
+        entry = stage_status(self.status, step)
+        self._set_failed(step, trouble.message, at=self.now, failures=entry.failures)
+        self._set(phase=Phase.FAILED, completion_time=self.now)
+        self.trouble = trouble
+        self.delete_active()
+        self._event(reasons.RUN_FAILED, f"{step}: {trouble.message}", EventType.WARNING)
+
+    def _set_failed(self, step: Step, message: str, *, at: datetime, failures: int) -> None:
+        entry = stage_status(self.status, step)
+        update = {"phase": StagePhase.FAILED, "message": message[:4096], "completion_time": at, "failures": failures}
+        self.status = with_stage(self.status, step, entry.model_copy(update=update))
+
+    def _delete(self, jobs: Iterable[JobObservation]) -> None:
+        self.delete += [job.name for job in jobs if not job.deleting]
+
+    def _set(self, **update: object) -> None:
+        self.status = self.status.model_copy(update=update)
+
+    def _event(self, reason: str, message: str, kind: EventType = EventType.NORMAL) -> None:
+        self.events.append(Event(kind, reason, message))

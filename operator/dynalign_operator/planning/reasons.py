@@ -1,0 +1,44 @@
+"""Reasons of conditions and events. They are API: people and tools select by them."""
+
+from typing import Final
+
+# Progressing
+PENDING: Final = "Pending"
+"""A Job waits for a place on a node, or for an earlier one to end."""
+QUEUED: Final = "Queued"
+"""A queue (Kueue) holds the Job back."""
+STAGE_RUNNING: Final = "StageRunning"
+RETRYING: Final = "Retrying"
+"""A stage failed and is tried again, maybe after a pause."""
+SUSPENDED: Final = "Suspended"
+SUCCEEDED: Final = "Succeeded"
+FAILED: Final = "Failed"
+NOT_FINISHED: Final = "NotFinished"
+
+# Stalled: the user must act
+ON_TRACK: Final = "OnTrack"
+BAD_OBJECTIVE: Final = "BadObjective"
+BAD_CONFIG: Final = "BadConfig"
+BAD_INPUT: Final = "BadInput"
+UNFIT: Final = "Unfit"
+"""A gate refused."""
+RETRIES_EXHAUSTED: Final = "RetriesExhausted"
+PENDING_TIMEOUT: Final = "PendingTimeout"
+STALL_TIMEOUT: Final = "StallTimeout"
+DEADLINE_EXCEEDED: Final = "DeadlineExceeded"
+MISSING_ARTIFACT: Final = "MissingArtifact"
+"""The status does not name an artifact that the next stage needs."""
+
+# Degraded
+REGRESSION: Final = "Regression"
+NO_REGRESSION: Final = "NoRegression"
+
+# Events
+STAGE_STARTED: Final = "StageStarted"
+STAGE_SUCCEEDED: Final = "StageSucceeded"
+STAGE_FAILED: Final = "StageFailed"
+STAGE_DISRUPTED: Final = "StageDisrupted"
+RUN_SUCCEEDED: Final = "RunSucceeded"
+RUN_FAILED: Final = "RunFailed"
+RUN_SUSPENDED: Final = "RunSuspended"
+RUN_RESUMED: Final = "RunResumed"

@@ -1,0 +1,89 @@
+"""From the results of a finished Job to the status: artifacts of shards combined, metrics averaged."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from dynalign_contract.layout import stage_folder
+from dynalign_contract.result import ArtifactRef, Metric, Outcome, StageResult, combine_artifacts
+from dynalign_contract.stages import SHARDED_STAGES, Stage
+from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, StagePhase, StageStatus
+from dynalign_operator.planning.observed import JobObservation
+from dynalign_operator.planning.stage_status import iteration_status, stage_status, with_iteration, with_stage
+
+
+def artifact_of(job: JobObservation) -> ArtifactRef | None:
+    """The artifact that a Job left, shards together; None when a result is missing, unreadable or tells of failure."""
+    results = job.results if job.stage in SHARDED_STAGES else job.results[:1]
+    artifacts = [r.artifact for r in results if r is not None and r.outcome is not Outcome.FAILED and r.artifact]
+    if not artifacts or len(artifacts) != len(results):
+        return None
+    if len(artifacts) == 1:
+        return artifacts[0]
+    return combine_artifacts(stage_folder(job.stage, job.iteration), artifacts)
+
+
+def average_metrics(results: Sequence[StageResult]) -> tuple[Metric, ...]:
+    """Each metric's mean over the shards that have it, weighted by the rows of their artifacts."""
+    names = dict.fromkeys(metric.name for result in results for metric in result.metrics)
+    return tuple(Metric(name=name, value=_mean(results, name)) for name in names)
+
+
+def failure_message(job: JobObservation) -> str:
+    """Why a Job failed: the stage's own sentence, else what the cluster says, else its exit code."""
+    own = next((r.error.message for r in job.results if r is not None and r.error is not None), "")
+    if own or job.message:
+        return (own or job.message)[:4096]
+    if job.exit_code is None or job.exit_code == 0:
+        return f"Job {job.name} ended without a result that can be read; its log tells more."
+    signal = f" (signal {job.exit_code - 128})" if 128 < job.exit_code < 192 else ""
+    return f"Job {job.name} ended with exit code {job.exit_code}{signal} and left no result; its log tells more."
+
+
+def absorb_success(
+    status: AlignmentRunStatus, job: JobObservation, artifact: ArtifactRef, now: datetime
+) -> AlignmentRunStatus:
+    """The status after a Job's success: artifact, metrics, and the iteration's numbers drawn from them."""
+    step = job.step
+    results = [result for result in job.results if result is not None]
+    entry = stage_status(status, step)
+    done = StageStatus(
+        stage=step.stage,
+        phase=StagePhase.SUCCEEDED,
+        attempt=job.attempt,
+        failures=entry.failures,
+        job=job.name,
+        start_time=entry.start_time or job.start_time or job.creation_time,
+        completion_time=job.completion_time or now,
+        artifact=artifact,
+        metrics=average_metrics(results),
+    )
+    status = with_stage(status, step, done)
+    if step.iteration is None:
+        return status
+    return with_iteration(status, _with_numbers(iteration_status(status, step.iteration), done))
+
+
+def _with_numbers(iteration: IterationStatus, stage: StageStatus) -> IterationStatus:
+    metrics = {metric.name: metric.value for metric in stage.metrics}
+    update: dict[str, object] = {}
+    match stage.stage:
+        case Stage.PROMPTS:
+            update = {"prompts": stage.artifact}
+        case Stage.JUDGE:
+            update = {"reward": metrics.get("reward")}
+        case Stage.TRAIN:
+            update = {"policy": stage.artifact}
+        case Stage.EVALUATE:
+            names = ("win_rate", "win_rate_low", "win_rate_high")
+            update = {**{name: metrics.get(name) for name in names}, "regressed": metrics.get("regressed") == 1}
+    return iteration.model_copy(update=update)
+
+
+def _mean(results: Sequence[StageResult], name: str) -> float | None:
+    pairs = [
+        (metric.value, max(1, result.artifact.rows) if result.artifact else 1)
+        for result in results
+        for metric in result.metrics
+        if metric.name == name and metric.value is not None
+    ]
+    return sum(value * weight for value, weight in pairs) / sum(weight for _, weight in pairs) if pairs else None

@@ -1,0 +1,73 @@
+"""Which step comes next: fetch, N x (prompts, generate, judge, train, evaluate), export."""
+
+from dynalign_contract.settings import OnRegression, Refresh
+from dynalign_contract.stages import ITERATION_STAGES, Stage
+from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, StagePhase, StageStatus
+from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
+from dynalign_operator.planning.observed import Step
+
+
+def next_step(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Step | None:
+    """The first step that is not done; None when the run is.
+
+    An iteration is closed once a later one has begun, and a stage once a later one of its iteration has succeeded: a
+    changed spec never sends a run back. Raising `iterations` on a finished run gives it a next iteration.
+    """
+    if not is_done(status.fetch):
+        return Step(Stage.FETCH)
+    iteration = last_iteration(status)
+    if iteration is None:
+        return Step(first_stage(spec, 0), 0)
+    stage = _next_stage(spec, iteration)
+    if stage is not None:
+        return Step(stage, iteration.index)
+    if iteration.index + 1 < spec.iterations and not is_stopped(spec, status):
+        return Step(first_stage(spec, iteration.index + 1), iteration.index + 1)
+    return None if is_done(status.export) else Step(Stage.EXPORT)
+
+
+def remaining_steps(spec: AlignmentRunSpec, current: Step) -> list[Step]:
+    """The current step and all that follow, if nothing stops the run early."""
+    steps = [Step(Stage.FETCH)]
+    for index in range(max(spec.iterations, 1 + (current.iteration or 0))):
+        steps += [Step(stage, index) for stage in required_stages(spec, index)]
+    steps.append(Step(Stage.EXPORT))
+    return steps[steps.index(current) :] if current in steps else [current]
+
+
+def required_stages(spec: AlignmentRunSpec, iteration: int) -> tuple[Stage, ...]:
+    """Stages of an iteration: prompts may be written once only, and not every iteration need be evaluated."""
+    left_out = set()
+    if iteration > 0 and spec.prompts.refresh is Refresh.ONCE:
+        left_out.add(Stage.PROMPTS)
+    if (iteration + 1) % spec.evaluation.every != 0 and iteration + 1 < spec.iterations:
+        left_out.add(Stage.EVALUATE)
+    return tuple(stage for stage in ITERATION_STAGES if stage not in left_out)
+
+
+def first_stage(spec: AlignmentRunSpec, iteration: int) -> Stage:
+    """The stage with which an iteration begins."""
+    return required_stages(spec, iteration)[0]
+
+
+def is_done(stage: StageStatus | None) -> bool:
+    """Whether a stage has an artifact to show."""
+    return stage is not None and stage.phase is StagePhase.SUCCEEDED and stage.artifact is not None
+
+
+def is_stopped(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> bool:
+    """Whether the loop ends early because the model got worse (`evaluation.onRegression: Stop`)."""
+    iteration = last_iteration(status)
+    return spec.evaluation.on_regression is OnRegression.STOP and iteration is not None and iteration.regressed
+
+
+def last_iteration(status: AlignmentRunStatus) -> IterationStatus | None:
+    """The iteration that has begun last."""
+    return max(status.iterations, key=lambda iteration: iteration.index, default=None)
+
+
+def _next_stage(spec: AlignmentRunSpec, iteration: IterationStatus) -> Stage | None:
+    finished = [stage.stage for stage in iteration.stages if is_done(stage) and stage.stage in ITERATION_STAGES]
+    reached = max((ITERATION_STAGES.index(stage) for stage in finished), default=-1)
+    required = required_stages(spec, iteration.index)
+    return next((stage for stage in ITERATION_STAGES[reached + 1 :] if stage in required), None)

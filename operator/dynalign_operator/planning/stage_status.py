@@ -1,0 +1,78 @@
+"""Reading and replacing one stage's entry in the status."""
+
+from typing import Final
+
+from dynalign_contract.stages import Stage
+from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, Phase, StagePhase, StageStatus
+from dynalign_operator.planning.observed import Step
+
+WHOLE_ITERATIONS: Final = 10
+"""Iterations that keep their stages in the status; of older ones the numbers and the artifacts in use remain."""
+
+
+def stage_status(status: AlignmentRunStatus, step: Step) -> StageStatus:
+    """A step's entry; a fresh one where there is none."""
+    fresh = StageStatus(stage=step.stage)
+    if step.stage is Stage.FETCH:
+        return status.fetch or fresh
+    if step.stage is Stage.EXPORT:
+        return status.export or fresh
+    stages = next((entry.stages for entry in status.iterations if entry.index == step.iteration), ())
+    return next((entry for entry in stages if entry.stage is step.stage), fresh)
+
+
+def iteration_status(status: AlignmentRunStatus, index: int) -> IterationStatus:
+    """An iteration's entry; a fresh one where there is none."""
+    return next((entry for entry in status.iterations if entry.index == index), IterationStatus(index=index))
+
+
+def with_stage(status: AlignmentRunStatus, step: Step, entry: StageStatus) -> AlignmentRunStatus:
+    """The status with a step's entry replaced or added.
+
+    What an iteration adds makes an earlier export out of date: its entry goes back to the start, under a new attempt.
+    """
+    if step.iteration is None:
+        return status.model_copy(update={"fetch" if step.stage is Stage.FETCH else "export": entry})
+    iteration = iteration_status(status, step.iteration)
+    stages = [*(other for other in iteration.stages if other.stage is not entry.stage), entry]
+    stages.sort(key=lambda stage: list(Stage).index(stage.stage))
+    changed = with_iteration(status, iteration.model_copy(update={"stages": tuple(stages)}))
+    export = changed.export
+    if export is None or not (export.job or export.artifact):
+        return changed
+    return changed.model_copy(update={"export": renewed(export.model_copy(update={"failures": 0, "start_time": None}))})
+
+
+def with_iteration(status: AlignmentRunStatus, iteration: IterationStatus) -> AlignmentRunStatus:
+    """The status with an iteration replaced or added, and those that have grown old shortened."""
+    entries = {entry.index: entry for entry in status.iterations} | {iteration.index: iteration}
+    indexes = sorted(entries)
+    shortened = [entries[index].model_copy(update={"stages": ()}) for index in indexes[:-WHOLE_ITERATIONS]]
+    return status.model_copy(
+        update={"iterations": (*shortened, *(entries[index] for index in indexes[-WHOLE_ITERATIONS:]))}
+    )
+
+
+def renewed(stage: StageStatus, attempt: int | None = None) -> StageStatus:
+    """The entry before its next attempt (or the given one): no Job yet; failures and the first start are kept."""
+    return stage.model_copy(
+        update={
+            "phase": StagePhase.PENDING,
+            "attempt": attempt or stage.attempt + 1,
+            "job": "",
+            "completion_time": None,
+            "artifact": None,
+            "metrics": (),
+        }
+    )
+
+
+def revived(status: AlignmentRunStatus, step: Step | None) -> AlignmentRunStatus:
+    """A failed run's status, ready to go on: the failed stage counts its failures anew, the run its deadline."""
+    status = status.model_copy(update={"phase": Phase.PENDING, "start_time": None, "completion_time": None})
+    if step is None:
+        return status
+    entry = stage_status(status, step)
+    if entry.phase is StagePhase.FAILED or entry.job:
+        entry = renewed(entry)
+    return with_stage(status, step, entry.model_copy(update={"failures": 0, "message": ""}))

@@ -1,0 +1,159 @@
+"""The part of the status that people read: phase, progress, conditions, best iteration."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from dynalign_contract.settings import OnRegression
+from dynalign_operator.api.status import (
+    AlignmentRunStatus,
+    Condition,
+    ConditionType,
+    IterationStatus,
+    Phase,
+    StagePhase,
+)
+from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec
+from dynalign_operator.planning import reasons
+from dynalign_operator.planning.eta import estimate_completion
+from dynalign_operator.planning.observed import JobObservation, Step
+from dynalign_operator.planning.policies import best_iteration
+from dynalign_operator.planning.sequence import is_stopped
+from dynalign_operator.planning.stage_status import stage_status
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What keeps a run from going on by itself."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Where a run stands, as the decisions have left it."""
+
+    step: Step | None
+    """None when every step is done."""
+    job: JobObservation | None = None
+    """The active Job of the step."""
+    trouble: Trouble | None = None
+
+
+def summarise(run: AlignmentRun, status: AlignmentRunStatus, situation: Situation, now: datetime) -> AlignmentRunStatus:
+    """Fill in all that follows from phase, stages and situation."""
+    step, running = situation.step, status.phase is Phase.RUNNING
+    estimate = estimate_completion(run.spec, status, step, situation.job, now) if running and step else None
+    return status.model_copy(
+        update={
+            "observed_generation": run.metadata.generation,
+            "iteration": step.iteration if step else max((i.index for i in status.iterations), default=None),
+            "stage": step.stage if step else None,
+            "progress": progress_text(run.spec, status, situation),
+            "estimated_completion_time": estimate,
+            "best": best_iteration(status),
+            "reward": _latest(entry.reward for entry in status.iterations),
+            "win_rate": _latest(entry.win_rate for entry in status.iterations),
+            "conditions": _conditions(run, status, situation, now),
+        }
+    )
+
+
+def progress_text(spec: AlignmentRunSpec, status: AlignmentRunStatus, situation: Situation) -> str:
+    """`3/10 train 62%`: iterations are counted from 1 here, for people."""
+    step = situation.step
+    if step is None:
+        return f"{len(status.iterations)}/{len(status.iterations)}"
+    total = max(spec.iterations, 1 + (step.iteration or 0))
+    words = [str(step.stage)] if step.iteration is None else [f"{step.iteration + 1}/{total}", str(step.stage)]
+    fraction = situation.job.progress.fraction if situation.job and situation.job.progress else None
+    return " ".join(words if fraction is None else [*words, f"{fraction:.0%}"])
+
+
+def _conditions(
+    run: AlignmentRun, status: AlignmentRunStatus, situation: Situation, now: datetime
+) -> tuple[Condition, ...]:
+    succeeded = status.phase is Phase.SUCCEEDED
+    done = "The run is complete and its model is exported." if succeeded else "The run has not exported its model yet."
+    end = reasons.SUCCEEDED if succeeded else reasons.NOT_FINISHED
+    progressing, reason, message = _progressing(status, situation)
+    trouble = situation.trouble
+    degraded = _degraded(run.spec, status)
+    drafts = (
+        (ConditionType.READY, succeeded, end, done),
+        (ConditionType.PROGRESSING, progressing, reason, message),
+        (
+            ConditionType.STALLED,
+            trouble is not None,
+            trouble.reason if trouble else reasons.ON_TRACK,
+            trouble.message if trouble else "Nothing is asked of you.",
+        ),
+        (ConditionType.COMPLETED, succeeded, end, done),
+        (
+            ConditionType.DEGRADED,
+            bool(degraded),
+            reasons.REGRESSION if degraded else reasons.NO_REGRESSION,
+            degraded or "No evaluation has found the model worse than the base model.",
+        ),
+    )
+    before = {condition.type: condition for condition in status.conditions}
+    return tuple(
+        Condition(
+            type=kind,
+            status=(value := "True" if true else "False"),
+            reason=reason,
+            message=message[:32_768],
+            last_transition_time=_unchanged_since(before.get(kind), value) or now,
+            observed_generation=run.metadata.generation,
+        )
+        for kind, true, reason, message in drafts
+    )
+
+
+def _unchanged_since(before: Condition | None, value: str) -> datetime | None:
+    return before.last_transition_time if before is not None and before.status == value else None
+
+
+def _progressing(status: AlignmentRunStatus, situation: Situation) -> tuple[bool, str, str]:
+    """Status, reason and message of the Progressing condition."""
+    if status.phase is Phase.SUCCEEDED:
+        return False, reasons.SUCCEEDED, "Every stage is done."
+    if status.phase is Phase.FAILED:
+        return False, reasons.FAILED, f"The run failed in {situation.step}; see the condition Stalled."
+    if status.phase is Phase.SUSPENDED:
+        return False, reasons.SUSPENDED, "spec.suspend is true; set it to false to go on where the run stopped."
+    if situation.step is None or situation.trouble is not None:
+        return False, reasons.PENDING, "The run waits; see the condition Stalled."
+    return True, *_stage_progress(status, situation.step, situation.job)
+
+
+def _stage_progress(status: AlignmentRunStatus, step: Step, job: JobObservation | None) -> tuple[str, str]:
+    entry = stage_status(status, step)
+    if entry.phase is StagePhase.FAILED:
+        return reasons.RETRYING, f"Attempt {entry.attempt} of {step} failed and will be repeated: {entry.message}"
+    if job is not None and job.suspended:
+        return reasons.QUEUED, f"Job {job.name} waits in the queue. {job.message}".rstrip()
+    if entry.phase is StagePhase.RUNNING:
+        return reasons.STAGE_RUNNING, f"Job {entry.job} runs {step}, attempt {entry.attempt}."
+    waiting = job.message if job is not None else ""
+    return reasons.PENDING, f"Attempt {entry.attempt} of {step} waits for a place to run. {waiting}".rstrip()
+
+
+def _degraded(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> str:
+    """What is wrong with the model itself; empty when nothing is."""
+    rated = [entry for entry in status.iterations if entry.win_rate is not None or entry.regressed]
+    latest: IterationStatus | None = max(rated, key=lambda entry: entry.index, default=None)
+    if latest is None or not latest.regressed:
+        return ""
+    consequence = {
+        OnRegression.CONTINUE: "the run goes on all the same (evaluation.onRegression: Continue)",
+        OnRegression.STOP: "the loop stops here and the best iteration is exported (evaluation.onRegression: Stop)",
+        OnRegression.ROLLBACK: "the next iteration starts from the best one (evaluation.onRegression: Rollback)",
+    }
+    action = OnRegression.STOP if is_stopped(spec, status) else spec.evaluation.on_regression
+    return f"Iteration {latest.index} is worse than the base model, with confidence; {consequence[action]}."
+
+
+def _latest(values: Iterable[float | None]) -> float | None:
+    return next((value for value in reversed(list(values)) if value is not None), None)
