@@ -25,7 +25,10 @@ class Aggregate(StrEnum):
 class Aspect(Model):
     """One thing that answers are scored for, from 0 to 9."""
 
-    id: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
+    id: str = Field(
+        pattern=r"^[a-z][a-z0-9-]{0,30}$",
+        json_schema_extra={"x-form": "a lower-case word such as knowledge, at most 31 letters, digits and hyphens"},
+    )
     title: str = Field(min_length=1, max_length=80)
     definition: str = Field(min_length=1, max_length=2000)
     low: str = Field(default="", max_length=500)

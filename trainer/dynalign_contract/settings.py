@@ -72,7 +72,7 @@ FacetValues = Annotated[
 class SeedSettings(Model):
     """What the author's tasks are seeded with."""
 
-    facets: dict[str, FacetValues] = Field(default_factory=dict, max_length=32)
+    facets: dict[str, FacetValues] = Field(default={}, max_length=32)
     """Values that replace the objective's own for these facets, at most 256 each."""
 
 
@@ -91,7 +91,7 @@ class SuppliedPrompts(Model):
     uri: str = Field(
         pattern=r"^(pvc://[a-z0-9.-]+/.+|/.+|\./.+)$",
         max_length=1024,
-        json_schema_extra={"x-form": "pvc://claim/path, or a path that starts with / or ./"},
+        json_schema_extra={"x-form": "pvc://claim/path, or a path: /folder/file or ./file"},
     )
     """`pvc://claim/path` or a path to a .jsonl or .parquet file with `prompt` (text) or `messages` (chat)."""
     share: float = Field(default=1.0, gt=0, le=1)

@@ -97,7 +97,7 @@ def describe_value(node: Schema, path: Path) -> str:
     if "enum" in node:
         options = [str(option) for option in node["enum"]]
         return options[0] if len(options) == 1 else f"one of {', '.join(options)}"
-    fields = list(node.get("properties", {}))
+    fields = node.get("required") or list(node.get("properties", {}))
     mapping = f"a mapping with {', '.join(fields)}" if fields else "a mapping of names to values"
     words = {
         "integer": f"a whole number{_describe_range(node)}{_unit(path)}",

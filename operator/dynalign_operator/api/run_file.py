@@ -72,7 +72,7 @@ def read_objective(text: str, where: str) -> Objective:
     try:
         documents = read_documents(text)
     except MalformedYamlError as error:
-        place = f" line {error.line}" if error.line else ""
+        place = f", line {error.line}" if error.line else ""
         raise RunFileError([Problem(f"{where}{place}: the text {error}.")]) from error
     if len(documents) != 1 or not isinstance(documents[0].data, dict):
         raise RunFileError([Problem(f"{where}: must hold one YAML mapping, with the fields of an objective.")])

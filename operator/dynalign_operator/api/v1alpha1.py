@@ -109,7 +109,7 @@ class ModelSpec(Model):
         pattern=r"^(hf://[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(@[A-Za-z0-9_./-]+)?|pvc://[a-z0-9.-]+/.+|bundled://[a-z0-9-]+|/.+|\./.+)$",
         max_length=1024,
         json_schema_extra=_form(
-            "hf://org/name, pvc://claim/path, bundled://smollm2-135m-instruct, or a path that starts with / or ./"
+            "hf://org/name, pvc://claim/path, bundled://smollm2-135m-instruct, or a path: /folder or ./folder"
         ),
     )
     """`hf://org/name[@revision]`, `pvc://claim/path`, `bundled://smollm2-135m-instruct`, or a path on this machine."""
@@ -154,9 +154,9 @@ class Rollout(StrEnum):
 class Resources(Model):
     """Requests and limits of a stage's container."""
 
-    requests: ResourceList = Field(default_factory=dict)
+    requests: ResourceList = Field(default={})
     """What the scheduler sets aside, for example `cpu: 2`."""
-    limits: ResourceList = Field(default_factory=dict)
+    limits: ResourceList = Field(default={})
     """The most that the container may use, for example `memory: 16Gi`."""
 
 
@@ -175,14 +175,14 @@ class StageOverrides(Model):
     """Where and with what a stage's pods run."""
 
     resources: Resources = Resources()
-    node_selector: Labels = Field(default_factory=dict)
+    node_selector: Labels = Field(default={})
     """Labels that a node must have."""
     tolerations: tuple[Toleration, ...] = Field(default=(), max_length=16)
     """Taints that the pods put up with."""
     priority_class_name: ObjectName | None = None
     runtime_class_name: ObjectName | None = None
-    pod_labels: Labels = Field(default_factory=dict)
-    pod_annotations: Annotations = Field(default_factory=dict)
+    pod_labels: Labels = Field(default={})
+    pod_annotations: Annotations = Field(default={})
 
 
 class StagesSpec(Model):

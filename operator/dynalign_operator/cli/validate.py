@@ -36,7 +36,7 @@ def summarise(path: Path, run_file: "RunFile") -> str:
     spec = run.spec
     reference = spec.objective.config_map_ref
     if reference is None:
-        objective = spec.objective.builtin or "collective-agency"
+        objective: str = spec.objective.builtin or "collective-agency"
     else:
         there = "" if reference.name in run_file.config_maps else ", which is not in this file and was not checked"
         objective = f"ConfigMap {reference.name}, key {reference.key}{there}"

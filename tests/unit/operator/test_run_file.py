@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dynalign_operator.api.run_file import RunFileError, parse_run_file
+from dynalign_operator.api.yaml_documents import read_documents
+from dynalign_operator.cli.load import load_run_file, require_objective
+from dynalign_operator.cli.main import app
+
+ROOT = Path(__file__).parents[3]
+GOOD = sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("crds/samples/*.yaml")])
+HEAD = "apiVersion: dynalign.io/v1alpha1\nkind: AlignmentRun\nmetadata: {name: a}\nspec:\n"
+
+
+@pytest.mark.parametrize("path", GOOD, ids=lambda path: path.name)
+def test_examples_and_samples_are_valid(path: Path) -> None:
+    result = CliRunner().invoke(app, ["validate", str(path)])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"{path} is valid: ")
+
+
+def test_one_bad_file_among_good_ones_decides_the_exit_code(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("kind: Pod\n")
+    result = CliRunner().invoke(app, ["validate", str(GOOD[0]), str(bad)])
+    assert result.exit_code == 10
+    assert f"{GOOD[0]} is valid" in result.stdout
+
+
+def test_numbers_read_as_in_kubernetes() -> None:
+    (document,) = read_documents("a: 1e-5\nb: 2020-01-01\nc: 1:30\nd: -3\ne: .5\nf: 010\n")
+    assert document.data == {"a": 1e-5, "b": "2020-01-01", "c": "1:30", "d": -3, "e": 0.5, "f": "010"}
+
+
+def test_whole_quantities_need_no_quotes() -> None:
+    stages = "  stages: {train: {resources: {limits: {cpu: 2, nvidia.com/gpu: 8}}}}\n"
+    run = parse_run_file(HEAD + "  model: {uri: 'hf://a/b'}\n" + stages).run
+    assert run.spec.stages.train.resources.limits == {"cpu": "2", "nvidia.com/gpu": "8"}
+
+
+def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "hello"}\n')
+    file = tmp_path / "run.yaml"
+    file.write_text(HEAD + "  model: {uri: ./model}\n  prompts: {supplied: {uri: ./mine.jsonl}}\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    run = load_run_file(Path("../run.yaml")).run
+    assert run.spec.model.uri == str(tmp_path / "model")
+    assert run.spec.prompts.supplied is not None
+    assert run.spec.prompts.supplied.uri == str(tmp_path / "mine.jsonl")
+
+
+def test_objective_in_the_same_file() -> None:
+    run_file = load_run_file(ROOT / "crds/samples/own-objective.yaml")
+    assert list(run_file.config_maps) == ["helpful-honest-harmless"]
+    assert require_objective(run_file) is run_file
+
+
+def test_objective_elsewhere_is_valid_but_cannot_run_here(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(HEAD + "  model: {uri: 'hf://a/b'}\n  objective: {configMapRef: {name: mine}}\n")
+    assert "was not checked" in CliRunner().invoke(app, ["validate", str(file)]).stdout
+    with pytest.raises(RunFileError, match="holds no such ConfigMap; add it as a further YAML document"):
+        require_objective(load_run_file(file))
+
+
+def test_help_lists_the_commands() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    assert "validate" in result.stdout
