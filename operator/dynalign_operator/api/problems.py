@@ -100,8 +100,8 @@ def describe_value(node: Schema, path: Path) -> str:
     fields = node.get("required") or list(node.get("properties", {}))
     mapping = f"a mapping with {', '.join(fields)}" if fields else "a mapping of names to values"
     words = {
-        "integer": f"a whole number{_describe_range(node)}{_unit(path)}",
-        "number": f"a number{_describe_range(node)}{_unit(path)}",
+        "integer": f"a whole number{describe_range(node)}{_unit(path)}",
+        "number": f"a number{describe_range(node)}{_unit(path)}",
         "boolean": "true or false",
         "string": f"a text that matches {node['pattern']}" if "pattern" in node else "a text",
         "array": "a list, for example [a, b]",
@@ -119,7 +119,8 @@ def find_node(schema: Schema, path: Path) -> Schema:
     return schema
 
 
-def _describe_range(node: Schema) -> str:
+def describe_range(node: Schema) -> str:
+    """` from 1 to 1000`, ` above 0 and at most 1`; empty where there are no limits."""
     low, high = node.get("minimum"), node.get("maximum")
     above, below = node.get("exclusiveMinimum", False), node.get("exclusiveMaximum", False)
     if low is not None and high is not None and not above and not below:

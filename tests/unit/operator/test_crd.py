@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from dynalign_operator.api.crd import build_crd, build_schema, main, render_crd
+from dynalign_operator.api.reference import render_reference
 from dynalign_operator.api.rules import RULES, TRANSITIONS
 from dynalign_operator.api.schema import Schema
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec, ModelSpec
@@ -141,8 +142,9 @@ def test_check_finds_drift(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "-                maximum: 9" in capsys.readouterr().out
 
 
-def test_committed_crd_is_current() -> None:
+def test_what_is_generated_is_committed() -> None:
     assert (ROOT / "crds/dynalign.io_alignmentruns.yaml").read_text() == render_crd()
+    assert (ROOT / "docs/reference/alignmentrun.md").read_text() == render_reference()
 
 
 def test_enum_values_are_explained() -> None:
