@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from dynalign_contract.config import Policy
-from dynalign_contract.errors import BadConfigError, TerminatedError, UnfitError
+from dynalign_contract.errors import BadConfigError, BadInputError, TerminatedError, UnfitError
 from dynalign_contract.manifest import read_manifest
 from dynalign_contract.records import Row
 from dynalign_contract.settings import KlSettings, LoraSettings, TrainingSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer import train
 from dynalign_trainer.context import StageOutput
-from dynalign_trainer.grpo.adapter import CONFIG_FILE, WEIGHTS_FILE
+from dynalign_trainer.grpo.adapter import CONFIG_FILE, WEIGHTS_FILE, check_adapter, check_targets
 from dynalign_trainer.telemetry import Telemetry
 from support.tiny_qwen3 import write_tiny_qwen3
 from support.training_data import TrainingRun, make_judgements, make_rollouts, with_sampler, write_artifact
@@ -155,12 +155,30 @@ def test_equal_rewards_leave_a_fresh_adapter_without_effect(tmp_path: Path) -> N
     assert all(value.abs().max() == 0 for name, value in weights(run).items() if "lora_B" in name)
 
 
-def test_refuses_what_cannot_work(tmp_path: Path) -> None:
+def test_a_sampler_that_is_not_the_trainer_is_refused(tmp_path: Path) -> None:
     run = a_run(tmp_path)
     rollouts = rollouts_of(run, prompts=2)
     foreign = [row | {"logprobs": [value - 2.0 for value in row["logprobs"]]} for row in rollouts]
     with pytest.raises(UnfitError, match=r"spec\.training\.ratioBand"):
         train_on(run, foreign)
-    unknown = run.with_settings(lora=LoraSettings(target_modules=("c_attn",)))
-    with pytest.raises(BadConfigError, match=r"spec\.training\.lora\.targetModules names c_attn"):
-        train_on(unknown, rollouts)
+
+
+def test_an_adapter_that_does_not_fit_is_refused_before_anything_starts(
+    whole: tuple[TrainingRun, StageOutput], tmp_path: Path
+) -> None:
+    policy = whole[0].root / "iterations/000/policy"
+    check_adapter(policy, SETTINGS.lora)
+    with pytest.raises(BadConfigError, match=r"spec\.training\.lora\.rank is 8 but .* has 4"):
+        check_adapter(policy, LoraSettings(rank=8, alpha=8))
+    with pytest.raises(BadConfigError, match=r"spec\.training\.lora\.targetModules is \['q_proj'\]"):
+        check_adapter(policy, LoraSettings(rank=4, alpha=8, target_modules=("q_proj",)))
+    with pytest.raises(BadInputError, match=r"adapter_config\.json is not the configuration of a LoRA adapter"):
+        check_adapter(tmp_path, SETTINGS.lora)
+
+
+def test_a_module_that_the_model_does_not_have_is_named(whole: tuple[TrainingRun, StageOutput]) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(whole[0].root / "model")
+    with pytest.raises(BadConfigError, match=r"targetModules names c_attn, which Qwen3ForCausalLM does not have"):
+        check_targets(model, LoraSettings(target_modules=("q_proj", "c_attn")))

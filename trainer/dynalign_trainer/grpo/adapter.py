@@ -63,7 +63,7 @@ def load_policy(job: TrainJob) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
         job.model, dtype=torch.bfloat16 if gpu else torch.float32, local_files_only=True
     )
-    _check_targets(model, job.training.lora)
+    check_targets(model, job.training.lora)
     # Mixed precisions of base and adapter break ZeRO-3's coalesced gathering, so there the adapter keeps the base's.
     autocast = job.training.zero_stage < 3
     if job.adapter is not None:
@@ -82,7 +82,8 @@ def load_policy(job: TrainJob) -> Any:
     return get_peft_model(model, config, autocast_adapter_dtype=autocast)
 
 
-def _check_targets(model: Any, lora: LoraSettings) -> None:
+def check_targets(model: Any, lora: LoraSettings) -> None:
+    """Raise BadConfigError when the model has no module of a target name; PEFT only minds when it finds none at all."""
     names = {name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "weight")}
     missing = sorted(set(lora.target_modules) - names)
     if missing:

@@ -3,7 +3,7 @@
 accelerate has no such path: with `use_cpu` it trains with plain DDP and never says that it passed over the DeepSpeed
 configuration; without it, it finds no backend and every rank believes that it is alone. `enable` therefore replaces
 one private method, `PartialState._prepare_backend`, checked against `CHECKED_ACCELERATE`, so that a DeepSpeed launch
-without a GPU gets gloo. `tests/unit/trainer/test_cpu_deepspeed.py` fails when the method changes.
+without a GPU gets gloo. `tests/integration/test_private_members.py` fails when the method changes.
 """
 
 import os

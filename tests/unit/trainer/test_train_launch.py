@@ -1,0 +1,89 @@
+"""Launching: how many processes, what they are told, and that none outlives the stage."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dynalign_contract.errors import BadConfigError, TrainingFailedError
+from dynalign_contract.settings import TrainingSettings
+from dynalign_trainer.grpo.launch import (
+    Processes,
+    count_processes,
+    run_workers,
+    single_node_rendezvous,
+    torchrun_command,
+    worker_environment,
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "cores", "expected"),
+    [
+        (1, 0, 2, Processes(count=1, threads=2)),
+        (8, 0, 2, Processes(count=2, threads=1)),
+        (2, 0, 7, Processes(count=2, threads=3)),
+        (8, 8, 96, Processes(count=8, threads=12)),
+        (4, 8, 2, Processes(count=4, threads=1)),
+    ],
+)
+def test_processes_of_a_node(wanted: int, gpus: int, cores: int, expected: Processes) -> None:
+    assert count_processes(TrainingSettings(gpus_per_node=wanted), gpus=gpus, cores=cores) == expected
+
+
+def test_what_the_machine_cannot_give_is_a_bad_configuration() -> None:
+    with pytest.raises(BadConfigError, match=r"spec\.training\.gpusPerNode is 8 but this machine offers 2"):
+        count_processes(TrainingSettings(gpus_per_node=8), gpus=2, cores=4)
+    with pytest.raises(BadConfigError, match=r"spec\.training\.nodes is 2"):
+        count_processes(TrainingSettings(nodes=2), gpus=8, cores=4)
+
+
+def test_several_nodes_differ_in_the_rendezvous_only() -> None:
+    processes = Processes(count=4, threads=1)
+    one = torchrun_command(processes, single_node_rendezvous(), Path("job.json"))
+    many = torchrun_command(processes, ("--nnodes", "2"), Path("job.json"))
+    assert [part for part in one if part not in single_node_rendezvous()] == [
+        part for part in many if part not in ("--nnodes", "2")
+    ]
+
+
+def test_workers_never_reach_for_the_network() -> None:
+    environment = worker_environment(Processes(count=1, threads=2), gpus=1)
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert "DS_ACCELERATOR" not in environment
+    assert worker_environment(Processes(count=1, threads=2), gpus=0)["DS_ACCELERATOR"] == "cpu"
+
+
+def test_a_failure_quotes_the_last_lines() -> None:
+    script = "import sys; print('loading'); sys.exit('the disk is on fire')"
+    with pytest.raises(TrainingFailedError, match=r"code 1\..*loading \| the disk is on fire"):
+        run_workers([sys.executable, "-c", script], {}, watch=lambda: None)
+
+
+def test_whatever_interrupts_the_stage_ends_the_workers() -> None:
+    before = {process.pid for process in psutil.Process().children()}
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_workers([sys.executable, "-c", "import signal; signal.pause()"], {}, watch=interrupted)
+    assert {process.pid for process in psutil.Process().children()} <= before
+
+
+def test_a_worker_ends_with_the_process_that_started_it() -> None:
+    child = (
+        "import os, signal; from dynalign_trainer.grpo.lifetime import die_with_parent; "
+        "die_with_parent(os.getppid()); print(os.getpid(), flush=True); signal.pause()"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], start_new_session=True)"
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = psutil.Process(int(process.stdout.readline()))
+        os.kill(process.pid, signal.SIGKILL)
+        worker.wait(timeout=60)
+    assert not worker.is_running()
