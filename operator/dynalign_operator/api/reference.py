@@ -14,8 +14,8 @@ _HEAD: Final = f"""\
 <!-- Generated from operator/dynalign_operator/api by `make generate`; change the models instead. -->
 # {KIND}
 
-Every field of `{API_VERSION}`, kind `{KIND}`. `kubectl explain alignmentrun.spec` tells the same. Fields without a default
-are optional unless they are marked as required. `crds/samples/full.yaml` shows all of them in one file.
+Every field of `{API_VERSION}`, kind `{KIND}`; `kubectl explain alignmentrun.spec` tells the same. Fields without a
+default are optional unless they are marked as required. `crds/samples/full.yaml` shows all of them in one file.
 """
 
 

@@ -2,6 +2,7 @@
 
 import typer
 
+from dynalign_operator.cli.render import render
 from dynalign_operator.cli.validate import validate
 
 app = typer.Typer(
@@ -13,11 +14,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(validate)
-
-
-@app.callback()
-def _group() -> None:
-    """Keep the commands' names even where there is only one."""
+app.command()(render)
 
 
 def main() -> None:

@@ -1,0 +1,87 @@
+"""`dynalign render`: the Kubernetes objects that a run would create, as YAML."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dynalign_contract.stages import Stage
+
+if TYPE_CHECKING:
+    from dynalign_operator.api.run_file import RunFile
+    from dynalign_operator.planning.plan import JobBundle
+
+
+def render(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Run file.", show_default=False)],
+    stage: Annotated[Stage | None, typer.Option(help="Only this stage.", show_default=False)] = None,
+    iteration: Annotated[
+        int | None, typer.Option(min=0, help="Only this iteration, from 0.", show_default=False)
+    ] = None,
+    all_stages: Annotated[bool, typer.Option("--all", help="Every stage of every iteration.")] = False,  # noqa: FBT002 - typer's flag
+) -> None:
+    """Print the objects that would be applied: the volume claim, then a ConfigMap and a Job for each stage.
+
+    Without options the first stage only. Digests of artifacts that do not exist yet are zeros.
+    """
+    from dynalign_operator.api.run_file import RunFileError
+    from dynalign_operator.cli.load import load_run_file, require_objective
+    from dynalign_operator.cli.report_problems import report_problems
+
+    try:
+        bundles = _bundles(require_objective(load_run_file(file)))
+    except RunFileError as error:
+        raise typer.Exit(report_problems(file, error)) from error
+    if stage is None and iteration is None:
+        chosen = bundles if all_stages else bundles[:1]
+    else:
+        chosen = [b for b in bundles if stage in (None, b.step.stage) and iteration in (None, b.step.iteration)]
+    if not chosen:
+        typer.echo(f"{file}: the run has no such stage; it has {_describe(bundles)}.", err=True)
+        raise typer.Exit(10)
+    typer.echo(to_yaml(_objects(chosen)), nl=False)
+
+
+def _bundles(run_file: "RunFile") -> list["JobBundle"]:
+    from datetime import UTC, datetime
+
+    from dynalign_operator.manifests.pod import BuildSettings
+    from dynalign_operator.planning.rehearsal import rehearse
+
+    return list(rehearse(run_file.run, run_file.config_maps, datetime.now(UTC), BuildSettings()))
+
+
+def _objects(bundles: Iterable["JobBundle"]) -> Iterator[dict[str, Any]]:
+    claims = [bundle.volume_claim for bundle in bundles if bundle.volume_claim is not None]
+    yield from claims[:1]
+    for bundle in bundles:
+        yield bundle.config_map
+        yield bundle.job
+
+
+def _describe(bundles: Iterable["JobBundle"]) -> str:
+    steps = [bundle.step for bundle in bundles]
+    names = list(dict.fromkeys(str(step.stage) for step in steps))
+    last = max((step.iteration for step in steps if step.iteration is not None), default=0)
+    return f"the stages {', '.join(names)} and the iterations 0 to {last}"
+
+
+def to_yaml(objects: Iterable[dict[str, Any]]) -> str:
+    """Documents for kubectl; texts of several lines stay readable."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            del data
+            return True
+
+    def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        style = "|" if "\n" in text else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Dumper.add_representer(str, represent_text)
+    documents = yaml.dump_all(
+        objects, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120, explicit_start=True
+    )
+    return str(documents)

@@ -1,0 +1,42 @@
+"""What a place where Jobs run has to offer. `reconcile` knows nothing else of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from dynalign_operator.api.status import AlignmentRunStatus
+from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.planning.observed import Observed
+from dynalign_operator.planning.plan import Event, JobBundle
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """Which run."""
+
+    namespace: str
+    name: str
+
+
+class Cluster(Protocol):
+    """Observes and changes the objects of runs. Every method raises ClusterError."""
+
+    def observe(self, key: RunKey) -> Observed | None:
+        """The run, its Jobs and the ConfigMaps that it refers to; None when there is no such run."""
+        ...
+
+    def create(self, bundle: JobBundle) -> None:
+        """Create what does not exist yet. Creating the same bundle again is no error."""
+        ...
+
+    def delete(self, key: RunKey, job: str) -> None:
+        """Stop a Job and remove it once its processes have ended. A Job that is gone is no error."""
+        ...
+
+    def write_status(self, run: AlignmentRun, status: AlignmentRunStatus) -> None:
+        """Store a new status. Raises ConflictError when the run has changed since it was observed."""
+        ...
+
+    def publish(self, run: AlignmentRun, events: Sequence[Event]) -> None:
+        """Tell people what happened."""
+        ...

@@ -1,0 +1,60 @@
+"""A run without a cluster: the planner driven by Jobs that all succeed, to see what it would create."""
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Final
+
+from dynalign_contract.layout import shard_folder, stage_folder
+from dynalign_contract.result import ArtifactRef, Outcome, StageResult
+from dynalign_contract.stages import SHARDED_STAGES
+from dynalign_operator.api.status import AlignmentRunStatus
+from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.manifests.pod import BuildSettings
+from dynalign_operator.planning.observed import JobObservation, JobPhase, Observed
+from dynalign_operator.planning.plan import JobBundle
+from dynalign_operator.planning.planner import plan
+
+UNKNOWN_DIGEST: Final = "sha256:" + "0" * 64
+"""Stands for the digest of an artifact that no stage has written yet."""
+
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def rehearse(
+    run: AlignmentRun, config_maps: Mapping[str, Mapping[str, str]], now: datetime, settings: BuildSettings
+) -> Iterator[JobBundle]:
+    """Every bundle that a new run creates when all goes well, in order; `suspend` is looked past."""
+    spec = run.spec.model_copy(update={"suspend": False})
+    run = run.model_copy(update={"spec": spec, "status": AlignmentRunStatus()})
+    jobs: tuple[JobObservation, ...] = ()
+    while True:
+        decided = plan(Observed(run, jobs, config_maps), now, settings)
+        if not decided.create:
+            return
+        yield from decided.create
+        run = run.model_copy(update={"status": _without_digests(decided.status)})
+        jobs = tuple(_succeeded(run, bundle, now) for bundle in decided.create)
+
+
+def _succeeded(run: AlignmentRun, bundle: JobBundle, now: datetime) -> JobObservation:
+    step = bundle.step
+    shards = run.spec.generation.shards if step.stage in SHARDED_STAGES else 1
+    folder = stage_folder(step.stage, step.iteration)
+    artifacts = (ArtifactRef(path=shard_folder(folder, i, shards), digest=UNKNOWN_DIGEST) for i in range(shards))
+    return JobObservation(
+        name=bundle.name,
+        stage=step.stage,
+        iteration=step.iteration,
+        attempt=bundle.attempt,
+        creation_time=now,
+        phase=JobPhase.SUCCEEDED,
+        results=tuple(StageResult(outcome=Outcome.SUCCEEDED, artifact=artifact) for artifact in artifacts),
+        start_time=now,
+        completion_time=now,
+    )
+
+
+def _without_digests(status: AlignmentRunStatus) -> AlignmentRunStatus:
+    """Shards' digests are combined on the way, which would make an unknown one look known."""
+    return AlignmentRunStatus.model_validate_json(_DIGEST.sub(UNKNOWN_DIGEST, status.to_json()))

@@ -1,0 +1,62 @@
+"""The test-bed's language: questions, answers of known worth, and the rule that says what an answer is worth.
+
+An answer is a few sentences; a sentence is a few clauses (subject, verb, object) with a connective between them. Half
+of the connectives give a reason, the other half are empty words.
+"""
+
+import random
+import re
+from typing import Final
+
+MANNERS: Final = ("briefly", "slowly", "plainly", "again", "in detail", "for children", "with care", "step by step")
+REASONS: Final = ("because", "therefore", "precisely", "namely", "hence", "clearly")
+EMPTY: Final = ("whatever", "somehow", "anyway", "maybe", "kinda", "stuff")
+SUBJECTS: Final = (
+    "parts",
+    "changes",
+    "people",
+    "systems",
+    "ideas",
+    "records",
+    "pieces",
+    "rules",
+    "surfaces",
+    "streams",
+)
+VERBS: Final = ("move", "support", "follow", "limit", "shape", "protect", "measure", "balance", "carry", "explain")
+OBJECTS: Final = ("flow", "heat", "time", "pressure", "design", "light", "energy", "signals", "weight", "motion")
+
+_CLAUSE: Final = re.compile(rf"\b({'|'.join(SUBJECTS)}) ({'|'.join(VERBS)}) ({'|'.join(OBJECTS)})\b")
+_NEUTRAL: Final = 4
+
+
+def rule(text: str) -> float:
+    """What an answer is worth, 0 to 9: 4, plus its reasons, minus its empty words; 0 where it has no clause at all."""
+    if not _CLAUSE.search(text):
+        return 0.0
+    words = re.findall(r"[a-z]+", text)
+    worth = _NEUTRAL + sum(word in REASONS for word in words) - sum(word in EMPTY for word in words)
+    return float(max(0, min(9, worth)))
+
+
+def draw_answer(rng: random.Random, view: str, topic: str) -> str:
+    """An answer, well formed, whose share of reasons among its connectives varies from none to all."""
+    density, merit = rng.random(), rng.random()
+    sentences = []
+    for _ in range(rng.randint(2, 4)):
+        words = _clause(rng)
+        for _ in range(3):
+            if rng.random() < density:
+                words += [rng.choice(REASONS if rng.random() < merit else EMPTY), *_clause(rng)]
+        sentences.append(" ".join(words) + ".")
+    return f"in {view} {topic} " + " ".join(sentences)
+
+
+def damage(rng: random.Random, answer: str) -> str:
+    """Something that is no answer: nothing, a lone mark, or the answer's words in disorder."""
+    words = answer.split()
+    return rng.choice(["", ":", ".", " ".join(rng.sample(words, len(words)))])
+
+
+def _clause(rng: random.Random) -> list[str]:
+    return [rng.choice(SUBJECTS), rng.choice(VERBS), rng.choice(OBJECTS)]

@@ -1,0 +1,77 @@
+"""`dynalign render` shows what the planner would create, in order."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from typer.testing import CliRunner
+
+from dynalign_contract.config import StageConfig
+from dynalign_operator.cli.main import app
+
+ROOT = Path(__file__).parents[3]
+SMOLLM2 = ROOT / "examples/smollm2.yaml"
+
+
+def render(*arguments: str, file: Path = SMOLLM2) -> list[dict[str, Any]]:
+    result = CliRunner().invoke(app, ["render", str(file), *arguments])
+    assert result.exit_code == 0, result.output
+    return list(yaml.safe_load_all(result.stdout))
+
+
+def kinds(objects: list[dict[str, Any]]) -> list[str]:
+    return [f"{o['kind']}/{o['metadata']['name']}" for o in objects]
+
+
+def config(objects: list[dict[str, Any]]) -> StageConfig:
+    return StageConfig.model_validate_json(next(o["data"]["stage.json"] for o in objects if o["kind"] == "ConfigMap"))
+
+
+def test_the_first_stage() -> None:
+    assert kinds(render()) == [
+        "PersistentVolumeClaim/ca-smollm2",
+        "ConfigMap/ca-smollm2-fetch-a1",
+        "Job/ca-smollm2-fetch-a1",
+    ]
+
+
+def test_all_stages_in_order() -> None:
+    jobs = [name.removeprefix("Job/ca-smollm2-") for name in kinds(render("--all")) if name.startswith("Job/")]
+    loop = [f"i{i:03d}-{stage}-a1" for i in range(3) for stage in ("prompts", "generate", "judge", "train", "evaluate")]
+    assert jobs == ["fetch-a1", *loop, "export-a1"]
+
+
+def test_one_stage_of_one_iteration() -> None:
+    objects = render("--stage", "generate", "--iteration", "2")
+    assert kinds(objects)[1:] == ["ConfigMap/ca-smollm2-i002-generate-a1", "Job/ca-smollm2-i002-generate-a1"]
+    stage = config(objects)
+    assert stage.inputs.keys() == {"model", "prompts", "iteration-001"}
+    assert {artifact.digest for artifact in stage.inputs.values()} == {"sha256:" + "0" * 64}
+
+
+def test_unknown_digests_of_shards_stay_unknown(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(SMOLLM2.read_text().replace("candidates: 4", "candidates: 4, shards: 2"))
+    rollouts = config(render("--stage", "judge", "--iteration", "0", file=file)).inputs["rollouts"]
+    assert rollouts.shards == 2
+    assert rollouts.digest == "sha256:" + "0" * 64
+
+
+def test_own_objective_travels_in_the_stage_config() -> None:
+    objects = render("--stage", "judge", "--iteration", "0", file=ROOT / "crds/samples/own-objective.yaml")
+    assert json.loads(config(objects).to_json())["params"]["objective"]["name"] == "helpful-honest-harmless"
+
+
+def test_no_such_stage() -> None:
+    result = CliRunner().invoke(app, ["render", str(SMOLLM2), "--stage", "train", "--iteration", "7"])
+    assert result.exit_code == 10
+    assert "the run has no such stage; it has the stages fetch, prompts," in result.stderr
+    assert result.stderr.rstrip().endswith("the iterations 0 to 2.")
+
+
+def test_bad_file_is_refused_as_by_validate() -> None:
+    bad = ROOT / "tests/data/bad_runs/out-of-range-low.yaml"
+    result = CliRunner().invoke(app, ["render", str(bad)])
+    assert result.exit_code == 10
+    assert result.stderr == CliRunner().invoke(app, ["validate", str(bad)]).stderr

@@ -1,0 +1,196 @@
+"""A shard of rollouts in front of a judge: its parts, the canaries, a second opinion."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dynalign_contract.config import JudgeParams, Policy
+from dynalign_contract.records import JUDGEMENT, Row, write_rows
+from dynalign_contract.settings import OnUnfitJudge
+from dynalign_trainer.context import StageContext
+from dynalign_trainer.engine import Engine, Watch, watch_progress
+from dynalign_trainer.judging.canaries import Canary, Group, make_canaries
+from dynalign_trainer.judging.judge import Candidate, Judge, Verdict
+from dynalign_trainer.judging.scoring import final_reward, find_penalties
+from dynalign_trainer.judging.trust import CanaryTrust, canary_trust, mean_of
+from dynalign_trainer.parts import Part
+
+_SECOND_OPINION_GROUPS: Final = 8
+"""Groups that two judges score when the judge is a trained policy: what their agreement costs is bounded."""
+
+
+@dataclass(frozen=True)
+class JudgedShard:
+    """All that one judge said about a shard."""
+
+    judge: Policy
+    rows: dict[int, list[Row]]
+    """Part -> its JUDGEMENT rows."""
+    canary_rows: list[Row]
+    trust: CanaryTrust | None
+    """None where this shard has no canaries to judge."""
+    cut: int
+    """Candidates judged by their beginnings only; parts kept from an earlier attempt are not counted."""
+    spreads: list[float]
+    """Standard deviations of the votes, one an aspect of a candidate; NaN for a single vote. Kept parts not counted."""
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """Rewards (0 to 1, before penalties) of the same groups by the configured judge and by the base model."""
+
+    judge: list[list[float]]
+    base: list[list[float]]
+
+
+class Shard:
+    """Runs judges over a shard. What is judged in one call depends on the shard alone, never on what was kept."""
+
+    def __init__(
+        self, context: StageContext[JudgeParams], engine: Engine, parts: Sequence[Part], canary_groups: Sequence[Row]
+    ) -> None:
+        """`canary_groups` are the first groups of shard 0, whichever shard this is."""
+        self.tokens_read = 0
+        """Prompt tokens shown to judges so far, those found in the prefix cache included."""
+        self._context = context
+        self._engine = engine
+        self._parts = parts
+        self._canary_groups = canary_groups
+        wanted = canary_groups if context.shard == 0 or self._decides_like_shard_0() else ()
+        self._canaries = make_canaries([_as_group(group) for group in wanted], context.seed)
+        self._done = 0
+        self._total = 0
+
+    def judge(self, policy: Policy, kept: Mapping[int, list[Row]]) -> JudgedShard:
+        """Judge and write the parts that are not kept, then judge the canaries."""
+        self._total += sum(_size(part) for part in self._parts) + len(self._canaries)
+        self._done += sum(len(rows) for rows in kept.values())
+        rows = dict(kept)
+        verdicts: list[Verdict] = []
+        for part in self._parts:
+            if part.index in rows:
+                continue
+            found = self._score(policy, _candidates(part.inputs))
+            rows[part.index] = self._write(part, found, policy)
+            verdicts += found
+            self._context.telemetry.metric("reward", mean_of(row["reward"] for part in rows.values() for row in part))
+        canary_rows, trust = self._judge_canaries(policy, rows) if self._canaries else ([], None)
+        return JudgedShard(
+            judge=policy,
+            rows=rows,
+            canary_rows=canary_rows,
+            trust=trust,
+            cut=sum(verdict.cut for verdict in verdicts),
+            spreads=[reading.spread for verdict in verdicts for reading in verdict.readings],
+        )
+
+    def second_opinion(self, judged: JudgedShard) -> Opinions | None:
+        """Let the other one of configured judge and base model score some groups too; None when they are the same."""
+        configured = self._context.params.judge
+        if configured.adapter is None:
+            return None
+        groups = [group for part in self._parts for group in part.inputs][:_SECOND_OPINION_GROUPS]
+        is_base = judged.judge.adapter is None
+        verdicts = self._score(configured if is_base else Policy(), _candidates(groups), counts=False)
+        rewards = {_key(row): row["raw_reward"] for rows in judged.rows.values() for row in rows}
+        given = [[rewards[_key(row)] for row in group["candidates"]] for group in groups]
+        rest = iter(verdicts)
+        other = [[next(rest).reward for _ in group["candidates"]] for group in groups]
+        return Opinions(judge=other, base=given) if is_base else Opinions(judge=given, base=other)
+
+    def _decides_like_shard_0(self) -> bool:
+        """Whether this shard judges shard 0's canaries as well, so that all shards fall back on the base judge or none.
+
+        Where an unfit judge stops the run, shard 0 alone can do that.
+        """
+        params = self._context.params
+        gates = params.judging.gates
+        gated = gates.min_canary_margin is not None or gates.min_canary_auc is not None
+        return gated and gates.on_unfit is OnUnfitJudge.USE_BASE and params.judge.adapter is not None
+
+    def _judge_canaries(self, policy: Policy, rows: Mapping[int, list[Row]]) -> tuple[list[Row], CanaryTrust]:
+        canaries = [Candidate(c.prompt_id, c.messages, c.text) for c in self._canaries]
+        verdicts = self._score(policy, canaries)
+        if self._context.shard == 0:
+            prompts = {group["prompt_id"] for group in self._canary_groups}
+            real = [r["raw_reward"] for part in self._parts for r in rows[part.index] if r["prompt_id"] in prompts]
+        else:
+            real = [v.reward for v in self._score(policy, _candidates(self._canary_groups), counts=False)]
+        made = [
+            self._canary_row(canary, verdict, policy) for canary, verdict in zip(self._canaries, verdicts, strict=True)
+        ]
+        return made, canary_trust(real, [verdict.reward for verdict in verdicts])
+
+    def _score(self, policy: Policy, candidates: Sequence[Candidate], *, counts: bool = True) -> list[Verdict]:
+        """Judge with an empty prefix cache, so that the last bits do not depend on what was judged before."""
+        params = self._context.params
+        self._context.check_stop()
+        self._engine.forget_prefixes()
+        judge = Judge(self._engine, params.objective, params.judging, policy=policy, seed=self._context.seed)
+        verdicts = judge.score(candidates, self._watch(len(candidates) if counts else 0))
+        self.tokens_read += judge.tokens_read
+        self._done += len(candidates) if counts else 0
+        return verdicts
+
+    def _watch(self, share: int) -> Watch:
+        return watch_progress(self._context, done=self._done, total=self._total, share=share)
+
+    def _write(self, part: Part, verdicts: Sequence[Verdict], policy: Policy) -> list[Row]:
+        rollouts = [row for group in part.inputs for row in group["candidates"]]
+        rows = [self._judgement(rollout, verdict, policy) for rollout, verdict in zip(rollouts, verdicts, strict=True)]
+        write_rows(self._context.folder / part.name, rows, JUDGEMENT)
+        return rows
+
+    def _judgement(self, rollout: Row, verdict: Verdict, policy: Policy) -> Row:
+        params = self._context.params
+        penalties = find_penalties(
+            rollout["text"],
+            length=len(rollout["completion_ids"]),
+            truncated=rollout["finish_reason"] == "length",
+            settings=params.judging.penalties,
+            max_tokens=params.max_tokens,
+        )
+        return {
+            "prompt_id": rollout["prompt_id"],
+            "candidate": rollout["candidate"],
+            "scores": self._scores(verdict),
+            "raw_reward": verdict.reward,
+            "penalties": penalties,
+            "reward": final_reward(verdict.reward, penalties),
+            "retries": verdict.retries,
+            "judge": policy.version,
+        }
+
+    def _canary_row(self, canary: Canary, verdict: Verdict, policy: Policy) -> Row:
+        return {
+            "prompt_id": canary.prompt_id,
+            "kind": canary.kind.value,
+            "text": canary.text,
+            "scores": self._scores(verdict),
+            "reward": verdict.reward,
+            "judge": policy.version,
+        }
+
+    def _scores(self, verdict: Verdict) -> list[Row]:
+        return [
+            {"aspect": aspect.id, "score": reading.score, "mass": reading.mass}
+            for aspect, reading in zip(self._context.params.objective.aspects, verdict.readings, strict=True)
+        ]
+
+
+def _candidates(groups: Sequence[Row]) -> list[Candidate]:
+    return [
+        Candidate(group["prompt_id"], group["messages"], row["text"]) for group in groups for row in group["candidates"]
+    ]
+
+
+def _as_group(group: Row) -> Group:
+    return Group(group["prompt_id"], group["messages"], [row["text"] for row in group["candidates"]])
+
+
+def _size(part: Part) -> int:
+    return sum(len(group["candidates"]) for group in part.inputs)
+
+
+def _key(row: Row) -> tuple[str, int]:
+    return row["prompt_id"], row["candidate"]
