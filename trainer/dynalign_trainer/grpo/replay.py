@@ -2,8 +2,8 @@
 
 This is the only file that touches private members of TRL, checked against `CHECKED_TRL`: `_prepare_inputs` (TRL
 generates and scores there; we hand over recorded rows), `_compute_loss` and its inputs,
-`_get_per_token_logps_and_entropies`, and the attribute `beta`. `tests/integration/test_private_members.py` fails when they
-change.
+`_get_per_token_logps_and_entropies`, and the attribute `beta`. When they change,
+`tests/integration/test_private_members.py` fails.
 
 TRL's own batching would drop an incomplete last batch and shuffle rows into micro-batches; here every row has a fixed
 place in a `Schedule`, which is looked up by the number of the micro-batch and checked against the optimiser step.
