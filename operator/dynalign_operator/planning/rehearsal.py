@@ -1,7 +1,9 @@
 """A run without a cluster: the planner driven by Jobs that all succeed, to see what it would create."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -32,8 +34,8 @@ def rehearse(
         decided = plan(Observed(run, jobs, config_maps), now, settings)
         if not decided.create:
             return
-        yield from decided.create
-        run = run.model_copy(update={"status": _without_digests(decided.status)})
+        yield from (_without_digests(bundle) for bundle in decided.create)
+        run = run.model_copy(update={"status": decided.status})
         jobs = tuple(_succeeded(run, bundle, now) for bundle in decided.create)
 
 
@@ -55,6 +57,7 @@ def _succeeded(run: AlignmentRun, bundle: JobBundle, now: datetime) -> JobObserv
     )
 
 
-def _without_digests(status: AlignmentRunStatus) -> AlignmentRunStatus:
-    """Shards' digests are combined on the way, which would make an unknown one look known."""
-    return AlignmentRunStatus.model_validate_json(_DIGEST.sub(UNKNOWN_DIGEST, status.to_json()))
+def _without_digests(bundle: JobBundle) -> JobBundle:
+    """No digest is known yet; those combined from the zeros of several shards would look as if they were."""
+    config_map = json.loads(_DIGEST.sub(UNKNOWN_DIGEST, json.dumps(bundle.config_map)))
+    return replace(bundle, config_map=config_map)
