@@ -61,7 +61,7 @@ class Workdir:
 @contextmanager
 def locked(workdir: Workdir) -> Iterator[None]:
     """Hold the folder's lock. Raises LockedError naming the process that has it; the lock ends with its holder."""
-    with _explained(workdir.root):
+    with explained(workdir.root):
         workdir.root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(workdir.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -73,7 +73,7 @@ def locked(workdir: Workdir) -> Iterator[None]:
                 f"another dynalign (process {holder}) works in {workdir.root}. Wait until it has ended, stop it with "
                 "Ctrl-C, or choose another --workdir."
             ) from None
-        with _explained(workdir.root):
+        with explained(workdir.root):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
@@ -97,7 +97,7 @@ def read_run(workdir: Workdir) -> AlignmentRun | None:
 
 def write_run(workdir: Workdir, run: AlignmentRun) -> None:
     """Store the run: the file is whole at every moment. Raises ClusterError."""
-    with _explained(workdir.root):
+    with explained(workdir.root):
         write_bytes(workdir.run_file, run.to_json(indent=2).encode())
 
 
@@ -146,7 +146,7 @@ def _check_immutable(stored: AlignmentRunSpec, wanted: AlignmentRunSpec, workdir
 
 def _check_empty(workdir: Workdir) -> None:
     """A stage clears the folder that it writes to, so a run never begins among the files of somebody else."""
-    with _explained(workdir.root):
+    with explained(workdir.root):
         strangers = sorted(path.name for path in workdir.root.iterdir() if not path.name.startswith("."))
     if strangers:
         raise WorkdirError(
@@ -156,7 +156,8 @@ def _check_empty(workdir: Workdir) -> None:
 
 
 @contextmanager
-def _explained(root: Path) -> Iterator[None]:
+def explained(root: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a ClusterError that says what to do."""
     try:
         yield
     except OSError as error:
