@@ -120,8 +120,8 @@ class LocalCluster:
             return None
         with explained(self._workdir.root):
             running = [self._poll(job) for job in list(self._jobs.values())]
-        jobs = [*self._ended.values(), *running]
-        return Observed(self._run, tuple(job for job in jobs if job is not None), self._config_maps)
+        jobs = tuple(job for job in (*self._ended.values(), *running) if job is not None)
+        return Observed(self._run, jobs, self._config_maps)
 
     def create(self, bundle: JobBundle) -> None:
         """Start a Job. The volume is the working folder, so there is no claim to create."""
@@ -149,7 +149,7 @@ class LocalCluster:
         write_run(self._workdir, changed)
         self._run = changed
 
-    def publish(self, run: AlignmentRun, events: Sequence[Event]) -> None:
+    def publish(self, run: AlignmentRun, events: Sequence[Event]) -> None:  # noqa: ARG002 - there is one run only
         """Append to `logs/events.log`."""
         if not events:
             return
@@ -174,6 +174,7 @@ class LocalCluster:
         self._jobs.clear()
 
     def _poll(self, job: LocalJob) -> JobObservation | None:
+        """The Job while it runs; None once it has moved to those that have ended, or is gone."""
         record = job.poll()
         if record.phase is JobPhase.ACTIVE:
             return observe_record(
@@ -186,9 +187,9 @@ class LocalCluster:
         del self._jobs[record.name]
         if job.is_deleting:
             remove_record(self._workdir, record.name)
-            return None
-        self._ended[record.name] = observe_record(self._workdir, record)
-        return self._ended[record.name]
+        else:
+            self._ended[record.name] = observe_record(self._workdir, record)
+        return None
 
 
 def _records_of_the_dead(workdir: Workdir, clock: Clock) -> dict[str, JobRecord]:

@@ -72,9 +72,7 @@ class LocalJob:
             self._restarts += 1
             self._process = self._start()
         else:
-            phase = JobPhase.SUCCEEDED if code == ExitCode.DONE else JobPhase.FAILED
-            update = {"phase": phase, "exit_code": code, "completion_time": self._clock()}
-            self._store(self.record.model_copy(update=update))
+            self._end(code)
         return self.record
 
     def wait(self, seconds: float) -> None:
@@ -92,8 +90,12 @@ class LocalJob:
 
     def stop(self) -> None:
         """Stop the Job for good, waiting for its grace: dynalign itself is ending."""
-        if self.record.phase is JobPhase.ACTIVE:
-            stop_process(self._process, grace_seconds(self._job))
+        if self.record.phase is not JobPhase.ACTIVE:
+            return
+        code = stop_process(self._process, grace_seconds(self._job))
+        if code == ExitCode.DONE and self._index + 1 == self.record.completions and not self.is_deleting:
+            self._end(code)
+        else:
             self._store(disrupted(self.record, self._clock(), "dynalign was stopped"))
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -124,6 +126,11 @@ class LocalJob:
         reading = read_metrics(self._port)
         if reading is not None and reading != self.live:
             self.live, self.last_progress_time = reading, self._clock()
+
+    def _end(self, code: int) -> None:
+        phase = JobPhase.SUCCEEDED if code == ExitCode.DONE else JobPhase.FAILED
+        update = {"phase": phase, "exit_code": code, "completion_time": self._clock()}
+        self._store(self.record.model_copy(update=update))
 
     def _store(self, record: JobRecord) -> None:
         self.record = record
