@@ -37,7 +37,7 @@ class Recipe:
     warmup: int = 50
     hidden: int = 128
     layers: int = 3
-    vocabulary: int = 512
+    vocabulary: int = 640
     window: int = 1024
     seed: int = 0
 

@@ -43,9 +43,9 @@ def draw_answer(rng: random.Random, view: str, topic: str) -> str:
     """An answer, well formed, whose share of reasons among its connectives varies from none to all."""
     density, merit = rng.random(), rng.random()
     sentences = []
-    for _ in range(rng.randint(2, 4)):
+    for _ in range(rng.randint(2, 3)):
         words = _clause(rng)
-        for _ in range(3):
+        for _ in range(2):
             if rng.random() < density:
                 words += [rng.choice(REASONS if rng.random() < merit else EMPTY), *_clause(rng)]
         sentences.append(" ".join(words) + ".")

@@ -76,7 +76,7 @@ def _type(node: Schema) -> str:
 
 def _default(node: Schema) -> str:
     default = node.get("default")
-    if default is None or default in ({}, []):
+    if default is None or default in ({}, []) or "properties" in node:
         return ""
     return f"`{default}`" if isinstance(default, str) else f"`{json.dumps(default)}`"
 

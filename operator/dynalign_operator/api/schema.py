@@ -110,9 +110,13 @@ def _convert(schema: Schema, definitions: Mapping[str, Schema], name: str) -> Sc
         result["items"] = _convert(schema["items"], definitions, "")
         result |= _list_type(result["items"], name)
     if schema.get("default") is not None:
-        # An object fills in its own fields, so an empty one says it all and says it once.
-        result["default"] = {} if "properties" in schema else schema["default"]
+        result["default"] = schema["default"] if "properties" not in schema else _complete_default(result)
     return result
+
+
+def _complete_default(node: Schema) -> Schema:
+    """An object's default with those of its fields: the API server applies CEL rules to it before it fills them in."""
+    return {name: child["default"] for name, child in node["properties"].items() if "default" in child}
 
 
 def _leaf(schema: Schema) -> Schema:

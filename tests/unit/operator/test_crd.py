@@ -71,6 +71,13 @@ def test_defaults_are_those_of_the_models() -> None:
     assert spec == model.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+def test_defaults_of_objects_are_complete() -> None:
+    """An API server refuses a CRD in which a CEL rule reads a field that an object's default lacks."""
+    for path, node in nodes(SCHEMA["properties"]["spec"]):
+        if "properties" in node and "default" in node:
+            assert node["default"] == with_defaults(node, {}), path
+
+
 def test_every_field_of_the_models_is_in_the_schema() -> None:
     dumped = AlignmentRunSpec(model=ModelSpec(uri="hf://a/b")).model_dump(mode="json", by_alias=True)
     assert SCHEMA["properties"]["spec"]["properties"].keys() == dumped.keys()
