@@ -1,0 +1,39 @@
+"""Tokens of one-token answers after a prefill, found with the tokenizer itself."""
+
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from dynalign_contract.errors import BadInputError
+from dynalign_trainer.choices import choice_tokens, digit_tokens
+
+
+def tokenizer(*merges: tuple[str, str]) -> Any:
+    """Byte-level, one token a byte but for these merges."""
+    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in merges)]
+    core = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=list(merges)))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return PreTrainedTokenizerFast(tokenizer_object=core)
+
+
+def test_digits_follow_the_prefill() -> None:
+    plain = tokenizer()
+    assert list(digit_tokens(plain, "Score: ")) == plain.convert_tokens_to_ids(list("0123456789"))
+
+
+def test_a_digit_that_swallows_the_space_is_refused() -> None:
+    with pytest.raises(BadInputError, match=r"cannot write '7' as exactly one token after the prefill 'Score: '"):
+        digit_tokens(tokenizer(("Ġ", "7")), "Score: ")
+    assert len(digit_tokens(tokenizer(("Ġ", "7")), "Score:")) == 10
+
+
+def test_choices_of_several_tokens_are_refused() -> None:
+    with pytest.raises(BadInputError, match=r"cannot write 'AB'.*Change the objective's prefill"):
+        choice_tokens(tokenizer(), "Answer: ", ["A", "AB"])
+
+
+def test_choices_must_differ() -> None:
+    with pytest.raises(BadInputError, match="with the same token"):
+        choice_tokens(tokenizer(), "Answer: ", ["A", "A"])
