@@ -95,6 +95,8 @@ class EvaluateParams(Model):
     stage: Literal[Stage.EVALUATE] = Stage.EVALUATE
     objective: Objective
     evaluation: EvaluationSettings
+    judging: JudgingSettings = JudgingSettings()
+    """How `method: Pointwise` scores an answer (as in training), and the least mass of any judge's answer."""
     policy: Policy
     """The policy under evaluation."""
     previous: Policy = Policy()
