@@ -1,0 +1,151 @@
+"""A cluster that exists in values only: it runs the planner against its own output, and fate decides how Jobs end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from dynalign_contract.result import StageResult
+from dynalign_contract.stages import Stage
+from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.manifests.job import BuildSettings
+from dynalign_operator.manifests.labels import read_job_labels
+from dynalign_operator.planning.observed import DISRUPTED, JobObservation, JobPhase, Observed, Step
+from dynalign_operator.planning.plan import Event, JobBundle, Plan
+from dynalign_operator.planning.planner import plan
+from support.builders import T0, a_result
+
+SETTINGS = BuildSettings(trainer_image="trainer:test")
+
+Fate = Callable[[JobObservation], JobObservation]
+"""What becomes of an active Job: the same value leaves it running."""
+
+
+def metrics_of(step: Step) -> Mapping[str, float | None]:
+    """Numbers such as the real stages report."""
+    if step.stage is Stage.JUDGE:
+        return {"reward": 0.5 + 0.01 * (step.iteration or 0)}
+    if step.stage is Stage.EVALUATE:
+        rate = 0.5 + 0.01 * (step.iteration or 0)
+        return {"win_rate": rate, "win_rate_low": rate - 0.1, "win_rate_high": rate + 0.1, "regressed": 0.0}
+    return {}
+
+
+def succeed(job: JobObservation, **metrics: float | None) -> JobObservation:
+    """The Job with a success for each of its shards."""
+    numbers = {**metrics_of(job.step), **metrics}
+    results: list[StageResult | None] = [a_result(path=f"{job.step}-{i}", **numbers) for i in range(len(job.results))]
+    return replace(job, phase=JobPhase.SUCCEEDED, results=tuple(results), exit_code=0)
+
+
+def fail(job: JobObservation, code: int) -> JobObservation:
+    return replace(job, phase=JobPhase.FAILED, exit_code=code)
+
+
+def disrupt(job: JobObservation) -> JobObservation:
+    return replace(job, phase=JobPhase.FAILED, reason=DISRUPTED)
+
+
+@dataclass
+class Simulation:
+    """Time moves by one minute a step, or to the planner's wake-up time when nothing runs."""
+
+    run: AlignmentRun
+    jobs: dict[str, JobObservation] = field(default_factory=dict)
+    now: datetime = T0
+    created: list[JobBundle] = field(default_factory=list)
+    lost: set[str] = field(default_factory=set)
+    """Jobs that somebody has removed behind the planner's back."""
+    events: list[Event] = field(default_factory=list)
+    config_maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def observed(self) -> Observed:
+        return Observed(self.run, tuple(self.jobs.values()), self.config_maps)
+
+    def plan(self, *, status_is_lost: bool = False) -> Plan:
+        """Plan once and apply; a lost status write leaves the objects ahead of it, and publishes no events."""
+        decided = plan(self.observed(), self.now, SETTINGS)
+        for name in decided.delete:
+            job = self.jobs[name]
+            if job.phase is JobPhase.ACTIVE:
+                self.jobs[name] = replace(job, deleting=True)
+            else:
+                del self.jobs[name]
+        for bundle in decided.create:
+            self._create(bundle)
+        if not status_is_lost:
+            self.run = self.run.model_copy(update={"status": decided.status})
+            self.events += decided.events
+        return decided
+
+    def step(self, fate: Fate, *, status_is_lost: bool = False) -> Plan:
+        """Plan, then let time and fate do their work."""
+        decided = self.plan(status_is_lost=status_is_lost)
+        self._pass_time(decided, fate)
+        return decided
+
+    def until(self, stage: Stage, iteration: int | None = None) -> Simulation:
+        """All goes well until a step's Job has been created."""
+        while True:
+            decided = self.plan()
+            if (self.run.status.stage, self.run.status.iteration) == (stage, iteration):
+                return self
+            self._pass_time(decided, succeed)
+
+    def _pass_time(self, decided: Plan, fate: Fate) -> None:
+        self.now = max(self.now + timedelta(minutes=1), self._next_wake(decided))
+        for name, job in list(self.jobs.items()):
+            if job.deleting:
+                del self.jobs[name]
+            elif job.phase is JobPhase.ACTIVE:
+                running = replace(job, start_time=job.start_time or self.now, last_progress_time=self.now)
+                ended = fate(running)
+                over = ended.phase is not JobPhase.ACTIVE
+                self.jobs[name] = replace(ended, completion_time=self.now if over else None)
+
+    def finish(self, fate: Fate = succeed, *, steps: int = 500) -> Simulation:
+        """Step until nothing more is to be done. Fails when that takes too many steps."""
+        for _ in range(steps):
+            decided = self.step(fate)
+            if decided.wake_at is None and not self._alive():
+                return self
+        raise AssertionError(f"no end after {steps} steps: {self.run.status.phase} {self.run.status.progress}")
+
+    def lose(self, name: str) -> None:
+        """Somebody removes a Job."""
+        del self.jobs[name]
+        self.lost.add(name)
+
+    def change_spec(self, **fields: object) -> None:
+        """The user edits the run; the API server counts the generation up."""
+        spec = self.run.spec.model_copy(update=fields)
+        metadata = self.run.metadata.model_copy(update={"generation": self.run.metadata.generation + 1})
+        self.run = self.run.model_copy(update={"spec": spec, "metadata": metadata})
+
+    def steps_created(self) -> list[tuple[str, int]]:
+        """`("train of iteration 1", 2)` for every Job created, in order."""
+        return [(str(bundle.step), bundle.attempt) for bundle in self.created]
+
+    def _next_wake(self, decided: Plan) -> datetime:
+        return self.now if self._alive() or decided.wake_at is None else decided.wake_at
+
+    def _alive(self) -> bool:
+        return any(job.phase is JobPhase.ACTIVE for job in self.jobs.values())
+
+    def _create(self, bundle: JobBundle) -> None:
+        assert bundle.name not in self.jobs, f"{bundle.name} exists already"
+        earlier = [old for old in self.created if old.name == bundle.name]
+        assert not earlier or bundle.name in self.lost, f"{bundle.name} was created before and nobody lost it"
+        self.lost.discard(bundle.name)
+        self.created.append(bundle)
+        labels = read_job_labels(bundle.job["metadata"]["labels"])
+        assert labels is not None
+        self.jobs[bundle.name] = JobObservation(
+            name=bundle.name,
+            stage=labels.stage,
+            iteration=labels.iteration,
+            attempt=labels.attempt,
+            creation_time=self.now,
+            results=(None,) * bundle.job["spec"]["completions"],
+        )

@@ -1,0 +1,395 @@
+"""The planner's rules, one table or sentence each."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from dynalign_contract.config import StageConfig
+from dynalign_contract.settings import OnRegression
+from dynalign_contract.stages import Stage
+from dynalign_operator.api.status import AlignmentRunStatus, Condition, ConditionType, Phase, StagePhase
+from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.planning import reasons
+from dynalign_operator.planning.observed import JobObservation, Observed
+from dynalign_operator.planning.plan import Plan
+from dynalign_operator.planning.planner import plan, retry
+from support.builders import T0, a_failure, a_job, a_result, a_run, minutes
+from support.simulation import SETTINGS, Fate, Simulation, disrupt, fail, succeed
+
+ITERATION = ["prompts", "generate", "judge", "train", "evaluate"]
+
+
+def condition(status: AlignmentRunStatus, kind: ConditionType) -> Condition:
+    return next(entry for entry in status.conditions if entry.type is kind)
+
+
+def planned(run: AlignmentRun, *jobs: JobObservation, after: timedelta = timedelta(0)) -> Plan:
+    return plan(Observed(run, jobs), T0 + after, SETTINGS)
+
+
+def started(**policy: object) -> Simulation:
+    """A run whose fetch Job has just been created."""
+    simulation = Simulation(a_run().with_policy(**policy).build() if policy else a_run().build())
+    simulation.plan()
+    return simulation
+
+
+def fate_of(step: str, *fates: Fate) -> Fate:
+    """The given fates for the attempts of one step; success for all else and afterwards."""
+    left = list(fates)
+    return lambda job: left.pop(0)(job) if str(job.step) == step and left else succeed(job)
+
+
+def exits(code: int) -> Fate:
+    return lambda job: fail(job, code)
+
+
+def config_of(simulation: Simulation, step: str) -> StageConfig:
+    """The StageConfig of a step's latest Job."""
+    bundle = [bundle for bundle in simulation.created if str(bundle.step) == step][-1]
+    return StageConfig.model_validate_json(bundle.config_map["data"]["stage.json"])
+
+
+def test_the_whole_sequence() -> None:
+    done = Simulation(a_run().with_iterations(2).build()).finish()
+    assert done.steps_created() == [
+        ("fetch", 1),
+        *((f"{stage} of iteration {index}", 1) for index in (0, 1) for stage in ITERATION),
+        ("export", 1),
+    ]
+    status = done.run.status
+    assert (status.phase, status.progress, status.stage) == (Phase.SUCCEEDED, "2/2", None)
+    assert condition(status, ConditionType.COMPLETED).status == "True"
+    assert (status.reward, status.win_rate) == (0.51, 0.51)
+    assert status.best is not None
+    assert (status.best.iteration, status.best.model_uri) == (1, "export-0")
+
+
+def test_a_finished_run_is_left_alone() -> None:
+    done = Simulation(a_run().build()).finish()
+    again = done.plan()
+    assert (again.create, again.delete, again.events, again.wake_at) == ((), (), (), None)
+    assert again.status == done.run.status
+
+
+@pytest.mark.parametrize(
+    ("spec", "missing"),
+    [
+        ({"prompts": {"refresh": "Once"}}, ["prompts of iteration 1", "prompts of iteration 2"]),
+        ({"evaluation": {"every": 2}}, ["evaluate of iteration 0"]),
+        ({"evaluation": {"every": 9}}, ["evaluate of iteration 0", "evaluate of iteration 1"]),
+    ],
+)
+def test_stages_that_are_left_out(spec: dict[str, object], missing: list[str]) -> None:
+    whole = [name for name, _ in Simulation(a_run().with_iterations(3).build()).finish().steps_created()]
+    short = [
+        name for name, _ in Simulation(a_run().with_iterations(3).with_spec(**spec).build()).finish().steps_created()
+    ]
+    assert [name for name in whole if name not in short] == missing
+
+
+def test_the_next_job_is_created_in_the_plan_that_absorbs_the_last() -> None:
+    run = started().run
+    decided = planned(run, a_job(Stage.FETCH).succeeded().build(), after=minutes(1))
+    assert [bundle.name for bundle in decided.create] == ["r-i000-prompts-a1"]
+    assert decided.status.fetch is not None
+    assert decided.status.fetch.phase is StagePhase.SUCCEEDED
+    assert [event.reason for event in decided.events] == [reasons.STAGE_SUCCEEDED, reasons.STAGE_STARTED]
+
+
+@pytest.mark.parametrize(
+    ("code", "attempts", "phase", "reason"),
+    [
+        (1, 4, Phase.FAILED, reasons.RETRIES_EXHAUSTED),
+        (137, 4, Phase.FAILED, reasons.RETRIES_EXHAUSTED),
+        (0, 4, Phase.FAILED, reasons.RETRIES_EXHAUSTED),  # "success" without a result
+        (10, 1, Phase.FAILED, reasons.BAD_CONFIG),
+        (11, 1, Phase.FAILED, reasons.BAD_INPUT),
+        (12, 1, Phase.FAILED, reasons.UNFIT),
+    ],
+)
+def test_failures_by_class(code: int, attempts: int, phase: Phase, reason: str) -> None:
+    stage = "train of iteration 1"
+    ended = Simulation(a_run().with_policy(retries=3).build()).finish(fate_of(stage, *[exits(code)] * 9))
+    assert [attempt for name, attempt in ended.steps_created() if name == stage] == list(range(1, attempts + 1))
+    assert ended.run.status.phase is phase
+    stalled = condition(ended.run.status, ConditionType.STALLED)
+    assert (stalled.status, stalled.reason) == ("True", reason)
+
+
+@pytest.mark.parametrize("fate", [disrupt, exits(143)])
+def test_disruptions_are_free(fate: Fate) -> None:
+    done = Simulation(a_run().with_policy(retries=0).build()).finish(fate_of("train of iteration 0", *[fate] * 7))
+    assert done.run.status.phase is Phase.SUCCEEDED
+    assert ("train of iteration 0", 8) in done.steps_created()
+    assert reasons.STAGE_DISRUPTED in [event.reason for event in done.events]
+
+
+def test_a_stage_own_sentence_reaches_the_user() -> None:
+    job = a_job(Stage.FETCH).failed(12, a_failure(12, "the judge prefers empty answers")).build()
+    decided = planned(started().run, job)
+    assert condition(decided.status, ConditionType.STALLED).message == "the judge prefers empty answers"
+    assert decided.status.fetch is not None
+    assert decided.status.fetch.message == "the judge prefers empty answers"
+
+
+def test_shards_have_been_restarted_by_their_job_already() -> None:
+    simulation = Simulation(a_run().with_shards(3).build()).finish(fate_of("judge of iteration 0", exits(1)))
+    assert simulation.run.status.phase is Phase.FAILED
+    assert [entry for entry in simulation.steps_created() if entry[0] == "judge of iteration 0"] == [
+        ("judge of iteration 0", 1)
+    ]
+
+
+def test_repeated_failures_wait_longer_each_time() -> None:
+    simulation = started()
+    pauses = []
+    for attempt in range(1, 4):
+        job = a_job(Stage.FETCH).of_attempt(attempt).failed(1, at=simulation.now).build()
+        simulation.jobs = {job.name: job}
+        decided = simulation.plan()
+        pauses.append(timedelta(0) if decided.create else (decided.wake_at or T0) - simulation.now)
+        simulation.now += timedelta(minutes=5)
+        simulation.plan()
+    assert pauses == [timedelta(0), timedelta(seconds=10), timedelta(seconds=20)]
+
+
+def test_suspend_stops_the_job_and_resume_goes_on() -> None:
+    simulation = Simulation(a_run().build()).until(Stage.TRAIN, 0)
+    simulation.change_spec(suspend=True)
+    stopped = simulation.plan()
+    assert stopped.delete == ("r-i000-train-a1",)
+    simulation.finish(succeed)
+    assert simulation.run.status.phase is Phase.SUSPENDED
+    assert condition(simulation.run.status, ConditionType.PROGRESSING).reason == reasons.SUSPENDED
+    created = len(simulation.created)
+    simulation.change_spec(suspend=False)
+    simulation.finish(succeed)
+    assert simulation.run.status.phase is Phase.SUCCEEDED
+    assert simulation.steps_created()[created] == ("train of iteration 0", 2)
+
+
+def test_suspending_keeps_what_has_just_succeeded() -> None:
+    run = started().run
+    run = run.model_copy(update={"spec": run.spec.model_copy(update={"suspend": True})})
+    decided = planned(run, a_job(Stage.FETCH).succeeded().build())
+    assert decided.status.fetch is not None
+    assert decided.status.fetch.artifact is not None
+    assert (decided.create, decided.status.phase) == ((), Phase.SUSPENDED)
+
+
+def test_raising_iterations_continues_a_finished_run_and_exports_again() -> None:
+    simulation = Simulation(a_run().with_iterations(1).build()).finish()
+    created = len(simulation.created)
+    simulation.change_spec(iterations=2)
+    decided = simulation.plan()
+    assert decided.status.export is not None
+    assert (decided.status.export.artifact, decided.status.phase) == (None, Phase.RUNNING)
+    assert condition(decided.status, ConditionType.COMPLETED).status == "False"
+    simulation.finish()
+    assert simulation.steps_created()[created:] == [
+        *((f"{stage} of iteration 1", 1) for stage in ITERATION),
+        ("export", 2),
+    ]
+
+
+def test_raising_iterations_stops_an_export_that_runs() -> None:
+    simulation = Simulation(a_run().with_iterations(1).build()).until(Stage.EXPORT)
+    simulation.change_spec(iterations=2)
+    decided = simulation.plan()
+    assert (decided.create, decided.delete) == ((), ("r-export-a1",))
+    assert simulation.finish().steps_created()[-1] == ("export", 2)
+
+
+@pytest.mark.parametrize(
+    ("job", "policy", "after", "phase", "reason"),
+    [
+        (a_job(Stage.FETCH), {"pendingTimeout": "5m"}, 5, Phase.FAILED, reasons.PENDING_TIMEOUT),
+        (a_job(Stage.FETCH), {"pendingTimeout": "5m"}, 4, Phase.PENDING, reasons.ON_TRACK),
+        (a_job(Stage.FETCH).queued(), {"pendingTimeout": "5m"}, 60, Phase.PENDING, reasons.ON_TRACK),
+        (a_job(Stage.FETCH).running(), {"stallTimeout": "5m", "retries": 0}, 5, Phase.FAILED, reasons.STALL_TIMEOUT),
+        (a_job(Stage.FETCH).running(), {"stallTimeout": "5m", "retries": 1}, 5, Phase.PENDING, reasons.ON_TRACK),
+        (
+            a_job(Stage.FETCH).running().last_moved(T0 + minutes(3)),
+            {"stallTimeout": "5m", "retries": 0},
+            7,
+            Phase.RUNNING,
+            reasons.ON_TRACK,
+        ),
+        (a_job(Stage.FETCH).running(), {"deadline": "10m"}, 10, Phase.FAILED, reasons.DEADLINE_EXCEEDED),
+    ],
+)
+def test_every_wait_has_an_end(job: object, policy: dict[str, object], after: float, phase: Phase, reason: str) -> None:
+    observation = job.saying("0/3 nodes are available").build()  # type: ignore[attr-defined]
+    decided = planned(started(**policy).run, observation, after=minutes(after))
+    assert decided.status.phase is phase
+    stalled = condition(decided.status, ConditionType.STALLED)
+    assert stalled.reason == reason
+    if phase is Phase.FAILED:
+        assert decided.delete == ("r-fetch-a1",)
+    if reason == reasons.PENDING_TIMEOUT:
+        assert "0/3 nodes are available" in stalled.message
+    if phase is not Phase.FAILED:
+        assert decided.wake_at is not None
+
+
+def test_a_stalled_job_has_to_be_gone_before_the_next_begins() -> None:
+    simulation = started(stallTimeout="5m", retries=1)
+    simulation.jobs["r-fetch-a1"] = a_job(Stage.FETCH).running().build()
+    simulation.now += minutes(6)
+    assert simulation.plan().delete == ("r-fetch-a1",)
+    waiting = simulation.plan()
+    assert (waiting.create, waiting.delete) == ((), ())
+    del simulation.jobs["r-fetch-a1"]
+    assert [bundle.name for bundle in simulation.plan().create] == ["r-fetch-a2"]
+
+
+def test_the_deadline_starts_anew_when_a_suspended_run_goes_on() -> None:
+    simulation = started(deadline="1h")
+    simulation.change_spec(suspend=True)
+    simulation.finish(succeed)
+    simulation.now += timedelta(days=30)
+    simulation.change_spec(suspend=False)
+    assert simulation.finish().run.status.phase is Phase.SUCCEEDED
+
+
+def worse(job: JobObservation, iteration: int) -> JobObservation:
+    if job.stage is Stage.EVALUATE and job.iteration == iteration:
+        return succeed(job, win_rate=0.2, regressed=1.0)
+    return succeed(job)
+
+
+@pytest.mark.parametrize(
+    ("action", "iterations_begun", "exported"),
+    [
+        (OnRegression.CONTINUE, 4, "iteration-003"),
+        (OnRegression.STOP, 3, "iteration-001"),
+        (OnRegression.ROLLBACK, 4, "iteration-003"),
+    ],
+)
+def test_what_a_regression_does(action: OnRegression, iterations_begun: int, exported: str) -> None:
+    run = a_run().with_iterations(4).with_spec(evaluation={"onRegression": str(action)}).build()
+    done = Simulation(run).finish(lambda job: worse(job, 2))
+    assert done.run.status.phase is Phase.SUCCEEDED
+    assert len(done.run.status.iterations) == iterations_begun
+    assert config_of(done, "export").params.policy.version == exported  # type: ignore[union-attr]
+    degraded = condition(done.run.status, ConditionType.DEGRADED)
+    assert (degraded.status == "True") is (action is OnRegression.STOP)
+
+
+@pytest.mark.parametrize(
+    ("action", "start"), [(OnRegression.CONTINUE, "iteration-002"), (OnRegression.ROLLBACK, "iteration-001")]
+)
+def test_where_the_iteration_after_a_regression_starts(action: OnRegression, start: str) -> None:
+    run = a_run().with_iterations(4).with_spec(evaluation={"onRegression": str(action)}).build()
+    done = Simulation(run).finish(lambda job: worse(job, 2))
+    for stage in ("generate", "train"):
+        config = config_of(done, f"{stage} of iteration 3")
+        assert config.params.policy.version == start  # type: ignore[union-attr]
+        assert config.inputs[start] == config.params.policy.adapter  # type: ignore[union-attr]
+
+
+def test_a_failed_run_stays_failed_until_its_spec_changes() -> None:
+    simulation = Simulation(a_run().build()).finish(fate_of("judge of iteration 0", exits(12)))
+    assert simulation.plan().create == ()
+    simulation.change_spec(seed=7)
+    simulation.finish()
+    assert simulation.run.status.phase is Phase.SUCCEEDED
+    assert ("judge of iteration 0", 2) in simulation.steps_created()
+
+
+def test_a_failed_run_can_be_told_to_try_again() -> None:
+    simulation = Simulation(a_run().with_policy(retries=1).build()).finish(
+        fate_of("judge of iteration 0", exits(1), exits(1))
+    )
+    simulation.run = retry(simulation.run)
+    simulation.finish()
+    assert simulation.run.status.phase is Phase.SUCCEEDED
+    assert condition(simulation.run.status, ConditionType.STALLED).status == "False"
+    assert ("judge of iteration 0", 3) in simulation.steps_created()
+
+
+def test_trying_again_changes_nothing_about_other_runs() -> None:
+    run = started().run
+    assert retry(run) is run
+
+
+def test_a_lost_job_is_created_again_under_its_name() -> None:
+    simulation = started()
+    simulation.lose("r-fetch-a1")
+    assert [bundle.name for bundle in simulation.plan().create] == ["r-fetch-a1"]
+
+
+def test_a_status_that_lags_behind_its_jobs_catches_up() -> None:
+    run = started().run
+    decided = planned(
+        run, a_job(Stage.FETCH).failed(1).build(), a_job(Stage.FETCH).of_attempt(2).running().build(), after=minutes(1)
+    )
+    assert (decided.create, decided.delete) == ((), ())
+    assert decided.status.fetch is not None
+    assert (decided.status.fetch.attempt, decided.status.fetch.failures) == (2, 1)
+
+
+def test_jobs_of_other_steps_are_stopped_before_anything_is_created() -> None:
+    decided = planned(a_run().build(), a_job(Stage.TRAIN, 5).running().build(), a_job(Stage.EXPORT).deleting().build())
+    assert (decided.create, decided.delete) == ((), ("r-i005-train-a1",))
+    assert decided.wake_at is not None
+
+
+OBJECTIVE: dict[str, Callable[[], dict[str, dict[str, str]]]] = {
+    "does not exist": dict,
+    "has no key objective.yaml": lambda: {"mine": {"other.yaml": ""}},
+    "is no objective": lambda: {"mine": {"objective.yaml": "name: [1"}},
+    "is no objective: preamble": lambda: {"mine": {"objective.yaml": "name: x"}},
+}
+
+
+@pytest.mark.parametrize("sentence", OBJECTIVE)
+def test_an_objective_that_cannot_be_read_holds_the_run(sentence: str) -> None:
+    run = a_run().with_spec(objective={"configMapRef": {"name": "mine"}}).build()
+    decided = plan(Observed(run, (), OBJECTIVE[sentence]()), T0, SETTINGS)
+    stalled = condition(decided.status, ConditionType.STALLED)
+    assert (stalled.status, stalled.reason) == ("True", reasons.BAD_OBJECTIVE)
+    assert sentence in stalled.message
+    assert decided.create == ()
+    assert decided.wake_at is not None
+
+
+def test_a_status_without_an_artifact_that_is_needed_fails_the_run() -> None:
+    simulation = Simulation(a_run().build()).until(Stage.GENERATE, 0)
+    broken = simulation.run.status.iterations[0].model_copy(update={"prompts": None})
+    status = simulation.run.status.model_copy(update={"iterations": (broken,)})
+    decided = planned(simulation.run.model_copy(update={"status": status}), after=minutes(9))
+    stalled = condition(decided.status, ConditionType.STALLED)
+    assert (decided.status.phase, stalled.reason) == (Phase.FAILED, reasons.MISSING_ARTIFACT)
+    assert "status.iterations[0].prompts" in stalled.message
+
+
+def test_progress_and_estimate() -> None:
+    simulation = Simulation(a_run().with_iterations(3).build()).until(Stage.TRAIN, 1)
+    half = a_job(Stage.TRAIN, 1).running(simulation.now, (31, 50)).build()
+    simulation.jobs[half.name] = half
+    decided = simulation.plan()
+    assert decided.status.progress == "2/3 train 62%"
+    assert decided.status.estimated_completion_time == simulation.now + minutes(7)
+
+
+def test_old_iterations_are_shortened_and_nothing_that_is_needed_is_lost() -> None:
+    done = Simulation(a_run().with_iterations(14).build()).finish()
+    iterations = done.run.status.iterations
+    assert [bool(entry.stages) for entry in iterations] == [False] * 4 + [True] * 10
+    assert all(entry.prompts and entry.policy and entry.win_rate for entry in iterations)
+    history = config_of(done, "prompts of iteration 13").inputs
+    assert [name for name in history if name.startswith("history-")] == [f"history-{index:03d}" for index in range(13)]
+
+
+def test_shards_become_one_artifact_with_weighted_metrics() -> None:
+    simulation = Simulation(a_run().with_shards(2).build()).until(Stage.JUDGE, 0)
+    results = (a_result(rows=3, digit="a", reward=0.2), a_result(rows=1, digit="b", reward=0.6))
+    job = a_job(Stage.JUDGE, 0).succeeded(*results).build()
+    decided = planned(simulation.run, job, after=minutes(9))
+    judged = next(entry for entry in decided.status.iterations[0].stages if entry.stage is Stage.JUDGE)
+    assert judged.artifact is not None
+    assert (judged.artifact.path, judged.artifact.shards, judged.artifact.rows) == ("iterations/000/judgements", 2, 4)
+    assert decided.status.reward == pytest.approx(0.3)
