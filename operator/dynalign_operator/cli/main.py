@@ -2,7 +2,10 @@
 
 import typer
 
+from dynalign_operator.cli.logs import logs
 from dynalign_operator.cli.render import render
+from dynalign_operator.cli.run import run
+from dynalign_operator.cli.status import status
 from dynalign_operator.cli.validate import validate
 
 app = typer.Typer(
@@ -13,8 +16,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(validate)
-app.command()(render)
+for _command in (validate, render, run, status, logs):
+    app.command()(_command)
 
 
 def main() -> None:

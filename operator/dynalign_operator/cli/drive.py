@@ -1,0 +1,91 @@
+"""The loop of `dynalign run`: reconcile, show, wait; until the run has ended or somebody stops it."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from types import FrameType
+from typing import Final
+
+from dynalign_contract.exit_codes import ExitCode
+from dynalign_operator.api.status import AlignmentRunStatus, ConditionType, Phase
+from dynalign_operator.clusters.local import LocalCluster, system_clock
+from dynalign_operator.manifests.pod import BuildSettings
+from dynalign_operator.planning import reasons
+from dynalign_operator.planning.plan import Plan
+from dynalign_operator.planning.planner import retry
+from dynalign_operator.reconcile import reconcile
+
+_LOOK_EVERY_SECONDS: Final = 0.5
+_EXIT_CODES: Final = {
+    reasons.BAD_OBJECTIVE: ExitCode.BAD_CONFIG,
+    reasons.BAD_CONFIG: ExitCode.BAD_CONFIG,
+    reasons.BAD_INPUT: ExitCode.BAD_INPUT,
+    reasons.MISSING_ARTIFACT: ExitCode.BAD_INPUT,
+    reasons.UNFIT: ExitCode.UNFIT,
+}
+
+View = Callable[[LocalCluster, Plan, datetime], None]
+"""Shows what a reconcile has decided."""
+
+
+@dataclass
+class Stop:
+    """The signal that asks dynalign to stop; None while nobody has."""
+
+    number: int | None = None
+
+
+@contextmanager
+def catch_signals() -> Iterator[Stop]:
+    """Turn SIGINT and SIGTERM into a wish that the loop sees, so that the running stage gets its grace."""
+    stop = Stop()
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        stop.number = number
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def drive(cluster: LocalCluster, show: View, stop: Stop) -> AlignmentRunStatus:
+    """Carry the run on until it has ended, waits for the user, or `stop` is set. Raises ClusterError.
+
+    A run that failed before is tried again: whoever types the command again has mended something.
+    """
+    cluster.write_status(cluster.run, retry(cluster.run).status)
+    while stop.number is None:
+        now = system_clock()
+        decided = reconcile(cluster, cluster.key, now, BuildSettings())
+        if decided is None:
+            break
+        show(cluster, decided, now)
+        if is_over(cluster.run.status):
+            break
+        cluster.wait(_LOOK_EVERY_SECONDS)
+    return cluster.run.status
+
+
+def is_over(status: AlignmentRunStatus) -> bool:
+    """Whether nothing will happen any more unless the user acts."""
+    ended = status.phase in (Phase.SUCCEEDED, Phase.FAILED, Phase.SUSPENDED)
+    return ended or stalled_message(status) is not None
+
+
+def stalled_message(status: AlignmentRunStatus) -> str | None:
+    """What the user must mend; None when nothing."""
+    condition = next((c for c in status.conditions if c.type is ConditionType.STALLED), None)
+    return condition.message if condition is not None and condition.status == "True" else None
+
+
+def exit_code_of(status: AlignmentRunStatus) -> int:
+    """0 for a run that has succeeded or is suspended, else the class of the failure."""
+    condition = next((c for c in status.conditions if c.type is ConditionType.STALLED), None)
+    if condition is not None and condition.status == "True":
+        return int(_EXIT_CODES.get(condition.reason, 1))
+    return 0 if status.phase in (Phase.SUCCEEDED, Phase.SUSPENDED) else 1

@@ -1,0 +1,103 @@
+"""`dynalign run`: a whole run on this machine, from where it stands to its end."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dynalign_operator.api.run_file import RunFile
+    from dynalign_operator.api.v1alpha1 import AlignmentRun
+    from dynalign_operator.cli.drive import View
+
+
+def run(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Run file.", show_default=False)],
+    workdir: Annotated[
+        Path | None, typer.Option(help="Where the run lives; default: runs/NAME.", show_default=False)
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="A line an event instead of a live picture.")] = False,  # noqa: FBT002 - typer's flag
+    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing but errors and the summary.")] = False,  # noqa: FBT002 - typer's flag
+) -> None:
+    """Run on this machine, or go on where the run stopped.
+
+    Exit code 0: the run is complete. 10: bad configuration. 11: bad input. 12: a gate refused. 75: another dynalign
+    works in the folder. 130 or 143: stopped by a signal. 1: anything else.
+    """
+    from dynalign_operator.api.run_file import RunFileError
+    from dynalign_operator.cli.load import load_run_file, require_objective
+    from dynalign_operator.cli.report_problems import report_problems
+
+    try:
+        run_file = require_objective(load_run_file(file))
+    except RunFileError as error:
+        raise typer.Exit(report_problems(file, error)) from error
+    folder = workdir or Path("runs") / run_file.run.metadata.name
+    raise typer.Exit(_run(run_file, file, folder, plain=plain, quiet=quiet))
+
+
+def _run(run_file: "RunFile", file: Path, folder: Path, *, plain: bool, quiet: bool) -> int:
+    from rich.console import Console
+
+    from dynalign_operator.cli.drive import catch_signals, drive, exit_code_of
+    from dynalign_operator.clusters.errors import ClusterError
+    from dynalign_operator.clusters.local import open_local_cluster
+
+    console = Console()
+    try:
+        with catch_signals() as stop:
+            with (
+                open_local_cluster(folder, run_file.run, run_file.config_maps) as cluster,
+                _view(console, cluster.run, plain=plain, quiet=quiet) as show,
+            ):
+                status = drive(cluster, show, stop)
+                if stop.number is not None:
+                    typer.echo("stopping the running stage; it saves what it can ...", err=True)
+            if stop.number is not None:
+                command = f"dynalign run {file}" + ("" if folder.parent == Path("runs") else f" --workdir {folder}")
+                typer.echo(f"stopped. Finished work is kept; `{command}` goes on from there.", err=True)
+                return 128 + stop.number
+            _report(console, cluster.run, folder)
+            return exit_code_of(status)
+    except ClusterError as error:
+        typer.echo(str(error), err=True)
+        return int(error.exit_code)
+
+
+def _view(console: "Console", run: "AlignmentRun", *, plain: bool, quiet: bool) -> "AbstractContextManager[View]":
+    from dynalign_operator.cli.views import header, live_view, plain_view, silent_view
+
+    if quiet:
+        return nullcontext(silent_view)
+    if console.is_terminal and not plain:
+        return live_view(console)
+    console.print(header(run), markup=False, highlight=False, soft_wrap=True)
+    return nullcontext(plain_view(console))
+
+
+def _report(console: "Console", run: "AlignmentRun", folder: Path) -> None:
+    """The summary; for a run that cannot go on, why, and where its log lies."""
+    from dynalign_contract.layout import RunLayout
+    from dynalign_operator.api.status import Phase
+    from dynalign_operator.cli.drive import stalled_message
+    from dynalign_operator.cli.logs import latest_log
+    from dynalign_operator.cli.tables import summary_table
+
+    status = run.status
+    if status.iterations:
+        console.print(summary_table(status))
+    if status.phase is Phase.SUCCEEDED:
+        export = RunLayout(folder).export
+        best = f"; best is iteration {status.best.iteration} ({status.best.reason})" if status.best else ""
+        typer.echo(f"\n{run.metadata.name} is complete{best}.")
+        typer.echo(f"The model lies in {export}. In Python: AutoModelForCausalLM.from_pretrained({str(export)!r})")
+    elif status.phase is Phase.SUSPENDED:
+        typer.echo(f"{run.metadata.name} is suspended (spec.suspend); set it to false and run again.")
+    else:
+        log = latest_log(folder)
+        typer.echo(f"{run.metadata.name} failed: {stalled_message(status) or status.progress}", err=True)
+        if log is not None:
+            typer.echo(f"The log is {log}", err=True)

@@ -1,0 +1,45 @@
+"""`dynalign status`: where a run on this machine stands."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dynalign_operator.cli.workdirs import find_workdir, load_run
+
+
+class Output(StrEnum):
+    """Formats for programs."""
+
+    JSON = "json"
+    YAML = "yaml"
+
+
+def status(
+    place: Annotated[
+        Path | None, typer.Argument(metavar="[WORKDIR|FILE]", help="Default: the only run.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Output | None, typer.Option("-o", "--output", help="The whole object.", show_default=False)
+    ] = None,
+) -> None:
+    """Print phase, iterations and conditions of a run; -o prints the object as kubectl would."""
+    run = load_run(find_workdir(place))
+    if output is Output.JSON:
+        typer.echo(run.to_json(indent=2))
+        return
+    if output is Output.YAML:
+        from dynalign_operator.cli.render import to_yaml
+
+        typer.echo(to_yaml([run.model_dump(mode="json", by_alias=True, exclude_none=True)]), nl=False)
+        return
+    from rich.console import Console
+
+    from dynalign_operator.cli.tables import conditions_table, summary_table
+
+    console = Console()
+    typer.echo(f"{run.metadata.name}: {run.status.phase} {run.status.progress}".rstrip())
+    if run.status.iterations:
+        console.print(summary_table(run.status))
+    console.print(conditions_table(run.status))

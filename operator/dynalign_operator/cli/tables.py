@@ -1,0 +1,111 @@
+"""What a run has done, as rich tables. Values to renderables: nothing is read here."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from rich.table import Table
+
+from dynalign_contract.stages import ITERATION_STAGES
+from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, StagePhase, StageStatus
+
+MARKS: Final = {
+    StagePhase.PENDING: "·",
+    StagePhase.RUNNING: "▶",
+    StagePhase.SUCCEEDED: "✓",
+    StagePhase.FAILED: "✗",
+}
+_ASPECT: Final = "reward_"
+_NONE: Final = "-"
+
+
+def metrics_of(iteration: IterationStatus) -> dict[str, float]:
+    """All numbers of an iteration's stages by name; a later stage's go before an earlier one's."""
+    return {m.name: m.value for stage in iteration.stages for m in stage.metrics if m.value is not None}
+
+
+def aspects_of(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Mean reward per aspect, in the objective's order."""
+    return {name.removeprefix(_ASPECT): value for name, value in metrics.items() if name.startswith(_ASPECT)}
+
+
+def seconds_of(stage: StageStatus) -> float | None:
+    """From a stage's first start to its end; None before that."""
+    if stage.start_time is None or stage.completion_time is None:
+        return None
+    return (stage.completion_time - stage.start_time).total_seconds()
+
+
+def describe_win_rate(iteration: IterationStatus) -> str:
+    """`0.562 (0.43-0.69)`, the interval in brackets."""
+    if iteration.win_rate is None:
+        return _NONE
+    if iteration.win_rate_low is None or iteration.win_rate_high is None:
+        return f"{iteration.win_rate:.3f}"
+    return f"{iteration.win_rate:.3f} ({iteration.win_rate_low:.2f}-{iteration.win_rate_high:.2f})"
+
+
+def describe_seconds(seconds: float | None) -> str:
+    """`42 s`, `3:05 min`, `1:02 h`."""
+    if seconds is None:
+        return _NONE
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = int(seconds // 60)
+    return f"{minutes}:{int(seconds % 60):02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+def summary_table(status: AlignmentRunStatus) -> Table:
+    """One row an iteration: what it reached, and how long each stage took."""
+    numbers = [(iteration, metrics_of(iteration)) for iteration in status.iterations]
+    aspects = list(dict.fromkeys(name for _, metrics in numbers for name in aspects_of(metrics)))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("iteration", "reward", *aspects, "win rate", "KL", "tokens"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for stage in ITERATION_STAGES:
+        table.add_column(str(stage), justify="right", no_wrap=True, style="dim")
+    for iteration, metrics in numbers:
+        scores = aspects_of(metrics)
+        seconds = {entry.stage: seconds_of(entry) for entry in iteration.stages}
+        table.add_row(
+            f"{iteration.index}{' *' if status.best and status.best.iteration == iteration.index else ''}",
+            _number(iteration.reward),
+            *(_number(scores.get(aspect)) for aspect in aspects),
+            describe_win_rate(iteration),
+            _number(metrics.get("kl"), 4),
+            _whole(metrics.get("loss_tokens")),
+            *(describe_seconds(seconds.get(stage)) for stage in ITERATION_STAGES),
+        )
+    return table
+
+
+def progress_table(iterations: Iterable[IterationStatus], total: int) -> Table:
+    """One line an iteration: its stages with marks, reward and win rate."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for iteration in iterations:
+        phases = {entry.stage: entry.phase for entry in iteration.stages}
+        marks = (f"{MARKS[phases.get(stage, StagePhase.PENDING)]} {stage}" for stage in ITERATION_STAGES)
+        table.add_row(
+            f"iteration {iteration.index + 1}/{total}",
+            *marks,
+            f"reward {_number(iteration.reward)}" if iteration.reward is not None else "",
+            f"win rate {describe_win_rate(iteration)}" if iteration.win_rate is not None else "",
+        )
+    return table
+
+
+def conditions_table(status: AlignmentRunStatus) -> Table:
+    """Conditions with their messages."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("condition", "status", "reason", "message"):
+        table.add_column(heading, overflow="fold")
+    for condition in status.conditions:
+        table.add_row(str(condition.type), condition.status, condition.reason, condition.message)
+    return table
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return _NONE if value is None else f"{value:.{digits}f}"
+
+
+def _whole(value: float | None) -> str:
+    return _NONE if value is None else f"{value:,.0f}"
