@@ -14,7 +14,14 @@ from rich.text import Text
 from dynalign_operator.api.status import StagePhase, StageStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.cli.drive import View
-from dynalign_operator.cli.tables import MARKS, aspects_of, describe_seconds, metrics_of, progress_table
+from dynalign_operator.cli.tables import (
+    MARKS,
+    aspects_of,
+    describe_numbers,
+    describe_seconds,
+    metrics_of,
+    progress_table,
+)
 from dynalign_operator.clusters.local import LocalCluster
 from dynalign_operator.clusters.stage_metrics import LiveMetrics
 from dynalign_operator.planning.observed import Step
@@ -37,13 +44,21 @@ def silent_view(cluster: LocalCluster, decided: Plan, now: datetime) -> None:
 
 
 def plain_view(console: Console) -> View:
-    """A line an event, and one with the numbers after each stage that has any."""
+    """A line an event, and one with an iteration's numbers when it has new ones."""
+    shown: dict[int, str] = {}
 
     def show(cluster: LocalCluster, decided: Plan, now: datetime) -> None:
+        lines = []
         for event in decided.events:
             mark = "! " if event.type is EventType.WARNING else ""
-            line = f"{now.astimezone():%H:%M:%S} {decided.status.progress:18s} {mark}{event.message}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            lines.append(f"{decided.status.progress:20s} {mark}{event.message}")
+        for entry in cluster.run.status.iterations:
+            numbers = describe_numbers(entry)
+            if numbers and shown.get(entry.index) != numbers:
+                shown[entry.index] = numbers
+                lines.append(f"iteration {entry.index}: {numbers}")
+        for line in lines:
+            console.print(f"{now.astimezone():%H:%M:%S} {line}", markup=False, highlight=False, soft_wrap=True)
 
     return show
 
