@@ -114,7 +114,7 @@ def fit_logistic(design: Floats, outcomes: Floats, *, ridge: float = _RIDGE) -> 
     for _ in range(100):
         fitted = _sigmoid(design @ beta)
         gradient = design.T @ (fitted - outcomes) / count + ridge * beta
-        if float(np.abs(gradient).max()) < 1e-12:
+        if float(np.abs(gradient).max()) < 1e-10:
             break
         curvature = (design.T * (fitted * (1 - fitted))) @ design / count + ridge * np.eye(width)
         step = np.linalg.solve(curvature, gradient)
