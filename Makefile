@@ -6,7 +6,7 @@ UV := $(BIN)/uv
 export UV_HTTP_TIMEOUT ?= 180
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-fast check format lock clean
+.PHONY: help venv demo test test-fast check check-generated format generate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -21,21 +21,32 @@ venv: .venv/.installed ## Create .venv with the exact versions of requirements/c
 	$(BIN)/python -m compileall -q -j 0 $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])') >/dev/null 2>&1 || true
 	touch $@
 
+demo: venv ## Align a real small model on this machine: three iterations, no GPU, no cluster
+	$(BIN)/dynalign run examples/smollm2.yaml
+
 test: venv ## Every test
 	$(BIN)/python -m pytest
 
 test-fast: venv ## The tests that need no engine: seconds
 	$(BIN)/python -m pytest -q -m "not slow and not gpu"
 
-check: venv ## Format, lint, types, architecture
+check: venv check-generated ## Format, lint, types, architecture, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+check-generated: venv
+	$(BIN)/python -m dynalign_operator.api.crd --check crds/dynalign.io_alignmentruns.yaml
+	$(BIN)/python -m dynalign_operator.api.reference --check docs/reference/alignmentrun.md
+
 format: venv ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+generate: venv ## Regenerate what is generated from the models
+	$(BIN)/python -m dynalign_operator.api.crd --write crds/dynalign.io_alignmentruns.yaml
+	$(BIN)/python -m dynalign_operator.api.reference --write docs/reference/alignmentrun.md
 
 lock: ## Resolve requirements/cpu.txt anew: no hosts, no paths
 	$(UV) pip compile pyproject.toml --extra cpu --extra dev --universal --python-version 3.11 \
