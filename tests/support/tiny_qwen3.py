@@ -8,8 +8,8 @@ CHATML = (
 )
 
 
-def write_tiny_qwen3(folder: Path, *, seed: int = 0) -> Path:
-    """Write model and tokenizer; the same seed gives the same weights."""
+def write_tiny_qwen3(folder: Path, *, seed: int = 0, head_dim: int = 16) -> Path:
+    """Write model and tokenizer; the same seed gives the same weights. vLLM's CPU attention needs a `head_dim` of 32."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
@@ -35,7 +35,7 @@ def write_tiny_qwen3(folder: Path, *, seed: int = 0) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        head_dim=16,
+        head_dim=head_dim,
         intermediate_size=64,
         max_position_embeddings=512,
         tie_word_embeddings=True,

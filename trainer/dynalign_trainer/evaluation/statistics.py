@@ -12,6 +12,8 @@ Floats = NDArray[np.float64]
 
 _RIDGE: Final = 1e-3
 """Penalty of the length-controlled fit: keeps its coefficients finite when the outcomes can be separated."""
+_ROUNDING: Final = 1e-13
+"""Growth of the fit's objective that may be floating-point noise."""
 _CHUNK: Final = 2_000_000
 """Most numbers that the bootstrap draws at once."""
 
@@ -119,8 +121,8 @@ def fit_logistic(design: Floats, outcomes: Floats, *, ridge: float = _RIDGE) -> 
         curvature = (design.T * (fitted * (1 - fitted))) @ design / count + ridge * np.eye(width)
         step = np.linalg.solve(curvature, gradient)
         size = 1.0
-        before = _objective(design, outcomes, beta, ridge)
-        while size > 1e-6 and _objective(design, outcomes, beta - size * step, ridge) > before:
+        allowed = _objective(design, outcomes, beta, ridge) + _ROUNDING
+        while _objective(design, outcomes, beta - size * step, ridge) > allowed:
             size /= 2
         beta = beta - size * step
     return beta

@@ -1,0 +1,118 @@
+"""The evaluate stage on a real engine: answers, comparisons by points and by pairs, and what is said about them."""
+
+from pathlib import Path
+
+import pytest
+
+from dynalign_contract.config import EvaluateParams, Policy, StageConfig
+from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, MANIFEST
+from dynalign_contract.records import ANSWER, COMPARISON, Row, read_rows
+from dynalign_contract.result import StageResult
+from dynalign_contract.settings import (
+    EvaluationJudge,
+    EvaluationSettings,
+    JudgingSettings,
+    WinRateMethod,
+    WinRateSettings,
+)
+from support.judging_data import StageRun, held_out_prompts, metrics_of, rule_objective
+from support.tiny_qwen3 import write_tiny_qwen3
+
+pytestmark = pytest.mark.slow
+
+PROMPTS = 4
+OBJECTIVE = rule_objective()
+BOTH = (EvaluationJudge.BASE, EvaluationJudge.LIVE)
+
+
+class EvaluationRun:
+    """A run with held-out prompts and two trained policies."""
+
+    def __init__(self, root: Path, model: Path) -> None:
+        root.mkdir()
+        self.stages = StageRun.of(root, model)
+        self.previous, self.policy = self.stages.adapter(seed=0), self.stages.adapter(seed=1)
+
+    def config(self, method: WinRateMethod, *, policy: Policy, previous: Policy, prompts: int = PROMPTS) -> StageConfig:
+        params = EvaluateParams(
+            objective=OBJECTIVE,
+            evaluation=EvaluationSettings(win_rate=WinRateSettings(method=method, judges=BOTH, resamples=200)),
+            judging=JudgingSettings(min_mass=0.0),
+            policy=policy,
+            previous=previous,
+            max_tokens=24,
+        )
+        inputs = {"heldout": self.stages.held_out(held_out_prompts(OBJECTIVE, prompts))}
+        return self.stages.config(params, inputs, [policy, previous])
+
+    def rows(self, config: StageConfig) -> tuple[list[Row], list[Row]]:
+        folder = self.stages.root / config.folder
+        return read_rows(folder / ANSWERS_FILE, ANSWER), read_rows(folder / COMPARISONS_FILE, COMPARISON)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> EvaluationRun:
+    return EvaluationRun(tmp_path / "run", write_tiny_qwen3(tmp_path / "tiny", head_dim=32))
+
+
+def check_metrics(result: StageResult) -> dict[str, float | None]:
+    found = metrics_of(result)
+    rate, low, high = (found[name] for name in ("win_rate", "win_rate_low", "win_rate_high"))
+    assert rate is not None
+    assert low is not None
+    assert high is not None
+    assert 0 <= low <= rate <= high <= 1
+    assert found["regressed"] == float(high < 0.5)
+    assert found["prompts"] == PROMPTS
+    return found
+
+
+def test_pairs_are_judged_in_both_orders_by_both_judges_against_base_and_predecessor(run: EvaluationRun) -> None:
+    config = run.config(WinRateMethod.PAIRWISE, policy=run.policy, previous=run.previous)
+    result = run.stages.execute(config)
+    assert result.error is None
+    found = check_metrics(result)
+    answers, comparisons = run.rows(config)
+    versions = ("base", run.previous.version, run.policy.version)
+    assert [row["policy"] for row in answers] == [version for version in versions for _ in range(PROMPTS)]
+    contests = [(judge, opponent) for judge in ("base", run.policy.version) for opponent in ("base", "previous")]
+    assert [(row["judge"], row["opponent"]) for row in comparisons] == [c for c in contests for _ in range(PROMPTS)]
+    assert all(0 < row["first"] < 1 and 0 < row["second"] < 1 for row in comparisons)
+    headline = [row["outcome"] for row in comparisons if (row["judge"], row["opponent"]) == ("base", "base")]
+    assert found["win_rate"] == pytest.approx(sum(headline) / PROMPTS)
+    assert found["first_position"] is not None
+
+    folder = run.stages.root / config.folder
+    (folder / MANIFEST).unlink()
+    (folder / ".config-digest").write_text(config.digest)
+    (folder / COMPARISONS_FILE).unlink()
+    kept = (folder / ANSWERS_FILE).stat().st_ino
+    assert run.stages.execute(config).artifact == result.artifact
+    assert (folder / ANSWERS_FILE).stat().st_ino == kept
+
+
+def test_points_say_who_is_ahead(run: EvaluationRun) -> None:
+    config = run.config(WinRateMethod.POINTWISE, policy=run.policy, previous=Policy())
+    found = check_metrics(run.stages.execute(config))
+    _, comparisons = run.rows(config)
+    assert {row["opponent"] for row in comparisons} == {"base"}
+    assert all(row["first"] == row["second"] for row in comparisons)
+    assert all(row["outcome"] == (row["first"] > 0.5) + (row["first"] == 0.5) / 2 for row in comparisons)
+    assert found["win_rate_previous"] == found["win_rate"]
+    assert found["first_position"] is None
+
+
+def test_a_policy_that_says_what_the_base_says_ties_without_asking(run: EvaluationRun) -> None:
+    config = run.config(WinRateMethod.PAIRWISE, policy=Policy(), previous=Policy())
+    found = check_metrics(run.stages.execute(config))
+    assert (found["win_rate"], found["ties"], found["order_flips"]) == (0.5, 1.0, None)
+    assert found["regressed"] == 0
+
+
+def test_without_held_out_prompts_there_is_nothing_to_evaluate(run: EvaluationRun) -> None:
+    config = run.config(WinRateMethod.PAIRWISE, policy=run.policy, previous=Policy(), prompts=0)
+    result = run.stages.execute(config)
+    assert result.exit_code == ExitCode.BAD_INPUT
+    assert result.error is not None
+    assert "prompts.heldOut" in result.error.message

@@ -1,0 +1,197 @@
+"""The judge stage on a real engine: what it writes, what it keeps, when it refuses."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from dynalign_contract.config import JudgeParams, Policy, StageConfig
+from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.layout import CANARIES_FILE, MANIFEST, part_name
+from dynalign_contract.records import CANARY, JUDGEMENT, Row, read_parts, read_rows
+from dynalign_contract.result import Outcome, StageResult
+from dynalign_contract.settings import CanarySettings, JudgeGates, JudgingSettings, OnUnfitJudge
+from dynalign_trainer.judging.canaries import CanaryKind
+from dynalign_trainer.judging.trust import spearman
+from support.judging_data import StageRun, metrics_of, rule_objective, written_rollouts
+from support.testbed import make_testbed
+from support.testbed_language import rule
+from support.tiny_qwen3 import write_tiny_qwen3
+
+pytestmark = pytest.mark.slow
+
+PROMPTS, CANDIDATES = 5, 3
+OBJECTIVE = rule_objective()
+FEW_CANARIES = CanarySettings(prompts=2)
+LENIENT = JudgingSettings(min_mass=0.0, canaries=FEW_CANARIES)
+
+
+class JudgeRun:
+    """A run whose rollouts are to be judged."""
+
+    def __init__(self, root: Path, model: Path, *, prompts: int = PROMPTS, window: int = 512) -> None:
+        self.stages = StageRun.of(root, model, window)
+        self.rows = written_rollouts(model, OBJECTIVE, prompts=prompts, candidates=CANDIDATES)
+
+    def config(self, judging: JudgingSettings, *, judge: Policy | None = None, shards: int = 1) -> StageConfig:
+        params = JudgeParams(
+            objective=OBJECTIVE, judging=judging, judge=judge or Policy(), max_tokens=64, prompts_per_part=2
+        )
+        inputs = {"rollouts": self.stages.rollouts(self.rows)}
+        return self.stages.config(params, inputs, [params.judge], shards)
+
+    def judge(self, config: StageConfig, shard: int = 0) -> StageResult:
+        return self.stages.execute(config, shard)
+
+    def folder(self, config: StageConfig, shard: int = 0) -> Path:
+        return self.stages.root / config.shard(shard)
+
+    def judgements(self, config: StageConfig, shard: int = 0) -> list[Row]:
+        return read_parts([self.folder(config, shard)], JUDGEMENT)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> JudgeRun:
+    """Random weights: its judgement is worthless, the stage's mechanics are all there."""
+    return JudgeRun(tmp_path / "run", write_tiny_qwen3(tmp_path / "tiny", head_dim=32))
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+
+
+def test_every_candidate_is_judged_and_an_interrupted_stage_ends_in_the_same_artifact(tiny: JudgeRun) -> None:
+    config = tiny.config(LENIENT)
+    first = tiny.judge(config)
+    assert first.outcome is Outcome.SUCCEEDED
+    rows = tiny.judgements(config)
+    assert [(row["prompt_id"], row["candidate"]) for row in rows] == [
+        (row["prompt_id"], row["candidate"]) for row in tiny.rows
+    ]
+    assert all(0 <= score["score"] <= 9 and 0 < score["mass"] <= 1 for row in rows for score in row["scores"])
+    assert all(row["raw_reward"] == pytest.approx(row["scores"][0]["score"] / 9, abs=1e-6) for row in rows)
+    canaries = read_rows(tiny.folder(config) / CANARIES_FILE, CANARY)
+    assert [(row["prompt_id"], row["kind"]) for row in canaries] == [
+        (prompt, kind.value) for prompt in ("p000", "p001") for kind in CanaryKind
+    ]
+
+    folder = tiny.folder(config)
+    for name in (MANIFEST, part_name(1), CANARIES_FILE):
+        (folder / name).unlink()
+    (folder / ".config-digest").write_text(config.digest)
+    (folder / part_name(2)).write_bytes(b"half a part")
+    untouched = (folder / part_name(0)).stat().st_ino
+    second = tiny.judge(config)
+    assert second.artifact == first.artifact
+    assert (folder / part_name(0)).stat().st_ino == untouched
+
+
+def test_shards_judge_disjoint_groups_and_only_the_first_has_canaries(tiny: JudgeRun) -> None:
+    config = tiny.config(LENIENT, shards=2)
+    results = [tiny.judge(config, shard) for shard in (0, 1)]
+    assert [result.outcome for result in results] == [Outcome.SUCCEEDED] * 2
+    prompts = [sorted({row["prompt_id"] for row in tiny.judgements(config, shard)}) for shard in (0, 1)]
+    assert prompts == [["p000", "p002", "p004"], ["p001", "p003"]]
+    assert [(tiny.folder(config, shard) / CANARIES_FILE).exists() for shard in (0, 1)] == [True, False]
+
+
+def test_votes_are_sampled_averaged_and_reproducible(tiny: JudgeRun) -> None:
+    judging = LENIENT.model_copy(update={"votes": 3, "rationale_tokens": 8, "canaries": CanarySettings(prompts=0)})
+    config = tiny.config(judging)
+    first = tiny.judge(config)
+    spread = metrics_of(first)["vote_std"]
+    assert spread is not None
+    assert spread > 0
+    (tiny.folder(config) / MANIFEST).unlink()
+    assert tiny.judge(config).artifact == first.artifact
+
+
+def test_a_judge_that_writes_no_digit_is_asked_twice_and_then_stops_the_run(tiny: JudgeRun) -> None:
+    mute = LENIENT.model_copy(update={"min_mass": 1.0})
+    stopped = tiny.judge(tiny.config(mute))
+    assert stopped.exit_code == ExitCode.UNFIT
+    assert stopped.error is not None
+    assert "100.0% of the answers got no score (judging.gates.maxFailedShare is 50.0%)" in stopped.error.message
+
+    tolerant = mute.model_copy(update={"gates": JudgeGates(max_failed_share=1.0)})
+    config = tiny.config(tolerant)
+    found = metrics_of(tiny.judge(config))
+    assert (found["failed_share"], found["retried"], found["reward"]) == (1.0, PROMPTS * CANDIDATES, None)
+    assert all(math.isnan(row["reward"]) and row["retries"] == 1 for row in tiny.judgements(config))
+
+
+def test_an_answer_too_long_for_the_window_is_judged_by_its_beginning(tiny: JudgeRun) -> None:
+    tiny.rows[1]["text"] = "parts move flow because " * 60
+    config = tiny.config(LENIENT)
+    found = metrics_of(tiny.judge(config))
+    assert found["truncated_prompts"] == 1
+    assert found["failed_share"] == 0
+
+
+def test_a_prompt_that_leaves_no_room_is_named(tiny: JudgeRun) -> None:
+    for row in tiny.rows[:CANDIDATES]:
+        row["messages"] = [{"role": "user", "content": "why " * 200}]
+    result = tiny.judge(tiny.config(LENIENT))
+    assert result.exit_code == ExitCode.BAD_INPUT
+    assert result.error is not None
+    assert "prompt p000" in result.error.message
+    assert "engine.maxLength" in result.error.message
+
+
+@pytest.mark.parametrize(
+    ("judging", "code", "words"),
+    [
+        (
+            JudgingSettings(canaries=CanarySettings(prompts=0), gates=JudgeGates(min_canary_auc=0.5)),
+            ExitCode.BAD_CONFIG,
+            "judging.canaries.prompts is 0",
+        ),
+        (
+            LENIENT.model_copy(update={"gates": JudgeGates(min_canary_margin=0.9, on_unfit=OnUnfitJudge.USE_BASE)}),
+            ExitCode.UNFIT,
+            "judging.gates.minCanaryMargin is 0.9",
+        ),
+    ],
+)
+def test_gates_that_cannot_be_met(tiny: JudgeRun, judging: JudgingSettings, code: ExitCode, words: str) -> None:
+    result = tiny.judge(tiny.config(judging))
+    assert result.exit_code == code
+    assert result.error is not None
+    assert words in result.error.message
+
+
+def test_no_rollouts(tiny: JudgeRun) -> None:
+    tiny.rows = []
+    result = tiny.judge(tiny.config(LENIENT))
+    assert result.exit_code == ExitCode.BAD_INPUT
+    assert result.error is not None
+    assert "nothing to judge" in result.error.message
+
+
+def test_a_judge_that_knows_the_rule_is_fit_and_replaces_one_that_was_spoilt(tmp_path: Path) -> None:
+    bed = make_testbed()
+    run = JudgeRun(tmp_path / "run", bed.model, prompts=8)
+    gates = JudgeGates(min_canary_auc=0.75, on_unfit=OnUnfitJudge.USE_BASE)
+    judging = JudgingSettings(canaries=CanarySettings(prompts=4), gates=gates)
+    config = run.config(judging)
+    found = metrics_of(run.judge(config))
+    rows = run.judgements(config)
+    assert spearman([rule(row["text"]) for row in run.rows], [row["raw_reward"] for row in rows]) > 0.8
+    assert found["fallback"] == 0
+    assert found["judge_tau"] is None
+
+    spoilt = run.stages.adapter(seed=1)
+    fallen_back = run.config(judging, judge=spoilt)
+    again = metrics_of(run.judge(fallen_back))
+    assert again["fallback"] == 1
+    assert again["reward"] == found["reward"]
+    assert again["judge_offset"] is not None
+    assert {row["judge"] for row in run.judgements(fallen_back)} == {"base"}
+
+    stop = judging.model_copy(update={"gates": JudgeGates(min_canary_auc=0.75)})
+    refused = run.judge(run.config(stop, judge=spoilt))
+    assert refused.exit_code == ExitCode.UNFIT
+    assert refused.error is not None
+    assert "the judge iteration-001 is unfit" in refused.error.message
+    assert "onUnfit: UseBase" in refused.error.message

@@ -1,0 +1,135 @@
+"""A run's folder with a model, answers in the test-bed's language and perhaps an adapter, and stages run on it."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dynalign_contract.config import Params, Policy, StageConfig
+from dynalign_contract.layout import HELD_OUT_FILE
+from dynalign_contract.objective import Objective, parse_objective
+from dynalign_contract.records import PROMPT, ROLLOUT, Row, write_rows
+from dynalign_contract.result import ArtifactRef, StageResult
+from dynalign_contract.settings import EngineSettings
+from dynalign_contract.stages import Stage
+from dynalign_trainer.model_folder import load_tokenizer
+from dynalign_trainer.stage import run_stage
+from support.testbed import OBJECTIVE
+from support.testbed_language import MANNERS, draw_answer
+from support.training_data import write_artifact
+
+
+def rule_objective() -> Objective:
+    return parse_objective(OBJECTIVE.read_text())
+
+
+def draw_question(objective: Objective, draw: random.Random) -> tuple[str, str, str]:
+    """Question, view and topic."""
+    view, topic = (draw.choice(objective.facets[name]) for name in ("view", "topic"))
+    return f"Explain {view} {topic} {draw.choice(MANNERS)}.", view, topic
+
+
+def written_rollouts(model: Path, objective: Objective, *, prompts: int, candidates: int, seed: int = 0) -> list[Row]:
+    """Answers of very different worth, as if a policy had sampled them."""
+    tokenizer = load_tokenizer(model)
+    draw = random.Random(seed)
+    rows = []
+    for prompt in range(prompts):
+        question, view, topic = draw_question(objective, draw)
+        for candidate in range(candidates):
+            text = draw_answer(draw, view, topic)
+            ids = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+            rows.append(
+                {
+                    "prompt_id": f"p{prompt:03d}",
+                    "candidate": candidate,
+                    "prompt_ids": [1],
+                    "completion_ids": ids,
+                    "logprobs": [0.0] * len(ids),
+                    "finish_reason": "stop",
+                    "policy": "base",
+                    "text": text,
+                    "messages": [{"role": "user", "content": question}],
+                }
+            )
+    return rows
+
+
+def held_out_prompts(objective: Objective, count: int, *, seed: int = 1) -> list[Row]:
+    draw = random.Random(seed)
+    return [
+        {
+            "prompt_id": f"h{index:03d}",
+            "messages": [{"role": "user", "content": draw_question(objective, draw)[0]}],
+            "source": "agents",
+            "facets": {},
+            "critic_score": float("nan"),
+            "agents": {},
+        }
+        for index in range(count)
+    ]
+
+
+def write_random_adapter(model: Path, folder: Path, *, seed: int = 0) -> None:
+    """A LoRA adapter of random weights, large enough to spoil what the model has learnt."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    config = LoraConfig(r=8, lora_alpha=64, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(model), config).save_pretrained(folder)
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """Stages of a run's first iteration, each in the life that `dynalign-stage` gives it."""
+
+    root: Path
+    model: ArtifactRef
+    window: int = 512
+
+    @classmethod
+    def of(cls, root: Path, model: Path, window: int = 512) -> "StageRun":
+        (root / "model").symlink_to(model, target_is_directory=True)
+        return cls(root, _describe(root, "model"), window)
+
+    def adapter(self, seed: int = 0) -> Policy:
+        path = f"adapters/{seed}"
+        write_random_adapter(self.root / "model", self.root / path, seed=seed)
+        return Policy(version=f"iteration-{seed:03d}", adapter=write_artifact(self.root, path, Stage.TRAIN))
+
+    def rollouts(self, rows: Sequence[Row]) -> ArtifactRef:
+        return write_artifact(self.root, "rollouts", Stage.GENERATE, rows, schema=ROLLOUT)
+
+    def held_out(self, rows: Sequence[Row]) -> ArtifactRef:
+        write_rows(self.root / "prompts" / HELD_OUT_FILE, rows, PROMPT)
+        return write_artifact(self.root, "prompts", Stage.PROMPTS)
+
+    def config(
+        self, params: Params, inputs: dict[str, ArtifactRef], policies: Sequence[Policy] = (), shards: int = 1
+    ) -> StageConfig:
+        adapters = {policy.version: policy.adapter for policy in policies if policy.adapter is not None}
+        return StageConfig(
+            run="test",
+            iteration=0,
+            shards=shards,
+            engine=EngineSettings(max_length=self.window),
+            inputs={"model": self.model, **inputs, **adapters},
+            params=params,
+        )
+
+    def execute(self, config: StageConfig, shard: int = 0) -> StageResult:
+        (self.root / "stage.json").write_text(config.to_json())
+        code = run_stage(self.root / "stage.json", self.root, self.root / "result", port=0, shard=shard)
+        result = StageResult.decode((self.root / "result").read_bytes())
+        assert result.exit_code == code
+        return result
+
+
+def _describe(root: Path, path: str) -> ArtifactRef:
+    return write_artifact(root, path, Stage.FETCH)
+
+
+def metrics_of(result: StageResult) -> dict[str, float | None]:
+    return {metric.name: metric.value for metric in result.metrics}
