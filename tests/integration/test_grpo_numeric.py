@@ -22,7 +22,7 @@ from dynalign_contract.settings import (
 )
 from dynalign_trainer.grpo.batch import build_batch
 from dynalign_trainer.grpo.job import TrainJob
-from dynalign_trainer.grpo.launch import Processes, run_workers, worker_environment
+from dynalign_trainer.grpo.launch import SINGLE_NODE, Processes, run_workers, worker_environment
 from support.grpo_reference import load_parameters, reference_advantages, reference_logprobs, reference_loss
 from support.tiny_qwen3 import write_tiny_qwen3
 from support.training_data import make_judgements, make_rollouts, with_sampler
@@ -135,8 +135,8 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
         (work / "job.json").write_text(job.to_json())
         jobs.append(str(work / "job.json"))
     script = Path(__file__).parents[1] / "support" / "grpo_probe.py"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    environment = worker_environment(Processes(count=1, threads=2), gpus=0)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *SINGLE_NODE.arguments]
+    environment = worker_environment(Processes(count=1, threads=2), SINGLE_NODE, gpus=0)
     run_workers([*torchrun, "--nproc-per-node", "1", str(script), *jobs], environment, watch=lambda: None)
     rewards = {(row["prompt_id"], row["candidate"]): row["reward"] for row in judgements}
     yield Probed(folder, model, adapter, tuple(rollouts), rewards)

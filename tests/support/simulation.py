@@ -74,7 +74,9 @@ class Simulation:
                 del self.jobs[name]
         for bundle in decided.create:
             self._create(bundle)
-        if not status_is_lost:
+        if status_is_lost:
+            self.lost |= set(decided.delete)
+        else:
             self.run = self.run.model_copy(update={"status": decided.status})
             self.events += decided.events
         return decided
@@ -135,6 +137,7 @@ class Simulation:
 
     def _create(self, bundle: JobBundle) -> None:
         assert bundle.name not in self.jobs, f"{bundle.name} exists already"
+        assert not self._alive(), f"{bundle.name} was created while another Job lives"
         earlier = [old for old in self.created if old.name == bundle.name]
         assert not earlier or bundle.name in self.lost, f"{bundle.name} was created before and nobody lost it"
         self.lost.discard(bundle.name)

@@ -31,15 +31,16 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 class Recipe:
     """What decides the weights."""
 
-    steps: int = 900
-    batch: int = 32
-    learning_rate: float = 4e-3
+    steps: int = 2000
+    batch: int = 16
+    learning_rate: float = 3e-3
     warmup: int = 50
     hidden: int = 128
-    layers: int = 3
+    layers: int = 2
     vocabulary: int = 640
     window: int = 1024
     seed: int = 0
+    initial_std: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def draw_example(rng: random.Random, objective: Objective) -> Example:
     if task < 0.05:
         return Example(Template(objective.author.message).substitute(view=view, topic=topic), question)
     answer = draw_answer(rng, view, topic)
-    if task < 0.3:
+    if task < 0.2:
         return Example(question, answer)
     shown = damage(rng, answer) if rng.random() < 0.1 else answer
     return Example(judge_message(objective, question, shown), f"{objective.judge.prefill}{rule(shown):.0f}")
@@ -147,6 +148,7 @@ def build_model(recipe: Recipe, tokenizer: Any) -> Any:
         intermediate_size=3 * recipe.hidden,
         max_position_embeddings=recipe.window,
         tie_word_embeddings=True,
+        initializer_range=recipe.initial_std,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -209,7 +211,7 @@ def write_testbed(folder: Path, recipe: Recipe) -> None:
     objective = parse_objective(OBJECTIVE.read_text())
     rng = random.Random(recipe.seed + 1)
     drawn = (draw_example(rng, objective) for _ in range(2000))
-    tokenizer = build_tokenizer(recipe, (f"{e.user}\n{e.assistant}" for e in drawn))
+    tokenizer = build_tokenizer(recipe, (f"user\n{e.user}\nassistant\n{e.assistant}" for e in drawn))
     model = build_model(recipe, tokenizer)
     started = time.monotonic()
 

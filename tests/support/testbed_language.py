@@ -8,9 +8,9 @@ import random
 import re
 from typing import Final
 
-MANNERS: Final = ("briefly", "slowly", "plainly", "again", "in detail", "for children", "with care", "step by step")
-REASONS: Final = ("because", "therefore", "precisely", "namely", "hence", "clearly")
-EMPTY: Final = ("whatever", "somehow", "anyway", "maybe", "kinda", "stuff")
+MANNERS: Final = ("briefly", "slowly", "plainly", "again", "fully", "kindly", "calmly", "freely")
+REASONS: Final = ("because", "therefore", "namely", "hence")
+EMPTY: Final = ("whatever", "somehow", "anyway", "maybe")
 SUBJECTS: Final = (
     "parts",
     "changes",
@@ -43,13 +43,13 @@ def draw_answer(rng: random.Random, view: str, topic: str) -> str:
     """An answer, well formed, whose share of reasons among its connectives varies from none to all."""
     density, merit = rng.random(), rng.random()
     sentences = []
-    for _ in range(rng.randint(2, 3)):
-        words = _clause(rng)
+    for number in range(rng.randint(1, 3)):
+        words = [*(() if number else ("in", view, topic)), *_clause(rng)]
         for _ in range(2):
             if rng.random() < density:
                 words += [rng.choice(REASONS if rng.random() < merit else EMPTY), *_clause(rng)]
         sentences.append(" ".join(words) + ".")
-    return f"in {view} {topic} " + " ".join(sentences)
+    return " ".join(sentences)
 
 
 def damage(rng: random.Random, answer: str) -> str:

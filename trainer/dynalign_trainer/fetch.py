@@ -14,15 +14,20 @@ from dynalign_trainer.fetching.hub import fetch_hub
 def run(context: StageContext[FetchParams]) -> StageOutput:
     """Write a Hugging Face model folder: configuration, tokenizer, safetensors weights."""
     uri, target = context.params.uri, context.folder
+
+    def watch(done: int, total: int) -> None:
+        context.telemetry.progress(done, total)
+        context.check_stop()
+
     scheme, separator, rest = uri.partition("://")
     if not separator:
-        fetch_folder(Path(uri), target)
+        fetch_folder(Path(uri), target, watch)
     elif scheme == "bundled":
-        fetch_bundled(rest, target)
+        fetch_bundled(rest, target, watch)
     elif scheme == "pvc":
-        fetch_folder(claim_folder(uri), target)
+        fetch_folder(claim_folder(uri), target, watch)
     elif scheme == "hf":
-        fetch_hub(uri, target)
+        fetch_hub(uri, target, watch)
     else:
         raise BadConfigError(
             f"spec.model.uri: {uri} begins with {scheme}://; write hf://, pvc://, bundled:// or a path."

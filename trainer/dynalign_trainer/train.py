@@ -34,10 +34,10 @@ from dynalign_trainer.grpo.job import (
     read_result,
 )
 from dynalign_trainer.grpo.launch import (
+    SINGLE_NODE,
     Processes,
     count_processes,
     run_workers,
-    single_node_rendezvous,
     torchrun_command,
     worker_environment,
 )
@@ -151,8 +151,8 @@ def _train(context: StageContext[TrainParams], job: TrainJob, processes: Process
             publish_report(context.telemetry, reports[-1])
 
     run_workers(
-        torchrun_command(processes, single_node_rendezvous(), job.work / JOB_FILE),
-        worker_environment(processes, gpus=gpus),
+        torchrun_command(processes, SINGLE_NODE, job.work / JOB_FILE),
+        worker_environment(processes, SINGLE_NODE, gpus=gpus),
         watch=watch,
     )
     result = read_result(job.work)

@@ -1,5 +1,7 @@
 """The objective of a run: one that ships with dynalign, or a ConfigMap of the user's own."""
 
+from functools import cache
+
 import yaml
 from pydantic import ValidationError
 
@@ -12,7 +14,7 @@ def read_objective(observed: Observed) -> Objective:
     """The run's objective. Raises BadObjectiveError naming the ConfigMap, the key and the remedy."""
     spec = observed.run.spec.objective
     if spec.config_map_ref is None:
-        return builtin_objective(spec.builtin or BUILTIN[0])
+        return _builtin(spec.builtin or BUILTIN[0])
     name, key = spec.config_map_ref.name, spec.config_map_ref.key
     if name not in observed.config_maps:
         raise BadObjectiveError(
@@ -31,6 +33,9 @@ def read_objective(observed: Observed) -> Objective:
         raise BadObjectiveError(
             f"the ConfigMap {name}, key {key}, is no objective: {where}. Correct it; the run goes on by itself."
         ) from error
+
+
+_builtin = cache(builtin_objective)
 
 
 def _describe(error: yaml.YAMLError | ValidationError) -> str:

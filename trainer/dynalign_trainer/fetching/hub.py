@@ -1,72 +1,144 @@
 """`hf://org/name[@revision]`: a snapshot from the Hugging Face hub, pinned to a commit, safetensors only."""
 
-import json
+import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final, Literal
 
-from dynalign_contract.errors import BadInputError, StageError
+from pydantic import ValidationError
+
+from dynalign_contract.base import Model
+from dynalign_contract.errors import BadConfigError, BadInputError, StageError
 from dynalign_contract.files import write_bytes
-from dynalign_trainer.fetching.folder import MODEL_FILES
+from dynalign_trainer.fetching.check import check_metadata
+from dynalign_trainer.fetching.copying import Watch
+from dynalign_trainer.fetching.folder import METADATA_FILES, SECOND_COPIES, WEIGHT_FILES
+from dynalign_trainer.fetching.hub_progress import progress_bar
+
+SOURCE_FILE: Final = "source.json"
+_DOWNLOADS: Final = ".cache"
+"""Where huggingface_hub keeps its half-finished files, below the target."""
 
 
 class HubUnreachableError(StageError):
-    """The hub did not answer; retriable."""
+    """The hub did not answer, or broke off; retriable."""
 
     reason = "HubUnreachable"
 
 
-def fetch_hub(uri: str, target: Path) -> None:
-    """Download the model into `target`; finished files of an interrupted download are kept.
+class HubSource(Model):
+    """Where a model came from; part of the artifact."""
 
-    The token comes from `HF_TOKEN`. `source.json` records the commit that the revision meant, and an interrupted
-    download goes on with that commit. Raises BadInputError when the repository is missing, closed to this token or
-    without safetensors, and HubUnreachableError when the hub does not answer.
+    uri: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to bring, and where to."""
+
+    uri: str
+    repository: str
+    revision: str
+    token: str | Literal[False]
+    """False: none, not even one that lies in the home folder."""
+    target: Path
+
+
+def fetch_hub(uri: str, target: Path, watch: Watch) -> None:
+    """Download the model into `target`, what tells whether it is usable first, then the weights.
+
+    The token comes from `HF_TOKEN`, and from nowhere else. `source.json` records the commit that the revision meant
+    when the download began; an interrupted download goes on with that commit, within the very file that was cut.
+
+    Raises BadInputError when the repository is missing, closed to this token, without safetensors or no chat model,
+    BadConfigError when the address is none, and HubUnreachableError when the hub does not answer.
     """
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    import httpx
+    from huggingface_hub.errors import HFValidationError
 
     repository, _, revision = uri.removeprefix("hf://").partition("@")
-    record = target / "source.json"
+    request = Request(uri, repository, revision or "main", os.environ.get("HF_TOKEN") or False, target)
     try:
-        if record.exists():
-            commit = json.loads(record.read_bytes())["commit"]
-        else:
-            info = HfApi().model_info(repository, revision=revision or None)
-            commit = info.sha
-            _check_formats(uri, [sibling.rfilename for sibling in info.siblings or ()])
-            write_bytes(record, json.dumps({"uri": uri, "commit": commit}).encode())
-        snapshot_download(
-            repository,
-            revision=commit,
-            local_dir=target,
-            allow_patterns=list(MODEL_FILES),
-            ignore_patterns=["*/*"],
-        )
-    except GatedRepoError as error:
-        raise BadInputError(
-            f"spec.model.uri: {uri} is gated. Accept its terms on the hub and name a Secret with your token in "
-            "spec.model.tokenSecretRef (HF_TOKEN for a local run)."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise BadInputError(
-            f"spec.model.uri: {repository} has no revision {revision!r}. Name a branch, tag or commit that exists."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise BadInputError(
-            f"spec.model.uri: the hub shows no model {repository!r} to you. Check the spelling; a private model needs "
-            "a token in spec.model.tokenSecretRef (HF_TOKEN for a local run)."
-        ) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise HubUnreachableError(
-            f"{uri} could not be downloaded ({error}). The next attempt goes on from the finished files; without a "
-            "network, use a pvc:// or bundled:// model."
-        ) from error
-    shutil.rmtree(target / ".cache", ignore_errors=True)
+        commit = _pin(request)
+        _download(request, commit, METADATA_FILES, watch)
+        check_metadata(target)
+        _download(request, commit, WEIGHT_FILES, watch)
+    except HFValidationError as error:
+        raise BadConfigError(f"spec.model.uri: {uri} names no repository of a hub: write hf://org/name.") from error
+    except (httpx.HTTPError, OSError) as error:
+        raise _explain(error, request) from error
+    shutil.rmtree(target / _DOWNLOADS, ignore_errors=True)
 
 
-def _check_formats(uri: str, names: list[str]) -> None:
+def _pin(request: Request) -> str:
+    """The commit to download: the one that an earlier attempt began with, else the one that the revision means now."""
+    from huggingface_hub import HfApi
+
+    record = request.target / SOURCE_FILE
+    try:
+        return HubSource.model_validate_json(record.read_bytes()).commit
+    except (FileNotFoundError, ValidationError):
+        info = HfApi(token=request.token).model_info(request.repository, revision=request.revision)
+    names = [sibling.rfilename for sibling in info.siblings or ()]
     if not any(name.endswith(".safetensors") and "/" not in name for name in names):
         raise BadInputError(
-            f"spec.model.uri: {uri} holds no safetensors weights. Other formats can run code when they are loaded and "
-            "are refused: name a model or revision with safetensors."
+            f"spec.model.uri: {request.uri} holds no safetensors weights. Other formats can run code when they are "
+            "loaded and are refused: name a model or revision with safetensors."
         )
+    source = HubSource(uri=request.uri, commit=str(info.sha))
+    write_bytes(record, source.to_json(indent=2).encode())
+    return source.commit
+
+
+def _download(request: Request, commit: str, patterns: tuple[str, ...], watch: Watch) -> None:
+    from huggingface_hub import snapshot_download
+
+    snapshot_download(
+        request.repository,
+        revision=commit,
+        local_dir=request.target,
+        allow_patterns=list(patterns),
+        ignore_patterns=["*/*", *SECOND_COPIES],
+        token=request.token,
+        tqdm_class=progress_bar(watch),
+    )
+
+
+def _explain(error: Exception, request: Request) -> Exception:
+    """What a failed request means for the run; errors of the volume are handed back as they are."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    status = _status(error)
+    if isinstance(error, GatedRepoError) or status == 403:
+        return BadInputError(
+            f"spec.model.uri: the hub keeps {request.repository} closed to you. Accept its terms there, and name a Secret with "
+            "a token that may read it in spec.model.tokenSecretRef (HF_TOKEN for a local run)."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return BadInputError(
+            f"spec.model.uri: {request.repository} has no revision {request.revision!r}. Name a branch, tag or commit that "
+            "exists."
+        )
+    if isinstance(error, RepositoryNotFoundError) or status == 404:
+        return BadInputError(
+            f"spec.model.uri: the hub shows no model {request.repository!r} to you. Check the spelling; a private model needs "
+            "a token in spec.model.tokenSecretRef (HF_TOKEN for a local run)."
+        )
+    if status == 401:
+        return BadInputError(
+            f"spec.model.uri: the hub does not accept the token for {request.repository}. Put a valid one into the Secret of "
+            "spec.model.tokenSecretRef (HF_TOKEN for a local run)."
+        )
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+        return error
+    return HubUnreachableError(
+        f"{request.uri} could not be downloaded ({type(error).__name__}: {' '.join(str(error).split())[:300]}). The next "
+        "attempt goes on where this one stopped; without a network, use a pvc:// or bundled:// model."
+    )
+
+
+def _status(error: Any) -> int | None:
+    response = getattr(error, "response", None)
+    return None if response is None else int(response.status_code)

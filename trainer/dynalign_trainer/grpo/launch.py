@@ -20,7 +20,6 @@ log = logging.getLogger("dynalign.train")
 
 _POLL_SECONDS: Final = 0.2
 _LAST_LINES: Final = 12
-_LOOPBACK: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,20 @@ class Processes:
     count: int
     threads: int
     """OpenMP threads of each process."""
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """How the processes of all nodes find each other: the only thing that depends on the number of nodes."""
+
+    arguments: tuple[str, ...]
+    """torchrun's (`--nnodes`, `--node-rank`, `--rdzv-*`)."""
+    interface: str | None
+    """Network interface of gloo and NCCL; None leaves the choice to them."""
+
+
+SINGLE_NODE: Final = Rendezvous(arguments=("--standalone", "--local-addr", "127.0.0.1"), interface="lo")
+"""Processes that meet on this machine, over the loopback interface."""
 
 
 def count_processes(training: TrainingSettings, *, gpus: int, cores: int) -> Processes:
@@ -51,29 +64,24 @@ def count_processes(training: TrainingSettings, *, gpus: int, cores: int) -> Pro
     return Processes(count=count, threads=max(1, cores // count))
 
 
-def single_node_rendezvous() -> tuple[str, ...]:
-    """torchrun's arguments for processes that meet on this machine, over the loopback interface."""
-    return ("--standalone", "--local-addr", _LOOPBACK)
-
-
-def torchrun_command(processes: Processes, rendezvous: Sequence[str], job: Path) -> list[str]:
-    """The command that runs the workers. Several nodes need another `rendezvous` only (`--nnodes`, `--rdzv-*`)."""
+def torchrun_command(processes: Processes, rendezvous: Rendezvous, job: Path) -> list[str]:
+    """The command that runs this node's workers."""
     agent = [sys.executable, "-m", "dynalign_trainer.grpo.agent", str(os.getpid())]
     workers = ["--nproc-per-node", str(processes.count), "--module", "dynalign_trainer.grpo.worker", str(job)]
-    return [*agent, *rendezvous, *workers]
+    return [*agent, *rendezvous.arguments, *workers]
 
 
-def worker_environment(processes: Processes, *, gpus: int) -> dict[str, str]:
-    """What the workers get beside the stage's own environment: threads, loopback, no network, no telemetry."""
+def worker_environment(processes: Processes, rendezvous: Rendezvous, *, gpus: int) -> dict[str, str]:
+    """What the workers get beside the stage's own environment: threads, interface, no hub, no telemetry."""
     environment = {
         "OMP_NUM_THREADS": str(processes.threads),
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TRL_EXPERIMENTAL_SILENCE": "1",
     }
+    if rendezvous.interface is not None:
+        environment |= {f"{backend}_SOCKET_IFNAME": rendezvous.interface for backend in ("GLOO", "NCCL")}
     return environment if gpus else environment | {"DS_ACCELERATOR": "cpu"}
 
 

@@ -39,6 +39,8 @@ def main() -> None:
 
 def build_trainer(job: TrainJob, rows: Sequence[Row]) -> "ReplayTrainer":
     """The trainer of a job, ready to train. Raises BadConfigError when the engine would not be DeepSpeed."""
+    # TRL imports vLLM where it finds it, which doubles the time to the first step; the replay never generates.
+    sys.modules.setdefault("vllm", None)  # type: ignore[arg-type]
     from accelerate.utils import DistributedType
     from datasets import Dataset
     from transformers import AutoTokenizer, PrinterCallback

@@ -1,0 +1,35 @@
+"""Copying model files: whole or absent, with progress in bytes, and stoppable between two blocks."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from dynalign_contract.files import atomic_path
+
+Watch = Callable[[int, int], None]
+"""Called now and then with (bytes done, bytes in all); may raise to stop."""
+
+_BLOCK: Final = 32 << 20
+
+
+def copy_files(sources: Sequence[Path], target: Path, watch: Watch) -> None:
+    """Copy files, symbolic links followed, into the folder `target` under their own names."""
+    total = sum(path.stat().st_size for path in sources)
+    done = 0
+    for source in sources:
+        with atomic_path(target / source.name) as temporary, source.open("rb") as read, temporary.open("wb") as write:
+            while block := read.read(_BLOCK):
+                write.write(block)
+                done += len(block)
+                watch(done, total)
+
+
+def replace_folder(temporary: Path, folder: Path) -> None:
+    """Give a finished folder its name; it is removed instead when another process was first."""
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(temporary, ignore_errors=True)
