@@ -23,12 +23,12 @@ from support.training_data import TrainingRun, make_judgements, make_rollouts, w
 
 pytestmark = pytest.mark.slow
 
-PROMPTS, CANDIDATES = 12, 4
+PROMPTS, CANDIDATES = 8, 4
 SETTINGS = TrainingSettings(
     prompts_per_step=1,
     micro_batch=2,
     learning_rate=1e-3,
-    checkpoint_steps=1,
+    checkpoint_steps=1000,
     kl=KlSettings(coefficient=0.05),
     lora=LoraSettings(rank=4, alpha=8),
 )
@@ -95,19 +95,19 @@ def test_leaves_an_adapter_a_batch_and_metrics(whole: tuple[TrainingRun, StageOu
 def test_stopped_and_with_its_last_checkpoint_damaged_it_ends_with_the_same_adapter(
     whole: tuple[TrainingRun, StageOutput], tmp_path: Path
 ) -> None:
-    run = a_run(tmp_path)
+    run = a_run(tmp_path, checkpoint_steps=1)
     rollouts = rollouts_of(run)
     config = run.write(rollouts, make_judgements(rollouts))
     context = run.context(config)
 
-    class StopAfterThreeSteps(Telemetry):
+    class StopAfterTwoSteps(Telemetry):
         def progress(self, done: float, total: float) -> None:
             super().progress(done, total)
-            if done >= 3:
+            if done >= 2:
                 context.stopping.set()
 
     with pytest.raises(TerminatedError):
-        train.run(replace(context, telemetry=StopAfterThreeSteps()))
+        train.run(replace(context, telemetry=StopAfterTwoSteps()))
     assert not (context.folder / WEIGHTS_FILE).exists()
 
     checkpoints = sorted(
@@ -123,7 +123,7 @@ def test_stopped_and_with_its_last_checkpoint_damaged_it_ends_with_the_same_adap
 
 
 def test_two_processes_train_like_one(whole: tuple[TrainingRun, StageOutput], tmp_path: Path) -> None:
-    run = a_run(tmp_path, gpus_per_node=2, checkpoint_steps=1000)
+    run = a_run(tmp_path, gpus_per_node=2)
     output = train_on(run, rollouts_of(run))
     assert output.metrics["loss"] == pytest.approx(whole[1].metrics["loss"], abs=1e-5)
     assert farthest(weights(run), weights(whole[0])) < 1e-4
