@@ -1,0 +1,98 @@
+"""Three iterations of self-alignment raise what answers are really worth, not only what the model says of itself."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+from dynalign_contract.layout import ANSWERS_FILE, CANARIES_FILE, RunLayout
+from dynalign_contract.records import ANSWER, BATCH, CANARY, ROLLOUT, read_parts, read_rows
+from dynalign_contract.stages import Stage
+from dynalign_operator.api.status import Phase
+from support.runs import LocalRun, write_run
+from support.testbed import Testbed, make_testbed
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def testbed() -> Testbed:
+    return make_testbed()
+
+
+@pytest.fixture(scope="module")
+def run(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> LocalRun:
+    run = write_run(tmp_path_factory.mktemp("ground-truth"), testbed)
+    result = run.finish()
+    assert result.returncode == 0, f"{result.stdout}\n{result.stderr}\n{run.logs()}"
+    return run
+
+
+def worth(testbed: Testbed, rows: Iterable[dict[str, Any]]) -> float:
+    return fmean(testbed.rule(row["text"]) for row in rows)
+
+
+def test_the_rule_says_that_answers_got_better(testbed: Testbed, run: LocalRun) -> None:
+    layout = RunLayout(run.workdir)
+    sampled = [worth(testbed, read_parts([layout.stage(Stage.GENERATE, i)], ROLLOUT)) for i in range(3)]
+    answers = read_rows(layout.stage(Stage.EVALUATE, 2) / ANSWERS_FILE, ANSWER)
+    base = worth(testbed, (row for row in answers if row["policy"] == "base"))
+    aligned = worth(testbed, (row for row in answers if row["policy"] == "iteration-002"))
+    assert sampled[2] > sampled[0] + 0.3, (sampled, base, aligned)
+    assert aligned > base + 0.3, (sampled, base, aligned)
+
+
+def test_the_self_judged_reward_rose_with_it(run: LocalRun) -> None:
+    rewards = [iteration.reward for iteration in run.status.iterations]
+    assert None not in rewards
+    assert rewards[2] > rewards[0]  # type: ignore[operator]
+
+
+def test_the_win_rate_comes_with_an_interval(run: LocalRun) -> None:
+    last = run.status.iterations[-1]
+    assert last.win_rate is not None
+    assert last.win_rate_low is not None
+    assert last.win_rate_high is not None
+    assert last.win_rate_low <= last.win_rate <= last.win_rate_high
+    assert last.win_rate > 0.5
+
+
+def test_canaries_are_recorded_and_worth_less_than_answers(run: LocalRun) -> None:
+    for iteration in range(3):
+        folder = RunLayout(run.workdir).stage(Stage.JUDGE, iteration)
+        kinds = {row["kind"] for row in read_rows(folder / CANARIES_FILE, CANARY)}
+        assert {"empty", "master_key", "shuffled", "truncated"} <= kinds
+
+
+def test_every_row_of_a_batch_was_sampled_in_its_iteration(run: LocalRun) -> None:
+    layout = RunLayout(run.workdir)
+    for iteration in range(3):
+        sampled = {
+            (row["prompt_id"], row["candidate"]): row["completion_ids"]
+            for row in read_parts([layout.stage(Stage.GENERATE, iteration)], ROLLOUT)
+        }
+        batch = read_rows(layout.batch(iteration) / "batch.parquet", BATCH)
+        assert batch
+        assert all(sampled[row["prompt_id"], row["candidate"]] == row["completion_ids"] for row in batch)
+
+
+def test_the_exported_model_answers(run: LocalRun) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    export = RunLayout(run.workdir).export
+    tokenizer = AutoTokenizer.from_pretrained(export)
+    model = AutoModelForCausalLM.from_pretrained(export)
+    chat = [{"role": "user", "content": "Explain old rivers."}]
+    inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    output = model.generate(**inputs, max_new_tokens=40, do_sample=False)
+    assert len(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).split()) > 3
+
+
+def test_a_finished_run_is_left_as_it_is(run: LocalRun) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path(run.workdir).rglob("*.parquet")}
+    result = run.finish()
+    assert result.returncode == 0
+    assert run.status.phase is Phase.SUCCEEDED
+    assert {path: path.stat().st_mtime_ns for path in Path(run.workdir).rglob("*.parquet")} == before
