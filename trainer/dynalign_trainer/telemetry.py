@@ -1,5 +1,6 @@
 """`/metrics` and `/healthz` of a stage, from its own registry. Names carry units; labels are bounded."""
 
+import contextlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -58,6 +59,11 @@ class TelemetryServer:
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            def handle_one_request(self) -> None:
+                # a reader that gives up waiting is no event for the stage's log
+                with contextlib.suppress(ConnectionError):
+                    super().handle_one_request()
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
                 pass
