@@ -345,7 +345,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(workdir: Path) -> None:
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
         try:
-            with pytest.raises(ClusterError, match="is full .* run the same command again"):
+            with pytest.raises(ClusterError, match=r"is full .* run the same command again"):
                 opened.write_status(opened.run, opened.run.status.model_copy(update={"progress": "x" * 1000}))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
