@@ -84,11 +84,11 @@ def _report(console: "Console", run: "AlignmentRun", folder: Path) -> None:
     from dynalign_operator.api.status import Phase
     from dynalign_operator.cli.drive import stalled_message
     from dynalign_operator.cli.logs import latest_log
-    from dynalign_operator.cli.tables import summary_table
+    from dynalign_operator.cli.tables import summary_tables
 
     status = run.status
     if status.iterations:
-        console.print(summary_table(status))
+        console.print(summary_tables(status))
     if status.phase is Phase.SUCCEEDED:
         export = RunLayout(folder).export
         best = f"; best is iteration {status.best.iteration} ({status.best.reason})" if status.best else ""

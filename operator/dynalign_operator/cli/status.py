@@ -36,10 +36,10 @@ def status(
         return
     from rich.console import Console
 
-    from dynalign_operator.cli.tables import conditions_table, summary_table
+    from dynalign_operator.cli.tables import conditions_table, summary_tables
 
     console = Console()
     typer.echo(f"{run.metadata.name}: {run.status.phase} {run.status.progress}".rstrip())
     if run.status.iterations:
-        console.print(summary_table(run.status))
+        console.print(summary_tables(run.status))
     console.print(conditions_table(run.status))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from rich.console import Group
 from rich.table import Table
 
 from dynalign_contract.stages import ITERATION_STAGES
@@ -70,28 +71,50 @@ def describe_seconds(seconds: float | None) -> str:
     return f"{minutes}:{int(seconds % 60):02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
 
 
-def summary_table(status: AlignmentRunStatus) -> Table:
-    """One row an iteration: what it reached, and how long each stage took."""
+def summary_tables(status: AlignmentRunStatus) -> Group:
+    """What each iteration reached, and below it what it took: two tables, so that each fits into 80 columns."""
+    return Group(_scores_table(status), "", _effort_table(status))
+
+
+def _scores_table(status: AlignmentRunStatus) -> Table:
     numbers = [(iteration, metrics_of(iteration)) for iteration in status.iterations]
     aspects = list(dict.fromkeys(name for _, metrics in numbers for name in aspects_of(metrics)))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("iteration", "reward", *aspects, "win rate", "KL", "tokens"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for stage in ITERATION_STAGES:
-        table.add_column(str(stage), justify="right", no_wrap=True, style="dim")
+    table = _table("iteration", "reward", *aspects, "canary AUC", "win rate")
     for iteration, metrics in numbers:
         scores = aspects_of(metrics)
-        seconds = {entry.stage: seconds_of(entry) for entry in iteration.stages}
         table.add_row(
-            f"{iteration.index}{' *' if status.best and status.best.iteration == iteration.index else ''}",
+            _index(iteration, status),
             _number(iteration.reward),
             *(_number(scores.get(aspect)) for aspect in aspects),
+            _number(metrics.get("canary_auc"), 2),
             describe_win_rate(iteration),
-            _number(metrics.get("kl"), 4),
+        )
+    return table
+
+
+def _effort_table(status: AlignmentRunStatus) -> Table:
+    table = _table("iteration", "tokens", "KL", *map(str, ITERATION_STAGES))
+    for iteration in status.iterations:
+        metrics = metrics_of(iteration)
+        seconds = {entry.stage: seconds_of(entry) for entry in iteration.stages}
+        table.add_row(
+            _index(iteration, status),
             _whole(metrics.get("loss_tokens")),
+            _number(metrics.get("kl"), 4),
             *(describe_seconds(seconds.get(stage)) for stage in ITERATION_STAGES),
         )
     return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _index(iteration: IterationStatus, status: AlignmentRunStatus) -> str:
+    return f"{iteration.index}{' *' if status.best and status.best.iteration == iteration.index else ''}"
 
 
 def progress_table(iterations: Iterable[IterationStatus], total: int) -> Table:
