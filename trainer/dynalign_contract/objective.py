@@ -81,7 +81,7 @@ class CompareTemplate(Model):
 
     message: str
     """Placeholders: $preamble $rubric $prompt $a $b $open $close."""
-    prefill: str = "Better answer: "
+    prefill: str = "Better answer:"
 
     @field_validator("message")
     @classmethod

@@ -6,6 +6,7 @@ from typing import Any, Final
 from dynalign_contract.errors import BadInputError
 
 DIGITS: Final = tuple("0123456789")
+LETTERS: Final = ("A", "B")
 
 
 def choice_tokens(tokenizer: Any, prefill: str, choices: Sequence[str]) -> tuple[int, ...]:
@@ -36,3 +37,13 @@ def choice_tokens(tokenizer: Any, prefill: str, choices: Sequence[str]) -> tuple
 def digit_tokens(tokenizer: Any, prefill: str) -> tuple[int, ...]:
     """The ten tokens of the digits 0 to 9 after `prefill`. Raises BadInputError as `choice_tokens` does."""
     return choice_tokens(tokenizer, prefill, DIGITS)
+
+
+def letter_tokens(tokenizer: Any, prefill: str) -> tuple[int, ...]:
+    """The two tokens of A and B after `prefill`. Raises BadInputError as `choice_tokens` does.
+
+    Most tokenizers write a word and the space before it as one token. So the prefill ends without a space, and the space
+    belongs to the letter; after a prefill that ends with one, the letter stands alone.
+    """
+    space = "" if prefill[-1:].isspace() else " "
+    return choice_tokens(tokenizer, prefill, [space + letter for letter in LETTERS])

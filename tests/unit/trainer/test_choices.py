@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.choices import choice_tokens, digit_tokens
+from dynalign_trainer.choices import choice_tokens, digit_tokens, letter_tokens
 
 
 def tokenizer(*merges: tuple[str, str]) -> Any:
@@ -37,3 +37,11 @@ def test_choices_of_several_tokens_are_refused() -> None:
 def test_choices_must_differ() -> None:
     with pytest.raises(BadInputError, match="with the same token"):
         choice_tokens(tokenizer(), "Answer: ", ["A", "A"])
+
+
+def test_a_letter_takes_the_space_that_the_prefill_leaves() -> None:
+    merged = tokenizer(("Ġ", "A"), ("Ġ", "B"))
+    assert list(letter_tokens(merged, "Better:")) == merged.convert_tokens_to_ids(["ĠA", "ĠB"])
+    assert list(letter_tokens(tokenizer(), "Better: ")) == tokenizer().convert_tokens_to_ids(["A", "B"])
+    with pytest.raises(BadInputError, match="its last space"):
+        letter_tokens(merged, "Better: ")

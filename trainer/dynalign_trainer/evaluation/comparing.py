@@ -4,14 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import Template
-from typing import Final
 
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.objective import Objective
 from dynalign_contract.records import Row
 from dynalign_contract.settings import JudgingSettings
-from dynalign_trainer.choices import choice_tokens
+from dynalign_trainer.choices import letter_tokens
 from dynalign_trainer.engine import Engine, Watch
 from dynalign_trainer.evaluation.statistics import Duel, decide
 from dynalign_trainer.judging.judge import Candidate, Judge
@@ -23,8 +22,6 @@ from dynalign_trainer.judging.prompts import (
     quote,
     render_request,
 )
-
-_CHOICES: Final = ("A", "B")
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class Comparer:
         cut to the same number of characters. Raises BadInputError naming a prompt that leaves no room for answers, or
         when the tokenizer cannot write A and B as single tokens.
         """
-        tokens = choice_tokens(self._engine.tokenizer, self._objective.compare.prefill, _CHOICES)
+        tokens = letter_tokens(self._engine.tokenizer, self._objective.compare.prefill)
         asked = [pair for pair in pairs if not pair.identical]
         prompts = [ids for pair in asked for ids in self._both_orders(pair)]
         self._engine.forget_prefixes()

@@ -82,7 +82,10 @@ def worker_environment(processes: Processes, rendezvous: Rendezvous, *, gpus: in
     }
     if rendezvous.interface is not None:
         environment |= {f"{backend}_SOCKET_IFNAME": rendezvous.interface for backend in ("GLOO", "NCCL")}
-    return environment if gpus else environment | {"DS_ACCELERATOR": "cpu"}
+    if gpus:
+        return environment
+    # Threads that wait must sleep: spinning ones starve each other on shared cores and under a CPU quota.
+    return environment | {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def run_workers(command: Sequence[str], environment: Mapping[str, str], *, watch: Callable[[], None]) -> None:

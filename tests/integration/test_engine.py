@@ -1,0 +1,151 @@
+"""The engine against transformers and PEFT: the same log-probabilities, for the base model and an adapter."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynalign_contract.config import GenerateParams, Policy, StageConfig
+from dynalign_contract.errors import BadConfigError, BadInputError, TerminatedError
+from dynalign_contract.layout import RunLayout
+from dynalign_contract.result import ArtifactRef
+from dynalign_contract.settings import EngineSettings, GenerationSettings
+from dynalign_trainer.choices import digit_tokens
+from dynalign_trainer.context import StageContext
+from dynalign_trainer.engine import Engine, Sample, Sampling, start_engine, watch_progress
+from dynalign_trainer.telemetry import Telemetry
+from support.judging_data import write_random_adapter
+from support.tiny_qwen3 import write_tiny_qwen3
+
+pytestmark = pytest.mark.slow
+
+BASE = Policy()
+ADAPTED = Policy(version="iteration-000", adapter=ArtifactRef(path="adapter", digest="sha256:" + "0" * 64))
+QUESTIONS = ("Why is the sky blue?", "What is a good life?", "How do I bake bread?")
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> StageContext[Any]:
+    root = tmp_path_factory.mktemp("run")
+    model = write_tiny_qwen3(root / "model", head_dim=32)
+    write_random_adapter(model, root / "adapter")
+    config = StageConfig(
+        run="test",
+        iteration=0,
+        engine=EngineSettings(max_length=256),
+        params=GenerateParams(generation=GenerationSettings()),
+    )
+    return StageContext(
+        config=config,
+        params=config.params,
+        layout=RunLayout(root),
+        folder=root,
+        shard=0,
+        inputs={"model": (model,)},
+        telemetry=Telemetry(),
+        stopping=threading.Event(),
+    )
+
+
+@pytest.fixture(scope="module")
+def engine(context: StageContext[Any]) -> Engine:
+    return start_engine(context, [BASE, ADAPTED])
+
+
+@pytest.fixture(scope="module")
+def prompts(engine: Engine) -> list[list[int]]:
+    return [engine.chat_ids([{"role": "user", "content": text}], "Score: ") for text in QUESTIONS]
+
+
+def reference(root: Path, policy: Policy, ids: Sequence[int], temperature: float = 1.0) -> Any:
+    """Log-probabilities of every next token by transformers, in float64; shape (tokens, vocabulary)."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(root / "model", dtype=torch.float32)
+    if policy.adapter is not None:
+        model = PeftModel.from_pretrained(model, root / policy.adapter.path)
+    with torch.no_grad():
+        return (model.eval()(torch.tensor([list(ids)])).logits[0].double() / temperature).log_softmax(-1)
+
+
+@pytest.mark.parametrize("policy", [BASE, ADAPTED], ids=["base", "adapted"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprobs_are_those_of_the_distribution_sampled_from(
+    context: StageContext[Any], engine: Engine, prompts: list[list[int]], policy: Policy, temperature: float
+) -> None:
+    groups = engine.sample(prompts, Sampling(temperature, max_tokens=12, n=2), policy=policy, seeds=[1, 2, 3])
+    assert [len(group) for group in groups] == [2, 2, 2]
+    for prompt, group in zip(prompts, groups, strict=True):
+        for sample in group:
+            table = reference(context.layout.root, policy, [*prompt, *sample.token_ids], temperature)
+            expected = [table[len(prompt) - 1 + i, token].item() for i, token in enumerate(sample.token_ids)]
+            assert sample.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("policy", [BASE, ADAPTED], ids=["base", "adapted"])
+def test_scores_are_the_models_own(
+    context: StageContext[Any], engine: Engine, prompts: list[list[int]], policy: Policy
+) -> None:
+    digits = digit_tokens(engine.tokenizer, "Score: ")
+    scores = engine.score_next(prompts, digits, policy=policy)
+    for prompt, row in zip(prompts, scores, strict=True):
+        assert row == pytest.approx(reference(context.layout.root, policy, prompt)[-1, list(digits)].tolist(), abs=1e-4)
+
+
+def test_a_sample_depends_on_its_prompt_and_seed_alone(engine: Engine, prompts: list[list[int]]) -> None:
+    def draw(chosen: list[list[int]], seeds: list[int]) -> list[list[Sample]]:
+        engine.forget_prefixes()
+        return engine.sample(chosen, Sampling(1.0, max_tokens=16, n=2), policy=BASE, seeds=seeds)
+
+    together = draw(prompts, [10, 20, 30])
+    assert together == draw(prompts, [10, 20, 30])
+    alone = draw(prompts[1:2], [20])
+    assert [sample.token_ids for sample in alone[0]] == [sample.token_ids for sample in together[1]]
+    assert draw(prompts, [11, 20, 30])[0] != together[0]
+
+
+def test_the_end_is_part_of_a_stopped_sample(engine: Engine, prompts: list[list[int]]) -> None:
+    groups = engine.sample(prompts, Sampling(1.0, max_tokens=24, n=32), policy=BASE, seeds=[1, 2, 3])
+    samples = [sample for group in groups for sample in group]
+    assert {sample.finish_reason for sample in samples} == {"stop", "length"}
+    for sample in samples:
+        assert (sample.token_ids[-1] == engine.tokenizer.eos_token_id) == (sample.finish_reason == "stop")
+        assert len(sample.token_ids) == len(sample.logprobs) <= 24
+
+
+def test_progress_is_watched_and_sigterm_obeyed(
+    context: StageContext[Any], engine: Engine, prompts: list[list[int]]
+) -> None:
+    seen: list[int] = []
+
+    def watch(done: int, total: int, rate: float) -> None:
+        watch_progress(context, done=4, total=10, share=6)(done, total, rate)
+        seen.append(done)
+        if len(seen) == 3:
+            context.stopping.set()
+
+    with pytest.raises(TerminatedError):
+        engine.sample(prompts, Sampling(1.0, max_tokens=64), policy=BASE, seeds=[1, 2, 3], watch=watch)
+    context.stopping.clear()
+    progress = context.telemetry.registry.get_sample_value("dynalign_stage_done")
+    assert progress is not None
+    assert 4 <= progress < 10
+    assert len(engine.sample(prompts[:1], Sampling(1.0, max_tokens=4), policy=BASE, seeds=[1], watch=None)) == 1
+
+
+def test_a_prompt_without_room_is_named(engine: Engine, prompts: list[list[int]]) -> None:
+    long = [*prompts[:1], [5] * 250]
+    with pytest.raises(BadInputError, match="prompt 1 of 2 has 250 tokens, and 10 more are to follow"):
+        engine.sample(long, Sampling(1.0, max_tokens=10), policy=BASE, seeds=[1, 2])
+    with pytest.raises(BadInputError, match="prompt 0 of 1 has 0 tokens"):
+        engine.score_next([[]], [1], policy=BASE)
+
+
+def test_a_policy_that_was_not_loaded_is_refused(engine: Engine, prompts: list[list[int]]) -> None:
+    other = ADAPTED.model_copy(update={"version": "iteration-007"})
+    with pytest.raises(BadConfigError, match="iteration-007 was not loaded"):
+        engine.score_next(prompts, [1], policy=other)

@@ -1,0 +1,176 @@
+"""prompts, then generate, as processes of their own: what they write, and that a killed worker ends in the same rows."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dynalign_contract.config import GenerateParams, Params, PromptsParams, StageConfig
+from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.layout import HELD_OUT_FILE, PROMPTS_FILE, part_name
+from dynalign_contract.manifest import read_manifest
+from dynalign_contract.records import PROMPT, ROLLOUT, Row, read_parts, read_rows
+from dynalign_contract.result import ArtifactRef, StageResult
+from dynalign_contract.settings import (
+    AgentsSettings,
+    AuthorSettings,
+    DedupSettings,
+    EngineSettings,
+    GenerationSettings,
+    PromptSettings,
+    SuppliedPrompts,
+)
+from dynalign_contract.stages import Stage
+from support.judging_data import metrics_of, testbed_objective
+from support.testbed import make_testbed
+from support.training_data import write_artifact
+
+pytestmark = pytest.mark.slow
+
+OBJECTIVE = testbed_objective()
+GENERATION = GenerationSettings(candidates=4, max_tokens=48, prompts_per_part=1)
+PROMPTS = PromptSettings(
+    per_iteration=8,
+    held_out=4,
+    min_characters=8,
+    agents=AgentsSettings(author=AuthorSettings(max_tokens=24)),
+    dedup=DedupSettings(threshold=1.0),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder whose stages are started as the operator starts them."""
+
+    root: Path
+    model: ArtifactRef
+
+    def config(self, params: Params, iteration: int = 0, **inputs: ArtifactRef) -> StageConfig:
+        return StageConfig(
+            run="test",
+            iteration=iteration,
+            engine=EngineSettings(max_length=512),
+            inputs={"model": self.model, **{name.replace("_", "-"): ref for name, ref in inputs.items()}},
+            params=params,
+        )
+
+    def start(self, config: StageConfig) -> subprocess.Popen[bytes]:
+        (self.root / "stage.json").write_text(config.to_json())
+        command = [sys.executable, "-m", "dynalign_trainer.main", "--config", str(self.root / "stage.json")]
+        return subprocess.Popen([*command, "--root", str(self.root), "--result", str(self.root / "result")])
+
+    def finish(self, config: StageConfig) -> StageResult:
+        code = self.start(config).wait()
+        result = StageResult.decode((self.root / "result").read_bytes())
+        assert result.exit_code == code
+        return result
+
+    def artifact(self, config: StageConfig) -> ArtifactRef:
+        result = self.finish(config)
+        assert result.artifact is not None, result.error
+        return result.artifact
+
+    def prompts(self, artifact: ArtifactRef, name: str = PROMPTS_FILE) -> list[Row]:
+        return read_rows(self.root / artifact.path / name, PROMPT)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    root = tmp_path_factory.mktemp("run")
+    (root / "model").symlink_to(make_testbed().model, target_is_directory=True)
+    return Run(root, write_artifact(root, "model", Stage.FETCH))
+
+
+@pytest.fixture(scope="module")
+def first(run: Run) -> ArtifactRef:
+    """Prompts of iteration 0."""
+    return run.artifact(run.config(PromptsParams(objective=OBJECTIVE, prompts=PROMPTS, reserve_tokens=48)))
+
+
+def texts(rows: list[Row]) -> list[str]:
+    return [row["messages"][0]["content"] for row in rows]
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Poll until the condition holds; the process's end ends the wait too."""
+    while not condition() and process.poll() is None:
+        time.sleep(0.005)
+    assert condition()
+
+
+def test_agents_write_distinct_training_and_held_out_prompts(run: Run, first: ArtifactRef) -> None:
+    training, held_out = run.prompts(first), run.prompts(first, HELD_OUT_FILE)
+    assert [row["prompt_id"] for row in held_out] == [f"heldout-{i:05d}" for i in range(len(held_out))]
+    assert len(training) == 8
+    assert len(set(texts(training + held_out))) == len(training) + len(held_out)
+    assert all(set(row["facets"]) == {"view", "topic"} and row["source"] == "agents" for row in training)
+    mentioning = [row for row in training if row["facets"]["topic"] in row["messages"][0]["content"]]
+    assert len(mentioning) >= 6
+
+
+def test_later_iterations_write_new_prompts_and_take_supplied_ones(
+    run: Run, first: ArtifactRef, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.jsonl"
+    known = texts(run.prompts(first, HELD_OUT_FILE))[0]
+    lines = [known, "What do rivers say?", "What do clocks say?", "What do rivers say?"]
+    mine.write_text("\n".join(json.dumps({"prompt": line}) for line in lines))
+    prompts = PROMPTS.model_copy(update={"supplied": SuppliedPrompts(uri=str(mine), share=0.5), "min_yield": 0.25})
+    params = PromptsParams(objective=OBJECTIVE, prompts=prompts, reserve_tokens=48)
+    config = run.config(params, iteration=1, heldout=first, history_000=first)
+    result = run.finish(config)
+    assert result.artifact is not None, result.error
+    rows = run.prompts(result.artifact)
+    supplied = [row for row in rows if row["source"] == "supplied"]
+    assert sorted(texts(supplied)) == ["What do clocks say?", "What do rivers say?"]
+    earlier = texts(run.prompts(first)) + texts(run.prompts(first, HELD_OUT_FILE))
+    assert not set(texts(rows)) & set(earlier)
+    duplicates = metrics_of(result)["duplicate_share"]
+    assert duplicates is not None
+    assert duplicates > 0
+    assert not (run.root / result.artifact.path / HELD_OUT_FILE).exists()
+
+
+def test_too_few_prompts_are_an_error_that_quotes_samples(run: Run, first: ArtifactRef) -> None:
+    prompts = PROMPTS.model_copy(update={"max_tokens": 8})
+    params = PromptsParams(objective=OBJECTIVE, prompts=prompts, reserve_tokens=48)
+    result = run.finish(run.config(params, iteration=2, heldout=first))
+    assert result.exit_code == ExitCode.BAD_INPUT
+    assert result.error is not None
+    assert "only 0 of 8 training prompts remain" in result.error.message
+    assert "long: 'Explain" in result.error.message
+
+
+def test_a_killed_worker_ends_in_the_same_rows(run: Run, first: ArtifactRef) -> None:
+    config = run.config(GenerateParams(generation=GENERATION), prompts=first)
+    folder = run.root / config.folder
+    whole = run.artifact(config)
+    rows = read_parts([folder], ROLLOUT)
+    expected = [(row["prompt_id"], k) for row in run.prompts(first) for k in range(4)]
+    assert [(row["prompt_id"], row["candidate"]) for row in rows] == expected
+    assert all(len(row["completion_ids"]) == len(row["logprobs"]) > 0 for row in rows)
+
+    for name, how, code in (("killed", signal.SIGKILL, -signal.SIGKILL), ("stopped", signal.SIGTERM, 143)):
+        folder.rename(run.root / f"before-{name}")
+        process = run.start(config)
+        wait_until((folder / part_name(0)).exists, process)
+        process.send_signal(how)
+        assert process.wait() == code
+        assert read_manifest(folder) is None
+        kept = {path.name: path.stat().st_ino for path in folder.glob("part-*")}
+        assert run.artifact(config).digest == whole.digest
+        assert {name: (folder / name).stat().st_ino for name in kept} == kept
+
+
+def test_a_prompt_beyond_the_context_window_is_named(run: Run, first: ArtifactRef) -> None:
+    settings = GENERATION.model_copy(update={"max_tokens": 500})
+    result = run.finish(run.config(GenerateParams(generation=settings), iteration=3, prompts=first))
+    assert result.exit_code == ExitCode.BAD_INPUT
+    assert result.error is not None
+    assert "prompt 000-00000 has" in result.error.message
