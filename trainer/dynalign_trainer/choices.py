@@ -42,8 +42,8 @@ def digit_tokens(tokenizer: Any, prefill: str) -> tuple[int, ...]:
 def letter_tokens(tokenizer: Any, prefill: str) -> tuple[int, ...]:
     """The two tokens of A and B after `prefill`. Raises BadInputError as `choice_tokens` does.
 
-    Most tokenizers write a word and the space before it as one token. So the prefill ends without a space, and the space
-    belongs to the letter; after a prefill that ends with one, the letter stands alone.
+    Most tokenizers write a word and the space before it as one token. So the prefill ends without a space, and the
+    space belongs to the letter; after a prefill that ends with one, the letter stands alone.
     """
     space = "" if prefill[-1:].isspace() else " "
     return choice_tokens(tokenizer, prefill, [space + letter for letter in LETTERS])

@@ -113,29 +113,29 @@ def _explain(error: Exception, request: Request) -> Exception:
     status = _status(error)
     if isinstance(error, GatedRepoError) or status == 403:
         return BadInputError(
-            f"spec.model.uri: the hub keeps {request.repository} closed to you. Accept its terms there, and name a Secret with "
-            "a token that may read it in spec.model.tokenSecretRef (HF_TOKEN for a local run)."
+            f"spec.model.uri: the hub keeps {request.repository} closed to you. Accept its terms there, and name a "
+            "Secret with a token that may read it in spec.model.tokenSecretRef (HF_TOKEN for a local run)."
         )
     if isinstance(error, RevisionNotFoundError):
         return BadInputError(
-            f"spec.model.uri: {request.repository} has no revision {request.revision!r}. Name a branch, tag or commit that "
-            "exists."
+            f"spec.model.uri: {request.repository} has no revision {request.revision!r}. Name a branch, tag or "
+            "commit that exists."
         )
     if isinstance(error, RepositoryNotFoundError) or status == 404:
         return BadInputError(
-            f"spec.model.uri: the hub shows no model {request.repository!r} to you. Check the spelling; a private model needs "
-            "a token in spec.model.tokenSecretRef (HF_TOKEN for a local run)."
+            f"spec.model.uri: the hub shows no model {request.repository!r} to you. Check the spelling; a private model "
+            "needs a token in spec.model.tokenSecretRef (HF_TOKEN for a local run)."
         )
     if status == 401:
         return BadInputError(
-            f"spec.model.uri: the hub does not accept the token for {request.repository}. Put a valid one into the Secret of "
-            "spec.model.tokenSecretRef (HF_TOKEN for a local run)."
+            f"spec.model.uri: the hub does not accept the token for {request.repository}. Put a valid one into the "
+            "Secret of spec.model.tokenSecretRef (HF_TOKEN for a local run)."
         )
     if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
         return error
     return HubUnreachableError(
-        f"{request.uri} could not be downloaded ({type(error).__name__}: {' '.join(str(error).split())[:300]}). The next "
-        "attempt goes on where this one stopped; without a network, use a pvc:// or bundled:// model."
+        f"{request.uri} could not be downloaded ({type(error).__name__}: {' '.join(str(error).split())[:300]}). "
+        "The next attempt goes on where this one stopped; without a network, use a pvc:// or bundled:// model."
     )
 
 

@@ -13,7 +13,7 @@ def progress_bar(watch: Watch) -> type[Any]:
     """
     from tqdm import tqdm
 
-    class Bar(tqdm):  # type: ignore[type-arg]
+    class Bar(tqdm):  # type: ignore[misc] # tqdm has no types
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._bytes = kwargs.get("unit") == "B"
             self._done = int(kwargs.get("initial") or 0)
