@@ -31,12 +31,12 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 class Recipe:
     """What decides the weights."""
 
-    steps: int = 2000
+    steps: int = 600
     batch: int = 16
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     warmup: int = 50
     hidden: int = 128
-    layers: int = 2
+    layers: int = 3
     vocabulary: int = 640
     window: int = 1024
     seed: int = 0
@@ -145,7 +145,7 @@ def build_model(recipe: Recipe, tokenizer: Any) -> Any:
         num_attention_heads=2,
         num_key_value_heads=2,
         head_dim=64,
-        intermediate_size=3 * recipe.hidden,
+        intermediate_size=4 * recipe.hidden,
         max_position_embeddings=recipe.window,
         tie_word_embeddings=True,
         initializer_range=recipe.initial_std,

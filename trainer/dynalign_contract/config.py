@@ -48,7 +48,7 @@ class FetchParams(Model):
 
 
 class PromptsParams(Model):
-    """Write (and, once, hold out) prompts. Inputs: model, history-000.. (earlier prompts)."""
+    """Write (and, once, hold out) prompts. Inputs: model; later also heldout, history-000 .."""
 
     stage: Literal[Stage.PROMPTS] = Stage.PROMPTS
     objective: Objective

@@ -95,7 +95,8 @@ def _prompts(place: _Place) -> _Parts:
         for entry in place.status.iterations
         if entry.index < place.iteration and entry.prompts is not None
     }
-    return _Parts(params, (policy,), history)
+    held_out = {"heldout": _prompts_of(place.status, 0)} if place.iteration else {}
+    return _Parts(params, (policy,), {**held_out, **history})
 
 
 def _generate(place: _Place) -> _Parts:

@@ -86,7 +86,7 @@ def configs(run: RunBuilder) -> dict[str, StageConfig]:
     [
         ("fetch", []),
         ("prompts of iteration 0", ["model"]),
-        ("prompts of iteration 2", ["model", "history-000", "history-001", "iteration-001"]),
+        ("prompts of iteration 2", ["model", "heldout", "history-000", "history-001", "iteration-001"]),
         ("generate of iteration 0", ["model", "prompts"]),
         ("generate of iteration 2", ["model", "prompts", "iteration-001"]),
         ("judge of iteration 2", ["model", "rollouts", "iteration-001"]),

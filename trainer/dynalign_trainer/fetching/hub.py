@@ -123,8 +123,8 @@ def _explain(error: Exception, request: Request) -> Exception:
         )
     if isinstance(error, RepositoryNotFoundError) or status == 404:
         return BadInputError(
-            f"spec.model.uri: the hub shows no model {request.repository!r} to you. Check the spelling; a private model "
-            "needs a token in spec.model.tokenSecretRef (HF_TOKEN for a local run)."
+            f"spec.model.uri: the hub shows no model {request.repository!r} to you. Check the spelling; a private "
+            "model needs a token in spec.model.tokenSecretRef (HF_TOKEN for a local run)."
         )
     if status == 401:
         return BadInputError(
