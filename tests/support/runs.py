@@ -24,11 +24,11 @@ SPEC: Mapping[str, Any] = {
     "training": {
         "learningRate": 4e-3,
         "lora": {"rank": 8, "alpha": 16},
-        "promptsPerStep": 8,
+        "promptsPerStep": 4,
         "microBatch": 32,
         "gradientCheckpointing": False,
     },
-    "evaluation": {"winRate": {"method": "Pointwise"}},
+    "evaluation": {"winRate": {"method": "Pointwise", "tieMargin": 0.02}},
 }
 
 
