@@ -89,4 +89,4 @@ def test_a_damaged_adapter_is_bad_input(root: Path) -> None:
     result = export(root, adapter=True)
     assert result.exit_code == 11
     assert result.error is not None
-    assert "does not fit the base model" in result.error.message
+    assert "cannot be read" in result.error.message

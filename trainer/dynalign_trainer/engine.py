@@ -16,6 +16,7 @@ from dynalign_contract.config import BASE_POLICY, Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.settings import DType, EngineSettings
 from dynalign_trainer.context import StageContext
+from dynalign_trainer.engine_weights import AdapterWeights, MergedWeights, Weights, summary
 from dynalign_trainer.model_folder import adapter_rank, check_weights, context_window, load_tokenizer
 
 Watch = Callable[[int, int, float], None]
@@ -61,12 +62,12 @@ class Sample:
 class Engine:
     """A running vLLM engine with the base model and any number of LoRA adapters. Made by `start_engine`."""
 
-    def __init__(self, llm: Any, tokenizer: Any, max_length: int, adapters: Mapping[str, Any]) -> None:
+    def __init__(self, llm: Any, tokenizer: Any, max_length: int, weights: Weights) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         """Context window in tokens, prompt and completion together."""
         self._llm = llm
-        self._adapters = adapters
+        self._weights = weights
 
     def chat_ids(self, messages: Sequence[Message], prefill: str = "") -> list[int]:
         """Token ids of a chat up to the assistant's turn, which begins with `prefill`."""
@@ -147,7 +148,7 @@ class Engine:
         """One vLLM CompletionOutput for each prompt, in order; what is under way is given up when `watch` raises."""
         if not prompts:
             return []
-        adapter = self._adapter(policy)
+        adapter = self._weights.play(policy)
         core = self._llm.llm_engine
         tokenized = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         waiting = self._llm.enqueue(tokenized, list(params), lora_request=adapter, use_tqdm=False)
@@ -167,15 +168,6 @@ class Engine:
             raise
         return [output.outputs[0] for output in sorted(finished, key=lambda output: int(output.request_id))]
 
-    def _adapter(self, policy: Policy) -> Any:
-        if policy.adapter is None:
-            return None
-        if policy.version not in self._adapters:
-            raise BadConfigError(
-                f"policy {policy.version} was not loaded; the engine was started with {sorted(self._adapters)}"
-            )
-        return self._adapters[policy.version]
-
 
 def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engine:
     """Start vLLM with the input "model" and the adapters of these policies.
@@ -193,7 +185,8 @@ def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engi
         raise BadConfigError(f"the policy {BASE_POLICY!r} has an adapter; give it the version of its iteration")
     rank = adapter_rank(paths.values()) if paths else None
     llm = _start(folder, settings, max_length, adapters=len(paths), rank=rank)
-    return Engine(llm, tokenizer, max_length, _load_adapters(llm, paths))
+    weights = AdapterWeights(llm, paths) if _on_gpu() else MergedWeights(llm, folder, paths)
+    return Engine(llm, tokenizer, max_length, weights)
 
 
 def watch_progress(context: StageContext[Any], *, done: int, total: int, share: float) -> Watch:
@@ -221,20 +214,23 @@ def _prepare_environment() -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    import torch
-
-    if not torch.cuda.is_available():
+    if not _on_gpu():
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
 
 
-def _start(folder: Path, settings: EngineSettings, max_length: int, *, adapters: int, rank: int | None) -> Any:
+def _on_gpu() -> bool:
     import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _start(folder: Path, settings: EngineSettings, max_length: int, *, adapters: int, rank: int | None) -> Any:
     from safetensors import SafetensorError
     from vllm import LLM
 
-    on_gpu = torch.cuda.is_available()
-    lora = {"enable_lora": True, "max_lora_rank": rank, "max_loras": adapters} if adapters else {}
+    on_gpu = _on_gpu()
+    lora = {"enable_lora": True, "max_lora_rank": rank, "max_loras": adapters} if adapters and on_gpu else {}
     device: dict[str, Any] = (
         {"tensor_parallel_size": settings.tensor_parallel, "gpu_memory_utilization": _GPU_MEMORY_SHARE}
         if on_gpu
@@ -260,39 +256,15 @@ def _start(folder: Path, settings: EngineSettings, max_length: int, *, adapters:
         )
     except (ValueError, OSError, KeyError, NotImplementedError, SafetensorError) as error:
         raise BadInputError(
-            f"vLLM cannot start with the model in {folder}: {_summary(error)}. Name a model in spec.model.uri that "
+            f"vLLM cannot start with the model in {folder}: {summary(error)}. Name a model in spec.model.uri that "
             "vLLM supports on this device, or adapt engine.maxLength, engine.memoryGib and engine.tensorParallel to it."
         ) from error
-
-
-def _load_adapters(llm: Any, paths: Mapping[str, Path]) -> dict[str, Any]:
-    """Load every adapter at once, so that one that does not fit is found before any work is done."""
-    from vllm.lora.request import LoRARequest
-
-    requests = {}
-    for number, (version, path) in enumerate(paths.items(), start=1):
-        request = LoRARequest(version, number, str(path))
-        try:
-            llm.llm_engine.add_lora(request)
-        except Exception as error:  # a misfit surfaces as whatever the workers' tensors raise
-            raise BadInputError(
-                f"the adapter {version} in {path} does not fit the model ({_summary(error)}). It was trained on "
-                "another model or with modules that vLLM cannot adapt: remove the iteration's policy folder to have it "
-                "trained again, or change training.lora.targetModules."
-            ) from error
-        requests[version] = request
-    return requests
 
 
 def _dtype(dtype: DType, *, on_gpu: bool) -> str:
     if dtype is DType.AUTO:
         return "bfloat16" if on_gpu else "float32"
     return "float32" if dtype is DType.FLOAT32 else "bfloat16"
-
-
-def _summary(error: Exception) -> str:
-    """An exception's message in one line of bounded length."""
-    return " ".join(str(error).split())[:500] or type(error).__name__
 
 
 def _as_sample(output: Any) -> Sample:

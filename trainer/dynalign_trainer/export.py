@@ -1,18 +1,19 @@
 """The export stage: merge the chosen adapter into the base model and write a folder that anyone can load."""
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from dynalign_contract.config import ExportParams
-from dynalign_contract.errors import BadInputError
 from dynalign_contract.files import write_bytes
 from dynalign_trainer.context import StageContext, StageOutput
 from dynalign_trainer.fetching.check import check_model
+from dynalign_trainer.merging import Adapter, file_tensors, read_adapter
 from dynalign_trainer.model_card import build_model_card
 
-_TOKENIZER_FILES: Final = (
+_COPIED: Final = (
+    "config.json",
+    "model.safetensors.index.json",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -30,8 +31,8 @@ def run(context: StageContext[ExportParams]) -> StageOutput:
     for leftover in target.glob("[!.]*"):
         leftover.unlink()
     adapter = None if params.policy.adapter is None else context.input(params.policy.version)
-    change = _write_weights(base, adapter, target)
-    for name in _TOKENIZER_FILES:
+    change = _write_weights(base, None if adapter is None else read_adapter(adapter), target)
+    for name in _COPIED:
         if (base / name).is_file():
             shutil.copyfile(base / name, target / name)
     write_bytes(target / "README.md", build_model_card(context.config.run, params).encode())
@@ -47,44 +48,24 @@ def run(context: StageContext[ExportParams]) -> StageOutput:
     )
 
 
-def _write_weights(base: Path, adapter: Path | None, target: Path) -> float:
-    """Merge in float32, save in the base model's own type; returns ‖W' - W‖ / ‖W‖ over all weights.
+def _write_weights(base: Path, adapter: Adapter | None, target: Path) -> float:
+    """Write the merged weights in the base model's own number formats and files.
 
-    LoRA's update is small beside the weights, so it is added before the weights are rounded, not after.
+    Returns ‖W' - W‖ / ‖W‖ over the adapted weights, before rounding; 0 without an adapter.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
+    from safetensors.torch import save_file
 
-    stored = AutoModelForCausalLM.from_pretrained(base, dtype="auto", local_files_only=True)
-    dtype = stored.dtype
-    model: Any = stored.to(torch.float32)
-    change = 0.0
-    if adapter is not None:
-        before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-        model = _merge(model, adapter)
-        with torch.no_grad():
-            moved = sum(((w - before[name]).double().norm() ** 2).item() for name, w in model.named_parameters())
-            size = sum((w.double().norm() ** 2).item() for w in before.values())
-        change = (moved / size) ** 0.5
-    model.to(dtype).save_pretrained(target)
-    _forget_paths(target / "config.json")
-    return float(change)
-
-
-def _merge(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
-    from safetensors import SafetensorError
-
-    try:
-        return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise BadInputError(
-            f"the adapter in {adapter} does not fit the base model ({error}). "
-            "Remove the folder to have its iteration's training run again."
-        ) from error
-
-
-def _forget_paths(path: Path) -> None:
-    config = json.loads(path.read_bytes())
-    config.pop("_name_or_path", None)
-    write_bytes(path, json.dumps(config, indent=2).encode())
+    moved = size = 0.0
+    for path in sorted(base.glob("*.safetensors")):
+        before = dict(file_tensors(path, None))
+        after = before if adapter is None else {name: adapter.add_to(name, w) for name, w in before.items()}
+        for name in adapter.pairs if adapter is not None else ():
+            if name in before:
+                old = before[name].double()
+                moved += float((after[name].double() - old).norm()) ** 2
+                size += float(old.norm()) ** 2
+        stored = {name: weight.to(before[name].dtype).contiguous() for name, weight in after.items()}
+        save_file(stored, target / path.name, metadata={"format": "pt"})
+    if adapter is not None and size == 0.0:
+        raise adapter.misfit("they have no tensor in common")
+    return (moved / size) ** 0.5 if size else 0.0
