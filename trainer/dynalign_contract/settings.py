@@ -209,6 +209,9 @@ class JudgingSettings(Model):
     """Least probability that the judge's next token is a digit at all; below it the score counts as failed."""
     penalties: Penalties = Penalties()
     canaries: CanarySettings = CanarySettings()
+    second_opinions: int = Field(default=8, ge=0, le=1024)
+    """Prompts whose candidates the base model judges too, once the judge is a trained policy; their agreement is
+    reported. 0 switches it off."""
     gates: JudgeGates = JudgeGates()
 
 

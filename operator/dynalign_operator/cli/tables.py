@@ -42,16 +42,16 @@ def seconds_of(stage: StageStatus) -> float | None:
 
 
 def describe_win_rate(iteration: IterationStatus) -> str:
-    """`0.562 (0.43-0.69)`, the interval in brackets."""
+    """`0.56 (0.43-0.69)`, the interval in brackets."""
     if iteration.win_rate is None:
         return _NONE
     if iteration.win_rate_low is None or iteration.win_rate_high is None:
-        return f"{iteration.win_rate:.3f}"
-    return f"{iteration.win_rate:.3f} ({iteration.win_rate_low:.2f}-{iteration.win_rate_high:.2f})"
+        return f"{iteration.win_rate:.2f}"
+    return f"{iteration.win_rate:.2f} ({iteration.win_rate_low:.2f}-{iteration.win_rate_high:.2f})"
 
 
 def describe_numbers(iteration: IterationStatus) -> str:
-    """`reward 0.412 (knowledge 0.391, ...), win rate 0.562 (0.43-0.69)`; empty while there are none."""
+    """`reward 0.412 (knowledge 0.391, ...), win rate 0.56 (0.43-0.69)`; empty while there are none."""
     parts = []
     if iteration.reward is not None:
         aspects = ", ".join(f"{name} {value:.3f}" for name, value in aspects_of(metrics_of(iteration)).items())
@@ -72,14 +72,17 @@ def describe_seconds(seconds: float | None) -> str:
 
 
 def summary_tables(status: AlignmentRunStatus) -> Group:
-    """What each iteration reached, and below it what it took: two tables, so that each fits into 80 columns."""
+    """What each iteration reached, and below it what it took: two tables, so that each fits into 80 columns.
+
+    `canaries` is the probability that a real answer outscores a canary; at 0.5 the judge cannot tell them apart.
+    """
     return Group(_scores_table(status), "", _effort_table(status))
 
 
 def _scores_table(status: AlignmentRunStatus) -> Table:
     numbers = [(iteration, metrics_of(iteration)) for iteration in status.iterations]
     aspects = list(dict.fromkeys(name for _, metrics in numbers for name in aspects_of(metrics)))
-    table = _table("iteration", "reward", *aspects, "canary AUC", "win rate")
+    table = _table("iteration", "reward", *aspects, "canaries", "win rate")
     for iteration, metrics in numbers:
         scores = aspects_of(metrics)
         table.add_row(
@@ -107,7 +110,7 @@ def _effort_table(status: AlignmentRunStatus) -> Table:
 
 
 def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     return table

@@ -39,8 +39,6 @@ def main() -> None:
 
 def build_trainer(job: TrainJob, rows: Sequence[Row]) -> "ReplayTrainer":
     """The trainer of a job, ready to train. Raises BadConfigError when the engine would not be DeepSpeed."""
-    # TRL imports vLLM where it finds it, which doubles the time to the first step; the replay never generates.
-    sys.modules.setdefault("vllm", None)  # type: ignore[arg-type]
     from accelerate.utils import DistributedType
     from datasets import Dataset
     from transformers import AutoTokenizer, PrinterCallback
@@ -74,6 +72,8 @@ def build_trainer(job: TrainJob, rows: Sequence[Row]) -> "ReplayTrainer":
 
 def train(job: TrainJob) -> WorkerResult:
     """Take the steps that remain and write the adapter; every rank calls it, rank 0 writes."""
+    # TRL imports vLLM where it finds it, which doubles the time to the first step; the replay never generates.
+    sys.modules.setdefault("vllm", None)  # type: ignore[arg-type]
     from dynalign_trainer.grpo.adapter import adapter_state, load_policy, norm_change, write_adapter
     from dynalign_trainer.grpo.callbacks import StoppedError
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from dynalign_contract.config import JudgeParams, Policy
 from dynalign_contract.records import JUDGEMENT, Row, write_rows
@@ -14,9 +13,6 @@ from dynalign_trainer.judging.judge import Candidate, Judge, Verdict
 from dynalign_trainer.judging.scoring import final_reward, find_penalties
 from dynalign_trainer.judging.trust import CanaryTrust, canary_trust, mean_of
 from dynalign_trainer.parts import Part
-
-_SECOND_OPINION_GROUPS: Final = 8
-"""Groups that two judges score when the judge is a trained policy: what their agreement costs is bounded."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +81,13 @@ class Shard:
         )
 
     def second_opinion(self, judged: JudgedShard) -> Opinions | None:
-        """Let the other one of configured judge and base model score some groups too; None when they are the same."""
+        """Let the other one of configured judge and base model score some groups too; None when
+        they are the same or nobody asks."""
         configured = self._context.params.judge
-        if configured.adapter is None:
+        wanted = self._context.params.judging.second_opinions
+        if configured.adapter is None or wanted == 0:
             return None
-        groups = [group for part in self._parts for group in part.inputs][:_SECOND_OPINION_GROUPS]
+        groups = [group for part in self._parts for group in part.inputs][:wanted]
         is_base = judged.judge.adapter is None
         verdicts = self._score(configured if is_base else Policy(), _candidates(groups), counts=False)
         rewards = {_key(row): row["raw_reward"] for rows in judged.rows.values() for row in rows}
