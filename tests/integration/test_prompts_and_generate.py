@@ -27,13 +27,13 @@ from dynalign_contract.settings import (
     SuppliedPrompts,
 )
 from dynalign_contract.stages import Stage
-from support.judging_data import metrics_of, testbed_objective
+from support.judging_data import metrics_of, rule_objective
 from support.testbed import make_testbed
 from support.training_data import write_artifact
 
 pytestmark = pytest.mark.slow
 
-OBJECTIVE = testbed_objective()
+OBJECTIVE = rule_objective()
 GENERATION = GenerationSettings(candidates=4, max_tokens=48, prompts_per_part=1)
 PROMPTS = PromptSettings(
     per_iteration=8,
@@ -110,8 +110,8 @@ def test_agents_write_distinct_training_and_held_out_prompts(run: Run, first: Ar
     assert len(training) == 8
     assert len(set(texts(training + held_out))) == len(training) + len(held_out)
     assert all(set(row["facets"]) == {"view", "topic"} and row["source"] == "agents" for row in training)
-    mentioning = [row for row in training if row["facets"]["topic"] in row["messages"][0]["content"]]
-    assert len(mentioning) >= 6
+    topics = OBJECTIVE.facets["topic"]
+    assert all(text.startswith("Explain ") and set(text.split()) & set(topics) for text in texts(training))
 
 
 def test_later_iterations_write_new_prompts_and_take_supplied_ones(
