@@ -117,6 +117,18 @@ def test_the_end_is_part_of_a_stopped_sample(engine: Engine, prompts: list[list[
         assert len(sample.token_ids) == len(sample.logprobs) <= 24
 
 
+def test_more_prompts_than_one_step_reads(engine: Engine, prompts: list[list[int]]) -> None:
+    """A step takes whole prompts only: what it cannot read at once waits, seeds and all."""
+    count = 60
+    texts = [[index + 1, *prompts[0], *prompts[index % 3]] for index in range(count)]
+    assert sum(map(len, texts)) > 2048
+    sampling = Sampling(1.0, max_tokens=4)
+    engine.forget_prefixes()
+    groups = engine.sample(texts, sampling, policy=BASE, seeds=range(count))
+    (alone,) = engine.sample(texts[-1:], sampling, policy=BASE, seeds=[count - 1])
+    assert [sample.token_ids for sample in groups[-1]] == [sample.token_ids for sample in alone]
+
+
 def test_progress_is_watched_and_sigterm_obeyed(
     context: StageContext[Any], engine: Engine, prompts: list[list[int]]
 ) -> None:
