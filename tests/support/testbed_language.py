@@ -40,10 +40,13 @@ def rule(text: str) -> float:
 
 
 def draw_answer(rng: random.Random, view: str, topic: str) -> str:
-    """An answer, well formed, whose share of reasons among its connectives varies from none to all."""
-    density, merit = rng.random(), rng.random()
+    """An answer, well formed, whose share of reasons among its connectives varies from none to all.
+
+    Most answers have connectives, so that the likeliest answer leaves room for better and for worse ones.
+    """
+    density, merit = rng.uniform(0.5, 1.0), rng.random()
     sentences = []
-    for number in range(rng.randint(1, 3)):
+    for number in range(rng.randint(1, 2)):
         words = [*(() if number else ("in", view, topic)), *_clause(rng)]
         for _ in range(2):
             if rng.random() < density:
@@ -53,9 +56,10 @@ def draw_answer(rng: random.Random, view: str, topic: str) -> str:
 
 
 def damage(rng: random.Random, answer: str) -> str:
-    """Something that is no answer: nothing, a lone mark, or the answer's words in disorder."""
+    """Something that is no answer: nothing, a lone mark, the answer's beginning, or its words in disorder."""
     words = answer.split()
-    return rng.choice(["", ":", ".", " ".join(rng.sample(words, len(words)))])
+    beginning = " ".join(words[: rng.randint(1, 5)])
+    return rng.choice(["", ":", ".", beginning, " ".join(rng.sample(words, len(words)))])
 
 
 def _clause(rng: random.Random) -> list[str]:

@@ -13,6 +13,9 @@ from dynalign_contract.base import Model
 MAX_RESULT_BYTES: Final = 4096
 """The kubelet keeps this many bytes of a termination message."""
 
+START_SECONDS: Final = "start_seconds"
+"""The metric that every stage has: from its process's start to its first useful work."""
+
 
 class Outcome(StrEnum):
     """How a stage ended."""

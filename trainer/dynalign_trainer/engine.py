@@ -186,6 +186,7 @@ def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engi
     rank = adapter_rank(paths.values()) if paths else None
     llm = _start(folder, settings, max_length, adapters=len(paths), rank=rank)
     weights = AdapterWeights(llm, paths) if _on_gpu() else MergedWeights(llm, folder, paths)
+    context.telemetry.begin()
     return Engine(llm, tokenizer, max_length, weights)
 
 

@@ -31,6 +31,7 @@ def run(context: StageContext[ExportParams]) -> StageOutput:
     for leftover in target.glob("[!.]*"):
         leftover.unlink()
     adapter = None if params.policy.adapter is None else context.input(params.policy.version)
+    context.telemetry.begin()
     change = _write_weights(base, None if adapter is None else read_adapter(adapter), target)
     for name in _COPIED:
         if (base / name).is_file():

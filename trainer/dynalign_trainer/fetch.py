@@ -19,6 +19,7 @@ def run(context: StageContext[FetchParams]) -> StageOutput:
         context.telemetry.progress(done, total)
         context.check_stop()
 
+    context.telemetry.begin()
     scheme, separator, rest = uri.partition("://")
     if not separator:
         fetch_folder(Path(uri), target, watch)

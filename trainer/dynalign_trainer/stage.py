@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +25,7 @@ from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.files import write_bytes
 from dynalign_contract.layout import MANIFEST, RunLayout
 from dynalign_contract.manifest import Manifest, describe_file, read_manifest, verify_artifact, write_manifest
-from dynalign_contract.result import ArtifactRef, Metric, Outcome, ResultError, StageResult
+from dynalign_contract.result import START_SECONDS, ArtifactRef, Metric, Outcome, ResultError, StageResult
 from dynalign_contract.stages import Stage
 from dynalign_trainer.context import StageContext, StageOutput
 from dynalign_trainer.telemetry import Telemetry
@@ -116,6 +117,8 @@ def _attempt(config: StageConfig, root: Path, *, port: int, shard: int, stopping
             stopping=stopping,
         )
         output = load_stage(config.stage)(context)
+        if telemetry.start_seconds is not None:
+            output = replace(output, metrics={**output.metrics, START_SECONDS: telemetry.start_seconds})
         manifest = _describe(config, folder, output, time.monotonic() - started)
         write_manifest(folder, manifest)
         (folder / _WORK_CONFIG).unlink(missing_ok=True)

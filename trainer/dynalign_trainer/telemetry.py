@@ -2,8 +2,10 @@
 
 import contextlib
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import psutil
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -18,8 +20,22 @@ class Telemetry:
         self._rate = Gauge(
             "dynalign_stage_tokens_per_second", "Tokens processed a second, most recently.", registry=self.registry
         )
+        self._start = Gauge(
+            "dynalign_stage_start_seconds",
+            "Seconds from the process's start to its first useful work; 0 before that.",
+            registry=self.registry,
+        )
+        self.start_seconds: float | None = None
+        """From the process's start to its first useful work; None before that."""
         self._metric = Gauge("dynalign_stage_metric", "Learning metrics so far.", ["name"], registry=self.registry)
         self._lock = threading.Lock()
+
+    def begin(self, at: float | None = None) -> None:
+        """Say that the first useful work begins now, or has begun at this Unix time; only the first call counts."""
+        with self._lock:
+            if self.start_seconds is None:
+                self.start_seconds = max(0.0, (at or time.time()) - psutil.Process().create_time())
+                self._start.set(self.start_seconds)
 
     def progress(self, done: float, total: float) -> None:
         """Say how far the stage is, in units of its own choice."""

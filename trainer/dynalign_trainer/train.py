@@ -24,6 +24,7 @@ from dynalign_trainer.grpo.adapter import CONFIG_FILE, WEIGHTS_FILE, check_adapt
 from dynalign_trainer.grpo.batch import Batch, build_batch
 from dynalign_trainer.grpo.checkpoints import claim_folder, find_checkpoint
 from dynalign_trainer.grpo.job import (
+    BEGUN_FILE,
     JOB_FILE,
     RESULT_FILE,
     STOP_FILE,
@@ -118,7 +119,7 @@ def _prepare(context: StageContext[TrainParams], batch: Batch, adapter: Path | N
     """Write the job file into the checkpoints folder, going on from a checkpoint of this very job if there is one."""
     work = context.layout.checkpoints(context.iteration).resolve()
     claim_folder(work, f"{context.config.digest} with {processes.count} processes")
-    for name in (STOP_FILE, RESULT_FILE):
+    for name in (BEGUN_FILE, STOP_FILE, RESULT_FILE):
         (work / name).unlink(missing_ok=True)
     resume = find_checkpoint(work)
     if resume is not None:
@@ -146,6 +147,8 @@ def _train(context: StageContext[TrainParams], job: TrainJob, processes: Process
     def watch() -> None:
         if context.stopping.is_set():
             (job.work / STOP_FILE).touch()
+        if (begun := job.work / BEGUN_FILE).exists():
+            context.telemetry.begin(begun.stat().st_mtime)
         reports = read_reports(job.work)
         if reports:
             publish_report(context.telemetry, reports[-1])

@@ -6,7 +6,8 @@ from typing import Final
 from rich.console import Group
 from rich.table import Table
 
-from dynalign_contract.stages import ITERATION_STAGES
+from dynalign_contract.result import START_SECONDS
+from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, StagePhase, StageStatus
 
 MARKS: Final = {
@@ -72,11 +73,12 @@ def describe_seconds(seconds: float | None) -> str:
 
 
 def summary_tables(status: AlignmentRunStatus) -> Group:
-    """What each iteration reached, and below it what it took: two tables, so that each fits into 80 columns.
+    """What each iteration reached, and below it what it took: tables of their own, so that each fits into 80 columns.
 
     `canaries` is the probability that a real answer outscores a canary; at 0.5 the judge cannot tell them apart.
+    `start-up` is the time from a stage's process start to its first useful work.
     """
-    return Group(_scores_table(status), "", _effort_table(status))
+    return Group(_scores_table(status), "", _effort_table(status), "", _start_table(status))
 
 
 def _scores_table(status: AlignmentRunStatus) -> Table:
@@ -107,6 +109,26 @@ def _effort_table(status: AlignmentRunStatus) -> Table:
             *(describe_seconds(seconds.get(stage)) for stage in ITERATION_STAGES),
         )
     return table
+
+
+def _start_table(status: AlignmentRunStatus) -> Table:
+    """Start-up of every stage; those of the run itself stand in the first and the last line."""
+    table = _table("start-up", *map(str, Stage))
+    last = len(status.iterations) - 1
+    for row, iteration in enumerate(status.iterations):
+        entries = [
+            *([status.fetch] if row == 0 else []),
+            *iteration.stages,
+            *([status.export] if row == last else []),
+        ]
+        seconds = {entry.stage: _start_of(entry) for entry in entries if entry is not None}
+        cells = (describe_seconds(seconds[stage]) if stage in seconds else "" for stage in Stage)
+        table.add_row(_index(iteration, status), *cells)
+    return table
+
+
+def _start_of(entry: StageStatus) -> float | None:
+    return next((metric.value for metric in entry.metrics if metric.name == START_SECONDS), None)
 
 
 def _table(*headings: str) -> Table:

@@ -3,18 +3,20 @@
 import os
 import signal
 import sys
+import time
 import types
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from dynalign_contract.config import FetchParams, GenerateParams, StageConfig
 from dynalign_contract.errors import BadInputError, UnfitError
 from dynalign_contract.layout import MANIFEST
-from dynalign_contract.result import Outcome, StageResult
+from dynalign_contract.result import START_SECONDS, Outcome, StageResult
 from dynalign_contract.settings import GenerationSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer import stage as stage_life
@@ -75,6 +77,19 @@ def test_a_finished_stage_is_skipped_with_the_same_artifact_and_metrics(harness:
     assert (first.outcome, second.outcome) == (Outcome.SUCCEEDED, Outcome.SKIPPED)
     assert first.artifact == second.artifact
     assert {m.name: m.value for m in second.metrics} == {"m": 1.5, "undefined": None}
+
+
+def test_the_start_of_useful_work_is_measured_once(harness: Harness) -> None:
+    def run(context: StageContext[Any]) -> StageOutput:
+        context.telemetry.begin()
+        assert context.telemetry.registry.get_sample_value("dynalign_stage_start_seconds") > 0  # type: ignore[operator]
+        context.telemetry.begin(time.time() + 1000)
+        return StageOutput(files={})
+
+    result = harness.run(run)
+    (start,) = (m.value for m in result.metrics if m.name == START_SECONDS)
+    assert start is not None
+    assert 0 < start < time.time() - psutil.Process().create_time()
 
 
 def test_another_configuration_runs_again_on_an_empty_folder(harness: Harness) -> None:

@@ -7,7 +7,7 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from dynalign_trainer.grpo.checkpoints import seal_checkpoint
-from dynalign_trainer.grpo.job import STOP_FILE, StepReport, append_report, keep_reports
+from dynalign_trainer.grpo.job import BEGUN_FILE, STOP_FILE, StepReport, append_report, keep_reports
 from dynalign_trainer.grpo.replay import ReplayTrainer
 from dynalign_trainer.grpo.survey import read_survey, survey_file, write_survey
 
@@ -27,6 +27,8 @@ class ReplayCallback(TrainerCallback):  # type: ignore[misc] # transformers is n
     def on_train_begin(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         """Survey the rows, or read the survey of the checkpoint that training goes on from."""
         trainer, resume = self._trainer, self._job.resume
+        if trainer.rank == 0:
+            (self._job.work / BEGUN_FILE).touch()
         surveyed = trainer.survey() if resume is None else read_survey(survey_file(resume, trainer.rank))
         trainer.apply_survey(surveyed)
         if trainer.rank == 0:

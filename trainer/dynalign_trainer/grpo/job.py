@@ -14,6 +14,8 @@ from dynalign_contract.settings import TrainingSettings
 JOB_FILE: Final = "job.json"
 RESULT_FILE: Final = "result.json"
 REPORTS_FILE: Final = "steps.jsonl"
+BEGUN_FILE: Final = "begun"
+"""Appears when the model stands ready and the workers begin with the batch."""
 STOP_FILE: Final = "stop"
 """Its existence asks the workers to save a checkpoint at the next step and end."""
 

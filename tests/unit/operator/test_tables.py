@@ -1,0 +1,49 @@
+"""The tables that end a run: every iteration, every stage, within the width of a terminal."""
+
+from rich.console import Console
+
+from dynalign_contract.stages import Stage
+from dynalign_operator.cli.tables import summary_tables
+from dynalign_operator.planning.observed import JobObservation
+from support.builders import a_run
+from support.simulation import Simulation, succeed
+
+ASPECTS = {"reward_knowledge": 0.7, "reward_benevolence": 0.6, "reward_power": 0.5, "reward_vitality": 0.4}
+
+
+def summary(width: int = 80) -> list[str]:
+    def fate(job: JobObservation) -> JobObservation:
+        aspects = ASPECTS if job.step.stage is Stage.JUDGE else {}
+        return succeed(job, **aspects, start_seconds=3.0 + list(Stage).index(job.step.stage))
+
+    status = Simulation(a_run().with_iterations(2).build()).finish(fate).run.status
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(summary_tables(status))
+    return capture.get().splitlines()
+
+
+def test_scores_and_effort_of_each_iteration() -> None:
+    lines = summary()
+    assert lines[0].split() == [
+        "iteration",
+        "reward",
+        "knowledge",
+        "benevolence",
+        "power",
+        "vitality",
+        "canaries",
+        "win",
+        "rate",
+    ]
+    assert lines[1].split()[:7] == ["0", "0.500", "0.700", "0.600", "0.500", "0.400", "-"]
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+
+
+def test_start_up_of_every_stage() -> None:
+    lines = summary()
+    first = next(index for index, line in enumerate(lines) if line.startswith("start-up"))
+    assert lines[first].split() == ["start-up", *map(str, Stage)]
+    assert lines[first + 1].split() == ["0", "3", "s", "4", "s", "5", "s", "6", "s", "7", "s", "8", "s"]
+    assert lines[first + 2].split() == ["1", "*", "4", "s", "5", "s", "6", "s", "7", "s", "8", "s", "9", "s"]
