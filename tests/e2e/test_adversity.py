@@ -1,5 +1,6 @@
 """What a run does when its stages are killed, its artifacts damaged and its volume full: nothing is lost or poisoned."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -12,8 +13,9 @@ import pytest
 
 from dynalign_contract.layout import ANSWERS_FILE, HELD_OUT_FILE, MANIFEST, RunLayout, part_name
 from dynalign_contract.manifest import Manifest, read_manifest
-from dynalign_contract.stages import Stage
+from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_operator.api.status import Phase
+from dynalign_operator.planning.observed import Step
 from support.runs import LocalRun, write_run
 from support.testbed import Testbed, make_testbed
 
@@ -57,6 +59,13 @@ def stage_process(parent: int) -> psutil.Process:
     return child
 
 
+def kill_all(parent: int) -> None:
+    """What the loss of a machine is to `dynalign run` and its stage."""
+    for process in (psutil.Process(parent), *psutil.Process(parent).children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def middle_of(stage: Stage, layout: RunLayout) -> Path:
     """The file whose appearance shows that a stage is in the middle of its work."""
     folder = layout.stage(stage, 0)
@@ -85,20 +94,20 @@ def artifacts(layout: RunLayout) -> dict[str, Manifest]:
 
 
 def test_kill_9_at_the_start_in_the_middle_and_at_the_end_of_each_stage(run: LocalRun, undisturbed: LocalRun) -> None:
-    """Of `dynalign run` while a stage starts, of the stage in its middle, of `dynalign run` when the stage is done."""
+    """Of all processes while a stage starts, of the stage in its middle, of `dynalign run` when the stage is done."""
     layout = RunLayout(run.workdir)
     finished: dict[str, Manifest] = {}
     for stage in Stage:
         with run.start() as process:
             run.until(process, f"runs {stage}")
-            process.kill()
+            kill_all(process.pid)
         with run.start() as process:
             run.until(process, f"runs {stage}")
             await_middle(stage, layout, process)
             stage_process(process.pid).kill()
             run.until(process, f"runs {stage}")
-            run.until(process, f"{stage} succeeded")
-            process.kill()
+            run.until(process, f"{Step(stage, 0 if stage in ITERATION_STAGES else None)} succeeded")
+            kill_all(process.pid)
         if stage is Stage.GENERATE:
             damage_is_refused(run, layout.stage(stage, 0) / part_name(2))
         assert {name: artifacts(layout)[name] for name in finished} == finished

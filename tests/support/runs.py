@@ -22,7 +22,7 @@ SPEC: Mapping[str, Any] = {
     "generation": {"candidates": 8, "maxTokens": 96},
     "judging": {"canaries": {"prompts": 4}},
     "training": {
-        "learningRate": 4e-3,
+        "learningRate": 3e-3,
         "lora": {"rank": 8, "alpha": 16},
         "promptsPerStep": 4,
         "microBatch": 32,

@@ -1,7 +1,6 @@
 """The export stage: merge the chosen adapter into the base model and write a folder that anyone can load."""
 
 import shutil
-from pathlib import Path
 from typing import Final
 
 from dynalign_contract.config import ExportParams
@@ -32,7 +31,7 @@ def run(context: StageContext[ExportParams]) -> StageOutput:
         leftover.unlink()
     adapter = None if params.policy.adapter is None else context.input(params.policy.version)
     context.telemetry.begin()
-    change = _write_weights(base, None if adapter is None else read_adapter(adapter), target)
+    change = _write_weights(context, None if adapter is None else read_adapter(adapter))
     for name in _COPIED:
         if (base / name).is_file():
             shutil.copyfile(base / name, target / name)
@@ -49,15 +48,19 @@ def run(context: StageContext[ExportParams]) -> StageOutput:
     )
 
 
-def _write_weights(base: Path, adapter: Adapter | None, target: Path) -> float:
+def _write_weights(context: StageContext[ExportParams], adapter: Adapter | None) -> float:
     """Write the merged weights in the base model's own number formats and files.
 
-    Returns ‖W' - W‖ / ‖W‖ over the adapted weights, before rounding; 0 without an adapter.
+    SIGTERM is obeyed between two files. Returns ‖W' - W‖ / ‖W‖ over the adapted weights, before rounding; 0 without an
+    adapter.
     """
     from safetensors.torch import save_file
 
     moved = size = 0.0
-    for path in sorted(base.glob("*.safetensors")):
+    files = sorted(context.input("model").glob("*.safetensors"))
+    for done, path in enumerate(files):
+        context.telemetry.progress(done, len(files))
+        context.check_stop()
         before = dict(file_tensors(path, None))
         after = before if adapter is None else {name: adapter.add_to(name, w) for name, w in before.items()}
         for name in adapter.pairs if adapter is not None else ():
@@ -66,7 +69,8 @@ def _write_weights(base: Path, adapter: Adapter | None, target: Path) -> float:
                 moved += float((after[name].double() - old).norm()) ** 2
                 size += float(old.norm()) ** 2
         stored = {name: weight.to(before[name].dtype).contiguous() for name, weight in after.items()}
-        save_file(stored, target / path.name, metadata={"format": "pt"})
+        save_file(stored, context.folder / path.name, metadata={"format": "pt"})
+    context.telemetry.progress(len(files), len(files))
     if adapter is not None and size == 0.0:
         raise adapter.misfit("they have no tensor in common")
     return (moved / size) ** 0.5 if size else 0.0
