@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 export UV_HTTP_TIMEOUT ?= 180
+# Test files that run side by side; each may start engines and training processes.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-fast check check-generated format generate lock clean
@@ -25,7 +27,7 @@ demo: venv ## Align a real small model on this machine: three iterations, no GPU
 	$(BIN)/dynalign run examples/smollm2.yaml
 
 test: venv ## Every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-fast: venv ## The tests that need no engine: seconds
 	$(BIN)/python -m pytest -q -m "not slow and not gpu"

@@ -1,8 +1,17 @@
 """Options and fixtures of the whole suite."""
 
+import os
+
 import pytest
 
 from support.goldens import Goldens
+
+
+def pytest_configure() -> None:
+    """Tests that run side by side share the cores, and so do the processes that they start."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,4 +1,4 @@
-"""prompts, then generate, as processes of their own: what they write, and that a stopped worker ends in the same rows."""
+"""prompts, then generate: what they write, and that a stopped worker ends in the same rows."""
 
 import json
 import signal
@@ -27,6 +27,7 @@ from dynalign_contract.settings import (
     SuppliedPrompts,
 )
 from dynalign_contract.stages import Stage
+from dynalign_trainer.stage import run_stage
 from support.judging_data import metrics_of, rule_objective
 from support.testbed import make_testbed
 from support.training_data import write_artifact
@@ -46,7 +47,7 @@ PROMPTS = PromptSettings(
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder whose stages are started as the operator starts them."""
+    """A run's folder whose stages are run in the life that `dynalign-stage` gives them."""
 
     root: Path
     model: ArtifactRef
@@ -66,7 +67,8 @@ class Run:
         return subprocess.Popen([*command, "--root", str(self.root), "--result", str(self.root / "result")])
 
     def finish(self, config: StageConfig) -> StageResult:
-        code = self.start(config).wait()
+        (self.root / "stage.json").write_text(config.to_json())
+        code = run_stage(self.root / "stage.json", self.root, self.root / "result", port=0, shard=0)
         result = StageResult.decode((self.root / "result").read_bytes())
         assert result.exit_code == code
         return result

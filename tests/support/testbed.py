@@ -19,6 +19,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from filelock import FileLock
+
 from dynalign_contract.objective import Objective, parse_objective
 from support.testbed_language import MANNERS, damage, draw_answer, rule
 from support.tiny_qwen3 import CHATML
@@ -60,12 +62,20 @@ def make_testbed() -> Testbed:
     """The test-bed from the cache; made first where it is not there yet, in a process of its own."""
     cache = Path(os.environ.get("DYNALIGN_CACHE") or Path.home() / ".cache" / "dynalign")
     folder = cache / "testbed" / _recipe_digest(Recipe())
-    if not folder.is_dir():
-        path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-        # threads that spin while they wait starve each other when the other core is busy
-        environment = os.environ | {"PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
-        subprocess.run([sys.executable, "-m", "support.testbed", str(folder)], check=True, env=environment)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            _make_apart(folder)
     return Testbed(model=folder, objective=OBJECTIVE, rule=rule)
+
+
+def _make_apart(folder: Path) -> None:
+    """Pretrain in a process of its own, on all cores."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # threads that spin while they wait starve each other when the other core is busy
+    environment = os.environ | {"PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
+    environment.pop("OMP_NUM_THREADS", None)
+    subprocess.run([sys.executable, "-m", "support.testbed", str(folder)], check=True, env=environment)
 
 
 def _recipe_digest(recipe: Recipe) -> str:
