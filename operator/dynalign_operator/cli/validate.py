@@ -14,20 +14,22 @@ def validate(
 ) -> None:
     """Say what is wrong with run files, where, and what to write instead.
 
-    Exit code 0: all are valid. 10: one is not. 11: one names a file that is missing.
+    Exit code 0: all are valid. 10: one is not.
     """
+    from dynalign_contract.exit_codes import ExitCode
     from dynalign_operator.api.run_file import RunFileError
     from dynalign_operator.cli.load import load_run_file
     from dynalign_operator.cli.report_problems import report_problems
 
-    codes = []
+    valid = True
     for path in files:
         try:
             typer.echo(summarise(path, load_run_file(path)))
         except RunFileError as error:
-            codes.append(report_problems(path, error))
-    if codes:
-        raise typer.Exit(min(codes))
+            report_problems(path, error)
+            valid = False
+    if not valid:
+        raise typer.Exit(ExitCode.BAD_CONFIG)
 
 
 def summarise(path: Path, run_file: "RunFile") -> str:
