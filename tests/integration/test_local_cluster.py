@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import os
@@ -69,7 +70,7 @@ def cluster(folder: Path, run: RunBuilder | None = None) -> Iterator[LocalCluste
 
 
 def only_job(opened: LocalCluster) -> JobObservation:
-    observed = opened.observe(opened.key)
+    observed = asyncio.run(opened.observe(opened.key))
     assert observed is not None
     (job,) = observed.jobs
     return job
@@ -81,7 +82,7 @@ def has_ended(opened: LocalCluster) -> bool:
 
 
 def run_to_end(opened: LocalCluster, bundle: JobBundle) -> JobObservation:
-    opened.create(bundle)
+    asyncio.run(opened.create(bundle))
     until(lambda: has_ended(opened), f"the end of {bundle.name}")
     return only_job(opened)
 
@@ -173,15 +174,15 @@ def is_ready(opened: LocalCluster, name: str) -> bool:
 def test_a_deleted_job_is_gone_after_its_grace(workdir: Path, code: str, grace: int) -> None:
     bundle = running(code, grace=grace)
     with cluster(workdir) as opened:
-        opened.create(bundle)
+        asyncio.run(opened.create(bundle))
         until(lambda: is_ready(opened, bundle.name), "the start")
-        opened.delete(opened.key, bundle.name)
-        observed = opened.observe(opened.key)
+        asyncio.run(opened.delete(opened.key, bundle.name))
+        observed = asyncio.run(opened.observe(opened.key))
         assert observed is None or all(job.deleting for job in observed.jobs)
 
         def gone() -> bool:
             opened.wait(0.05)
-            seen = opened.observe(opened.key)
+            seen = asyncio.run(opened.observe(opened.key))
             return seen is not None and not seen.jobs
 
         until(gone, "the end of the deleted Job")
@@ -192,7 +193,7 @@ def test_a_deleted_job_is_gone_after_its_grace(workdir: Path, code: str, grace: 
 def test_closing_stops_the_job_which_counts_as_disrupted(workdir: Path, code: str, grace: int) -> None:
     bundle = running(code, grace=grace)
     with cluster(workdir) as opened:
-        opened.create(bundle)
+        asyncio.run(opened.create(bundle))
         until(lambda: is_ready(opened, bundle.name), "the start")
     assert marked_processes(workdir) == []
     with cluster(workdir) as again:
@@ -212,12 +213,12 @@ def marked_processes(workdir: Path) -> list[psutil.Process]:
 
 def test_what_a_killed_dynalign_left_running_is_ended(workdir: Path) -> None:
     program = f"""
-import sys
+import asyncio, sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
 import test_local_cluster as t
 with t.cluster(Path({str(workdir)!r})) as opened:
-    opened.create(t.running(t.WITH_CHILD))
+    asyncio.run(opened.create(t.running(t.WITH_CHILD)))
     opened.wait(600)
 """
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
@@ -241,7 +242,7 @@ def test_finished_jobs_are_known_to_the_next_dynalign(workdir: Path) -> None:
         before = run_to_end(opened, running("sys.exit(7)"))
     with cluster(workdir) as again:
         assert only_job(again) == before
-        again.create(running("print('twice')"))
+        asyncio.run(again.create(running("print('twice')")))
         assert only_job(again) == before
 
 
@@ -255,7 +256,7 @@ def test_progress_is_read_from_the_running_stage(workdir: Path) -> None:
         time.sleep(600)
     """
     with cluster(workdir) as opened:
-        opened.create(running(code))
+        asyncio.run(opened.create(running(code)))
 
         def reads() -> bool:
             opened.wait(0.05)
@@ -272,10 +273,10 @@ def test_progress_is_read_from_the_running_stage(workdir: Path) -> None:
 def test_the_status_is_stored_once_for_each_version(workdir: Path) -> None:
     with cluster(workdir) as opened:
         old = opened.run
-        opened.write_status(old, old.status.model_copy(update={"progress": "1/2"}))
+        asyncio.run(opened.write_status(old, old.status.model_copy(update={"progress": "1/2"})))
         with pytest.raises(ConflictError):
-            opened.write_status(old, old.status)
-        opened.publish(opened.run, [Event(EventType.NORMAL, "Something", "happened")])
+            asyncio.run(opened.write_status(old, old.status))
+        asyncio.run(opened.publish(opened.run, [Event(EventType.NORMAL, "Something", "happened")]))
     stored = read_run(Workdir(workdir))
     assert stored is not None
     assert stored.status.progress == "1/2"
@@ -284,7 +285,7 @@ def test_the_status_is_stored_once_for_each_version(workdir: Path) -> None:
 
 def test_a_changed_spec_is_a_new_generation_of_the_same_run(workdir: Path) -> None:
     with cluster(workdir) as opened:
-        opened.write_status(opened.run, opened.run.status.model_copy(update={"progress": "1/2"}))
+        asyncio.run(opened.write_status(opened.run, opened.run.status.model_copy(update={"progress": "1/2"})))
     with cluster(workdir) as same:
         assert (same.run.metadata.generation, same.run.status.progress) == (1, "1/2")
     with cluster(workdir, a_run().with_iterations(9)) as changed:
@@ -346,7 +347,9 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(workdir: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
         try:
             with pytest.raises(ClusterError, match=r"is full .* run the same command again"):
-                opened.write_status(opened.run, opened.run.status.model_copy(update={"progress": "x" * 1000}))
+                asyncio.run(
+                    opened.write_status(opened.run, opened.run.status.model_copy(update={"progress": "x" * 1000}))
+                )
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert (workdir / "run.json").read_bytes() == before
@@ -363,7 +366,7 @@ def test_the_lock_ends_with_its_holder(workdir: Path) -> None:
 def test_sigterm_from_outside_is_exit_code_143(workdir: Path) -> None:
     bundle = running(POLITE)
     with cluster(workdir) as opened:
-        opened.create(bundle)
+        asyncio.run(opened.create(bundle))
         until(lambda: is_ready(opened, bundle.name), "the start")
         (process,) = marked_processes(workdir)
         process.send_signal(signal.SIGTERM)

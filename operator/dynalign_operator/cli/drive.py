@@ -53,15 +53,15 @@ def catch_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def drive(cluster: LocalCluster, show: View, stop: Stop) -> AlignmentRunStatus:
+async def drive(cluster: LocalCluster, show: View, stop: Stop) -> AlignmentRunStatus:
     """Carry the run on until it has ended, waits for the user, or `stop` is set. Raises ClusterError.
 
     A run that failed before is tried again: whoever types the command again has mended something.
     """
-    cluster.write_status(cluster.run, retry(cluster.run).status)
+    await cluster.write_status(cluster.run, retry(cluster.run).status)
     while stop.number is None:
         now = system_clock()
-        decided = reconcile(cluster, cluster.key, now, BuildSettings())
+        decided = await reconcile(cluster, cluster.key, now, BuildSettings())
         if decided is None:
             break
         show(cluster, decided, now)

@@ -40,6 +40,8 @@ def run(
 
 
 def _run(run_file: "RunFile", file: Path, folder: Path, *, plain: bool, quiet: bool) -> int:
+    import asyncio
+
     from rich.console import Console
 
     from dynalign_operator.cli.drive import catch_signals, drive, exit_code_of
@@ -53,7 +55,7 @@ def _run(run_file: "RunFile", file: Path, folder: Path, *, plain: bool, quiet: b
                 open_local_cluster(folder, run_file.run, run_file.config_maps) as cluster,
                 _view(console, cluster.run, plain=plain, quiet=quiet) as show,
             ):
-                status = drive(cluster, show, stop)
+                status = asyncio.run(drive(cluster, show, stop))
                 if stop.number is not None:
                     typer.echo("stopping the running stage; it saves what it can ...", err=True)
             if stop.number is not None:

@@ -21,22 +21,22 @@ class RunKey:
 class Cluster(Protocol):
     """Observes and changes the objects of runs. Every method raises ClusterError."""
 
-    def observe(self, key: RunKey) -> Observed | None:
+    async def observe(self, key: RunKey) -> Observed | None:
         """The run, its Jobs and the ConfigMaps that it refers to; None when there is no such run."""
         ...
 
-    def create(self, bundle: JobBundle) -> None:
+    async def create(self, bundle: JobBundle) -> None:
         """Create what does not exist yet. Creating the same bundle again is no error."""
         ...
 
-    def delete(self, key: RunKey, job: str) -> None:
+    async def delete(self, key: RunKey, job: str) -> None:
         """Stop a Job and remove it once its processes have ended. A Job that is gone is no error."""
         ...
 
-    def write_status(self, run: AlignmentRun, status: AlignmentRunStatus) -> None:
+    async def write_status(self, run: AlignmentRun, status: AlignmentRunStatus) -> None:
         """Store a new status. Raises ConflictError when the run has changed since it was observed."""
         ...
 
-    def publish(self, run: AlignmentRun, events: Sequence[Event]) -> None:
+    async def publish(self, run: AlignmentRun, events: Sequence[Event]) -> None:
         """Tell people what happened."""
         ...

@@ -114,7 +114,7 @@ class LocalCluster:
         """The log of one attempt, or of one of its shards."""
         return self._workdir.log(job, index, completions)
 
-    def observe(self, key: RunKey) -> Observed | None:
+    async def observe(self, key: RunKey) -> Observed | None:
         """The run and its Jobs, after having carried these on."""
         if key != self.key:
             return None
@@ -123,7 +123,7 @@ class LocalCluster:
         jobs = tuple(job for job in (*self._ended.values(), *running) if job is not None)
         return Observed(self._run, jobs, self._config_maps)
 
-    def create(self, bundle: JobBundle) -> None:
+    async def create(self, bundle: JobBundle) -> None:
         """Start a Job. The volume is the working folder, so there is no claim to create."""
         if bundle.name in self._jobs or bundle.name in self._ended:
             return
@@ -132,7 +132,7 @@ class LocalCluster:
                 write_bytes(self._workdir.job(bundle.name) / name, text.encode())
             self._jobs[bundle.name] = LocalJob(bundle.job, self._placement, self._clock)
 
-    def delete(self, key: RunKey, job: str) -> None:
+    async def delete(self, key: RunKey, job: str) -> None:
         """Stop a Job; it is observed as `deleting` until it has ended."""
         if key != self.key:
             return
@@ -141,7 +141,7 @@ class LocalCluster:
         elif self._ended.pop(job, None) is not None:
             remove_record(self._workdir, job)
 
-    def write_status(self, run: AlignmentRun, status: AlignmentRunStatus) -> None:
+    async def write_status(self, run: AlignmentRun, status: AlignmentRunStatus) -> None:
         """Store the status. Raises ConflictError when `run` is not the stored version."""
         if run.metadata.resource_version != self._run.metadata.resource_version:
             raise ConflictError(f"the run {run.metadata.name} has changed since it was observed")
@@ -149,7 +149,7 @@ class LocalCluster:
         write_run(self._workdir, changed)
         self._run = changed
 
-    def publish(self, run: AlignmentRun, events: Sequence[Event]) -> None:  # noqa: ARG002 - there is one run only
+    async def publish(self, run: AlignmentRun, events: Sequence[Event]) -> None:  # noqa: ARG002 - there is one run only
         """Append to `logs/events.log`."""
         if not events:
             return
