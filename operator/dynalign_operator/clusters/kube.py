@@ -1,0 +1,150 @@
+"""KubeCluster: runs are AlignmentRun objects, stages are Jobs. Reads what the watches told, writes through the API."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from dynalign_operator.api.status import AlignmentRunStatus
+from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun
+from dynalign_operator.clusters.base import RunKey
+from dynalign_operator.clusters.errors import ClusterError
+from dynalign_operator.clusters.kube_api import KubeApi
+from dynalign_operator.clusters.kube_observe import observe_job
+from dynalign_operator.clusters.kube_store import Kind, Store, job_of
+from dynalign_operator.manifests.objects import KubernetesObject
+from dynalign_operator.planning.observed import JobObservation, JobProgress, Observed
+from dynalign_operator.planning.plan import Event, JobBundle
+
+PLURAL: Final = "alignmentruns"
+COMPONENT: Final = "dynalign-operator"
+_EVENT_LENGTH: Final = 1024
+"""Characters of an event's message that the API server takes."""
+
+Progress = Mapping[RunKey, tuple[JobProgress, datetime]]
+"""Namespace and name of a Job -> what it last said, and when that last changed."""
+
+
+class ForeignObjectError(ClusterError):
+    """An object of the needed name exists and is not the run's."""
+
+
+class KubeCluster:
+    """A Cluster with any number of runs."""
+
+    def __init__(self, api: KubeApi, store: Store, progress: Progress) -> None:
+        self._api, self._store, self._progress = api, store, progress
+
+    async def observe(self, key: RunKey) -> Observed | None:
+        """The run, its Jobs and the ConfigMap with its objective; None when there is no such run or it is going."""
+        stored = self._store.get(Kind.RUN, key)
+        if stored is None or "deletionTimestamp" in stored["metadata"]:
+            return None
+        run = AlignmentRun.model_validate(stored)
+        pods: dict[str, list[KubernetesObject]] = {}
+        for pod in self._store.of_run(Kind.POD, key):
+            pods.setdefault(job_of(pod), []).append(pod)
+        jobs = (
+            self._observe_job(job, pods.get(job["metadata"]["name"], []))
+            for job in self._store.of_run(Kind.JOB, key)
+            if _is_owned(job, run)
+        )
+        return Observed(run, tuple(job for job in jobs if job is not None), await self._config_maps(run))
+
+    async def create(self, bundle: JobBundle) -> None:
+        """Create claim, ConfigMap and Job, in this order. Raises ForeignObjectError where a name is taken."""
+        if bundle.volume_claim is not None:
+            await self._create(bundle.volume_claim, bundle.job)
+        await self._create(bundle.config_map, bundle.job)
+        job = await self._create(bundle.job, bundle.job)
+        self._store.put(Kind.JOB, job)
+
+    async def delete(self, key: RunKey, job: str) -> None:
+        """Delete a Job in the foreground: it stays, marked as deleted, until its pods have ended."""
+        await self._api.delete(f"/apis/batch/v1/namespaces/{key.namespace}/jobs/{job}", propagation="Foreground")
+
+    async def write_status(self, run: AlignmentRun, status: AlignmentRunStatus) -> None:
+        """Replace the status of the version that was observed."""
+        body = json.loads(status.to_json())
+        path = f"/apis/{API_VERSION}/namespaces/{run.metadata.namespace}/{PLURAL}/{run.metadata.name}"
+        stored = await self._api.replace_status(path, run.metadata.resource_version, body)
+        self._store.put(Kind.RUN, stored)
+
+    async def publish(self, run: AlignmentRun, events: Sequence[Event]) -> None:
+        """Kubernetes Events on the run."""
+        for event in events:
+            await self._api.create(f"/api/v1/namespaces/{run.metadata.namespace}/events", build_event(run, event))
+
+    async def _create(self, manifest: KubernetesObject, job: KubernetesObject) -> KubernetesObject:
+        """Create it, or find that an earlier attempt has: an object of that name must be the run's own."""
+        path = _collection(manifest)
+        stored = await self._api.create(path, manifest)
+        if stored is not None:
+            return stored
+        name = manifest["metadata"]["name"]
+        found = await self._api.get(f"{path}/{name}")
+        owner = job["metadata"]["ownerReferences"][0]["uid"]
+        if found is None:
+            raise ClusterError(f"{manifest['kind']} {name} is there and is not: it is being deleted; trying again.")
+        if owner not in {reference["uid"] for reference in found["metadata"].get("ownerReferences", ())}:
+            raise ForeignObjectError(
+                f"there is a {manifest['kind']} {name} already in namespace {manifest['metadata']['namespace']}, which "
+                "this run does not own. Remove it, or give the run another name."
+            )
+        return found
+
+    def _observe_job(self, job: KubernetesObject, pods: Sequence[KubernetesObject]) -> JobObservation | None:
+        metadata = job["metadata"]
+        said = self._progress.get(RunKey(metadata["namespace"], metadata["name"]))
+        progress, changed = said if said is not None else (None, None)
+        return observe_job(job, pods, progress=progress, last_progress_time=changed)
+
+    async def _config_maps(self, run: AlignmentRun) -> dict[str, Mapping[str, str]]:
+        reference = run.spec.objective.config_map_ref
+        if reference is None:
+            return {}
+        found = await self._api.get(f"/api/v1/namespaces/{run.metadata.namespace}/configmaps/{reference.name}")
+        return {} if found is None else {reference.name: found.get("data") or {}}
+
+
+def build_event(run: AlignmentRun, event: Event) -> KubernetesObject:
+    """A core/v1 Event about a run."""
+    reference = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "namespace": run.metadata.namespace,
+        "name": run.metadata.name,
+        "uid": run.metadata.uid,
+    }
+    now = datetime.now().astimezone().isoformat(timespec="microseconds")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{run.metadata.name}.", "namespace": run.metadata.namespace},
+        "involvedObject": reference,
+        "type": str(event.type),
+        "reason": event.reason,
+        "message": event.message[:_EVENT_LENGTH],
+        "action": event.reason,
+        "eventTime": now,
+        "reportingComponent": COMPONENT,
+        "reportingInstance": COMPONENT,
+        "source": {"component": COMPONENT},
+    }
+
+
+def _is_owned(job: KubernetesObject, run: AlignmentRun) -> bool:
+    """Whether the Job is of this very run and not of an earlier one of the same name."""
+    owners: Sequence[Mapping[str, Any]] = job["metadata"].get("ownerReferences", ())
+    return any(owner["uid"] == run.metadata.uid for owner in owners)
+
+
+def _collection(manifest: KubernetesObject) -> str:
+    """The path of an object's collection."""
+    group, plural = {
+        "Job": ("/apis/batch/v1", "jobs"),
+        "ConfigMap": ("/api/v1", "configmaps"),
+        "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
+        "Service": ("/api/v1", "services"),
+    }[manifest["kind"]]
+    return f"{group}/namespaces/{manifest['metadata']['namespace']}/{plural}"

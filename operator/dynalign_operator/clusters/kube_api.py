@@ -1,0 +1,115 @@
+"""The API server, in plain JSON objects: kubernetes.aio gives credentials, TLS and connections."""
+
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from dynalign_operator.clusters.errors import ClusterError, ConflictError
+from dynalign_operator.manifests.objects import KubernetesObject
+
+_TIMEOUT_SECONDS: Final = 30.0
+_AUTH: Final = ["BearerToken"]
+
+
+class RefusedError(ClusterError):
+    """The API server refused a request; `status` is the HTTP status, 0 when there was no answer."""
+
+    def __init__(self, what: str, status: int, message: str) -> None:
+        super().__init__(f"the API server refused to {what} ({status or 'no answer'}): {message}")
+        self.status = status
+
+
+@asynccontextmanager
+async def open_kube_api() -> AsyncIterator["KubeApi"]:
+    """Connect with the pod's service account, or with KUBECONFIG where there is none."""
+    settings = client.Configuration()
+    if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+        config.load_incluster_config(client_configuration=settings)
+    else:
+        await config.load_kube_config(config_file=os.environ.get("KUBECONFIG"), client_configuration=settings)
+    async with client.ApiClient(settings) as api:
+        yield KubeApi(api)
+
+
+class KubeApi:
+    """Requests on paths such as `/apis/batch/v1/namespaces/default/jobs`. Every method raises RefusedError."""
+
+    def __init__(self, api: Any) -> None:
+        self._api = api
+
+    async def get(self, path: str) -> KubernetesObject | None:
+        """Read an object or a list; None when it is not there."""
+        try:
+            return await self._request("GET", path, f"read {path}")
+        except RefusedError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def create(self, path: str, body: KubernetesObject) -> KubernetesObject | None:
+        """Create an object and return it as stored; None when one of that name is there already."""
+        name = body["metadata"].get("name") or body["metadata"].get("generateName", "")
+        try:
+            return await self._request("POST", path, f"create {body['kind']} {name}", body)
+        except RefusedError as error:
+            if error.status == 409:
+                return None
+            raise
+
+    async def delete(self, path: str, *, propagation: str) -> None:
+        """Delete an object; one that is gone is no error."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        try:
+            await self._request("DELETE", path, f"delete {path}", options)
+        except RefusedError as error:
+            if error.status != 404:
+                raise
+
+    async def replace_status(self, path: str, version: str, status: Mapping[str, Any]) -> KubernetesObject:
+        """Replace `status` of the version that was read. Raises ConflictError when that is no longer the latest."""
+        patch = [
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
+            {"op": "add", "path": "/status", "value": dict(status)},
+        ]
+        try:
+            return await self._request(
+                "PATCH", f"{path}/status", f"write the status of {path}", patch, "application/json-patch+json"
+            )
+        except RefusedError as error:
+            if error.status in (404, 409):
+                raise ConflictError(str(error)) from error
+            raise
+
+    async def text(self, path: str) -> str:
+        """Read something that is no JSON."""
+        return (await self._send("GET", path, f"read {path}", None, "*/*")).decode()
+
+    async def _request(
+        self, method: str, path: str, what: str, body: Any = None, content_type: str = "application/json"
+    ) -> KubernetesObject:
+        answer: KubernetesObject = json.loads(await self._send(method, path, what, body, content_type))
+        return answer
+
+    async def _send(self, method: str, path: str, what: str, body: Any, content_type: str) -> bytes:
+        headers = {"Accept": "application/json", "Content-Type": content_type} if body is not None else {}
+        request = await self._api.param_serialize(method, path, header_params=headers, body=body, auth_settings=_AUTH)
+        try:
+            answer = await self._api.call_api(*request, _request_timeout=_TIMEOUT_SECONDS)
+            data: bytes = await answer.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise RefusedError(what, 0, f"{type(error).__name__}: {error}") from error
+        if answer.status >= 300:
+            raise RefusedError(what, answer.status, _message(data))
+        return data
+
+
+def _message(data: bytes) -> str:
+    try:
+        return str(json.loads(data)["message"])
+    except (ValueError, KeyError, TypeError):
+        return data[:500].decode(errors="replace")

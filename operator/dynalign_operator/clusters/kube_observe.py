@@ -1,0 +1,155 @@
+"""From a Job and its pods, as the API server describes them, to what the planner wants to know. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from dynalign_contract.exit_codes import FINAL
+from dynalign_contract.result import StageResult
+from dynalign_operator.manifests.labels import read_job_labels
+from dynalign_operator.manifests.objects import KubernetesObject
+from dynalign_operator.manifests.pod import CONTAINER
+from dynalign_operator.planning.observed import DISRUPTED, JobObservation, JobPhase, JobProgress
+
+INDEX: Final = "batch.kubernetes.io/job-completion-index"
+"""Annotation of a pod: its completion index."""
+
+_DISRUPTION: Final = "DisruptionTarget"
+_OUT_OF_MEMORY: Final = "OOMKilled"
+
+
+def observe_job(
+    job: KubernetesObject,
+    pods: Sequence[KubernetesObject],
+    *,
+    progress: JobProgress | None = None,
+    last_progress_time: datetime | None = None,
+) -> JobObservation | None:
+    """The planner's view of a Job; None for one whose labels are not of ours.
+
+    `pods` are the Job's pods, finished ones included. A Job that failed although none of its pods is left to tell why
+    was disrupted: somebody removed them.
+    """
+    metadata, spec, status = job["metadata"], job["spec"], job.get("status", {})
+    labels = read_job_labels(metadata.get("labels", {}))
+    if labels is None:
+        return None
+    phase = _phase(status)
+    ended = _last_ended(pods) if phase is JobPhase.FAILED else None
+    reason, message = _explain_failure(status, ended) if phase is JobPhase.FAILED else ("", _explain_waiting(pods))
+    return JobObservation(
+        name=metadata["name"],
+        stage=labels.stage,
+        iteration=labels.iteration,
+        attempt=labels.attempt,
+        creation_time=parse_time(metadata["creationTimestamp"]),
+        phase=phase,
+        results=_results(pods, int(spec.get("completions") or 1)),
+        exit_code=None if ended is None else _terminated(ended).get("exitCode"),
+        reason=reason,
+        message=message,
+        start_time=min(_times(pods, "startedAt"), default=None),
+        completion_time=_completion_time(status),
+        last_progress_time=last_progress_time,
+        progress=progress,
+        suspended=bool(spec.get("suspend")),
+        deleting="deletionTimestamp" in metadata,
+    )
+
+
+def parse_time(text: str) -> datetime:
+    """An RFC 3339 time of the API server."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def _phase(status: Mapping[str, Any]) -> JobPhase:
+    for kind, phase in (("Complete", JobPhase.SUCCEEDED), ("Failed", JobPhase.FAILED)):
+        if _condition(status, kind) is not None:
+            return phase
+    return JobPhase.ACTIVE
+
+
+def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
+    """The condition of this type, if it is True."""
+    conditions: Iterable[Mapping[str, Any]] = status.get("conditions") or ()
+    return next((c for c in conditions if c["type"] == kind and c["status"] == "True"), None)
+
+
+def _completion_time(status: Mapping[str, Any]) -> datetime | None:
+    condition = _condition(status, "Complete") or _condition(status, "Failed")
+    text = status.get("completionTime") or (condition or {}).get("lastTransitionTime")
+    return None if text is None else parse_time(text)
+
+
+def _state(pod: KubernetesObject) -> Mapping[str, Any]:
+    """The state of the stage's container: `waiting`, `running` or `terminated`; empty before the kubelet speaks."""
+    statuses = pod.get("status", {}).get("containerStatuses") or ()
+    state: Mapping[str, Any] = next((s["state"] for s in statuses if s["name"] == CONTAINER), {})
+    return state
+
+
+def _terminated(pod: KubernetesObject) -> Mapping[str, Any]:
+    terminated: Mapping[str, Any] = _state(pod).get("terminated") or {}
+    return terminated
+
+
+def _times(pods: Iterable[KubernetesObject], name: str) -> list[datetime]:
+    texts = ((_state(pod).get("running") or _terminated(pod)).get(name) for pod in pods)
+    return [parse_time(text) for text in texts if text]
+
+
+def _results(pods: Iterable[KubernetesObject], completions: int) -> tuple[StageResult | None, ...]:
+    """The latest readable result of each completion index."""
+    results: list[StageResult | None] = [None] * completions
+    for pod in sorted(pods, key=lambda pod: _terminated(pod).get("finishedAt") or ""):
+        index = int(pod["metadata"].get("annotations", {}).get(INDEX, 0))
+        result = _read_result(_terminated(pod).get("message"))
+        if result is not None and index < completions:
+            results[index] = result
+    return tuple(results)
+
+
+def _read_result(message: str | None) -> StageResult | None:
+    try:
+        return None if message is None else StageResult.decode(message)
+    except ValidationError:
+        return None
+
+
+def _last_ended(pods: Iterable[KubernetesObject]) -> KubernetesObject | None:
+    """The failed pod that decided the Job's end: one whose exit code is final, else the latest."""
+    failed = [pod for pod in pods if pod.get("status", {}).get("phase") == "Failed"]
+    failed.sort(key=lambda p: (_terminated(p).get("exitCode") in FINAL, _terminated(p).get("finishedAt") or ""))
+    return failed[-1] if failed else None
+
+
+def _explain_failure(status: Mapping[str, Any], pod: KubernetesObject | None) -> tuple[str, str]:
+    """Reason and message of a failed Job."""
+    condition = _condition(status, "Failed") or {}
+    if pod is None:
+        return DISRUPTED, "its pods were removed before they could say why they ended"
+    disruption = _condition(pod.get("status", {}), _DISRUPTION)
+    if disruption is not None:
+        return DISRUPTED, f"{disruption.get('reason', _DISRUPTION)}: {disruption.get('message', '')}".rstrip(": ")
+    terminated = _terminated(pod)
+    if terminated.get("reason") == _OUT_OF_MEMORY:
+        return _OUT_OF_MEMORY, (
+            "the container used more memory than its limit and was killed (OOMKilled); raise "
+            "spec.stages.<stage>.resources.limits.memory, or lower what the stage holds at once"
+        )
+    said = pod.get("status", {}).get("message") or condition.get("message", "")
+    return str(condition.get("reason", "")), str(said)
+
+
+def _explain_waiting(pods: Iterable[KubernetesObject]) -> str:
+    """What the scheduler or the kubelet says about a pod that does not run yet; empty when all run."""
+    for pod in pods:
+        waiting = _state(pod).get("waiting")
+        if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+        for condition in pod.get("status", {}).get("conditions") or ():
+            if condition["type"] == "PodScheduled" and condition["status"] == "False":
+                return f"{condition.get('reason', '')}: {condition.get('message', '')}".strip(": ")
+    return ""
