@@ -53,6 +53,15 @@ class Store:
         """One object by namespace and name."""
         return self._objects[kind].get(key)
 
+    def is_behind(self, kind: Kind, thing: KubernetesObject) -> bool:
+        """Whether this version is newer than the one that is known, or the object not known at all."""
+        known = self._objects[kind].get(_key(thing))
+        return known is None or (_uid(known) == _uid(thing) and _version(known) < _version(thing))
+
+    def keys(self, kind: Kind) -> list[RunKey]:
+        """Namespace and name of every known object."""
+        return list(self._objects[kind])
+
     def of_run(self, kind: Kind, run: RunKey) -> list[KubernetesObject]:
         """The objects of a run, by name."""
         names = sorted(self._names.get((kind, run), ()))

@@ -49,6 +49,8 @@ class BuildSettings:
     """What the installation decides, not the run."""
 
     trainer_image: str = "dynalign-trainer:0.1.0"
+    image_pull_secrets: tuple[str, ...] = ()
+    """Names of Secrets in the run's namespace."""
 
 
 def build_pod_template(run: AlignmentRun, config: StageConfig, name: str, settings: BuildSettings) -> KubernetesObject:
@@ -82,6 +84,8 @@ def _build_spec(
     }
     if priority := overrides.priority_class_name or run.spec.scheduling.priority_class_name:
         spec["priorityClassName"] = priority
+    if settings.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     if overrides.runtime_class_name:
         spec["runtimeClassName"] = overrides.runtime_class_name
     if overrides.node_selector:

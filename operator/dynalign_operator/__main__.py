@@ -1,0 +1,5 @@
+"""`python -m dynalign_operator`."""
+
+from dynalign_operator.main import main
+
+main()

@@ -1,0 +1,62 @@
+"""kopf as watcher: what the watches tell goes into the store, and the run that it is about onto the queue. No more."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import kopf
+
+from dynalign_operator.api.v1alpha1 import GROUP, VERSION
+from dynalign_operator.clusters.base import RunKey
+from dynalign_operator.clusters.kube import COMPONENT, PLURAL
+from dynalign_operator.clusters.kube_store import Kind, Store
+
+MANAGED: Final = {"app.kubernetes.io/managed-by": "dynalign"}
+"""Labels of everything that the operator has made; the watches ask the API server for nothing else."""
+
+_SELECTOR: Final = ",".join(f"{name}={value}" for name, value in MANAGED.items())
+
+
+def register(registry: kopf.OperatorRegistry, store: Store, enqueue: Callable[[RunKey], None]) -> None:
+    """Watch runs, Jobs and pods. `on.event` alone: no finalizer, no annotation, nothing that a dead operator blocks."""
+
+    def note(kind: Kind, event: Mapping[str, Any]) -> None:
+        change = store.remove if event["type"] == "DELETED" else store.put
+        run = change(kind, dict(event["object"]))
+        if run is not None:
+            enqueue(run)
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    async def note_run(event: Any, **_: Any) -> None:
+        note(Kind.RUN, event)
+
+    @kopf.on.event("batch", "v1", "jobs", labels=MANAGED, registry=registry)
+    async def note_job(event: Any, **_: Any) -> None:
+        note(Kind.JOB, event)
+
+    @kopf.on.event("", "v1", "pods", labels=MANAGED, registry=registry)
+    async def note_pod(event: Any, **_: Any) -> None:
+        note(Kind.POD, event)
+
+
+def watch_settings(*, cluster_wide: bool) -> kopf.OperatorSettings:
+    """Settings under which a silent watch is noticed and nothing of kopf's is written into objects."""
+    settings = kopf.OperatorSettings()
+    settings.watching.inactivity_timeout = 70
+    settings.watching.server_timeout = 600
+    settings.watching.client_timeout = 660
+    settings.watching.connect_timeout = 30
+    settings.watching.chunk_size = 500
+    for resource in (("batch", "v1", "jobs"), ("", "v1", "pods")):
+        settings.watching.label_selectors[resource] = _SELECTOR
+    settings.networking.request_timeout = 30
+    settings.networking.enforce_retry_after = True
+    settings.queueing.worker_limit = 50
+    settings.posting.enabled = False
+    settings.posting.reporting_component = COMPONENT
+    settings.peering.standalone = True
+    settings.scanning.disabled = not cluster_wide
+    settings.process.ultimate_exiting_timeout = 30
+    settings.persistence.finalizer = f"{GROUP}/finalizer"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    return settings

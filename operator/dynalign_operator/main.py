@@ -1,0 +1,165 @@
+"""`python -m dynalign_operator`: watches, workers, progress, probes and metrics of one operator process."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+
+import aiohttp
+import kopf
+from pydantic import ValidationError
+
+from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.clusters.base import RunKey
+from dynalign_operator.clusters.errors import ConflictError
+from dynalign_operator.clusters.kube import KubeCluster
+from dynalign_operator.clusters.kube_api import KubeApi, open_kube_api
+from dynalign_operator.clusters.kube_store import Kind, Store
+from dynalign_operator.handlers import register, watch_settings
+from dynalign_operator.health import serve_health, serve_metrics
+from dynalign_operator.metrics import KnownRun, OperatorMetrics
+from dynalign_operator.progress import (
+    READ_EVERY_SECONDS,
+    ProgressBook,
+    by_api_proxy,
+    by_pod_ip,
+    read_progress,
+)
+from dynalign_operator.reconcile import reconcile
+from dynalign_operator.resync import Resync
+from dynalign_operator.settings import OperatorSettings, ProgressSource, SettingsError, read_settings
+from dynalign_operator.workqueue import WorkQueue
+
+log = logging.getLogger("dynalign.operator")
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT; exit code 2 when the environment is wrong, 1 when a watch or a worker has died."""
+    try:
+        settings = read_settings(os.environ)
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    asyncio.run(serve(settings))
+
+
+async def serve(settings: OperatorSettings) -> None:
+    """Connect, watch and work until the process is asked to end. What dies takes the process with it."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with open_kube_api() as api:
+        operator = Operator(settings, api)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(
+                serve_health(settings.probe_port, alive=operator.what_is_wrong, ready=operator.what_is_missing)
+            )
+            await stack.enter_async_context(serve_metrics(settings.metrics_port, operator.metrics.registry))
+            tasks = [asyncio.create_task(work, name=name) for name, work in operator.work(stop)]
+            try:
+                ending = asyncio.create_task(stop.wait(), name="stop")
+                done, _ = await asyncio.wait([*tasks, ending], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stop.set()
+                await _end(tasks)
+        for task in done - {ending}:
+            task.result()
+            raise RuntimeError(f"{task.get_name()} ended although nobody asked it to")
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Let the watches end by themselves, then cancel what is left."""
+    _, left = await asyncio.wait(tasks, timeout=5)
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Operator:
+    """The parts of one operator process, and how they hang together."""
+
+    def __init__(self, settings: OperatorSettings, api: KubeApi) -> None:
+        self.metrics = OperatorMetrics()
+        self._settings, self._api = settings, api
+        self._store, self._book = Store(), ProgressBook()
+        self._queue: WorkQueue[RunKey] = WorkQueue()
+        self._cluster = KubeCluster(api, self._store, self._book.progress)
+        self._resync = Resync(api, self._store, settings.namespaces, self._queue.add)
+        self.metrics.watch(lambda: list(self._known_runs()), lambda: self._queue.depth)
+
+    def work(self, stop: asyncio.Event) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
+        """Everything that has to be done at the same time, by name."""
+        yield "watches", self._watch(stop)
+        for number in range(self._settings.workers):
+            yield f"worker {number}", self._queue.work(self._reconcile)
+        yield "resync", self._resync.repeat()
+        if self._settings.progress is not ProgressSource.OFF:
+            yield "progress", self._read_progress()
+
+    def what_is_wrong(self) -> str | None:
+        """Liveness: watches that have fallen behind the API server."""
+        return self._resync.what_is_wrong
+
+    def what_is_missing(self) -> str | None:
+        """Readiness: the first comparison with the API server."""
+        return None if self._resync.rounds else "the first listing is not complete yet\n"
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        registry = kopf.OperatorRegistry()
+        register(registry, self._store, self._queue.add)
+        namespaces = self._settings.namespaces
+        await kopf.operator(
+            registry=registry,
+            settings=watch_settings(cluster_wide=not namespaces),
+            namespaces=namespaces,
+            clusterwide=not namespaces,
+            standalone=True,
+            stop_flag=stop,
+        )
+
+    async def _reconcile(self, key: RunKey) -> None:
+        started = time.monotonic()
+        try:
+            now = datetime.now(UTC)
+            decided = await reconcile(self._cluster, key, now, self._settings.build)
+            if decided is not None and decided.wake_at is not None:
+                self._queue.add_after(key, (decided.wake_at - now).total_seconds())
+        except ConflictError:
+            self._queue.add_after(key, 0.05)
+        except Exception:
+            self.metrics.reconcile_errors.inc()
+            raise
+        finally:
+            self.metrics.reconcile_seconds.observe(time.monotonic() - started)
+
+    async def _read_progress(self) -> None:
+        async with _session() as session:
+            proxy = self._settings.progress is ProgressSource.API_PROXY
+            read = by_api_proxy(self._api) if proxy else by_pod_ip(session)
+            while True:
+                await read_progress(self._store, self._book, read, self._queue.add, lambda: datetime.now(UTC))
+                await asyncio.sleep(READ_EVERY_SECONDS)
+
+    def _known_runs(self) -> Iterator[KnownRun]:
+        for key in self._store.runs():
+            stored = self._store.get(Kind.RUN, key)
+            try:
+                run = AlignmentRun.model_validate(stored)
+            except ValidationError:
+                continue
+            names = (job["metadata"]["name"] for job in self._store.of_run(Kind.JOB, key))
+            readings = [self._book.live.get(RunKey(key.namespace, name), ()) for name in names]
+            yield KnownRun(key, run.status, run.spec.iterations, tuple(r for group in readings for r in group))
+
+
+@asynccontextmanager
+async def _session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(trust_env=False) as session:
+        yield session

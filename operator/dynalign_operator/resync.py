@@ -1,0 +1,111 @@
+"""Compares the store with the API server once a minute: finds what a watch has missed, and watches that are deaf.
+
+A watch may fall silent while its connection lives (kopf issues 957, 1145). So everything is listed, and looked for in
+the store a little later: what the watch should have told by then and has not, is put in by hand, and counts against it.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+from urllib.parse import quote
+
+from dynalign_operator.api.v1alpha1 import API_VERSION
+from dynalign_operator.clusters.base import RunKey
+from dynalign_operator.clusters.errors import ClusterError
+from dynalign_operator.clusters.kube import PLURAL
+from dynalign_operator.clusters.kube_api import KubeApi
+from dynalign_operator.clusters.kube_store import Kind, Store
+from dynalign_operator.manifests.objects import KubernetesObject
+
+log = logging.getLogger("dynalign.resync")
+
+EVERY_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 10.0
+"""How far a watch may lag behind the API server."""
+DEAF_ROUNDS: Final = 3
+"""Rounds in a row in which a watch missed something, after which the process is better started anew."""
+
+_SELECTOR: Final = quote("app.kubernetes.io/managed-by=dynalign")
+_COLLECTIONS: Final = {
+    Kind.RUN: (f"/apis/{API_VERSION}", PLURAL, ""),
+    Kind.JOB: ("/apis/batch/v1", "jobs", f"?labelSelector={_SELECTOR}"),
+    Kind.POD: ("/api/v1", "pods", f"?labelSelector={_SELECTOR}"),
+}
+
+
+class Resync:
+    """What was missed, and by which watch."""
+
+    def __init__(
+        self, api: KubeApi, store: Store, namespaces: tuple[str, ...], enqueue: Callable[[RunKey], None]
+    ) -> None:
+        self._api, self._store, self._namespaces, self._enqueue = api, store, namespaces, enqueue
+        self._missed_rounds = dict.fromkeys(Kind, 0)
+        self.rounds = 0
+        """Comparisons made."""
+
+    @property
+    def what_is_wrong(self) -> str | None:
+        """Which watch is deaf; None when none is."""
+        deaf = [str(kind) for kind, rounds in self._missed_rounds.items() if rounds >= DEAF_ROUNDS]
+        return f"the watch of {', '.join(deaf)} tells nothing any more\n" if deaf else None
+
+    async def repeat(self) -> None:
+        """Compare again and again. An API server that does not answer is waited for."""
+        while True:
+            try:
+                for kind in Kind:
+                    await self._compare(kind, PATIENCE_SECONDS if self.rounds else 1.0)
+                self.rounds += 1
+            except ClusterError as error:
+                log.warning("the comparison with the API server is put off: %s", error)
+            await asyncio.sleep(EVERY_SECONDS)
+
+    async def _compare(self, kind: Kind, patience: float) -> None:
+        listed = [thing async for thing in self._list(kind)]
+        before = set(self._store.keys(kind))
+        await asyncio.sleep(patience)
+        missed = 0
+        for thing in listed:
+            if self._store.is_behind(kind, thing):
+                missed += await self._confirm_there(kind, thing)
+        present = {RunKey(thing["metadata"]["namespace"], thing["metadata"]["name"]) for thing in listed}
+        for key in before - present:
+            missed += await self._confirm_gone(kind, key)
+        self._missed_rounds[kind] = self._missed_rounds[kind] + 1 if missed and self.rounds else 0
+        if missed and self.rounds:
+            log.warning("the watch of %s missed %d changes", kind, missed)
+
+    async def _confirm_there(self, kind: Kind, thing: KubernetesObject) -> int:
+        """1 when an object that the store does not know in this version has not been deleted since it was listed."""
+        metadata = thing["metadata"]
+        found = await self._get(kind, RunKey(metadata["namespace"], metadata["name"]))
+        if found is None or not self._store.is_behind(kind, found):
+            return 0
+        run = self._store.put(kind, found)
+        if run is not None:
+            self._enqueue(run)
+        return 1
+
+    async def _get(self, kind: Kind, key: RunKey) -> KubernetesObject | None:
+        group, plural, _ = _COLLECTIONS[kind]
+        return await self._api.get(f"{group}/namespaces/{key.namespace}/{plural}/{key.name}")
+
+    async def _confirm_gone(self, kind: Kind, key: RunKey) -> int:
+        """1 when an object that the store still holds is gone from the API server."""
+        known = self._store.get(kind, key)
+        if known is None or await self._get(kind, key) is not None:
+            return 0
+        run = self._store.remove(kind, known)
+        if run is not None:
+            self._enqueue(run)
+        return 1
+
+    async def _list(self, kind: Kind) -> AsyncIterator[KubernetesObject]:
+        group, plural, query = _COLLECTIONS[kind]
+        places = [f"/namespaces/{namespace}" for namespace in self._namespaces] or [""]
+        for place in places:
+            found = await self._api.get(f"{group}{place}/{plural}{query}")
+            for thing in (found or {}).get("items", ()):
+                yield thing
