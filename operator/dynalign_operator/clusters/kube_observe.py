@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from dynalign_contract.exit_codes import FINAL
 from dynalign_contract.result import StageResult
+from dynalign_contract.stages import Stage
 from dynalign_operator.manifests.labels import read_job_labels
 from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.manifests.pod import CONTAINER
@@ -38,7 +39,10 @@ def observe_job(
         return None
     phase = _phase(status)
     ended = _last_ended(pods) if phase is JobPhase.FAILED else None
-    reason, message = _explain_failure(status, ended) if phase is JobPhase.FAILED else ("", _explain_waiting(pods))
+    if phase is JobPhase.FAILED:
+        reason, message = _explain_failure(status, ended, labels.stage)
+    else:
+        reason, message = "", _explain_waiting(pods)
     return JobObservation(
         name=metadata["name"],
         stage=labels.stage,
@@ -125,7 +129,7 @@ def _last_ended(pods: Iterable[KubernetesObject]) -> KubernetesObject | None:
     return failed[-1] if failed else None
 
 
-def _explain_failure(status: Mapping[str, Any], pod: KubernetesObject | None) -> tuple[str, str]:
+def _explain_failure(status: Mapping[str, Any], pod: KubernetesObject | None, stage: Stage) -> tuple[str, str]:
     """Reason and message of a failed Job."""
     condition = _condition(status, "Failed") or {}
     if pod is None:
@@ -137,7 +141,7 @@ def _explain_failure(status: Mapping[str, Any], pod: KubernetesObject | None) ->
     if terminated.get("reason") == _OUT_OF_MEMORY:
         return _OUT_OF_MEMORY, (
             "the container used more memory than its limit and was killed (OOMKilled); raise "
-            "spec.stages.<stage>.resources.limits.memory, or lower what the stage holds at once"
+            f"spec.stages.{stage}.resources.limits.memory"
         )
     said = pod.get("status", {}).get("message") or condition.get("message", "")
     return str(condition.get("reason", "")), str(said)

@@ -1,0 +1,163 @@
+"""What a Job and its pods say, as the API server writes it, and what the planner makes of it."""
+
+from typing import Any
+
+import pytest
+
+from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.stages import Stage
+from dynalign_operator.clusters.base import RunKey
+from dynalign_operator.clusters.kube_observe import INDEX, observe_job
+from dynalign_operator.clusters.kube_store import JOB_NAME, Kind, Store, job_of
+from dynalign_operator.manifests.labels import JobLabels, job_labels
+from dynalign_operator.planning.observed import DISRUPTED, JobPhase
+from support.builders import a_result
+
+LABELS = job_labels(JobLabels("r", Stage.JUDGE, 1, 2))
+
+
+def a_job(*conditions: str, completions: int = 1, version: int = 1, uid: str = "u", **spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": "r-i001-judge-a2",
+            "namespace": "n",
+            "uid": uid,
+            "resourceVersion": str(version),
+            "labels": LABELS,
+            "creationTimestamp": "2026-11-24T10:00:00Z",
+        },
+        "spec": {"completions": completions, **spec},
+        "status": {
+            "conditions": [
+                {"type": kind, "status": "True", "reason": "Why", "message": "said", "lastTransitionTime": T}
+                for kind in conditions
+            ]
+        },
+    }
+
+
+T = "2026-11-24T10:05:00Z"
+
+
+def a_pod(
+    phase: str, state: dict[str, Any], *, index: int = 0, conditions: tuple[dict[str, str], ...] = ()
+) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": f"p{index}",
+            "namespace": "n",
+            "labels": {**LABELS, JOB_NAME: "r-i001-judge-a2"},
+            "annotations": {INDEX: str(index)},
+        },
+        "status": {
+            "phase": phase,
+            "conditions": list(conditions),
+            "containerStatuses": [{"name": "stage", "state": state}],
+        },
+    }
+
+
+def ended(code: int, message: str = "", reason: str = "Error", at: str = T) -> dict[str, Any]:
+    return {
+        "terminated": {
+            "exitCode": code,
+            "reason": reason,
+            "message": message,
+            "startedAt": "2026-11-24T10:01:00Z",
+            "finishedAt": at,
+        }
+    }
+
+
+def test_a_job_that_waits_quotes_the_scheduler() -> None:
+    refused = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: no GPU."}
+    job = observe_job(a_job(), [a_pod("Pending", {}, conditions=(refused,))])
+    assert job is not None
+    assert (job.stage, job.iteration, job.attempt) == (Stage.JUDGE, 1, 2)
+    assert (job.phase, job.start_time, job.results) == (JobPhase.ACTIVE, None, (None,))
+    assert job.message == "Unschedulable: 0/1 nodes: no GPU."
+
+
+def test_an_image_that_cannot_be_pulled_is_quoted() -> None:
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+    job = observe_job(a_job(), [a_pod("Pending", waiting)])
+    assert job is not None
+    assert job.message == "ImagePullBackOff: not found"
+
+
+def test_a_container_that_is_being_created_is_no_trouble() -> None:
+    job = observe_job(a_job(), [a_pod("Pending", {"waiting": {"reason": "ContainerCreating"}})])
+    assert job is not None
+    assert job.message == ""
+
+
+def test_a_running_job_began_with_its_first_container() -> None:
+    pods = [a_pod("Running", {"running": {"startedAt": f"2026-11-24T10:0{i}:00Z"}}, index=i) for i in (2, 1)]
+    job = observe_job(a_job(completions=3), pods)
+    assert job is not None
+    assert job.start_time is not None
+    assert job.start_time.minute == 1
+
+
+def test_results_are_read_from_the_termination_messages_in_the_order_of_the_indexes() -> None:
+    results = [a_result(path=f"x/shard-{i:03d}") for i in range(3)]
+    pods = [a_pod("Succeeded", ended(0, results[i].encode().decode()), index=i) for i in (2, 0, 1)]
+    job = observe_job(a_job("Complete", completions=3), pods)
+    assert job is not None
+    assert (job.phase, job.results) == (JobPhase.SUCCEEDED, tuple(results))
+
+
+def test_the_final_exit_code_among_several_decides() -> None:
+    pods = [
+        a_pod("Failed", ended(1, at="2026-11-24T10:09:00Z"), index=0),
+        a_pod("Failed", ended(ExitCode.BAD_INPUT, at="2026-11-24T10:04:00Z"), index=1),
+    ]
+    job = observe_job(a_job("Failed", completions=2), pods)
+    assert job is not None
+    assert (job.phase, job.exit_code, job.reason, job.message) == (JobPhase.FAILED, 11, "Why", "said")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_disrupted_pod_and_one_that_is_gone_are_nobodys_fault(there: bool) -> None:
+    target = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drained"}
+    job = observe_job(a_job("Failed"), [a_pod("Failed", ended(137), conditions=(target,))] if there else [])
+    assert job is not None
+    assert job.reason == DISRUPTED
+    assert ("EvictionByEvictionAPI: drained" if there else "its pods were removed") in job.message
+
+
+def test_out_of_memory_says_which_limit_to_raise() -> None:
+    job = observe_job(a_job("Failed"), [a_pod("Failed", ended(137, reason="OOMKilled"))])
+    assert job is not None
+    assert (job.exit_code, job.reason) == (137, "OOMKilled")
+    assert "spec.stages.judge.resources.limits.memory" in job.message
+
+
+def test_foreign_labels_are_not_observed() -> None:
+    job = a_job()
+    job["metadata"]["labels"] = {"app": "other"}
+    assert observe_job(job, []) is None
+
+
+def test_a_suspended_job_and_one_that_is_being_deleted() -> None:
+    job = a_job(suspend=True)
+    job["metadata"]["deletionTimestamp"] = T
+    observed = observe_job(job, [])
+    assert observed is not None
+    assert (observed.suspended, observed.deleting) == (True, True)
+
+
+def test_the_store_keeps_the_newest_version_and_finds_by_run() -> None:
+    store, run = Store(), RunKey("n", "r")
+    assert store.put(Kind.JOB, a_job(version=5)) == run
+    store.put(Kind.JOB, a_job("Complete", version=4))
+    (kept,) = store.of_run(Kind.JOB, run)
+    assert kept["metadata"]["resourceVersion"] == "5"
+    assert store.is_behind(Kind.JOB, a_job(version=6))
+    assert not store.is_behind(Kind.JOB, a_job(version=5))
+    store.put(Kind.JOB, a_job(version=3, uid="another"))
+    assert store.remove(Kind.JOB, a_job(uid="u")) == run
+    assert len(store.of_run(Kind.JOB, run)) == 1
+    store.remove(Kind.JOB, a_job(uid="another"))
+    assert store.of_run(Kind.JOB, run) == []
+    assert job_of(a_pod("Running", {})) == "r-i001-judge-a2"
