@@ -12,17 +12,16 @@ from datetime import UTC, datetime
 
 import aiohttp
 import kopf
-from pydantic import ValidationError
 
-from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ConflictError
-from dynalign_operator.clusters.kube import KubeCluster
+from dynalign_operator.clusters.kube import InvalidRunError, KubeCluster, parse_run
 from dynalign_operator.clusters.kube_api import KubeApi, open_kube_api
 from dynalign_operator.clusters.kube_store import Kind, Store
 from dynalign_operator.handlers import register, watch_settings
 from dynalign_operator.health import serve_health, serve_metrics
 from dynalign_operator.metrics import KnownRun, OperatorMetrics
+from dynalign_operator.planning.refusal import refuse
 from dynalign_operator.progress import (
     READ_EVERY_SECONDS,
     ProgressBook,
@@ -131,6 +130,9 @@ class Operator:
             decided = await reconcile(self._cluster, key, now, self._settings.build)
             if decided is not None and decided.wake_at is not None:
                 self._queue.add_after(key, (decided.wake_at - now).total_seconds())
+        except InvalidRunError as error:
+            refused = refuse(error.status, error.generation, str(error), datetime.now(UTC))
+            await self._cluster.refuse(key, error, refused)
         except ConflictError:
             self._queue.add_after(key, 0.05)
         except Exception:
@@ -150,9 +152,11 @@ class Operator:
     def _known_runs(self) -> Iterator[KnownRun]:
         for key in self._store.runs():
             stored = self._store.get(Kind.RUN, key)
+            if stored is None:
+                continue
             try:
-                run = AlignmentRun.model_validate(stored)
-            except ValidationError:
+                run = parse_run(stored)
+            except InvalidRunError:
                 continue
             names = (job["metadata"]["name"] for job in self._store.of_run(Kind.JOB, key))
             readings = [self._book.live.get(RunKey(key.namespace, name), ()) for name in names]

@@ -1,10 +1,15 @@
 """KubeCluster: runs are AlignmentRun objects, stages are Jobs. Reads what the watches told, writes through the API."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from time import monotonic
 from typing import Any, Final
 
+from pydantic import ValidationError
+
+from dynalign_operator.api.problems import describe_error, name_field
+from dynalign_operator.api.schema import structural_schema
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun
 from dynalign_operator.clusters.base import RunKey
@@ -18,6 +23,7 @@ from dynalign_operator.planning.plan import Event, JobBundle
 
 PLURAL: Final = "alignmentruns"
 COMPONENT: Final = "dynalign-operator"
+PROGRESS_EVERY_SECONDS: Final = 30.0
 _EVENT_LENGTH: Final = 1024
 """Characters of an event's message that the API server takes."""
 
@@ -29,18 +35,37 @@ class ForeignObjectError(ClusterError):
     """An object of the needed name exists and is not the run's."""
 
 
+class InvalidRunError(ClusterError):
+    """The stored object is no valid run; the message says which fields are wrong."""
+
+    def __init__(self, stored: KubernetesObject, message: str) -> None:
+        super().__init__(message)
+        metadata = stored["metadata"]
+        self.generation = int(metadata.get("generation", 1))
+        self.resource_version: str = metadata["resourceVersion"]
+        self.status = AlignmentRunStatus.model_validate(stored.get("status") or {})
+
+
 class KubeCluster:
     """A Cluster with any number of runs."""
 
-    def __init__(self, api: KubeApi, store: Store, progress: Progress) -> None:
-        self._api, self._store, self._progress = api, store, progress
+    def __init__(self, api: KubeApi, store: Store, progress: Progress, clock: Callable[[], float] = monotonic) -> None:
+        self._api, self._store, self._progress, self._clock = api, store, progress, clock
+        self._written: dict[RunKey, float] = {}
+        """When the status of each run was written last."""
 
     async def observe(self, key: RunKey) -> Observed | None:
-        """The run, its Jobs and the ConfigMap with its objective; None when there is no such run or it is going."""
+        """The run, its Jobs and the ConfigMap with its objective; None when there is no such run or it is going.
+
+        Raises InvalidRunError.
+        """
         stored = self._store.get(Kind.RUN, key)
-        if stored is None or "deletionTimestamp" in stored["metadata"]:
+        if stored is None:
+            self._written.pop(key, None)
             return None
-        run = AlignmentRun.model_validate(stored)
+        if "deletionTimestamp" in stored["metadata"]:
+            return None
+        run = parse_run(stored)
         pods: dict[str, list[KubernetesObject]] = {}
         for pod in self._store.of_run(Kind.POD, key):
             pods.setdefault(job_of(pod), []).append(pod)
@@ -64,11 +89,22 @@ class KubeCluster:
         await self._api.delete(f"/apis/batch/v1/namespaces/{key.namespace}/jobs/{job}", propagation="Foreground")
 
     async def write_status(self, run: AlignmentRun, status: AlignmentRunStatus) -> None:
-        """Replace the status of the version that was observed."""
-        body = json.loads(status.to_json())
-        path = f"/apis/{API_VERSION}/namespaces/{run.metadata.namespace}/{PLURAL}/{run.metadata.name}"
-        stored = await self._api.replace_status(path, run.metadata.resource_version, body)
-        self._store.put(Kind.RUN, stored)
+        """Replace the status of the version that was observed; mere progress at most every 30 s."""
+        key = RunKey(run.metadata.namespace, run.metadata.name)
+        is_young = self._clock() - self._written.get(key, float("-inf")) < PROGRESS_EVERY_SECONDS
+        if is_young and status.model_copy(update=_progress_of(run.status)) == run.status:
+            return
+        await self._replace_status(key, run.metadata.resource_version, status)
+
+    async def refuse(self, key: RunKey, error: InvalidRunError, status: AlignmentRunStatus) -> None:
+        """Say in the status of a run that is none what is wrong with it."""
+        if status != error.status:
+            await self._replace_status(key, error.resource_version, status)
+
+    async def _replace_status(self, key: RunKey, version: str, status: AlignmentRunStatus) -> None:
+        path = f"/apis/{API_VERSION}/namespaces/{key.namespace}/{PLURAL}/{key.name}"
+        self._store.put(Kind.RUN, await self._api.replace_status(path, version, json.loads(status.to_json())))
+        self._written[key] = self._clock()
 
     async def publish(self, run: AlignmentRun, events: Sequence[Event]) -> None:
         """Kubernetes Events on the run."""
@@ -105,6 +141,24 @@ class KubeCluster:
             return {}
         found = await self._api.get(f"/api/v1/namespaces/{run.metadata.namespace}/configmaps/{reference.name}")
         return {} if found is None else {reference.name: found.get("data") or {}}
+
+
+def parse_run(stored: KubernetesObject) -> AlignmentRun:
+    """The run as a value. Raises InvalidRunError where the schema in the cluster let in what dynalign does not take."""
+    try:
+        return AlignmentRun.model_validate(stored)
+    except ValidationError as error:
+        schema = structural_schema(AlignmentRun)
+        sentences = (
+            f"{name_field(tuple(detail['loc']))} {describe_error(detail, schema)}".strip().rstrip(".")
+            for detail in error.errors(include_url=False)
+        )
+        raise InvalidRunError(stored, "; ".join(sentences) + ".") from error
+
+
+def _progress_of(status: AlignmentRunStatus) -> dict[str, object]:
+    """What changes all the time."""
+    return {"progress": status.progress, "estimated_completion_time": status.estimated_completion_time}
 
 
 def build_event(run: AlignmentRun, event: Event) -> KubernetesObject:
