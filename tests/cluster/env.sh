@@ -1,0 +1,70 @@
+# shellcheck shell=bash disable=SC2034
+# Settings and functions of the scripts in this folder. Sourced, never run.
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+CACHE=${DYNALIGN_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dynalign-tests}
+BIN=$CACHE/bin                      # kube and its links (kubectl, etcd, kube-apiserver ...), coredns, helm
+STATE=$CACHE/node                   # keys, etcd data, kubelet root, volumes, logs, pid files of the native node
+NODE_KUBECONFIG=$STATE/admin.kubeconfig
+CONTAINERD_ROOT=$CACHE/containerd   # images of the native node; they outlive its state
+KIND_CLUSTER=dynalign
+KIND_KUBECONFIG=$CACHE/kind.kubeconfig
+
+NODE=dynalign-node
+BRIDGE=dyncni0
+POD_PREFIX=10.124                   # pods and node: $POD_PREFIX.0.0/16, node at .0.1
+SERVICE_PREFIX=10.96                # services: $SERVICE_PREFIX.0.0/16
+IP=$POD_PREFIX.0.1
+API_PORT=6443
+ETCD_PORT=12379
+WORKLOAD_UID=1000                   # who the pods of a run are, and who owns the volumes
+
+BASE_IMAGE=localhost/debian-python:test
+PAUSE_IMAGE=localhost/pause:test
+
+COREDNS_VERSION=v1.12.4
+HELM_VERSION=v3.22.0
+PACKAGES=(containerd runc containernetworking-plugins iptables iproute2 openssl curl buildah mmdebstrap)
+
+node_kubectl() { "$BIN/kubectl" --kubeconfig "$NODE_KUBECONFIG" "$@"; }
+node_ctr() { ctr -a "$STATE/run/containerd.sock" -n k8s.io "$@"; }
+docker_works() { docker info >/dev/null 2>&1; }
+kind_runs() { command -v kind >/dev/null && docker_works && kind get clusters 2>/dev/null | grep -x "$KIND_CLUSTER" >/dev/null; }
+
+# running NAME: true if the process that `start` started under NAME still runs (a reused pid does not count)
+running() {
+  local pid
+  pid=$(cat "$STATE/run/$1.pid" 2>/dev/null) || return 1
+  [ "$({ tr '\0' ' ' < "/proc/$pid/cmdline"; } 2>/dev/null)" = "$(cat "$STATE/run/$1.cmd" 2>/dev/null)" ]
+}
+
+until_ok() { # WHAT SECONDS COMMAND...: waits until COMMAND succeeds
+  local what=$1 end=$((SECONDS + $2)); shift 2
+  until "$@" >/dev/null 2>&1; do
+    [ $SECONDS -lt $end ] || { echo "$what is not ready; see $STATE/log" >&2; exit 1; }
+    sleep 0.1
+  done
+}
+
+stop() { # NAME: SIGTERM, after ten seconds SIGKILL
+  local pid
+  if running "$1"; then
+    pid=$(cat "$STATE/run/$1.pid")
+    kill "$pid"
+    for _ in $(seq 100); do running "$1" || break; sleep 0.1; done
+    if running "$1"; then kill -9 "$pid"; fi
+  fi
+  rm -f "$STATE/run/$1".{pid,cmd}
+}
+
+start() { # NAME COMMAND...: starts COMMAND in its own session unless it runs; a changed command or binary means a restart
+  local name=$1 run=$STATE/run/$1; shift
+  printf '%s ' "$@" > "$run.new"
+  if running "$name" && cmp -s "$run.new" "$run.cmd" && [ "/proc/$(cat "$run.pid")/exe" -ef "$(command -v "$1")" ]; then
+    rm "$run.new"
+    return
+  fi
+  stop "$name"
+  mv "$run.new" "$run.cmd"
+  setsid ${AS:-} "$@" >> "$STATE/log/$name.log" 2>&1 3>&- 9>&- < /dev/null &
+  echo $! > "$run.pid"
+}

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Builds images without a registry and gives them to the cluster; every one is called localhost/NAME:test.
+#   images.sh base                                  the base: Debian with Python, as BASE_IMAGE of every build
+#   images.sh build NAME DOCKERFILE CONTEXT [ARG..] with docker where kind is used, else with buildah (root, no daemon)
+#   images.sh load NAME | ARCHIVE.tar               into containerd of the node, or into kind; pause is built when missing
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+export BUILDAH_ISOLATION=chroot
+BASE_PACKAGES=python3,python3-venv,python3-pip,libnuma1,ca-certificates
+mkdir -p "$CACHE"
+work=$(mktemp -d "$CACHE/images.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+buildah_() { nice -n 10 buildah --root "$CACHE/buildah" --runroot "$CACHE/buildah-run" --storage-driver overlay "$@"; }
+image_id() { buildah_ inspect --type image --format '{{.FromImageID}}' "$1" 2>/dev/null; }
+uses_kind() { command -v kind >/dev/null && docker_works; }
+
+commit_from_scratch() { # IMAGE SOURCE TARGET [CONFIG...]: SOURCE, unpacked if it is an archive, at TARGET
+  local image=$1 source=$2 target=$3 container; shift 3
+  container=$(buildah_ from scratch)
+  buildah_ add -q "$container" "$source" "$target" >/dev/null
+  buildah_ config "$@" "$container"
+  buildah_ commit -q "$container" "$image" >/dev/null
+  buildah_ rm "$container" >/dev/null
+}
+
+build_pause() {
+  [ -z "$(image_id "$PAUSE_IMAGE")" ] || return 0
+  CGO_ENABLED=0 go build -trimpath -ldflags=-s -o "$work/pause" "$HERE/pause/main.go"
+  commit_from_scratch "$PAUSE_IMAGE" "$work/pause" /pause --entrypoint '["/pause"]' --user 65535:65535
+}
+
+build_base() {
+  local suite key
+  suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+  key="$suite $BASE_PACKAGES"
+  if [ -n "$(image_id "$BASE_IMAGE")" ] && [ "$(cat "$CACHE/.base.key" 2>/dev/null)" = "$key" ]; then return 0; fi
+  nice -n 10 mmdebstrap --quiet --mode=root --variant=minbase --include="$BASE_PACKAGES" \
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' "$suite" "$work/base.tar"
+  commit_from_scratch "$BASE_IMAGE" "$work/base.tar" / --cmd '["/bin/bash"]'
+  echo "$key" > "$CACHE/.base.key"
+}
+
+# The packages of a build come from where this host gets them: indexes, links and certificates are mounted, not copied.
+host_package_settings() { # prints buildah's options
+  local certificates=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt} folder
+  { echo "[global]"
+    python3 -m pip config list 2>/dev/null | awk '
+      match($0, /\.(index-url|extra-index-url|find-links|trusted-host|timeout|proxy)=/) {
+        key = substr($0, RSTART + 1, RLENGTH - 2); value = substr($0, RSTART + RLENGTH)
+        gsub(/^\047|\047$/, "", value); gsub(/\\n/, "\n  ", value)
+        if (!seen[key]++) print key " = " value
+      }'
+  } > "$work/pip.conf"
+  { echo "native-tls = true"
+    sed -n 's/^index-url = \(.*\)/index-url = "\1"/p' "$work/pip.conf"
+  } > "$work/uv.toml"
+  echo "--volume=$work/pip.conf:/etc/pip.conf:ro"
+  echo "--volume=$work/uv.toml:/etc/uv/uv.toml:ro"
+  if [ -f "$certificates" ]; then echo "--volume=$certificates:/etc/ssl/certs/ca-certificates.crt:ro"; fi
+  sed -n 's/^find-links = //p' "$work/pip.conf" | while read -r folder; do
+    if [ -d "$folder" ]; then echo "--volume=$folder:$folder:ro"; fi
+  done
+}
+
+build() { # NAME DOCKERFILE CONTEXT [ARG...]
+  local name=$1 dockerfile=$2 context=$3 options; shift 3
+  if uses_kind; then docker build -t "localhost/$name:test" -f "$dockerfile" "$@" "$context"; return; fi
+  build_base
+  mapfile -t options < <(host_package_settings)
+  buildah_ build --layers --build-arg "BASE_IMAGE=$BASE_IMAGE" "${options[@]}" -t "localhost/$name:test" -f "$dockerfile" "$@" "$context"
+}
+
+import() { # ARCHIVE
+  if kind_runs; then kind load image-archive --name "$KIND_CLUSTER" "$1"; return; fi
+  running containerd || { echo "no cluster of this folder runs: start it with up.sh, or push the image to your own cluster's registry" >&2; exit 1; }
+  nice -n 10 ctr -a "$STATE/run/containerd.sock" -n k8s.io images import "$1" >/dev/null
+}
+
+load() { # NAME | ARCHIVE
+  if [ -f "$1" ]; then import "$1"; return; fi
+  local image=localhost/$1:test mark=$CONTAINERD_ROOT/loaded-$1 id there
+  if kind_runs; then kind load docker-image --name "$KIND_CLUSTER" "$image"; return; fi
+  [ "$1" != pause ] || build_pause
+  id=$(image_id "$image") || { echo "no image $image: build it first" >&2; exit 1; }
+  there=$(node_ctr images ls -q "name==$image" 2>/dev/null || true)
+  if [ -n "$there" ] && [ "$(cat "$mark" 2>/dev/null)" = "$id" ]; then return 0; fi
+  buildah_ push -q --disable-compression "$image" "oci-archive:$work/image.tar:$image"
+  import "$work/image.tar"
+  echo "$id" > "$mark"
+}
+
+case ${1:-} in
+  base) build_base ;;
+  build) shift; build "$@" ;;
+  load) load "$2" ;;
+  *) sed -n '2,5s/^# *//p' "$0" >&2; exit 2 ;;
+esac

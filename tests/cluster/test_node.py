@@ -1,0 +1,129 @@
+"""What a run needs of the cluster that up.sh gives: a shared volume, restricted pods, names. Needs a KUBECONFIG."""
+
+import json
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+IMAGE = os.environ.get("DYNALIGN_TEST_IMAGE", "localhost/debian-python:test")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dynalign-tests"
+KUBECTL = next((str(path) for path in [CACHE / "bin/kubectl"] if path.exists()), "kubectl")
+
+needs_cluster = pytest.mark.skipif(
+    "KUBECONFIG" not in os.environ, reason='no KUBECONFIG: eval "$(tests/cluster/up.sh)" gives one'
+)
+
+
+def kubectl(*arguments: str, manifest: object = None) -> str:
+    done = subprocess.run(
+        [KUBECTL, *arguments],
+        input=json.dumps(manifest) if manifest else None,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """A namespace that enforces Pod Security `restricted`, gone afterwards with all that is in it."""
+    name = f"node-{uuid.uuid4().hex[:8]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    kubectl(
+        "create",
+        "-f-",
+        manifest={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
+    )
+    yield name
+    kubectl("delete", "namespace", name, "--timeout=120s")
+
+
+def a_claim(name: str) -> dict[str, object]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "100Gi"}}},
+    }
+
+
+def a_restricted_pod(name: str, command: list[str], *, claim: str | None = None) -> dict[str, object]:
+    """As manifests.pod builds them: uid 1000, read-only root, no token, no capabilities."""
+    volumes = [{"name": "volume", "persistentVolumeClaim": {"claimName": claim}}] if claim else []
+    container = {
+        "name": "stage",
+        "image": IMAGE,
+        "command": command,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": volume["name"], "mountPath": "/volume"} for volume in volumes],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 1000,
+                "runAsGroup": 1000,
+                "fsGroup": 1000,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [container],
+            "volumes": volumes,
+        },
+    }
+
+
+def run_to_success(namespace: str, pod: dict[str, object], name: str) -> str:
+    kubectl("create", "-n", namespace, "-f-", manifest=pod)
+    kubectl("wait", "-n", namespace, f"pod/{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s")
+    return kubectl("logs", "-n", namespace, name)
+
+
+@needs_cluster
+def test_two_restricted_pods_share_a_claim_that_names_no_class(namespace: str) -> None:
+    kubectl("create", "-n", namespace, "-f-", manifest=a_claim("run"))
+    writer = a_restricted_pod("writer", ["sh", "-c", "mkdir /volume/run && id -u > /volume/run/uid"], claim="run")
+    run_to_success(namespace, writer, "writer")
+    reader = a_restricted_pod("reader", ["cat", "/volume/run/uid"], claim="run")
+    assert run_to_success(namespace, reader, "reader") == "1000"
+
+
+@needs_cluster
+def test_the_root_file_system_cannot_be_written(namespace: str) -> None:
+    command = ["sh", "-c", "touch /written 2>/dev/null || echo refused"]
+    assert run_to_success(namespace, a_restricted_pod("pod", command), "pod") == "refused"
+
+
+@needs_cluster
+def test_services_are_found_by_name(namespace: str) -> None:
+    look_up = "import socket; print(socket.gethostbyname('kubernetes.default.svc.cluster.local'))"
+    address = kubectl("get", "service", "kubernetes", "-n", "default", "-o", "jsonpath={.spec.clusterIP}")
+    assert run_to_success(namespace, a_restricted_pod("pod", ["python3", "-c", look_up]), "pod") == address
+
+
+def test_a_kubeconfig_that_leads_nowhere_is_refused_and_nothing_starts(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    (cache / "bin").mkdir(parents=True)
+    (cache / "bin/kubectl").symlink_to("/bin/false")
+    environment = {**os.environ, "KUBECONFIG": str(tmp_path / "none"), "DYNALIGN_TEST_CACHE": str(cache)}
+    up = subprocess.run([HERE / "up.sh"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert up.returncode == 1
+    assert up.stdout == ""
+    assert "correct it, or unset it" in up.stderr
+    assert [path.name for path in cache.iterdir()] == ["bin"]
