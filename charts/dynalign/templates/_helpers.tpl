@@ -58,7 +58,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "dynalign.rules" -}}
 {{- $rbac := .Files.Get "files/rbac.yaml" | fromYaml }}
 {{- $rules := $rbac.namespaced }}
-{{- if eq .Values.progress "ApiProxy" }}
+{{- if eq (toString .Values.progress) "ApiProxy" }}
 {{- $rules = concat $rules $rbac.apiProxy }}
 {{- end }}
 {{- if not .Values.namespaces }}
