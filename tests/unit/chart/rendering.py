@@ -1,0 +1,214 @@
+"""The chart as helm renders it. Needs helm, so it is run by name: `pytest tests/unit/chart/rendering.py`."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+CHART = ROOT / "charts" / "dynalign"
+KUBERNETES = "1.35.0"
+NAMESPACE = "dynalign-system"
+EVERYTHING = {
+    "namespaces": ["ml", "research"],
+    "progress": "ApiProxy",
+    "imagePullSecrets": [{"name": "own"}],
+    "trainer": {"imagePullSecrets": [{"name": "a"}, {"name": "b"}]},
+    "serviceAccount": {"annotations": {"example.com/role": "x"}},
+    "nodeSelector": {"pool": "system"},
+    "tolerations": [{"key": "system", "operator": "Exists"}],
+    "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}},
+    "priorityClassName": "high",
+    "podLabels": {"team": "align", "app.kubernetes.io/name": "other"},
+    "podAnnotations": {"note": "x"},
+    "metrics": {
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "podMonitor": {"enabled": True},
+    },
+}
+
+Objects = list[dict[str, Any]]
+
+
+def helm() -> str:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    built = cache / "dynalign-tests" / "bin" / "helm"
+    found = str(built) if built.is_file() else shutil.which("helm")
+    assert found, f"there is no helm: GOBIN={built.parent} go install helm.sh/helm/v3/cmd/helm@v3.22.0"
+    return found
+
+
+def run_helm(command: list[str], values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [helm(), *command, "--kube-version", KUBERNETES, "--values", "-"],
+        input=yaml.safe_dump(values or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def render(values: dict[str, Any] | None = None, *, release: str = "dynalign") -> Objects:
+    result = run_helm(["template", release, str(CHART), "--namespace", NAMESPACE], values)
+    assert result.returncode == 0, result.stderr
+    return [thing for thing in yaml.safe_load_all(result.stdout) if thing]
+
+
+def of_kind(objects: Objects, kind: str) -> Objects:
+    return [thing for thing in objects if thing["kind"] == kind]
+
+
+def only(objects: Objects, kind: str) -> dict[str, Any]:
+    (thing,) = of_kind(objects, kind)
+    return thing
+
+
+def pod_spec(objects: Objects) -> dict[str, Any]:
+    spec: dict[str, Any] = only(objects, "Deployment")["spec"]["template"]["spec"]
+    return spec
+
+
+def environment(objects: Objects) -> dict[str, str]:
+    (container,) = pod_spec(objects)["containers"]
+    return {variable["name"]: variable["value"] for variable in container["env"]}
+
+
+def verbs(role: dict[str, Any]) -> dict[str, list[str]]:
+    return {resource: rule["verbs"] for rule in role["rules"] for resource in rule["resources"]}
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_lint(values: dict[str, Any]) -> None:
+    result = run_helm(["lint", "--strict", str(CHART)], values)
+    assert result.returncode == 0, result.stdout
+
+
+def test_an_unknown_value_is_refused_by_name() -> None:
+    result = run_helm(["template", "dynalign", str(CHART)], {"progess": "PodIP"})
+    assert result.returncode != 0
+    assert "progess" in result.stderr
+
+
+def test_cluster_wide() -> None:
+    objects = render()
+    assert not of_kind(objects, "Role")
+    assert not of_kind(objects, "RoleBinding")
+    role, binding = only(objects, "ClusterRole"), only(objects, "ClusterRoleBinding")
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert verbs(role)["namespaces"] == ["list", "watch"]
+    assert "pods/proxy" not in verbs(role)
+    assert environment(objects)["DYNALIGN_NAMESPACES"] == ""
+
+
+def test_namespaced() -> None:
+    objects = render(EVERYTHING)
+    assert not of_kind(objects, "ClusterRole")
+    assert not of_kind(objects, "ClusterRoleBinding")
+    assert [role["metadata"]["namespace"] for role in of_kind(objects, "Role")] == ["ml", "research"]
+    for role in of_kind(objects, "Role"):
+        assert verbs(role)["pods/proxy"] == ["get"]
+        assert not {"customresourcedefinitions", "namespaces", "secrets"} & set(verbs(role))
+    account = only(objects, "ServiceAccount")["metadata"]["name"]
+    for binding in of_kind(objects, "RoleBinding"):
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}]
+    assert environment(objects)["DYNALIGN_NAMESPACES"] == "ml,research"
+
+
+def test_the_crd_is_kept_and_otherwise_the_generated_one() -> None:
+    crd = only(render(), "CustomResourceDefinition")
+    generated = yaml.safe_load((ROOT / "crds" / "dynalign.io_alignmentruns.yaml").read_text())
+    metadata = crd.pop("metadata")
+    assert metadata["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert metadata["name"] == generated.pop("metadata")["name"]
+    assert crd == generated
+
+
+def test_what_can_be_switched_off() -> None:
+    values = {"crds": {"install": False}, "rbac": {"create": False}, "serviceAccount": {"create": False}}
+    objects = render(values)
+    assert sorted(thing["kind"] for thing in objects) == ["Deployment", "Pod", "Service"]
+    assert pod_spec(objects)["serviceAccountName"] == "default"
+
+
+def test_every_pod_satisfies_restricted_pod_security() -> None:
+    objects = render(EVERYTHING)
+    for spec in (pod_spec(objects), only(objects, "Pod")["spec"]):
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] == 1000
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+def test_one_operator_at_a_time_and_its_probes() -> None:
+    deployment = only(render(), "Deployment")["spec"]
+    assert deployment["replicas"] == 1
+    assert deployment["strategy"] == {"type": "Recreate"}
+    spec = deployment["template"]["spec"]
+    assert spec["terminationGracePeriodSeconds"] == 45
+    (container,) = spec["containers"]
+    assert container["command"] == ["python", "-m", "dynalign_operator"]
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert container["livenessProbe"]["timeoutSeconds"] == 5
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+
+
+def test_everything_reaches_the_pod() -> None:
+    objects = render(EVERYTHING)
+    spec, template = pod_spec(objects), only(objects, "Deployment")["spec"]["template"]
+    for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName", "imagePullSecrets"):
+        assert spec[name] == EVERYTHING[name]
+    assert template["metadata"]["annotations"] == {"note": "x"}
+    assert template["metadata"]["labels"]["team"] == "align"
+    assert environment(objects)["DYNALIGN_IMAGE_PULL_SECRETS"] == "a,b"
+    assert environment(objects)["DYNALIGN_PROGRESS"] == "ApiProxy"
+
+
+def test_the_service_selects_the_operator_and_nothing_else() -> None:
+    objects = render(EVERYTHING)
+    selector = only(objects, "Service")["spec"]["selector"]
+    assert selector == only(objects, "Deployment")["spec"]["selector"]["matchLabels"]
+    labels = only(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert selector.items() <= labels.items()
+    assert not selector.items() <= only(objects, "Pod")["metadata"]["labels"].items()
+
+
+def test_off_without_quotes_means_off() -> None:
+    assert environment(render({"progress": False}))["DYNALIGN_PROGRESS"] == "Off"
+
+
+def test_a_digest_wins_over_the_tag() -> None:
+    digest = "sha256:" + "0" * 64
+    image = {"repository": "registry:5000/operator", "tag": "1", "digest": digest}
+    (container,) = pod_spec(render({"image": image}))["containers"]
+    assert container["image"] == f"registry:5000/operator@{digest}"
+
+
+def test_monitors() -> None:
+    assert not [thing for thing in render() if thing["kind"].endswith("Monitor")]
+    objects = render(EVERYTHING)
+    assert only(objects, "ServiceMonitor")["metadata"]["labels"]["release"] == "prometheus"
+    assert only(objects, "PodMonitor")["spec"]["namespaceSelector"] == {"matchNames": ["ml", "research"]}
+    everywhere = render({"metrics": {"podMonitor": {"enabled": True}}})
+    assert only(everywhere, "PodMonitor")["spec"]["namespaceSelector"] == {"any": True}
+
+
+def test_the_ready_test_is_python_that_compiles() -> None:
+    pod = only(render(release="another"), "Pod")
+    (container,) = pod["spec"]["containers"]
+    compile(container["args"][0], "ready", "exec")
+    assert "http://another-dynalign.dynalign-system:8080/readyz" in container["args"][0]
+
+
+@pytest.mark.parametrize("release", ["a", "dynalign", "x" * 53])
+def test_names_are_not_too_long(release: str) -> None:
+    for thing in render({**EVERYTHING, "fullnameOverride": ""}, release=release):
+        assert len(thing["metadata"]["name"]) <= 63
