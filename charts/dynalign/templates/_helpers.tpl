@@ -14,7 +14,7 @@
 
 {{/* Name of what is outside the release's namespace: releases of one name in two namespaces must not share it. */}}
 {{- define "dynalign.roleName" -}}
-{{- printf "%s-%s" .Release.Namespace (include "dynalign.fullname" .) | trunc 63 | trimSuffix "-" }}
+{{- printf "%s-%s" .Release.Namespace (include "dynalign.fullname" .) }}
 {{- end }}
 
 {{- define "dynalign.selectorLabels" -}}
