@@ -8,10 +8,10 @@ export UV_HTTP_TIMEOUT ?= 180
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast check check-generated format generate lock clean
+.PHONY: help venv demo test test-fast test-cluster check check-generated format generate lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 venv: .venv/.installed ## Create .venv with the exact versions of requirements/cpu.txt
 
@@ -26,11 +26,15 @@ venv: .venv/.installed ## Create .venv with the exact versions of requirements/c
 demo: venv ## Align a real small model on this machine: three iterations, no GPU, no cluster
 	$(BIN)/dynalign run examples/smollm2.yaml
 
-test: venv ## Every test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+test: venv ## Every test that needs no Kubernetes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not cluster"
 
 test-fast: venv ## The tests that need no engine: seconds
-	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+	$(BIN)/python -m pytest -q -m "not slow and not gpu and not cluster"
+
+test-cluster: venv ## The operator against a real API server; builds Kubernetes once (minutes)
+	tests/cluster/build.sh
+	$(BIN)/python -m pytest -m cluster
 
 check: venv check-generated ## Format, lint, types, architecture, generated files
 	$(BIN)/ruff format --check .

@@ -19,6 +19,10 @@ _SELECTOR: Final = ",".join(f"{name}={value}" for name, value in MANAGED.items()
 def register(registry: kopf.OperatorRegistry, store: Store, enqueue: Callable[[RunKey], None]) -> None:
     """Watch runs, Jobs and pods. `on.event` alone: no finalizer, no annotation, nothing that a dead operator blocks."""
 
+    @kopf.on.login(registry=registry)
+    def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+
     def note(kind: Kind, event: Mapping[str, Any]) -> None:
         change = store.remove if event["type"] == "DELETED" else store.put
         run = change(kind, dict(event["object"]))

@@ -1,6 +1,7 @@
 """`python -m dynalign_operator`: watches, workers, progress, probes and metrics of one operator process."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -9,18 +10,20 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any, Final
 
 import aiohttp
 import kopf
 
 from dynalign_operator.clusters.base import RunKey
-from dynalign_operator.clusters.errors import ConflictError
-from dynalign_operator.clusters.kube import InvalidRunError, KubeCluster, parse_run
-from dynalign_operator.clusters.kube_api import KubeApi, open_kube_api
+from dynalign_operator.clusters.errors import ClusterError, ConflictError
+from dynalign_operator.clusters.kube import ForeignObjectError, InvalidRunError, KubeCluster, parse_run
+from dynalign_operator.clusters.kube_api import KubeApi, RefusedError, open_kube_api
 from dynalign_operator.clusters.kube_store import Kind, Store
 from dynalign_operator.handlers import register, watch_settings
 from dynalign_operator.health import serve_health, serve_metrics
 from dynalign_operator.metrics import KnownRun, OperatorMetrics
+from dynalign_operator.planning import reasons
 from dynalign_operator.planning.refusal import refuse
 from dynalign_operator.progress import (
     READ_EVERY_SECONDS,
@@ -34,6 +37,10 @@ from dynalign_operator.resync import Resync
 from dynalign_operator.settings import OperatorSettings, ProgressSource, SettingsError, read_settings
 from dynalign_operator.workqueue import WorkQueue
 
+WATCHES: Final = "watches"
+_USERS_TO_MEND: Final = frozenset({400, 403, 422})
+"""HTTP statuses of refusals that stay until somebody acts: invalid, forbidden (quota, admission, RBAC)."""
+
 log = logging.getLogger("dynalign.operator")
 
 
@@ -45,6 +52,7 @@ def main() -> None:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # it would report every event
     asyncio.run(serve(settings))
 
 
@@ -69,8 +77,15 @@ async def serve(settings: OperatorSettings) -> None:
                 stop.set()
                 await _end(tasks)
         for task in done - {ending}:
-            task.result()
-            raise RuntimeError(f"{task.get_name()} ended although nobody asked it to")
+            _complain(task)
+
+
+def _complain(task: asyncio.Task[Any]) -> None:
+    """Raise what a task died of. kopf catches SIGTERM itself: then the watches end well, and it cancels all others."""
+    if task.cancelled() or (task.get_name() == WATCHES and task.exception() is None):
+        return
+    task.result()
+    raise RuntimeError(f"{task.get_name()} ended although nobody asked it to")
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
@@ -95,7 +110,7 @@ class Operator:
 
     def work(self, stop: asyncio.Event) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
         """Everything that has to be done at the same time, by name."""
-        yield "watches", self._watch(stop)
+        yield WATCHES, self._watch(stop)
         for number in range(self._settings.workers):
             yield f"worker {number}", self._queue.work(self._reconcile)
         yield "resync", self._resync.repeat()
@@ -135,11 +150,23 @@ class Operator:
             await self._cluster.refuse(key, error, refused)
         except ConflictError:
             self._queue.add_after(key, 0.05)
+        except (ForeignObjectError, RefusedError) as error:
+            self.metrics.reconcile_errors.inc()
+            await self._explain(key, error)
+            raise
         except Exception:
             self.metrics.reconcile_errors.inc()
             raise
         finally:
             self.metrics.reconcile_seconds.observe(time.monotonic() - started)
+
+    async def _explain(self, key: RunKey, error: ClusterError) -> None:
+        """Into the status what the user can mend; an API server that is away or busy is nobody's fault."""
+        if isinstance(error, RefusedError) and error.status not in _USERS_TO_MEND:
+            return
+        reason = reasons.NAME_TAKEN if isinstance(error, ForeignObjectError) else reasons.REFUSED
+        with contextlib.suppress(ClusterError):
+            await self._cluster.explain(key, reason, str(error), datetime.now(UTC))
 
     async def _read_progress(self) -> None:
         async with _session() as session:

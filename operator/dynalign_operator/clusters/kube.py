@@ -20,6 +20,7 @@ from dynalign_operator.clusters.kube_store import Kind, Store, job_of
 from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.planning.observed import JobObservation, JobProgress, Observed
 from dynalign_operator.planning.plan import Event, JobBundle
+from dynalign_operator.planning.refusal import stall
 
 PLURAL: Final = "alignmentruns"
 COMPONENT: Final = "dynalign-operator"
@@ -95,6 +96,16 @@ class KubeCluster:
         if is_young and status.model_copy(update=_progress_of(run.status)) == run.status:
             return
         await self._replace_status(key, run.metadata.resource_version, status)
+
+    async def explain(self, key: RunKey, reason: str, message: str, now: datetime) -> None:
+        """Say in the status why the cluster does not take what the run needs."""
+        stored = self._store.get(Kind.RUN, key)
+        if stored is None or "deletionTimestamp" in stored["metadata"]:
+            return
+        run = parse_run(stored)
+        status = stall(run.status, run.metadata.generation, reason, message, now)
+        if status != run.status:
+            await self._replace_status(key, run.metadata.resource_version, status)
 
     async def refuse(self, key: RunKey, error: InvalidRunError, status: AlignmentRunStatus) -> None:
         """Say in the status of a run that is none what is wrong with it."""

@@ -1,0 +1,155 @@
+"""A real API server with etcd and the controllers, but no node: the tests play the kubelet."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from ssl import create_default_context
+
+import yaml
+
+CACHE = Path(
+    os.environ.get("DYNALIGN_TEST_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynalign-tests"
+)
+PATIENCE = 60.0
+"""Seconds for a component to come up."""
+_TOKEN = "admin-of-the-tests"  # noqa: S105 - of a server that lives for one test
+_CRD = Path(__file__).parents[2] / "crds" / "dynalign.io_alignmentruns.yaml"
+
+
+@dataclass(frozen=True)
+class ApiServer:
+    """A running API server."""
+
+    folder: Path
+    kubeconfig: Path
+
+    def kubectl(self, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run kubectl; what it says on standard input is `text`."""
+        command = [str(CACHE / "bin" / "kubectl"), "--kubeconfig", str(self.kubeconfig), *arguments]
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=PATIENCE)
+
+    def apply(self, *documents: object) -> subprocess.CompletedProcess[str]:
+        """Apply objects, as a user does."""
+        return self.kubectl("apply", "-f", "-", text=yaml.safe_dump_all(documents))
+
+
+@contextmanager
+def start_api_server(folder: Path) -> Iterator[ApiServer]:
+    """Start etcd, kube-apiserver and kube-controller-manager on loopback ports, and install the CRD."""
+    etcd_port, peer_port, port, controller_port = (_free_port() for _ in range(4))
+    bin_folder = CACHE / "bin"
+    certificates = folder / "certificates"
+    certificates.mkdir(parents=True)
+    (folder / "tokens").write_text(f"{_TOKEN},admin,admin,system:masters\n")
+    key = certificates / "service-account.key"
+    subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
+    kubeconfig = folder / "kubeconfig"
+    with contextlib.ExitStack() as stack:
+
+        def start(name: str, *arguments: str) -> None:
+            stack.enter_context(_running(folder, [str(bin_folder / name), *arguments], name))
+
+        start(
+            "etcd",
+            f"--data-dir={folder / 'etcd'}",
+            f"--listen-client-urls=http://127.0.0.1:{etcd_port}",
+            f"--advertise-client-urls=http://127.0.0.1:{etcd_port}",
+            f"--listen-peer-urls=http://127.0.0.1:{peer_port}",
+            "--unsafe-no-fsync",
+        )
+        start(
+            "kube-apiserver",
+            f"--etcd-servers=http://127.0.0.1:{etcd_port}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={port}",
+            "--advertise-address=127.0.0.1",
+            f"--cert-dir={certificates}",
+            f"--token-auth-file={folder / 'tokens'}",
+            "--service-cluster-ip-range=10.97.0.0/24",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={key}",
+            f"--service-account-signing-key-file={key}",
+            "--authorization-mode=RBAC",
+            "--disable-admission-plugins=ServiceAccount",
+        )
+        authority = certificates / "apiserver.crt"
+        _await(f"https://127.0.0.1:{port}/readyz", authority)
+        kubeconfig.write_text(yaml.safe_dump(_kubeconfig(port, authority)))
+        start(
+            "kube-controller-manager",
+            f"--kubeconfig={kubeconfig}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={controller_port}",
+            f"--cert-dir={certificates}",
+            "--controllers=job-controller,garbage-collector-controller,persistentvolumeclaim-protection-controller,namespace-controller,ttl-after-finished-controller",
+            "--leader-elect=false",
+            "--kube-api-qps=500",
+            "--kube-api-burst=500",
+        )
+        server = ApiServer(folder, kubeconfig)
+        applied = server.kubectl("apply", "--server-side", "-f", str(_CRD))
+        assert applied.returncode == 0, applied.stderr
+        end = time.monotonic() + PATIENCE
+        while server.kubectl("get", "alignmentruns").returncode != 0:
+            assert time.monotonic() < end, f"the CRD was not served within {PATIENCE} s"
+            time.sleep(0.1)  # between two looks at it
+        yield server
+
+
+def _kubeconfig(port: int, authority: Path) -> dict[str, object]:
+    cluster = {"server": f"https://127.0.0.1:{port}", "certificate-authority": str(authority)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "users": [{"name": "u", "user": {"token": _TOKEN}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+
+
+@contextmanager
+def _running(folder: Path, command: list[str], name: str) -> Iterator[subprocess.Popen[bytes]]:
+    with (folder / f"{name}.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _await(url: str, authority: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            request = urllib.request.Request(url, headers={"Authorization": f"Bearer {_TOKEN}"})
+            context = create_default_context(cafile=str(authority))
+            with urllib.request.urlopen(request, timeout=5, context=context):
+                return
+        except (OSError, urllib.error.URLError):
+            assert time.monotonic() < end, f"{url} did not answer within {PATIENCE} s"
+            time.sleep(0.1)  # between two looks at it
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_built() -> bool:
+    """Whether tests/cluster/build.sh has been run."""
+    return shutil.which(str(CACHE / "bin" / "kube-apiserver")) is not None
