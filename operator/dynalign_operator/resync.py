@@ -21,6 +21,8 @@ from dynalign_operator.manifests.objects import KubernetesObject
 log = logging.getLogger("dynalign.resync")
 
 EVERY_SECONDS: Final = 60.0
+FIRST_RETRY_SECONDS: Final = 1.0
+"""Pause before the first comparison is tried again: until it has succeeded the operator is not ready."""
 PATIENCE_SECONDS: Final = 10.0
 """How far a watch may lag behind the API server."""
 DEAF_ROUNDS: Final = 3
@@ -60,7 +62,7 @@ class Resync:
                 self.rounds += 1
             except ClusterError as error:
                 log.warning("the comparison with the API server is put off: %s", error)
-            await asyncio.sleep(EVERY_SECONDS)
+            await asyncio.sleep(EVERY_SECONDS if self.rounds else FIRST_RETRY_SECONDS)
 
     async def _compare(self, kind: Kind, patience: float) -> None:
         listed = [thing async for thing in self._list(kind)]
