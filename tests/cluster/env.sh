@@ -56,7 +56,9 @@ stop() { # NAME: SIGTERM, after ten seconds SIGKILL
   rm -f "$STATE/run/$1".{pid,cmd}
 }
 
-start() { # NAME COMMAND...: starts COMMAND in its own session unless it runs; a changed command or binary means a restart
+# start NAME COMMAND...: starts COMMAND in its own session, through $AS if set, unless it runs; a changed command or binary
+# means a restart.
+start() {
   local name=$1 run=$STATE/run/$1; shift
   printf '%s ' "$@" > "$run.new"
   if running "$name" && cmp -s "$run.new" "$run.cmd" && [ "/proc/$(cat "$run.pid")/exe" -ef "$(command -v "$1")" ]; then
@@ -65,6 +67,7 @@ start() { # NAME COMMAND...: starts COMMAND in its own session unless it runs; a
   fi
   stop "$name"
   mv "$run.new" "$run.cmd"
+  # shellcheck disable=SC2086 # AS is a command with its arguments
   setsid ${AS:-} "$@" >> "$STATE/log/$name.log" 2>&1 3>&- 9>&- < /dev/null &
   echo $! > "$run.pid"
 }

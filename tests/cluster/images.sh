@@ -71,28 +71,33 @@ build() { # NAME DOCKERFILE CONTEXT [ARG...]
   buildah_ build --layers --build-arg "BASE_IMAGE=$BASE_IMAGE" "${options[@]}" -t "localhost/$name:test" -f "$dockerfile" "$@" "$context"
 }
 
-import() { # ARCHIVE
-  if kind_runs; then kind load image-archive --name "$KIND_CLUSTER" "$1"; return; fi
-  running containerd || { echo "no cluster of this folder runs: start it with up.sh, or push the image to your own cluster's registry" >&2; exit 1; }
-  nice -n 10 ctr -a "$STATE/run/containerd.sock" -n k8s.io images import "$1" >/dev/null
+load_into_kind() { # NAME | ARCHIVE
+  if [ -f "$1" ]; then kind load image-archive --name "$KIND_CLUSTER" "$1"; return; fi
+  kind load docker-image --name "$KIND_CLUSTER" "localhost/$1:test"
 }
 
-load() { # NAME | ARCHIVE
-  if [ -f "$1" ]; then import "$1"; return; fi
+load_into_node() { # NAME | ARCHIVE
+  if [ -f "$1" ]; then node_ctr images import "$1" >/dev/null; return; fi
   local image=localhost/$1:test mark=$CONTAINERD_ROOT/loaded-$1 id there
-  if kind_runs; then kind load docker-image --name "$KIND_CLUSTER" "$image"; return; fi
   [ "$1" != pause ] || build_pause
   id=$(image_id "$image") || { echo "no image $image: build it first" >&2; exit 1; }
   there=$(node_ctr images ls -q "name==$image" 2>/dev/null || true)
   if [ -n "$there" ] && [ "$(cat "$mark" 2>/dev/null)" = "$id" ]; then return 0; fi
-  buildah_ push -q --disable-compression "$image" "oci-archive:$work/image.tar:$image"
-  import "$work/image.tar"
+  # A folder and a pipe: an archive would be written twice, and images are large.
+  buildah_ push -q --disable-compression "$image" "oci:$work/image:$image"
+  nice -n 10 tar -C "$work/image" -c . | node_ctr images import - >/dev/null
   echo "$id" > "$mark"
 }
 
 case ${1:-} in
   base) build_base ;;
   build) shift; build "$@" ;;
-  load) load "$2" ;;
+  load)
+    if kind_runs; then load_into_kind "$2"
+    elif running containerd; then load_into_node "$2"
+    else
+      echo "no cluster of this folder runs: start one with up.sh, or push the image to the registry of your own" >&2
+      exit 1
+    fi ;;
   *) sed -n '2,5s/^# *//p' "$0" >&2; exit 2 ;;
 esac

@@ -11,8 +11,11 @@ import pytest
 
 HERE = Path(__file__).parent
 IMAGE = os.environ.get("DYNALIGN_TEST_IMAGE", "localhost/debian-python:test")
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dynalign-tests"
-KUBECTL = next((str(path) for path in [CACHE / "bin/kubectl"] if path.exists()), "kubectl")
+CACHE = Path(
+    os.environ.get("DYNALIGN_TEST_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynalign-tests"
+)
+KUBECTL = str(CACHE / "bin/kubectl") if (CACHE / "bin/kubectl").exists() else "kubectl"
 
 needs_cluster = pytest.mark.skipif(
     "KUBECONFIG" not in os.environ, reason='no KUBECONFIG: eval "$(tests/cluster/up.sh)" gives one'
