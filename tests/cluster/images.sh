@@ -84,7 +84,7 @@ load_into_node() { # NAME | ARCHIVE
   there=$(node_ctr images ls -q "name==$image" 2>/dev/null || true)
   if [ -n "$there" ] && [ "$(cat "$mark" 2>/dev/null)" = "$id" ]; then return 0; fi
   # A folder and a pipe: an archive would be written twice, and images are large.
-  buildah_ push -q --disable-compression "$image" "oci:$work/image:$image"
+  buildah_ push -q "$image" "oci:$work/image:$image"
   nice -n 10 tar -C "$work/image" -c . | node_ctr images import - >/dev/null
   echo "$id" > "$mark"
 }
