@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -109,8 +110,11 @@ def test_kill_9_at_the_start_in_the_middle_and_at_the_end_of_each_stage(run: Loc
             run.until(process, f"{Step(stage, 0 if stage in ITERATION_STAGES else None)} succeeded")
             kill_all(process.pid)
         if stage is Stage.GENERATE:
-            damage_is_refused(run, layout.stage(stage, 0) / part_name(2))
+            damage_is_refused(run, layout.stage(stage, 0) / part_name(2), mend=True)
         assert {name: artifacts(layout)[name] for name in finished} == finished
+        if stage is Stage.TRAIN:
+            damage_is_refused(run, layout.stage(Stage.TRAIN, 0) / "adapter_config.json", mend=False)
+            shutil.rmtree(layout.batch(0))  # it is written with the policy
         finished = artifacts(layout)
 
     result = run.finish()
@@ -123,15 +127,19 @@ def test_kill_9_at_the_start_in_the_middle_and_at_the_end_of_each_stage(run: Loc
     }
 
 
-def damage_is_refused(run: LocalRun, file: Path) -> None:
-    """Whatever follows refuses to work on a file of which one bit is wrong; once it is mended, the run can go on."""
+def damage_is_refused(run: LocalRun, file: Path, *, mend: bool) -> None:
+    """Whatever follows refuses to work on a file of which one bit is wrong; mended or removed, it lets the run go on."""
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     refused = run.finish()
     assert refused.returncode == 11, refused
     assert file.name in refused.stderr
     assert "remove the folder" in refused.stderr.lower()
-    file.write_bytes(whole)
+    assert "remove the folder" in run.status.conditions[2].message.lower()
+    if mend:
+        file.write_bytes(whole)
+    else:
+        shutil.rmtree(file.parent)
 
 
 def test_a_full_volume_says_so_and_the_run_goes_on_once_there_is_space(run: LocalRun) -> None:

@@ -64,6 +64,8 @@ class StageStatus(Model):
     completion_time: datetime | None = None
     artifact: ArtifactRef | None = None
     metrics: tuple[Metric, ...] = ()
+    redo: bool = False
+    """Some artifact of the run was damaged: this one is looked at again, and made again unless it is whole."""
     message: str = Field(default="", max_length=4096)
     """Why the last attempt failed."""
 

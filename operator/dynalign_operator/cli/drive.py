@@ -22,6 +22,7 @@ _EXIT_CODES: Final = {
     reasons.BAD_OBJECTIVE: ExitCode.BAD_CONFIG,
     reasons.BAD_CONFIG: ExitCode.BAD_CONFIG,
     reasons.BAD_INPUT: ExitCode.BAD_INPUT,
+    reasons.CORRUPT_ARTIFACT: ExitCode.BAD_INPUT,
     reasons.MISSING_ARTIFACT: ExitCode.BAD_INPUT,
     reasons.UNFIT: ExitCode.UNFIT,
 }

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from dynalign_contract.errors import CorruptArtifactError
 from dynalign_contract.layout import stage_folder
 from dynalign_contract.result import ArtifactRef, Metric, Outcome, StageResult, combine_artifacts
 from dynalign_contract.stages import SHARDED_STAGES, Stage
@@ -37,6 +38,12 @@ def failure_message(job: JobObservation) -> str:
         return f"Job {job.name} ended without a result that can be read; its log tells more."
     signal = f" (signal {job.exit_code - 128})" if 128 < job.exit_code < 192 else ""
     return f"Job {job.name} ended with exit code {job.exit_code}{signal} and left no result; its log tells more."
+
+
+def found_damage(job: JobObservation) -> bool:
+    """Whether the stage refused an artifact that is not what was written."""
+    errors = (result.error for result in job.results if result is not None)
+    return any(error is not None and error.reason == CorruptArtifactError.reason for error in errors)
 
 
 def absorb_success(

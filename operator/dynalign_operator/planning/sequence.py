@@ -11,8 +11,12 @@ def next_step(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Step | None
     """The first step that is not done; None when the run is.
 
     An iteration is closed once a later one has begun, and a stage once a later one of its iteration has succeeded: a
-    changed spec never sends a run back. Raising `iterations` on a finished run gives it a next iteration.
+    changed spec never sends a run back. Raising `iterations` on a finished run gives it a next iteration. Only damage
+    sends it back: stages marked `redo` come first.
     """
+    redo = _first_redo(status)
+    if redo is not None:
+        return redo
     if not is_done(status.fetch):
         return Step(Stage.FETCH)
     iteration = last_iteration(status)
@@ -24,6 +28,14 @@ def next_step(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Step | None
     if iteration.index + 1 < spec.iterations and not is_stopped(spec, status):
         return Step(first_stage(spec, iteration.index + 1), iteration.index + 1)
     return None if is_done(status.export) else Step(Stage.EXPORT)
+
+
+def _first_redo(status: AlignmentRunStatus) -> Step | None:
+    if status.fetch is not None and status.fetch.redo:
+        return Step(Stage.FETCH)
+    return next(
+        (Step(stage.stage, entry.index) for entry in status.iterations for stage in entry.stages if stage.redo), None
+    )
 
 
 def remaining_steps(spec: AlignmentRunSpec, current: Step) -> list[Step]:

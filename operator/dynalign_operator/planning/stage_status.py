@@ -3,7 +3,15 @@
 from typing import Final
 
 from dynalign_contract.stages import Stage
-from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, Phase, StagePhase, StageStatus
+from dynalign_operator.api.status import (
+    AlignmentRunStatus,
+    ConditionType,
+    IterationStatus,
+    Phase,
+    StagePhase,
+    StageStatus,
+)
+from dynalign_operator.planning import reasons
 from dynalign_operator.planning.observed import Step
 
 WHOLE_ITERATIONS: Final = 10
@@ -68,7 +76,12 @@ def renewed(stage: StageStatus, attempt: int | None = None) -> StageStatus:
 
 
 def revived(status: AlignmentRunStatus, step: Step | None) -> AlignmentRunStatus:
-    """A failed run's status, ready to go on: the failed stage counts its failures anew, the run its deadline."""
+    """A failed run's status, ready to go on: the failed stage counts its failures anew, the run its deadline.
+
+    After damage everything that was done is to be looked at again: what is whole is skipped, what is gone is made anew.
+    """
+    if any(c.type is ConditionType.STALLED and c.reason == reasons.CORRUPT_ARTIFACT for c in status.conditions):
+        status = _doubted(status)
     status = status.model_copy(update={"phase": Phase.PENDING, "start_time": None, "completion_time": None})
     if step is None:
         return status
@@ -76,3 +89,16 @@ def revived(status: AlignmentRunStatus, step: Step | None) -> AlignmentRunStatus
     if entry.phase is StagePhase.FAILED or entry.job:
         entry = renewed(entry)
     return with_stage(status, step, entry.model_copy(update={"failures": 0, "message": ""}))
+
+
+def _doubted(status: AlignmentRunStatus) -> AlignmentRunStatus:
+    """The status in which every finished stage is to be done again; iterations that were shortened stay as they are."""
+
+    def again(stage: StageStatus) -> StageStatus:
+        return stage if stage.artifact is None else renewed(stage).model_copy(update={"redo": True, "failures": 0})
+
+    iterations = tuple(
+        entry.model_copy(update={"stages": tuple(map(again, entry.stages))}) for entry in status.iterations
+    )
+    fetch = None if status.fetch is None else again(status.fetch)
+    return status.model_copy(update={"fetch": fetch, "iterations": iterations})

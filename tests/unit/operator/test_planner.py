@@ -1,13 +1,14 @@
 """The planner's rules, one table or sentence each."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from dynalign_contract.config import StageConfig
 from dynalign_contract.settings import OnRegression
-from dynalign_contract.stages import Stage
+from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, Condition, ConditionType, Phase, StagePhase
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.planning import reasons
@@ -393,3 +394,22 @@ def test_shards_become_one_artifact_with_weighted_metrics() -> None:
     assert judged.artifact is not None
     assert (judged.artifact.path, judged.artifact.shards, judged.artifact.rows) == ("iterations/000/judgements", 2, 4)
     assert decided.status.reward == pytest.approx(0.3)
+
+
+def test_after_damage_everything_is_looked_at_again_and_the_run_goes_on() -> None:
+    simulation = Simulation(a_run().with_iterations(2).build()).until(Stage.JUDGE, 1)
+    damaged = a_failure(11, "x is damaged", reason="CorruptArtifact")
+    simulation.finish(lambda job: replace(fail(job, 11), results=(damaged,)))
+    assert simulation.run.status.phase is Phase.FAILED
+    stalled = next(c for c in simulation.run.status.conditions if c.type is ConditionType.STALLED)
+    assert stalled.reason == reasons.CORRUPT_ARTIFACT
+
+    before = len(simulation.created)
+    simulation.run = retry(simulation.run)
+    simulation.finish()
+    assert simulation.run.status.phase is Phase.SUCCEEDED
+    again = simulation.steps_created()[before:]
+    looked_at = ["fetch", *(f"{s} of iteration 0" for s in ITERATION_STAGES), "prompts of iteration 1"]
+    assert again[: len(looked_at)] == [(step, 2) for step in looked_at]
+    assert ("judge of iteration 1", 2) in again
+    assert not any(s.redo for i in simulation.run.status.iterations for s in i.stages)
