@@ -17,9 +17,7 @@ CACHE = Path(
 )
 KUBECTL = str(CACHE / "bin/kubectl") if (CACHE / "bin/kubectl").exists() else "kubectl"
 
-needs_cluster = pytest.mark.skipif(
-    "KUBECONFIG" not in os.environ, reason='no KUBECONFIG: eval "$(tests/cluster/up.sh)" gives one'
-)
+pytestmark = pytest.mark.cluster
 
 
 def kubectl(*arguments: str, manifest: object = None) -> str:
@@ -98,7 +96,6 @@ def run_to_success(namespace: str, pod: dict[str, object], name: str) -> str:
     return kubectl("logs", "-n", namespace, name)
 
 
-@needs_cluster
 def test_two_restricted_pods_share_a_claim_that_names_no_class(namespace: str) -> None:
     kubectl("create", "-n", namespace, "-f-", manifest=a_claim("run"))
     writer = a_restricted_pod("writer", ["sh", "-c", "mkdir /volume/run && id -u > /volume/run/uid"], claim="run")
@@ -107,13 +104,11 @@ def test_two_restricted_pods_share_a_claim_that_names_no_class(namespace: str) -
     assert run_to_success(namespace, reader, "reader") == "1000"
 
 
-@needs_cluster
 def test_the_root_file_system_cannot_be_written(namespace: str) -> None:
     command = ["sh", "-c", "touch /written 2>/dev/null || echo refused"]
     assert run_to_success(namespace, a_restricted_pod("pod", command), "pod") == "refused"
 
 
-@needs_cluster
 def test_services_are_found_by_name(namespace: str) -> None:
     look_up = "import socket; print(socket.gethostbyname('kubernetes.default.svc.cluster.local'))"
     address = kubectl("get", "service", "kubernetes", "-n", "default", "-o", "jsonpath={.spec.clusterIP}")
