@@ -94,7 +94,7 @@ def well(pod: dict[str, Any]) -> tuple[int, str]:
     """A success such as the real stage reports."""
     labels = read_job_labels(pod["metadata"]["labels"])
     assert labels is not None
-    numbers = {Stage.JUDGE: {"reward": 0.5}, Stage.EVALUATE: {"win_rate": 0.6, "regressed": 0.0}}
+    numbers = {Stage.JUDGE: {"reward": 0.5, "undefined": None}, Stage.EVALUATE: {"win_rate": 0.6, "regressed": 0.0}}
     result = a_result(path=stage_folder(labels.stage, labels.iteration))
     metrics = tuple(Metric(name=name, value=value) for name, value in numbers.get(labels.stage, {}).items())
     return 0, result.model_copy(update={"metrics": metrics}).encode().decode()

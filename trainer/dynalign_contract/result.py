@@ -63,7 +63,7 @@ class Metric(Model):
     """One named number."""
 
     name: str = Field(max_length=64)
-    value: float | None = Field(allow_inf_nan=False)
+    value: float | None = Field(default=None, allow_inf_nan=False)
     """None where the number is not defined (a mean of nothing)."""
 
 
