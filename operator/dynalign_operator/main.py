@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -169,7 +169,7 @@ class Operator:
             await self._cluster.explain(key, reason, str(error), datetime.now(UTC))
 
     async def _read_progress(self) -> None:
-        async with _session() as session:
+        async with aiohttp.ClientSession(trust_env=False) as session:
             proxy = self._settings.progress is ProgressSource.API_PROXY
             read = by_api_proxy(self._api) if proxy else by_pod_ip(session)
             while True:
@@ -188,9 +188,3 @@ class Operator:
             names = (job["metadata"]["name"] for job in self._store.of_run(Kind.JOB, key))
             readings = [self._book.live.get(RunKey(key.namespace, name), ()) for name in names]
             yield KnownRun(key, run.status, run.spec.iterations, tuple(r for group in readings for r in group))
-
-
-@asynccontextmanager
-async def _session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(trust_env=False) as session:
-        yield session
