@@ -13,7 +13,7 @@ from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.objective import builtin_objective
 from dynalign_contract.result import ArtifactRef, StageResult
 from dynalign_contract.stages import Stage
-from dynalign_trainer.stage import run_stage
+from dynalign_trainer.stage import Place, run_stage
 from support.tiny_qwen3 import write_tiny_qwen3
 
 IDS = torch.tensor([[1, 20, 30, 40, 50]])
@@ -43,7 +43,7 @@ def export(root: Path, *, adapter: bool) -> StageResult:
         iterations=(IterationSummary(index=0, reward=0.5, win_rate=0.625),) if adapter else (),
     )
     (root / "stage.json").write_text(StageConfig(run="tiny", inputs=inputs, params=params).to_json())
-    run_stage(root / "stage.json", root, root / "result", port=0, shard=0)
+    run_stage(root / "stage.json", root, root / "result", Place())
     return StageResult.decode((root / "result").read_bytes())
 
 

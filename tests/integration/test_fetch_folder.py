@@ -8,7 +8,7 @@ import pytest
 
 from dynalign_contract.config import FetchParams, StageConfig
 from dynalign_contract.result import StageResult
-from dynalign_trainer.stage import run_stage
+from dynalign_trainer.stage import Place, run_stage
 from support.tiny_qwen3 import write_tiny_qwen3
 
 
@@ -31,7 +31,7 @@ def source(tiny_model: Path, tmp_path: Path) -> Path:
 def fetch(uri: str, root: Path) -> StageResult:
     root.mkdir(exist_ok=True)
     (root / "stage.json").write_text(StageConfig(run="r", params=FetchParams(uri=uri)).to_json())
-    run_stage(root / "stage.json", root, root / "result", port=0, shard=0)
+    run_stage(root / "stage.json", root, root / "result", Place())
     return StageResult.decode((root / "result").read_bytes())
 
 

@@ -27,7 +27,7 @@ from dynalign_contract.settings import (
     SuppliedPrompts,
 )
 from dynalign_contract.stages import Stage
-from dynalign_trainer.stage import run_stage
+from dynalign_trainer.stage import Place, run_stage
 from support.judging_data import metrics_of, rule_objective
 from support.testbed import make_testbed
 from support.training_data import write_artifact
@@ -68,7 +68,7 @@ class Run:
 
     def finish(self, config: StageConfig) -> StageResult:
         (self.root / "stage.json").write_text(config.to_json())
-        code = run_stage(self.root / "stage.json", self.root, self.root / "result", port=0, shard=0)
+        code = run_stage(self.root / "stage.json", self.root, self.root / "result", Place())
         result = StageResult.decode((self.root / "result").read_bytes())
         assert result.exit_code == code
         return result

@@ -1,28 +1,39 @@
 """The train stage from rollouts and judgements to an adapter: interrupted, damaged, spread over processes, continued."""
 
 import json
-from collections.abc import Mapping
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadConfigError, BadInputError, TerminatedError, UnfitError
+from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.manifest import read_manifest
 from dynalign_contract.records import Row
+from dynalign_contract.result import StageResult
 from dynalign_contract.settings import KlSettings, LoraSettings, TrainingSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer import train
 from dynalign_trainer.context import StageOutput
 from dynalign_trainer.grpo.adapter import CONFIG_FILE, WEIGHTS_FILE, check_adapter, check_targets
+from dynalign_trainer.grpo.job import REPORTS_FILE
 from dynalign_trainer.telemetry import Telemetry
 from support.tiny_qwen3 import write_tiny_qwen3
 from support.training_data import TrainingRun, make_judgements, make_rollouts, with_sampler, write_artifact
 
 pytestmark = pytest.mark.slow
 
+TERMINATED = int(ExitCode.TERMINATED)
 PROMPTS, CANDIDATES = 8, 4
 SETTINGS = TrainingSettings(
     prompts_per_step=1,
@@ -127,6 +138,73 @@ def test_two_processes_train_like_one(whole: tuple[TrainingRun, StageOutput], tm
     output = train_on(run, rollouts_of(run))
     assert output.metrics["loss"] == pytest.approx(whole[1].metrics["loss"], abs=1e-5)
     assert farthest(weights(run), weights(whole[0])) < 1e-4
+
+
+def start_node(run: TrainingRun, rank: int, port: int) -> subprocess.Popen[bytes]:
+    """One node's stage, as its pod would start it."""
+    arguments = {"config": run.root / "stage.json", "root": run.root, "result": run.root / f"result-{rank}"}
+    command = [sys.executable, "-m", "dynalign_trainer.main", *(f"--{name}={path}" for name, path in arguments.items())]
+    environment = {**os.environ, "JOB_COMPLETION_INDEX": str(rank), "GLOO_SOCKET_IFNAME": "lo"}
+    return subprocess.Popen([*command, f"--coordinator=127.0.0.1:{port}"], env=environment)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_two_nodes_train_like_one_and_only_the_first_one_writes(
+    whole: tuple[TrainingRun, StageOutput], tmp_path: Path
+) -> None:
+    run = a_run(tmp_path, nodes=2)
+    rollouts = rollouts_of(run)
+    (run.root / "stage.json").write_text(run.write(rollouts, make_judgements(rollouts)).to_json())
+    port = free_port()
+    second, first = start_node(run, 1, port), start_node(run, 0, port)
+    assert (first.wait(300), second.wait(300)) == (0, 0)
+    results = [StageResult.decode((run.root / f"result-{rank}").read_bytes()) for rank in (0, 1)]
+    assert results[0].artifact is not None
+    assert results[1].artifact is None
+    assert farthest(weights(run), weights(whole[0])) < 1e-4
+    assert start_node(run, 1, port).wait(60) == 0, "what is done is skipped by every node"
+
+
+def test_a_node_that_is_stopped_stops_the_gang_which_then_goes_on(
+    whole: tuple[TrainingRun, StageOutput], tmp_path: Path
+) -> None:
+    run = a_run(tmp_path, nodes=2)
+    rollouts = rollouts_of(run)
+    (run.root / "stage.json").write_text(run.write(rollouts, make_judgements(rollouts)).to_json())
+    port = free_port()
+    alone = start_node(run, 1, port)
+    assert signal_when(alone, lambda: ps_finds(alone.pid, "dynalign_trainer.grpo.agent")) == TERMINATED
+    port = free_port()
+    nodes = [start_node(run, rank, port) for rank in (1, 0)]
+    steps = run.root / "iterations/000/checkpoints" / REPORTS_FILE
+    assert signal_when(nodes[0], lambda: steps.exists() and len(steps.read_text().splitlines()) >= 2) == TERMINATED
+    assert nodes[1].wait(60) == TERMINATED
+    assert list((run.root / "iterations/000/checkpoints").glob("checkpoint-*"))
+    port = free_port()
+    again = [start_node(run, rank, port) for rank in (1, 0)]
+    assert [node.wait(300) for node in again] == [0, 0]
+    assert farthest(weights(run), weights(whole[0])) < 1e-4
+
+
+def signal_when(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> int:
+    """Send SIGTERM once the process is `ready`; returns how it ended."""
+    end = time.monotonic() + 300
+    while not ready():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)  # between two looks at it
+    process.send_signal(signal.SIGTERM)
+    return process.wait(120)
+
+
+def ps_finds(pid: int, module: str) -> bool:
+    """Whether a child of the process runs this module."""
+    return any(module in process.cmdline() for process in psutil.Process(pid).children(recursive=True))
 
 
 def test_the_next_iteration_continues_the_adapter_and_rejects_what_the_sampler_did_not_write(

@@ -13,7 +13,7 @@ from dynalign_contract.result import ArtifactRef, StageResult
 from dynalign_contract.settings import EngineSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer.model_folder import load_tokenizer
-from dynalign_trainer.stage import run_stage
+from dynalign_trainer.stage import Place, run_stage
 from support.testbed import OBJECTIVE
 from support.testbed_language import MANNERS, draw_answer
 from support.training_data import write_artifact
@@ -121,7 +121,7 @@ class StageRun:
 
     def execute(self, config: StageConfig, shard: int = 0) -> StageResult:
         (self.root / "stage.json").write_text(config.to_json())
-        code = run_stage(self.root / "stage.json", self.root, self.root / "result", port=0, shard=shard)
+        code = run_stage(self.root / "stage.json", self.root, self.root / "result", Place(index=shard))
         result = StageResult.decode((self.root / "result").read_bytes())
         assert result.exit_code == code
         return result

@@ -141,7 +141,7 @@ class StageConfig(Model):
     """0-based; None for fetch and export."""
     attempt: int = Field(default=1, ge=1)
     shards: int = Field(default=1, ge=1)
-    """Workers of this stage; which one this is comes from the environment (`JOB_COMPLETION_INDEX`)."""
+    """Workers that share this stage's rows; which one this is comes from the environment (`JOB_COMPLETION_INDEX`)."""
     seed: int = 0
     engine: EngineSettings = EngineSettings()
     inputs: dict[str, ArtifactRef] = Field(default_factory=dict)
@@ -161,6 +161,11 @@ class StageConfig(Model):
     def stage(self) -> Stage:
         """The stage that this configures."""
         return self.params.stage
+
+    @property
+    def nodes(self) -> int:
+        """Pods that do this stage's work together (a gang): their ranks, too, come from `JOB_COMPLETION_INDEX`."""
+        return self.params.training.nodes if isinstance(self.params, TrainParams) else 1
 
     @property
     def folder(self) -> str:

@@ -91,12 +91,17 @@ def _verify_files(folder: Path, files: Iterable[ArtifactFile]) -> None:
             )
 
 
+def artifact_folders(root: Path, artifact: ArtifactRef) -> tuple[Path, ...]:
+    """The folders of an artifact, one a shard, unverified."""
+    return tuple(root / shard_folder(artifact.path, i, artifact.shards) for i in range(artifact.shards))
+
+
 def verify_artifact(root: Path, artifact: ArtifactRef) -> tuple[Path, ...]:
     """Check an artifact, every byte of it, and return its folders (one a shard).
 
     Raises CorruptArtifactError naming the file and the remedy.
     """
-    folders = tuple(root / shard_folder(artifact.path, i, artifact.shards) for i in range(artifact.shards))
+    folders = artifact_folders(root, artifact)
     digests = []
     for folder in folders:
         manifest = read_manifest(folder)

@@ -25,6 +25,17 @@ class StageOutput:
 
 
 @dataclass(frozen=True)
+class Gang:
+    """The pods that train together, and which of them this is."""
+
+    rank: int = 0
+    """0 leads: it alone prepares the work and writes the artifact."""
+    nodes: int = 1
+    coordinator: str = ""
+    """`host:port` of rank 0's rendezvous, as the others reach it; empty for a single node."""
+
+
+@dataclass(frozen=True)
 class StageContext(Generic[P]):
     """One attempt of a stage, or of one of its shards. P is the type of its parameters."""
 
@@ -35,10 +46,11 @@ class StageContext(Generic[P]):
     """Where the stage writes; exists. Finished parts of an earlier attempt with the same configuration are kept."""
     shard: int
     inputs: Mapping[str, tuple[Path, ...]]
-    """Name -> folders of a verified input artifact, one a shard."""
+    """Name -> folders of an input artifact, verified by rank 0, one a shard."""
     telemetry: Telemetry
     stopping: threading.Event
     """Set by SIGTERM: stop at the next safe place."""
+    gang: Gang = Gang()
 
     @property
     def iteration(self) -> int:

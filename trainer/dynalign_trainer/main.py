@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dynalign_trainer.stage import run_stage
+from dynalign_trainer.stage import Place, run_stage
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -16,9 +16,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, required=True, help="the run's folder on the volume")
     parser.add_argument("--result", type=Path, required=True, help="where the StageResult goes (termination message)")
     parser.add_argument("--port", type=int, default=0, help="port of /metrics and /healthz; 0 takes a free one")
+    parser.add_argument("--coordinator", default="", help="host:port at which the nodes of a training meet")
     arguments = parser.parse_args(argv)
-    shard = int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
-    sys.exit(run_stage(arguments.config, arguments.root, arguments.result, port=arguments.port, shard=shard))
+    place = Place(
+        index=int(os.environ.get("JOB_COMPLETION_INDEX", "0")), port=arguments.port, coordinator=arguments.coordinator
+    )
+    sys.exit(run_stage(arguments.config, arguments.root, arguments.result, place))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -24,10 +24,17 @@ from dynalign_contract.errors import BadConfigError, StageError, VolumeFullError
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.files import write_bytes
 from dynalign_contract.layout import MANIFEST, RunLayout
-from dynalign_contract.manifest import Manifest, describe_file, read_manifest, verify_artifact, write_manifest
+from dynalign_contract.manifest import (
+    Manifest,
+    artifact_folders,
+    describe_file,
+    read_manifest,
+    verify_artifact,
+    write_manifest,
+)
 from dynalign_contract.result import START_SECONDS, ArtifactRef, Metric, Outcome, ResultError, StageResult
 from dynalign_contract.stages import Stage
-from dynalign_trainer.context import StageContext, StageOutput
+from dynalign_trainer.context import Gang, StageContext, StageOutput
 from dynalign_trainer.telemetry import Telemetry
 
 log = logging.getLogger("dynalign.stage")
@@ -48,13 +55,25 @@ _WORK_CONFIG: Final = ".config-digest"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-def run_stage(config_path: Path, root: Path, result_path: Path, *, port: int, shard: int) -> int:
+@dataclass(frozen=True)
+class Place:
+    """Where a stage runs: what its pod or its caller decides, and no configuration does."""
+
+    index: int = 0
+    """`JOB_COMPLETION_INDEX`: the shard, or the rank in a gang."""
+    port: int = 0
+    """Of /metrics and /healthz; 0 takes a free one."""
+    coordinator: str = ""
+    """`host:port` at which a gang meets."""
+
+
+def run_stage(config_path: Path, root: Path, result_path: Path, place: Place) -> int:
     """Run one attempt of a stage; returns the exit code and leaves a StageResult at `result_path`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     started = time.monotonic()
     stopping = _watch_sigterm()
     try:
-        result = _attempt(read_config(config_path), root, port=port, shard=shard, stopping=stopping)
+        result = _attempt(read_config(config_path), root, place, stopping)
     except StageError as error:
         result = _failure(error.exit_code, error.reason, str(error))
     except OSError as error:
@@ -89,9 +108,13 @@ def read_config(path: Path) -> StageConfig:
         raise BadConfigError(f"{path}: {field}: {first['msg']} ({error.error_count()} errors in all)") from error
 
 
-def _attempt(config: StageConfig, root: Path, *, port: int, shard: int, stopping: threading.Event) -> StageResult:
-    if not 0 <= shard < config.shards:
-        raise BadConfigError(f"JOB_COMPLETION_INDEX is {shard} but the stage has {config.shards} shards")
+def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.Event) -> StageResult:
+    if not 0 <= place.index < config.shards * config.nodes:
+        raise BadConfigError(
+            f"JOB_COMPLETION_INDEX is {place.index} but the stage has {config.shards * config.nodes} workers"
+        )
+    gang = _gang(config, place)
+    shard = place.index if config.shards > 1 else 0
     path = config.shard(shard)
     folder = root / path
     done = read_manifest(folder)
@@ -100,10 +123,13 @@ def _attempt(config: StageConfig, root: Path, *, port: int, shard: int, stopping
         verify_artifact(root, artifact)
         log.info("%s is done already: %s has this configuration's digest", config.stage, folder / MANIFEST)
         return StageResult(outcome=Outcome.SKIPPED, artifact=artifact, metrics=done.metrics)
-    _prepare(folder, config)
-    inputs = {name: verify_artifact(root, artifact) for name, artifact in config.inputs.items()}
+    if gang.rank == 0:
+        _prepare(folder, config)
+        inputs = {name: verify_artifact(root, artifact) for name, artifact in config.inputs.items()}
+    else:
+        inputs = {name: artifact_folders(root, artifact) for name, artifact in config.inputs.items()}
     telemetry = Telemetry()
-    server = telemetry.serve(port)
+    server = telemetry.serve(place.port)
     try:
         started = time.monotonic()
         context = StageContext(
@@ -115,8 +141,11 @@ def _attempt(config: StageConfig, root: Path, *, port: int, shard: int, stopping
             inputs=inputs,
             telemetry=telemetry,
             stopping=stopping,
+            gang=gang,
         )
         output = load_stage(config.stage)(context)
+        if gang.rank > 0:
+            return StageResult(outcome=Outcome.SUCCEEDED)
         if telemetry.start_seconds is not None:
             output = replace(output, metrics={**output.metrics, START_SECONDS: telemetry.start_seconds})
         manifest = _describe(config, folder, output, time.monotonic() - started)
@@ -125,6 +154,17 @@ def _attempt(config: StageConfig, root: Path, *, port: int, shard: int, stopping
     finally:
         server.close()
     return StageResult(outcome=Outcome.SUCCEEDED, artifact=_reference(path, manifest), metrics=manifest.metrics)
+
+
+def _gang(config: StageConfig, place: Place) -> Gang:
+    if config.nodes == 1:
+        return Gang()
+    if not place.coordinator:
+        raise BadConfigError(
+            f"spec.training.nodes is {config.nodes} but this process was started alone, without --coordinator. Set it "
+            "to 1, or apply the run to a cluster."
+        )
+    return Gang(rank=place.index, nodes=config.nodes, coordinator=place.coordinator)
 
 
 def load_stage(stage: Stage) -> Callable[[StageContext[Any]], StageOutput]:
@@ -196,4 +236,4 @@ def _write_result(path: Path, result: StageResult) -> None:
         log.error("the result could not be written to %s: %s", path, error)  # noqa: TRY400 - no traceback for the reader
 
 
-__all__ = ["ExitCode", "load_stage", "read_config", "run_stage"]
+__all__ = ["ExitCode", "Place", "load_stage", "read_config", "run_stage"]

@@ -5,6 +5,7 @@ to stop on SIGTERM and turns their end into the stage's. They talk through files
 torchrun answers a signal by killing its workers in the middle of a step.
 """
 
+import contextlib
 import logging
 import shutil
 import time
@@ -12,7 +13,14 @@ from pathlib import Path
 from typing import Final
 
 from dynalign_contract.config import Policy, TrainParams
-from dynalign_contract.errors import BadConfigError, BadInputError, StageError, TrainingFailedError, UnfitError
+from dynalign_contract.errors import (
+    BadConfigError,
+    BadInputError,
+    StageError,
+    TerminatedError,
+    TrainingFailedError,
+    UnfitError,
+)
 from dynalign_contract.files import write_bytes
 from dynalign_contract.layout import BATCH_FILE
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
@@ -35,9 +43,9 @@ from dynalign_trainer.grpo.job import (
     read_result,
 )
 from dynalign_trainer.grpo.launch import (
-    SINGLE_NODE,
     Processes,
     count_processes,
+    rendezvous_of,
     run_workers,
     torchrun_command,
     worker_environment,
@@ -56,6 +64,8 @@ def run(context: StageContext[TrainParams]) -> StageOutput:
     An iteration in which nothing can be learned (no group with spread) leaves the adapter as it was, with a warning and
     `trained_steps` 0. Raises BadInputError, BadConfigError, UnfitError, TrainingFailedError or TerminatedError.
     """
+    if context.gang.rank > 0:
+        return _assist(context)
     training = context.params.training
     adapter = _adapter_folder(context, context.params.policy)
     if adapter is not None:
@@ -70,13 +80,27 @@ def run(context: StageContext[TrainParams]) -> StageOutput:
             batch.dropped_groups,
             batch.groups,
         )
-        processes = Processes(count=1, threads=processes.count * processes.threads)
+        if context.gang.nodes == 1:
+            processes = Processes(count=1, threads=processes.count * processes.threads)
     context.check_stop()
     job = _prepare(context, batch, adapter, processes)
-    result = _train(context, job, processes, gpus)
+    result = _train(context, job.work, processes, gpus)
+    if result is None:
+        raise TrainingFailedError("the training processes ended well but left no result; the next attempt goes on")
     metrics = summarise(batch, result, read_reports(job.work))
     shutil.rmtree(job.work)
     return StageOutput(files={WEIGHTS_FILE: 0, CONFIG_FILE: 0}, metrics=metrics)
+
+
+def _assist(context: StageContext[TrainParams]) -> StageOutput:
+    """Give this node's processes to the training that rank 0 prepares and reports; writes nothing of its own.
+
+    The processes meet those of rank 0 before they read its job file, so there is nothing to wait for here.
+    """
+    gpus = count_gpus()
+    processes = count_processes(context.params.training, gpus=gpus, cores=count_cores())
+    _train(context, context.layout.checkpoints(context.iteration).resolve(), processes, gpus)
+    return StageOutput(files={})
 
 
 def _adapter_folder(context: StageContext[TrainParams], policy: Policy) -> Path | None:
@@ -118,7 +142,7 @@ def _build(context: StageContext[TrainParams]) -> Batch:
 def _prepare(context: StageContext[TrainParams], batch: Batch, adapter: Path | None, processes: Processes) -> TrainJob:
     """Write the job file into the checkpoints folder, going on from a checkpoint of this very job if there is one."""
     work = context.layout.checkpoints(context.iteration).resolve()
-    claim_folder(work, f"{context.config.digest} with {processes.count} processes")
+    claim_folder(work, f"{context.config.digest} with {processes.count * context.gang.nodes} processes")
     for name in (BEGUN_FILE, STOP_FILE, RESULT_FILE):
         (work / name).unlink(missing_ok=True)
     resume = find_checkpoint(work)
@@ -143,28 +167,37 @@ def _prepare(context: StageContext[TrainParams], batch: Batch, adapter: Path | N
     return job
 
 
-def _train(context: StageContext[TrainParams], job: TrainJob, processes: Processes, gpus: int) -> WorkerResult:
+def _train(context: StageContext[TrainParams], work: Path, processes: Processes, gpus: int) -> WorkerResult | None:
+    """Run this node's workers to their end; None when they left no result, which only rank 0 minds."""
+
     def watch() -> None:
+        begun = work / BEGUN_FILE
         if context.stopping.is_set():
-            (job.work / STOP_FILE).touch()
-        if (begun := job.work / BEGUN_FILE).exists():
+            if not begun.exists():
+                context.check_stop()
+            with contextlib.suppress(FileNotFoundError):  # rank 0 has finished and tidied up
+                (work / STOP_FILE).touch()
+        if context.gang.rank > 0:
+            return
+        if begun.exists():
             context.telemetry.begin(begun.stat().st_mtime)
-        reports = read_reports(job.work)
+        reports = read_reports(work)
         if reports:
             publish_report(context.telemetry, reports[-1])
 
+    rendezvous = rendezvous_of(context.gang)
     run_workers(
-        torchrun_command(processes, SINGLE_NODE, job.work / JOB_FILE),
-        worker_environment(processes, SINGLE_NODE, gpus=gpus),
+        torchrun_command(processes, rendezvous, work / JOB_FILE),
+        worker_environment(processes, rendezvous, gpus=gpus),
         watch=watch,
     )
-    result = read_result(job.work)
-    if result is None:
-        raise TrainingFailedError("the training processes ended well but left no result; the next attempt goes on")
+    result = read_result(work)
+    if result is None or result.outcome is WorkerOutcome.TRAINED:
+        return result
     if result.outcome is WorkerOutcome.STOPPED:
         context.check_stop()
+        if context.gang.nodes > 1:
+            raise TerminatedError("another node of this training was stopped; the next attempt goes on from here")
         raise TrainingFailedError("the training processes stopped without having been asked to")
-    if result.outcome is WorkerOutcome.REFUSED:
-        reason, message = (result.error.reason, result.error.message) if result.error else ("", "no reason given")
-        raise _REFUSALS.get(reason, TrainingFailedError)(message)
-    return result
+    reason, message = (result.error.reason, result.error.message) if result.error else ("", "no reason given")
+    raise _REFUSALS.get(reason, TrainingFailedError)(message)

@@ -48,7 +48,9 @@ class Harness:
         return self.run_file(shard)
 
     def run_file(self, shard: int = 0) -> StageResult:
-        code = stage_life.run_stage(self.root / "stage.json", self.root, self.root / "result", port=0, shard=shard)
+        code = stage_life.run_stage(
+            self.root / "stage.json", self.root, self.root / "result", stage_life.Place(index=shard)
+        )
         result = StageResult.decode((self.root / "result").read_bytes())
         assert result.exit_code == code
         return result

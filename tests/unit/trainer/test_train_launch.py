@@ -11,11 +11,12 @@ import pytest
 
 from dynalign_contract.errors import BadConfigError, TrainingFailedError
 from dynalign_contract.settings import TrainingSettings
+from dynalign_trainer.context import Gang
 from dynalign_trainer.grpo.launch import (
     SINGLE_NODE,
     Processes,
-    Rendezvous,
     count_processes,
+    rendezvous_of,
     run_workers,
     torchrun_command,
     worker_environment,
@@ -39,13 +40,18 @@ def test_processes_of_a_node(wanted: int, gpus: int, cores: int, expected: Proce
 def test_what_the_machine_cannot_give_is_a_bad_configuration() -> None:
     with pytest.raises(BadConfigError, match=r"spec\.training\.gpusPerNode is 8 but this machine offers 2"):
         count_processes(TrainingSettings(gpus_per_node=8), gpus=2, cores=4)
-    with pytest.raises(BadConfigError, match=r"spec\.training\.nodes is 2"):
-        count_processes(TrainingSettings(nodes=2), gpus=8, cores=4)
+
+
+def test_nodes_of_a_gang_run_equally_many_processes_whatever_cores_they_have() -> None:
+    settings = TrainingSettings(nodes=2, gpus_per_node=4)
+    assert [count_processes(settings, gpus=0, cores=cores).count for cores in (2, 8)] == [4, 4]
 
 
 def test_several_nodes_differ_in_the_rendezvous_only() -> None:
     processes = Processes(count=4, threads=1)
-    several = Rendezvous(arguments=("--nnodes", "2"), interface=None)
+    several = rendezvous_of(Gang(rank=1, nodes=2, coordinator="r-i000-train-a1-0.train-r:29400"))
+    assert "--node-rank 1 --rdzv-backend static --master-addr r-i000-train-a1-0.train-r" in " ".join(several.arguments)
+    assert rendezvous_of(Gang()) == SINGLE_NODE
     one = torchrun_command(processes, SINGLE_NODE, Path("job.json"))
     many = torchrun_command(processes, several, Path("job.json"))
     assert [part for part in one if part not in SINGLE_NODE.arguments] == [

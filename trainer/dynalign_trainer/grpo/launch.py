@@ -15,11 +15,14 @@ from typing import IO, Final
 
 from dynalign_contract.errors import BadConfigError, TrainingFailedError
 from dynalign_contract.settings import TrainingSettings
+from dynalign_trainer.context import Gang
 
 log = logging.getLogger("dynalign.train")
 
 _POLL_SECONDS: Final = 0.2
 _LAST_LINES: Final = 12
+_MEETING_SECONDS: Final = 24 * 3600
+"""Longer than any stallTimeout: not torchrun but the run's policy ends a wait for a node that does not come."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +48,31 @@ SINGLE_NODE: Final = Rendezvous(arguments=("--standalone", "--local-addr", "127.
 """Processes that meet on this machine, over the loopback interface."""
 
 
+def rendezvous_of(gang: Gang) -> Rendezvous:
+    """How this node finds the others: torchrun's static rendezvous at rank 0's pod, whose name appears with the pod.
+
+    Whoever comes first waits; how long all of them may wait is for the caller of the stage to say.
+    """
+    if gang.nodes == 1:
+        return SINGLE_NODE
+    host, _, port = gang.coordinator.rpartition(":")
+    arguments = ["--nnodes", str(gang.nodes), "--node-rank", str(gang.rank), "--rdzv-backend", "static"]
+    meeting = ["--master-addr", host, "--master-port", port, "--rdzv-conf", f"timeout={_MEETING_SECONDS}"]
+    return Rendezvous(arguments=(*arguments, *meeting), interface=None)
+
+
 def count_processes(training: TrainingSettings, *, gpus: int, cores: int) -> Processes:
     """One process a GPU; without GPU at most one a core, the cores divided among them.
 
-    Raises BadConfigError when the machine has fewer GPUs than `training.gpusPerNode`, or for several nodes.
+    Of several nodes each runs exactly `training.gpusPerNode`, so that all count the same. Raises BadConfigError when
+    the machine has fewer GPUs than that.
     """
-    if training.nodes > 1:
-        raise BadConfigError(
-            f"spec.training.nodes is {training.nodes}: this version trains on one node. Set it to 1 and raise "
-            "spec.training.gpusPerNode instead."
-        )
     if 0 < gpus < training.gpus_per_node:
         raise BadConfigError(
             f"spec.training.gpusPerNode is {training.gpus_per_node} but this machine offers {gpus}. Lower it, or give "
             "the train stage more GPUs in spec.stages.train.resources."
         )
-    count = training.gpus_per_node if gpus else min(training.gpus_per_node, cores)
+    count = training.gpus_per_node if gpus or training.nodes > 1 else min(training.gpus_per_node, cores)
     return Processes(count=count, threads=max(1, cores // count))
 
 

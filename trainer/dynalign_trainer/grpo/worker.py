@@ -30,11 +30,16 @@ def main() -> None:
     except StageError as error:
         reason = ResultError(reason=type(error).__name__, message=str(error))
         result = WorkerResult(outcome=WorkerOutcome.REFUSED, error=reason)
-    if not dist.is_initialized() or dist.get_rank() == 0:
+    if is_first():
         write_result(job.work, result)
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this is rank 0 of all processes, which alone writes; known before they have met."""
+    return os.environ["RANK"] == "0"
 
 
 def build_trainer(job: TrainJob, rows: Sequence[Row]) -> "ReplayTrainer":
@@ -79,8 +84,9 @@ def train(job: TrainJob) -> WorkerResult:
 
     rows = read_rows(job.batch, BATCH)
     if not rows:
-        policy = load_policy(job)
-        write_adapter(job.output, policy, adapter_state(policy))
+        if is_first():
+            policy = load_policy(job)
+            write_adapter(job.output, policy, adapter_state(policy))
         return WorkerResult(outcome=WorkerOutcome.TRAINED)
     trainer = build_trainer(job, rows)
     policy = trainer.model
