@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -16,6 +15,8 @@ from ssl import create_default_context
 
 import yaml
 
+from support.audit import Request, read_requests
+
 CACHE = Path(
     os.environ.get("DYNALIGN_TEST_CACHE")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynalign-tests"
@@ -24,6 +25,13 @@ PATIENCE = 60.0
 """Seconds for a component to come up."""
 _TOKEN = "admin-of-the-tests"  # noqa: S105 - of a server that lives for one test
 _CRD = Path(__file__).parents[2] / "crds" / "dynalign.io_alignmentruns.yaml"
+_AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}],
+}
+"""What service accounts ask for, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +50,27 @@ class ApiServer:
         """Apply objects, as a user does."""
         return self.kubectl("apply", "-f", "-", text=yaml.safe_dump_all(documents))
 
+    def kubeconfig_of(self, account: str, namespace: str) -> Path:
+        """A kubeconfig with a token of this service account, which must exist."""
+        created = self.kubectl("create", "token", account, "--namespace", namespace)
+        assert created.returncode == 0, created.stderr
+        config = yaml.safe_load(self.kubeconfig.read_text())
+        config["users"][0]["user"]["token"] = created.stdout.strip()
+        path = self.folder / f"{namespace}-{account}.kubeconfig"
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    def requests_of(self, account: str, namespace: str) -> list[Request]:
+        """What this service account has asked for until now; empty unless the server was started with `audit`."""
+        return read_requests(self.folder / "audit.log", f"system:serviceaccount:{namespace}:{account}")
+
 
 @contextmanager
-def start_api_server(folder: Path) -> Iterator[ApiServer]:
-    """Start etcd, kube-apiserver and kube-controller-manager on loopback ports, and install the CRD."""
+def start_api_server(folder: Path, *, audit: bool = False) -> Iterator[ApiServer]:
+    """Start etcd, kube-apiserver and kube-controller-manager on loopback ports, and install the CRD.
+
+    With `audit` every request of a service account is put down, see `ApiServer.requests_of`.
+    """
     etcd_port, peer_port, port, controller_port = (_free_port() for _ in range(4))
     bin_folder = CACHE / "bin"
     certificates = folder / "certificates"
@@ -81,6 +106,7 @@ def start_api_server(folder: Path) -> Iterator[ApiServer]:
             f"--service-account-signing-key-file={key}",
             "--authorization-mode=RBAC",
             "--disable-admission-plugins=ServiceAccount",
+            *(_audit(folder) if audit else ()),
         )
         authority = certificates / "apiserver.crt"
         _await(f"https://127.0.0.1:{port}/readyz", authority)
@@ -104,6 +130,12 @@ def start_api_server(folder: Path) -> Iterator[ApiServer]:
             assert time.monotonic() < end, f"the CRD was not served within {PATIENCE} s"
             time.sleep(0.1)  # between two looks at it
         yield server
+
+
+def _audit(folder: Path) -> list[str]:
+    policy = folder / "audit-policy.yaml"
+    policy.write_text(yaml.safe_dump(_AUDIT_POLICY))
+    return [f"--audit-policy-file={policy}", f"--audit-log-path={folder / 'audit.log'}"]
 
 
 def _kubeconfig(port: int, authority: Path) -> dict[str, object]:
@@ -148,8 +180,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def is_built() -> bool:
-    """Whether tests/cluster/build.sh has been run."""
-    return shutil.which(str(CACHE / "bin" / "kube-apiserver")) is not None

@@ -1,4 +1,4 @@
-"""The chart's files agree with each other and with what they are copied from or made for. `rendering.py` needs helm."""
+"""The chart's files agree with each other and with what they are copied from or made for. test_rendering.py needs helm."""
 
 import json
 import re

@@ -1,18 +1,14 @@
-"""The chart as helm renders it. Needs helm, so it is run by name: `pytest tests/unit/chart/rendering.py`."""
+"""The chart as helm renders it."""
 
-import os
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[3]
-CHART = ROOT / "charts" / "dynalign"
-KUBERNETES = "1.35.0"
-NAMESPACE = "dynalign-system"
+from support.chart import CHART, NAMESPACE, ROOT, Objects, of_kind, only, render, run_helm
+
+pytestmark = pytest.mark.cluster
+
 EVERYTHING = {
     "namespaces": ["ml", "research"],
     "progress": "ApiProxy",
@@ -30,41 +26,6 @@ EVERYTHING = {
         "podMonitor": {"enabled": True},
     },
 }
-
-Objects = list[dict[str, Any]]
-
-
-def helm() -> str:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    built = cache / "dynalign-tests" / "bin" / "helm"
-    found = str(built) if built.is_file() else shutil.which("helm")
-    assert found, f"there is no helm: GOBIN={built.parent} go install helm.sh/helm/v3/cmd/helm@v3.22.0"
-    return found
-
-
-def run_helm(command: list[str], values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [helm(), *command, "--kube-version", KUBERNETES, "--values", "-"],
-        input=yaml.safe_dump(values or {}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def render(values: dict[str, Any] | None = None, *, release: str = "dynalign") -> Objects:
-    result = run_helm(["template", release, str(CHART), "--namespace", NAMESPACE], values)
-    assert result.returncode == 0, result.stderr
-    return [thing for thing in yaml.safe_load_all(result.stdout) if thing]
-
-
-def of_kind(objects: Objects, kind: str) -> Objects:
-    return [thing for thing in objects if thing["kind"] == kind]
-
-
-def only(objects: Objects, kind: str) -> dict[str, Any]:
-    (thing,) = of_kind(objects, kind)
-    return thing
 
 
 def pod_spec(objects: Objects) -> dict[str, Any]:

@@ -1,0 +1,182 @@
+"""A cluster without nodes: the player takes the kubelet's place, the operator is the real process."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from dynalign_contract.layout import stage_folder
+from dynalign_contract.result import Metric
+from dynalign_contract.stages import Stage
+from dynalign_operator.clusters.kube_api import KubeApi, open_kube_api
+from dynalign_operator.manifests.labels import read_job_labels
+from support.api_server import PATIENCE, ApiServer
+from support.builders import a_result
+
+Objects = list[dict[str, Any]]
+Fate = Callable[[dict[str, Any]], tuple[int, str] | str]
+"""Pod -> exit code and termination message; or, while it is to go on running, its IP address."""
+
+
+def run_object(name: str = "r", namespace: str = "default", **spec: object) -> dict[str, Any]:
+    """An AlignmentRun as a user writes it."""
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "dynalign.io/v1alpha1", "kind": "AlignmentRun", "metadata": metadata, "spec": spec}
+
+
+def report(pod: dict[str, Any], numbers: dict[Stage, dict[str, float | None]]) -> tuple[int, str]:
+    """A success as a real stage tells it, with the numbers of its stage."""
+    labels = read_job_labels(pod["metadata"]["labels"])
+    assert labels is not None
+    result = a_result(path=stage_folder(labels.stage, labels.iteration))
+    metrics = tuple(Metric(name=name, value=value) for name, value in numbers.get(labels.stage, {}).items())
+    return 0, result.model_copy(update={"metrics": metrics}).encode().decode()
+
+
+def well(pod: dict[str, Any]) -> tuple[int, str]:
+    """Every stage succeeds."""
+    return report(
+        pod, {Stage.JUDGE: {"reward": 0.5, "undefined": None}, Stage.EVALUATE: {"win_rate": 0.6, "regressed": 0.0}}
+    )
+
+
+def is_completed(status: dict[str, Any]) -> bool:
+    return any(c["type"] == "Completed" and c["status"] == "True" for c in status.get("conditions", ()))
+
+
+@dataclass
+class Player:
+    """Plays the kubelet of one namespace: every pod fares as `fate` says."""
+
+    api: KubeApi
+    fate: Fate
+    namespace: str = "default"
+
+    @property
+    def runs(self) -> str:
+        """Path of the namespace's runs."""
+        return f"/apis/dynalign.io/v1alpha1/namespaces/{self.namespace}/alignmentruns"
+
+    async def create(self, run: dict[str, Any]) -> None:
+        """Create a run."""
+        assert await self.api.create(self.runs, run) is not None, "there is a run of this name already"
+
+    async def items(self, path: str) -> Objects:
+        found: Objects = (await self.api.get(path) or {}).get("items", [])
+        return found
+
+    async def jobs(self) -> Objects:
+        """All Jobs of the namespace."""
+        return await self.items(f"/apis/batch/v1/namespaces/{self.namespace}/jobs")
+
+    async def play(self) -> None:
+        """Do once what a kubelet does all the time."""
+        for pod in await self.items(f"/api/v1/namespaces/{self.namespace}/pods"):
+            name, phase = pod["metadata"]["name"], pod["status"].get("phase")
+            if "deletionTimestamp" in pod["metadata"]:
+                path = f"/api/v1/namespaces/{self.namespace}/pods/{name}?gracePeriodSeconds=0"
+                await self.api.delete(path, propagation="Background")
+            elif phase in ("Pending", "Running"):
+                fate = self.fate(pod)
+                if not isinstance(fate, str):
+                    await self._end(name, *fate)
+                elif phase == "Pending":
+                    await self._run(name, fate)
+
+    async def _run(self, name: str, address: str) -> None:
+        running = {"running": {"startedAt": _now()}}
+        await self._tell(name, {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}, running)
+
+    async def _end(self, name: str, code: int, message: str) -> None:
+        now = _now()
+        terminated = {"exitCode": code, "message": message, "startedAt": now, "finishedAt": now}
+        await self._tell(name, {"phase": "Failed" if code else "Succeeded"}, {"terminated": terminated})
+
+    async def _tell(self, name: str, status: dict[str, Any], state: dict[str, Any]) -> None:
+        container = {
+            "name": "stage",
+            "image": "x",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": state,
+        }
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/status"
+        body = {"status": {**status, "containerStatuses": [container]}}
+        await self.api._request("PATCH", path, "play", body, "application/merge-patch+json")
+
+    async def until(self, condition: Callable[[dict[str, Any]], bool], what: str, run: str = "r") -> dict[str, Any]:
+        """Play until the run's status is as wished."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            await self.play()
+            found = await self.api.get(f"{self.runs}/{run}") or {}
+            if condition(found.get("status") or {}):
+                return found
+            assert time.monotonic() < end, f"{what} did not happen; the status is {found.get('status')}"
+            await asyncio.sleep(0.02)  # between two looks at it
+
+    async def remove(self, run: str = "r") -> None:
+        """Delete the run, and play until its Jobs are gone."""
+        await self.api.delete(f"{self.runs}/{run}", propagation="Background")
+        end = time.monotonic() + PATIENCE
+        while await self.jobs():
+            await self.play()
+            assert time.monotonic() < end, "Jobs of a deleted run are left"
+            await asyncio.sleep(0.1)  # between two looks at it
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@contextmanager
+def start_operator(
+    server: ApiServer, kubeconfig: Path | None = None, **settings: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Run the operator with these `DYNALIGN_*` settings; with the rights of an administrator unless told otherwise."""
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(kubeconfig or server.kubeconfig),
+        "DYNALIGN_PROBE_PORT": "0",
+        "DYNALIGN_METRICS_PORT": "0",
+        "DYNALIGN_PROGRESS": "Off",
+        **settings,
+    }
+    command = [sys.executable, "-m", "dynalign_operator"]
+    with (
+        (server.folder / "operator.log").open("a") as log,
+        subprocess.Popen(command, env=environment, stderr=log, text=True) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def scenario(
+    server: ApiServer,
+    story: Callable[[Player], Awaitable[None]],
+    fate: Fate = well,
+    namespace: str = "default",
+) -> None:
+    """Run a story with a player, who is an administrator; the run `r` is deleted when it ends."""
+
+    async def main() -> None:
+        async with open_kube_api() as api:
+            player = Player(api, fate, namespace)
+            try:
+                await story(player)
+            finally:
+                await player.remove()
+
+    with patch.dict(os.environ, KUBECONFIG=str(server.kubeconfig)):
+        asyncio.run(main())
