@@ -53,8 +53,8 @@ def _bundles(run_file: "RunFile") -> list["JobBundle"]:
 
 
 def _objects(bundles: Iterable["JobBundle"]) -> Iterator[dict[str, Any]]:
-    claims = [bundle.volume_claim for bundle in bundles if bundle.volume_claim is not None]
-    yield from claims[:1]
+    yield from [bundle.volume_claim for bundle in bundles if bundle.volume_claim is not None][:1]
+    yield from [bundle.service for bundle in bundles if bundle.service is not None][:1]
     for bundle in bundles:
         yield bundle.config_map
         yield bundle.job

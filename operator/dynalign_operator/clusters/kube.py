@@ -78,10 +78,10 @@ class KubeCluster:
         return Observed(run, tuple(job for job in jobs if job is not None), await self._config_maps(run))
 
     async def create(self, bundle: JobBundle) -> None:
-        """Create claim, ConfigMap and Job, in this order. Raises ForeignObjectError where a name is taken."""
-        if bundle.volume_claim is not None:
-            await self._create(bundle.volume_claim, bundle.job)
-        await self._create(bundle.config_map, bundle.job)
+        """Create what the Job needs, then the Job. Raises ForeignObjectError where a name is taken."""
+        for manifest in (bundle.volume_claim, bundle.service, bundle.config_map):
+            if manifest is not None:
+                await self._create(manifest, bundle.job)
         job = await self._create(bundle.job, bundle.job)
         self._store.put(Kind.JOB, job)
 

@@ -18,6 +18,8 @@ INDEX: Final = "batch.kubernetes.io/job-completion-index"
 """Annotation of a pod: its completion index."""
 
 _DISRUPTION: Final = "DisruptionTarget"
+_BY_POLICY: Final = "PodFailurePolicy"
+"""Reason of a Job that a rule of its podFailurePolicy has failed."""
 _OUT_OF_MEMORY: Final = "OOMKilled"
 
 
@@ -38,7 +40,8 @@ def observe_job(
     if labels is None:
         return None
     phase = _phase(status)
-    ended = _last_ended(pods) if phase is JobPhase.FAILED else None
+    ended = _decisive(pods, is_gang="successPolicy" in spec) if phase is JobPhase.FAILED else None
+    told = [ended] if ended is not None and "successPolicy" in spec else pods
     if phase is JobPhase.FAILED:
         reason, message = _explain_failure(status, ended, labels.stage)
     else:
@@ -50,7 +53,7 @@ def observe_job(
         attempt=labels.attempt,
         creation_time=parse_time(metadata["creationTimestamp"]),
         phase=phase,
-        results=_results(pods, int(spec.get("completions") or 1)),
+        results=_results(told, int(spec.get("completions") or 1)),
         exit_code=None if ended is None else _terminated(ended).get("exitCode"),
         reason=reason,
         message=message,
@@ -122,23 +125,39 @@ def _read_result(message: str | None) -> StageResult | None:
         return None
 
 
-def _last_ended(pods: Iterable[KubernetesObject]) -> KubernetesObject | None:
-    """The failed pod that decided the Job's end: one whose exit code is final, else the latest."""
+def _decisive(pods: Iterable[KubernetesObject], *, is_gang: bool) -> KubernetesObject | None:
+    """The failed pod that decided the Job's end.
+
+    One whose exit code is final, else the latest. In a gang the first loss brings down the others, who then tell of
+    broken connections: there it is one that was killed for its memory or disrupted, else the earliest.
+    """
     failed = [pod for pod in pods if pod.get("status", {}).get("phase") == "Failed"]
-    failed.sort(key=lambda p: (_terminated(p).get("exitCode") in FINAL, _terminated(p).get("finishedAt") or ""))
+    failed.sort(key=lambda pod: _terminated(pod).get("finishedAt") or "", reverse=is_gang)
+    if is_gang:
+        failed.sort(key=lambda pod: (_was_out_of_memory(pod), _disruption(pod) is not None))
+    failed.sort(key=lambda pod: _terminated(pod).get("exitCode") in FINAL)
     return failed[-1] if failed else None
+
+
+def _was_out_of_memory(pod: KubernetesObject) -> bool:
+    return bool(_terminated(pod).get("reason") == _OUT_OF_MEMORY)
+
+
+def _disruption(pod: KubernetesObject) -> Mapping[str, Any] | None:
+    return _condition(pod.get("status", {}), _DISRUPTION)
 
 
 def _explain_failure(status: Mapping[str, Any], pod: KubernetesObject | None, stage: Stage) -> tuple[str, str]:
     """Reason and message of a failed Job."""
     condition = _condition(status, "Failed") or {}
+    if condition.get("reason") == _BY_POLICY and f"condition {_DISRUPTION}" in condition.get("message", ""):
+        return DISRUPTED, condition["message"]  # the pod itself may be gone, and others may have failed for its loss
     if pod is None:
         return DISRUPTED, "its pods were removed before they could say why they ended"
-    disruption = _condition(pod.get("status", {}), _DISRUPTION)
+    disruption = _disruption(pod)
     if disruption is not None:
         return DISRUPTED, f"{disruption.get('reason', _DISRUPTION)}: {disruption.get('message', '')}".rstrip(": ")
-    terminated = _terminated(pod)
-    if terminated.get("reason") == _OUT_OF_MEMORY:
+    if _was_out_of_memory(pod):
         return _OUT_OF_MEMORY, (
             "the container used more memory than its limit and was killed (OOMKilled); raise "
             f"spec.stages.{stage}.resources.limits.memory"

@@ -4,7 +4,6 @@ from typing import Final
 
 from dynalign_contract.config import StageConfig
 from dynalign_contract.exit_codes import FINAL
-from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun, parse_duration
 from dynalign_operator.manifests.labels import KUEUE_QUEUE, JobLabels, job_labels
 from dynalign_operator.manifests.objects import KubernetesObject, build_metadata
@@ -17,7 +16,8 @@ def build_job(run: AlignmentRun, config: StageConfig, name: str, settings: Build
     """The Job `name`.
 
     A Job fails with its first failed pod and the planner decides about the next attempt, with two exceptions that need
-    no new attempt: a disrupted pod is replaced, and the shards of generate and judge are restarted one by one.
+    no new attempt: a disrupted pod is replaced, and the shards of generate and judge are restarted one by one. A gang
+    has neither: its pods cannot go on without the one that is lost, so all of it starts again as the next attempt.
     """
     labels = job_labels(JobLabels(run.metadata.name, config.stage, config.iteration, config.attempt))
     if run.spec.scheduling.queue_name is not None:
@@ -44,25 +44,24 @@ def _build_completions(run: AlignmentRun, config: StageConfig) -> KubernetesObje
             "maxFailedIndexes": 0,
             "podFailurePolicy": _build_failure_policy("FailIndex"),
         }
-    nodes = run.spec.training.nodes if config.stage is Stage.TRAIN else 1
-    fields: KubernetesObject = {
-        "completions": nodes,
-        "parallelism": nodes,
-        "backoffLimit": 0,
-        "podFailurePolicy": _build_failure_policy("FailJob"),
+    fields: KubernetesObject = {"completions": config.nodes, "parallelism": config.nodes, "backoffLimit": 0}
+    if config.nodes == 1:
+        return {**fields, "podFailurePolicy": _build_failure_policy("FailJob")}
+    return {
+        **fields,
+        "completionMode": "Indexed",
+        "successPolicy": {"rules": [{"succeededIndexes": "0"}]},
+        "podFailurePolicy": _build_failure_policy("FailJob", disrupted="FailJob"),
     }
-    if nodes > 1:
-        fields["completionMode"] = "Indexed"
-        fields["successPolicy"] = {"rules": [{"succeededIndexes": "0"}]}
-    return fields
 
 
-def _build_failure_policy(action: str) -> KubernetesObject:
+def _build_failure_policy(final: str, *, disrupted: str = "Ignore") -> KubernetesObject:
+    """What happens to a pod that was disrupted, and to one whose exit code is final."""
     return {
         "rules": [
-            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            {"action": disrupted, "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
             {
-                "action": action,
+                "action": final,
                 "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": _FINAL_CODES},
             },
         ]

@@ -1,12 +1,24 @@
 """What all of a run's objects have in common."""
 
+import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun
 
 KubernetesObject = dict[str, Any]
 """A manifest, as it would be written in YAML."""
+
+_HASH: Final = 8
+"""Hexadecimal digits."""
+
+
+def shorten(name: str, longest: int) -> str:
+    """The name, or its beginning and a hash of the whole, so that no two long names become the same short one."""
+    if len(name) <= longest:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH]
+    return f"{name[: longest - _HASH - 1].rstrip('-')}-{digest}"
 
 
 def build_metadata(run: AlignmentRun, name: str, labels: Mapping[str, str]) -> KubernetesObject:

@@ -10,6 +10,7 @@ from dynalign_operator.api.v1alpha1 import AlignmentRun, StageOverrides
 from dynalign_operator.manifests.config_map import CONFIG_FILE
 from dynalign_operator.manifests.labels import JobLabels, job_labels
 from dynalign_operator.manifests.objects import KubernetesObject
+from dynalign_operator.manifests.service import RENDEZVOUS_PORT, coordinator, service_name
 from dynalign_operator.manifests.volume import claim_name
 
 CONTAINER: Final = "stage"
@@ -79,9 +80,11 @@ def _build_spec(
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_build_container(run, config, overrides, settings)],
+        "containers": [_build_container(run, config, name, overrides, settings)],
         "volumes": _build_volumes(run, config, name),
     }
+    if config.nodes > 1:
+        spec["subdomain"] = service_name(run)
     if priority := overrides.priority_class_name or run.spec.scheduling.priority_class_name:
         spec["priorityClassName"] = priority
     if settings.image_pull_secrets:
@@ -98,8 +101,9 @@ def _build_spec(
 
 
 def _build_container(
-    run: AlignmentRun, config: StageConfig, overrides: StageOverrides, settings: BuildSettings
+    run: AlignmentRun, config: StageConfig, name: str, overrides: StageOverrides, settings: BuildSettings
 ) -> KubernetesObject:
+    is_gang = config.nodes > 1
     return {
         "name": CONTAINER,
         "image": settings.trainer_image,
@@ -109,9 +113,16 @@ def _build_container(
             f"--root={RUN_MOUNT}/{run.metadata.name}",
             f"--result={TERMINATION_LOG}",
             f"--port=$({METRICS_PORT_VARIABLE})",
+            *([f"--coordinator={coordinator(run, name)}"] if is_gang else []),
         ],
         "env": _build_environment(run, config),
-        "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
+        "ports": [
+            {"name": "metrics", "containerPort": METRICS_PORT},
+            *([{"name": "rendezvous", "containerPort": RENDEZVOUS_PORT}] if is_gang else []),
+        ],
+        # No liveness probe: a stage that stands still is found by its progress (`policy.stallTimeout`), and one that
+        # computes must not be killed for answering late.
+        "readinessProbe": {"httpGet": {"path": "/healthz", "port": "metrics"}, "periodSeconds": 10},
         "resources": _build_resources(run, config, overrides),
         "securityContext": {
             "allowPrivilegeEscalation": False,

@@ -3,6 +3,7 @@
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.manifests.config_map import build_config_map
 from dynalign_operator.manifests.job import BuildSettings, build_job
+from dynalign_operator.manifests.service import build_service
 from dynalign_operator.manifests.volume import build_volume_claim
 from dynalign_operator.planning.names import job_name
 from dynalign_operator.planning.objectives import read_objective
@@ -14,7 +15,7 @@ from dynalign_operator.planning.stage_configs import build_stage_config
 def build_bundle(
     observed: Observed, status: AlignmentRunStatus, step: Step, attempt: int, settings: BuildSettings
 ) -> JobBundle:
-    """The Job of one attempt, with its ConfigMap and the run's volume. Raises PlanningError."""
+    """The Job of one attempt, with its ConfigMap, the run's volume and Service. Raises PlanningError."""
     run = observed.run
     name = job_name(run.metadata.name, step, attempt)
     config = build_stage_config(run, status, step, attempt, read_objective(observed))
@@ -25,4 +26,5 @@ def build_bundle(
         job=build_job(run, config, name, settings),
         config_map=build_config_map(run, config, name),
         volume_claim=build_volume_claim(run),
+        service=build_service(run, config),
     )

@@ -1,14 +1,12 @@
 """Names of a run's objects: deterministic, so that creating twice is harmless."""
 
-import hashlib
 from typing import Final
 
+from dynalign_operator.manifests.objects import shorten
 from dynalign_operator.planning.observed import Step
 
 MAX_NAME: Final = 57
 """An Indexed Job's pods are called `<job>-<index>`, which has to fit into the 63 characters of a host name."""
-
-_HASH: Final = 8
 
 
 def job_name(run: str, step: Step, attempt: int) -> str:
@@ -17,7 +15,4 @@ def job_name(run: str, step: Step, attempt: int) -> str:
     A long run name is cut and followed by a hash of the whole, so that no two runs share a name.
     """
     place = f"-{step.stage}-a{attempt}" if step.iteration is None else f"-i{step.iteration:03d}-{step.stage}-a{attempt}"
-    if len(run) + len(place) <= MAX_NAME:
-        return run + place
-    digest = hashlib.sha256(run.encode()).hexdigest()[:_HASH]
-    return f"{run[: MAX_NAME - len(place) - _HASH - 1].rstrip('-')}-{digest}{place}"
+    return shorten(run, MAX_NAME - len(place)) + place

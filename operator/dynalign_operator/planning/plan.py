@@ -21,6 +21,8 @@ class JobBundle:
     config_map: KubernetesObject
     volume_claim: KubernetesObject | None
     """The run's PersistentVolumeClaim, to be created where it does not exist; None for a claim of the user's own."""
+    service: KubernetesObject | None = None
+    """Through which the Job's pods find each other, to be created where it does not exist."""
 
 
 class EventType(StrEnum):

@@ -126,6 +126,36 @@ def test_a_disrupted_pod_and_one_that_is_gone_are_nobodys_fault(there: bool) -> 
     assert ("EvictionByEvictionAPI: drained" if there else "its pods were removed") in job.message
 
 
+GANG = {"successPolicy": {}, "completions": 2}
+DISRUPTION = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "node lost"}
+LATER = "2026-11-24T10:06:00Z"
+
+
+def test_the_first_loss_in_a_gang_decides_and_not_those_who_miss_it() -> None:
+    said = a_result(path="x").encode().decode()
+    collateral = a_pod("Failed", ended(1, said, at=LATER), index=0)
+    for state, code in ((ended(137, reason="OOMKilled"), 137), (ended(1), 1)):
+        job = observe_job(a_job("Failed", **GANG), [collateral, a_pod("Failed", state, index=1)])
+        assert job is not None
+        assert (job.exit_code, job.results) == (code, (None, None))
+    for at in (T, LATER):
+        lost = a_pod("Failed", ended(137, at=at), index=1, conditions=(DISRUPTION,))
+        job = observe_job(a_job("Failed", **GANG), [a_pod("Failed", ended(1), index=0), lost])
+        assert job is not None
+        assert job.reason == DISRUPTED
+
+
+def test_a_gang_whose_disrupted_pod_is_gone_was_disrupted() -> None:
+    job = a_job("Failed", **GANG)
+    job["status"]["conditions"][0] |= {
+        "reason": "PodFailurePolicy",
+        "message": "Pod n/p1 has condition DisruptionTarget matching FailJob rule at index 0",
+    }
+    observed = observe_job(job, [a_pod("Failed", ended(1))])
+    assert observed is not None
+    assert observed.reason == DISRUPTED
+
+
 def test_out_of_memory_says_which_limit_to_raise() -> None:
     job = observe_job(a_job("Failed"), [a_pod("Failed", ended(137, reason="OOMKilled"))])
     assert job is not None

@@ -1,5 +1,6 @@
 """The objects that run a stage: goldens for reading, rules for what must hold of all of them."""
 
+import re
 from typing import Any
 
 import pytest
@@ -82,6 +83,24 @@ def test_golden_of_the_volume(full: dict[Stage, JobBundle], goldens: Goldens) ->
     claim = full[Stage.FETCH].volume_claim
     assert claim is not None
     goldens.check_yaml("manifests/full-volume.yaml", [claim])
+
+
+def test_golden_of_the_service_of_a_gang(full: dict[Stage, JobBundle], goldens: Goldens) -> None:
+    assert {stage: bundle.service is not None for stage, bundle in full.items()} == {s: s is Stage.TRAIN for s in Stage}
+    goldens.check_yaml("manifests/full-service.yaml", [full[Stage.TRAIN].service])
+
+
+@pytest.mark.parametrize("name", ["r", "7b", "x" * 63])
+def test_a_gang_s_pods_find_the_first_of_them_by_names_that_dns_allows(name: str) -> None:
+    bundle = bundles(a_run().named(name).with_spec(training={"nodes": 3}))[Stage.TRAIN]
+    pod = bundle.job["spec"]["template"]["spec"]
+    assert bundle.service is not None
+    service = bundle.service["metadata"]["name"]
+    assert pod["subdomain"] == service
+    assert re.fullmatch("[a-z]([a-z0-9-]{0,61}[a-z0-9])?", service)
+    assert f"--coordinator={bundle.name}-0.{service}:29400" in container(bundle)["args"]
+    labels = bundle.job["spec"]["template"]["metadata"]["labels"]
+    assert bundle.service["spec"]["selector"].items() <= labels.items()
 
 
 @pytest.mark.parametrize("stage", Stage)
