@@ -9,11 +9,13 @@ from typing import Any, Final
 
 import yaml
 
-from dynalign_operator.api.rules import RULES, TRANSITIONS
-from dynalign_operator.api.schema import Schema, structural_schema, without_forms
+from dynalign_operator.api.problems import LONGEST_QUOTE
+from dynalign_operator.api.rules import CLUSTER_RULES, RULES, TRANSITIONS
+from dynalign_operator.api.schema import FORM, Schema, structural_schema, without_forms
 from dynalign_operator.api.v1alpha1 import GROUP, KIND, PLURAL, VERSION, AlignmentRun, ObjectMeta
 
 _WIDTH: Final = 110
+_OBJECT_NAME: Final = {"type": "string", "maxLength": 253}
 _COLUMNS: Final = (
     ("Phase", "string", ".status.phase", "The run in one word."),
     ("Iteration", "integer", ".status.iteration", "The current iteration, from 0."),
@@ -53,24 +55,60 @@ def build_crd() -> dict[str, Any]:
 
 def build_schema() -> Schema:
     """The structural schema of a whole AlignmentRun, rules included."""
-    schema: Schema = without_forms(structural_schema(AlignmentRun))
-    name = structural_schema(ObjectMeta)["properties"]["name"]
+    schema: Schema = without_forms(build_documented_schema())
+    return schema
+
+
+def build_documented_schema() -> Schema:
+    """The same with the keyword `x-form`, which says in words what a text with a pattern looks like."""
+    schema = structural_schema(AlignmentRun)
+    _say_forms(schema)
     schema["properties"] |= {
         "apiVersion": {"type": "string", "description": "Version of the schema of this object."},
         "kind": {"type": "string", "description": "Kind of this object."},
-        # The API server itself knows metadata; a CRD may only narrow the name.
-        "metadata": {"type": "object"},
+        # The API server itself knows metadata. Its own limit stands here for those who estimate what a rule costs.
+        "metadata": {"type": "object", "properties": dict.fromkeys(("name", "generateName"), _OBJECT_NAME)},
     }
     del schema["properties"]["status"]["default"]
     schema["required"] = ["spec"]
-    _add_rule(schema, f"self.metadata.name.matches('{name['pattern']}')", f"metadata.name must be {name['x-form']}")
-    for rule in RULES:
+    _add_name_rules(schema)
+    for rule in (*RULES, *CLUSTER_RULES):
         for node in _nodes(schema, rule.at):
             _add_rule(node, rule.cel, f"{rule.field} {rule.message}".strip())
     for transition in TRANSITIONS:
         for node in _nodes(schema, transition.at):
             _add_rule(node, transition.cel, transition.message)
     return schema
+
+
+def _say_forms(node: Schema) -> None:
+    """Patterns become rules: these answer in the words of `dynalign validate`, a pattern only with itself.
+
+    A rule over a quantity sees whole numbers too, which a pattern does not.
+    """
+    if FORM in node:
+        pattern, this = node.pop("pattern"), "self" if node.get("type") == "string" else "string(self)"
+        described = _describe_form(this, node[FORM])
+        _add_rule(node, f"{this}.matches(r'{pattern}')", f"must be {node[FORM]}", described)
+    for child in (*node.get("properties", {}).values(), node.get("items"), node.get("additionalProperties")):
+        if child is not None:
+            _say_forms(child)
+
+
+def _add_name_rules(schema: Schema) -> None:
+    """A name that Kubernetes takes may still be none that fits into a label or a Job's name."""
+    name = structural_schema(ObjectMeta)["properties"]["name"]
+    this, longest = "self.metadata.name", name["maxLength"]
+    _add_rule(schema, f"size({this}) <= {longest}", f"metadata.name is too long; write at most {longest} characters")
+    described = f"'metadata.name ' + {_describe_form(this, name[FORM])}"
+    rule = f"size({this}) > {longest} || {this}.matches(r'{name['pattern']}')"
+    _add_rule(schema, rule, f"metadata.name must be {name[FORM]}", described)
+
+
+def _describe_form(this: str, form: str) -> str:
+    """CEL for `is "3 days"; write a time span such as ...`, as `problems.describe_error` puts it."""
+    short = f"size({this}) > {LONGEST_QUOTE} ? {this}.substring(0, {LONGEST_QUOTE - 3}) + '...' : {this}"
+    return f"'is ' + strings.quote({short}) + '; write {form}'"
 
 
 def render_crd() -> str:
@@ -92,8 +130,10 @@ def _column(name: str, kind: str, path: str, description: str) -> dict[str, Any]
     return column | {"description": description} if description else column
 
 
-def _add_rule(node: Schema, cel: str, message: str) -> None:
-    node.setdefault("x-kubernetes-validations", []).append({"rule": cel, "message": message})
+def _add_rule(node: Schema, cel: str, message: str, message_expression: str | None = None) -> None:
+    """`message_expression` is CEL for a message that quotes the value; `message` stands in where it cannot be had."""
+    expression = {} if message_expression is None else {"messageExpression": message_expression}
+    node.setdefault("x-kubernetes-validations", []).append({"rule": cel, "message": message, **expression})
 
 
 def _nodes(schema: Schema, path: str) -> Iterator[Schema]:

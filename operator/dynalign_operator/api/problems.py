@@ -13,7 +13,8 @@ from dynalign_contract.exit_codes import ExitCode
 from dynalign_operator.api.schema import FORM, Schema
 from dynalign_operator.api.yaml_documents import Path
 
-_LONGEST_QUOTE: Final = 60
+LONGEST_QUOTE: Final = 60
+"""Characters of a value that a sentence repeats."""
 _UNITS: Final = {
     "maxLength": "tokens",
     "maxTokens": "tokens",
@@ -78,7 +79,7 @@ def _describe_length(error: ErrorDetails) -> str:
             return f"has too many entries ({size}); give at most {limits['max_length']}"
         case "string_too_short":
             return "is empty; write something, or remove the field"
-    return f"has {size} characters; write at most {limits['max_length']}"
+    return f"is too long; write at most {limits['max_length']} characters"
 
 
 def _describe_wrong(value: Any, node: Schema, path: Path) -> str:
@@ -148,8 +149,8 @@ def _quote(value: Any) -> str:
         return "a mapping"
     if isinstance(value, list | tuple):
         return "a list"
-    if isinstance(value, str) and len(value) > _LONGEST_QUOTE:
-        value = value[: _LONGEST_QUOTE - 3] + "..."
+    if isinstance(value, str) and len(value) > LONGEST_QUOTE:
+        value = value[: LONGEST_QUOTE - 3] + "..."
     return json.dumps(value, ensure_ascii=False)
 
 

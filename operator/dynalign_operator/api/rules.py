@@ -1,6 +1,7 @@
 """Rules that hold between fields, each said twice: in CEL for the API server, in Python for `dynalign validate`.
 
-One list feeds both, and a test evaluates every rule on a run that keeps it and on one that breaks it.
+One list feeds both, and tests put every rule's sentence before `dynalign validate` and before a real API server. What
+holds in a cluster only is said in CEL alone.
 """
 
 from collections.abc import Callable
@@ -13,8 +14,8 @@ from dynalign_operator.api.v1alpha1 import BUNDLED_MODELS, AccessMode, StorageSp
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What must hold for the object at `at`."""
+class ClusterRule:
+    """What must hold for the object at `at` in a cluster; `dynalign run` may know how to do without."""
 
     at: str
     """Path from the root to the object; `*` stands for every property, `[]` for every item of a list."""
@@ -24,6 +25,12 @@ class Rule:
     """The rule over `self`, in the Common Expression Language."""
     message: str
     """What to write instead: the rest of a sentence that begins with the field."""
+
+
+@dataclass(frozen=True)
+class Rule(ClusterRule):
+    """What must hold everywhere."""
+
     holds: Callable[[Any], bool]
     """The same rule over the model of the object at `at`."""
 
@@ -201,8 +208,17 @@ _STORAGE_RULES: Final = (
         at="spec",
         field="storage.accessMode",
         cel="self.training.nodes == 1 || self.storage.accessMode == 'ReadWriteMany'",
-        message="must be ReadWriteMany when training.nodes is more than 1: every node mounts the volume",
+        message="must be ReadWriteMany when training.nodes is more than 1, for every node mounts the volume; set it, "
+        "or set training.nodes to 1",
         holds=lambda s: s.training.nodes == 1 or s.storage.access_mode is AccessMode.READ_WRITE_MANY,
+    ),
+    Rule(
+        at="spec",
+        field="storage.accessMode",
+        cel="self.generation.shards == 1 || self.storage.accessMode == 'ReadWriteMany'",
+        message="must be ReadWriteMany when generation.shards is more than 1, for every shard may get a node of its "
+        "own; set it, or set generation.shards to 1",
+        holds=lambda s: s.generation.shards == 1 or s.storage.access_mode is AccessMode.READ_WRITE_MANY,
     ),
 )
 
@@ -252,6 +268,21 @@ def _lasts(name: str, attribute: str) -> Rule:
         holds=lambda policy: parse_duration(getattr(policy, attribute)).total_seconds() > 0,
     )
 
+
+def _is_no_relative_path(at: str, remedy: str) -> ClusterRule:
+    return ClusterRule(
+        at=at,
+        field="uri",
+        cel="!self.uri.startsWith('./')",
+        message="starts at the run file's folder, which no pod can see; put it on a PersistentVolumeClaim and write "
+        f"pvc://claim/path{remedy}",
+    )
+
+
+CLUSTER_RULES: Final = (
+    _is_no_relative_path("spec.model", ", or write hf://org/name"),
+    _is_no_relative_path("spec.prompts.supplied", ""),
+)
 
 RULES: Final[tuple[Rule, ...]] = (
     *_MODEL_RULES,

@@ -17,7 +17,7 @@ from dynalign_contract.objective import Objective
 from dynalign_operator.api.problems import Problem, describe_error, name_field
 from dynalign_operator.api.rules import RULES
 from dynalign_operator.api.schema import Schema, structural_schema
-from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun
+from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun, ConfigMapKeyRef
 from dynalign_operator.api.yaml_documents import Document, MalformedYamlError, Path, read_documents
 
 _CONFIG_MAP: Final = "ConfigMap"
@@ -65,6 +65,20 @@ def parse_run_file(text: str) -> RunFile:
         raise RunFileError(problems)
     _check_objective(run, config_maps, {_name_of(d): d for d in config_map_documents})
     return RunFile(run=run, config_maps=config_maps, lines=run_document.lines)
+
+
+def read_referenced_objective(
+    reference: ConfigMapKeyRef, data: Mapping[str, str], line: int | None = None
+) -> Objective:
+    """The objective in a ConfigMap with this `data`, which stands at `line` of the file if it is in one.
+
+    Raises RunFileError when the key is missing or its text is no objective.
+    """
+    if reference.key not in data:
+        have = f"it has {', '.join(data)}" if data else "it is empty"
+        text = f"ConfigMap {reference.name}: the key {reference.key} that spec.objective names is missing; {have}."
+        raise RunFileError([Problem(text, line)])
+    return read_objective(data[reference.key], f"ConfigMap {reference.name}, key {reference.key}")
 
 
 def read_objective(text: str, where: str) -> Objective:
@@ -197,10 +211,5 @@ def _check_objective(
     reference = run.spec.objective.config_map_ref
     if reference is None or reference.name not in config_maps:
         return
-    data = config_maps[reference.name]
-    if reference.key not in data:
-        have = f"it has {', '.join(data)}" if data else "it is empty"
-        line = documents[reference.name].line_of(("data",))
-        text = f"ConfigMap {reference.name}: the key {reference.key} that spec.objective names is missing; {have}."
-        raise RunFileError([Problem(text, line)])
-    read_objective(data[reference.key], f"ConfigMap {reference.name}, key {reference.key}")
+    line = documents[reference.name].line_of(("data",))
+    read_referenced_objective(reference, config_maps[reference.name], line)

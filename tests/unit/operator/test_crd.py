@@ -10,8 +10,8 @@ import yaml
 
 from dynalign_operator.api.crd import build_crd, build_schema, main, render_crd
 from dynalign_operator.api.reference import render_reference
-from dynalign_operator.api.rules import RULES, TRANSITIONS
-from dynalign_operator.api.schema import Schema
+from dynalign_operator.api.rules import CLUSTER_RULES, RULES, TRANSITIONS
+from dynalign_operator.api.schema import Schema, structural_schema
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec, ModelSpec
 
 ROOT = Path(__file__).parents[3]
@@ -82,7 +82,7 @@ def test_every_field_of_the_models_is_in_the_schema() -> None:
     dumped = AlignmentRunSpec(model=ModelSpec(uri="hf://a/b")).model_dump(mode="json", by_alias=True)
     assert SCHEMA["properties"]["spec"]["properties"].keys() == dumped.keys()
     assert SCHEMA["properties"]["spec"]["required"] == ["model"]
-    assert SCHEMA["properties"]["metadata"] == {"type": "object"}
+    assert SCHEMA["properties"]["metadata"]["properties"].keys() == {"name", "generateName"}
 
 
 @pytest.mark.parametrize(
@@ -112,10 +112,24 @@ def test_full_sample_shows_every_field() -> None:
 
 def test_every_rule_is_in_the_crd() -> None:
     written = [(v["rule"], v["message"]) for _, node in nodes(SCHEMA) for v in node.get("x-kubernetes-validations", [])]
-    for rule in RULES:
+    for rule in (*RULES, *CLUSTER_RULES):
         assert (rule.cel, f"{rule.field} {rule.message}".strip()) in written
     for transition in TRANSITIONS:
         assert (transition.cel, transition.message) in written
+
+
+def test_no_pattern_answers_with_itself() -> None:
+    """A text of a form is refused by a rule, whose message says the form in words."""
+    spec = structural_schema(AlignmentRun)["properties"]["spec"]
+    forms = [path for path, node in nodes(spec) if "x-form" in node]
+    patterns = [path for path, node in nodes(SCHEMA["properties"]["spec"]) if "pattern" in node]
+    by_path = dict(nodes(SCHEMA["properties"]["spec"]))
+    assert len(forms) > 20
+    assert patterns == []
+    for path in forms:
+        rules = by_path[path]["x-kubernetes-validations"]
+        assert ".matches(r'" in rules[0]["rule"], path
+        assert "; write " in rules[0]["messageExpression"], path
 
 
 def test_transitions() -> None:

@@ -340,9 +340,12 @@ def test_jobs_of_other_steps_are_stopped_before_anything_is_created() -> None:
 
 OBJECTIVE: dict[str, Callable[[], dict[str, dict[str, str]]]] = {
     "does not exist": dict,
-    "has no key objective.yaml": lambda: {"mine": {"other.yaml": ""}},
-    "is no objective": lambda: {"mine": {"objective.yaml": "name: [1"}},
-    "is no objective: preamble": lambda: {"mine": {"objective.yaml": "name: x"}},
+    "the key objective.yaml that spec.objective names is missing; it has other.yaml": lambda: {
+        "mine": {"other.yaml": ""}
+    },
+    "key objective.yaml, line 1: the text is not YAML": lambda: {"mine": {"objective.yaml": "name: [1"}},
+    "key objective.yaml: preamble is missing; write a text.": lambda: {"mine": {"objective.yaml": "name: x"}},
+    "spec.objective names is missing; it is empty": lambda: {"mine": {}},
 }
 
 
