@@ -183,10 +183,10 @@ def test_the_operator_may_do_this_and_no_more() -> None:
     }
     assert granted == {
         "namespaced": {
-            "dynalign.io/alignmentruns": "get list watch",
+            "dynalign.io/alignmentruns": "list watch",
             "dynalign.io/alignmentruns/status": "patch",
             "batch/jobs": "get list watch create delete",
-            "core/pods": "get list watch",
+            "core/pods": "list watch",
             "core/configmaps": "get create",
             "core/persistentvolumeclaims": "get create",
             "core/services": "get create",
@@ -194,8 +194,7 @@ def test_the_operator_may_do_this_and_no_more() -> None:
         },
         "apiProxy": {"core/pods/proxy": "get"},
         "clusterWide": {
-            "apiextensions.k8s.io/customresourcedefinitions": "get list watch",
-            "core/namespaces": "list watch",
+            "apiextensions.k8s.io/customresourcedefinitions": "list watch",
         },
     }
 

@@ -60,7 +60,7 @@ def test_cluster_wide() -> None:
     assert not of_kind(objects, "RoleBinding")
     role, binding = only(objects, "ClusterRole"), only(objects, "ClusterRoleBinding")
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
-    assert verbs(role)["namespaces"] == ["list", "watch"]
+    assert verbs(role)["customresourcedefinitions"] == ["list", "watch"]
     assert "pods/proxy" not in verbs(role)
     assert environment(objects)["DYNALIGN_NAMESPACES"] == ""
 
@@ -72,7 +72,7 @@ def test_namespaced() -> None:
     assert [role["metadata"]["namespace"] for role in of_kind(objects, "Role")] == ["ml", "research"]
     for role in of_kind(objects, "Role"):
         assert verbs(role)["pods/proxy"] == ["get"]
-        assert not {"customresourcedefinitions", "namespaces", "secrets"} & set(verbs(role))
+        assert not {"customresourcedefinitions", "secrets"} & set(verbs(role))
     account = only(objects, "ServiceAccount")["metadata"]["name"]
     for binding in of_kind(objects, "RoleBinding"):
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}]

@@ -1,0 +1,175 @@
+"""The rights that the chart grants are the rights that the operator uses: each of them, and none that it lacks."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dynalign_contract.stages import Stage
+from dynalign_operator.manifests.labels import read_job_labels
+from support.api_server import PATIENCE, ApiServer, start_api_server
+from support.audit import Right
+from support.chart import ROOT, Objects, of_kind, only, render
+from support.player import Player, is_completed, run_object, scenario, start_operator, well
+
+pytestmark = pytest.mark.cluster
+
+TEAM = "team"
+"""Namespace of the run."""
+OBJECTIVE = ROOT / "trainer" / "dynalign_contract" / "objectives" / "collective-agency.yaml"
+NO_STAGE = "127.64.0.1"
+"""Where no stage answers: a reader that asks the pod itself gets no connection."""
+RUN = run_object(
+    namespace=TEAM,
+    model={"uri": "bundled://smollm2-135m-instruct"},
+    iterations=1,
+    objective={"configMapRef": {"name": "objective"}},
+    training={"nodes": 2},
+)
+FOREIGN: dict[str, dict[str, Any]] = {
+    "PersistentVolumeClaim": {
+        "apiVersion": "v1",
+        "metadata": {"name": "r"},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+    },
+    "ConfigMap": {"apiVersion": "v1", "metadata": {"name": "r-fetch-a1"}},
+    "Job": {
+        "apiVersion": "batch/v1",
+        "metadata": {"name": "r-fetch-a1"},
+        "spec": {
+            "suspend": True,
+            "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}},
+        },
+    },
+    "Service": {"apiVersion": "v1", "metadata": {"name": "train-r"}, "spec": {"ports": [{"port": 80}]}},
+}
+"""Objects of somebody else, whose names the run needs, in the order in which the operator comes upon them: those of the
+first stage, then the Service of the training."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with start_api_server(tmp_path_factory.mktemp("rbac") / "s", audit=True) as started:
+        objective = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "objective", "namespace": TEAM},
+            "data": {"objective.yaml": OBJECTIVE.read_text()},
+        }
+        assert started.kubectl("create", "namespace", TEAM).returncode == 0
+        assert started.apply(objective).returncode == 0
+        yield started
+
+
+def install(server: ApiServer, namespace: str, values: dict[str, Any]) -> tuple[Path, set[Right]]:
+    """Apply the account and the roles of a release; its kubeconfig, and what it is granted."""
+    objects = of_kind(
+        render(values, namespace=namespace),
+        *("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"),
+    )
+    assert server.kubectl("create", "namespace", namespace).returncode == 0
+    applied = server.apply(*objects)
+    assert applied.returncode == 0, applied.stderr
+    return server.kubeconfig_of(only(objects, "ServiceAccount")["metadata"]["name"], namespace), granted(objects)
+
+
+def granted(objects: Objects) -> set[Right]:
+    return {
+        Right(group, resource, verb)
+        for role in of_kind(objects, "ClusterRole", "Role")
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def stalled(status: dict[str, Any]) -> dict[str, Any]:
+    return next((c for c in status.get("conditions", ()) if c["type"] == "Stalled"), {})
+
+
+def is_fetch(pod: dict[str, Any]) -> bool:
+    labels = read_job_labels(pod["metadata"]["labels"])
+    return labels is not None and labels.stage is Stage.FETCH
+
+
+async def tell(server: ApiServer, player: Player, has_been_read: Callable[[], bool]) -> None:
+    """Everything that a run can meet."""
+    await player.create(RUN)
+    for kind in ("PersistentVolumeClaim", "ConfigMap", "Job"):
+        await give_way(server, player, kind)
+
+    # The fetch stage runs until its progress has been asked for.
+    player.fate = lambda pod: NO_STAGE if is_fetch(pod) else well(pod)
+    await player.until(lambda s: s.get("stage") == "fetch" and s["phase"] == "Running", "the first Job")
+    end = time.monotonic() + PATIENCE
+    while not has_been_read():
+        await player.play()
+        assert time.monotonic() < end, "nobody has asked for the stage's progress"
+        await asyncio.sleep(0.1)  # between two looks at it
+
+    change(server, suspend=True)
+    await player.until(lambda s: s.get("phase") == "Suspended", "the suspension")
+    player.fate = well
+    change(server, suspend=False)
+    await give_way(server, player, "Service")
+    await player.until(is_completed, "completion")
+    change(server, iterations=2)
+    await player.until(lambda s: is_completed(s) and len(s["iterations"]) == 2, "the second iteration")
+    assert "RunSucceeded" in server.kubectl("get", "events", "--namespace", TEAM).stdout
+
+
+async def give_way(server: ApiServer, player: Player, kind: str) -> None:
+    """Wait until the run says that the name of this kind's object is taken, and remove the object."""
+    name = FOREIGN[kind]["metadata"]["name"]
+    await player.until(lambda s: f"{kind} {name} already" in stalled(s).get("message", ""), f"a taken {kind}")
+    removed = server.kubectl("delete", "--namespace", TEAM, "--wait=false", kind, name)
+    assert removed.returncode == 0, removed.stderr
+
+
+def change(server: ApiServer, **spec: object) -> None:
+    patched = server.kubectl("patch", "ar", "r", "-n", TEAM, "--type=merge", "-p", yaml.safe_dump({"spec": spec}))
+    assert patched.returncode == 0, patched.stderr
+
+
+@pytest.mark.parametrize(
+    ("release", "values"),
+    [
+        ("everywhere", {"progress": "PodIP"}),
+        ("one-namespace", {"progress": "ApiProxy", "namespaces": [TEAM]}),
+    ],
+)
+def test_what_is_granted_is_used_and_nothing_is_denied(server: ApiServer, release: str, values: dict[str, Any]) -> None:
+    kubeconfig, rights = install(server, release, values)
+    proxy = Right("", "pods/proxy", "get")
+    goes_by_proxy = values["progress"] == "ApiProxy"
+
+    def used() -> set[Right]:
+        return {request.right for request in server.requests_of("dynalign", release)}
+
+    settings = {
+        "DYNALIGN_PROGRESS": values["progress"],
+        "DYNALIGN_NAMESPACES": ",".join(values.get("namespaces", ())),
+    }
+    for kind, thing in FOREIGN.items():
+        made = server.kubectl("create", "-n", TEAM, "-f", "-", text=yaml.safe_dump({**thing, "kind": kind}))
+        assert made.returncode == 0, made.stderr
+    with start_operator(server, kubeconfig, **settings):
+        scenario(
+            server,
+            lambda player: tell(server, player, lambda: not goes_by_proxy or proxy in used()),
+            namespace=TEAM,
+        )
+    requests = server.requests_of("dynalign", release)
+    print(f"{release}: " + "; ".join(map(str, sorted(used()))))  # noqa: T201 - the list is what the reader wants
+    denied = {str(r.right): r.uri for r in requests if r.status == HTTPStatus.FORBIDDEN}
+    assert not denied, f"files/rbac.yaml lacks what the operator asks for: {denied}"
+    unused = rights - used()
+    assert not unused, f"unused grants, take them out of files/rbac.yaml: {', '.join(map(str, sorted(unused)))}"
+    assert used() <= rights
+    assert (proxy in rights) is goes_by_proxy
