@@ -16,7 +16,9 @@ MANAGED: Final = {"app.kubernetes.io/managed-by": "dynalign"}
 _SELECTOR: Final = ",".join(f"{name}={value}" for name, value in MANAGED.items())
 
 
-def register(registry: kopf.OperatorRegistry, store: Store, enqueue: Callable[[RunKey], None]) -> None:
+def register(
+    registry: kopf.OperatorRegistry, store: Store, enqueue: Callable[[RunKey], None], record: Callable[[Kind], None]
+) -> None:
     """Watch runs, Jobs and pods. `on.event` alone: no finalizer, no annotation, nothing that a dead operator blocks."""
 
     @kopf.on.login(registry=registry)
@@ -24,6 +26,7 @@ def register(registry: kopf.OperatorRegistry, store: Store, enqueue: Callable[[R
         return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
 
     def note(kind: Kind, event: Mapping[str, Any]) -> None:
+        record(kind)
         change = store.remove if event["type"] == "DELETED" else store.put
         run = change(kind, dict(event["object"]))
         if run is not None:

@@ -62,13 +62,14 @@ async def serve(settings: OperatorSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with open_kube_api() as api:
-        operator = Operator(settings, api)
+    metrics = OperatorMetrics()
+    async with open_kube_api(metrics.record_request) as api:
+        operator = Operator(settings, api, metrics)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(
                 serve_health(settings.probe_port, alive=operator.what_is_wrong, ready=operator.what_is_missing)
             )
-            await stack.enter_async_context(serve_metrics(settings.metrics_port, operator.metrics.registry))
+            await stack.enter_async_context(serve_metrics(settings.metrics_port, metrics.registry))
             tasks = [asyncio.create_task(work, name=name) for name, work in operator.work(stop)]
             try:
                 ending = asyncio.create_task(stop.wait(), name="stop")
@@ -99,14 +100,19 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
 class Operator:
     """The parts of one operator process, and how they hang together."""
 
-    def __init__(self, settings: OperatorSettings, api: KubeApi) -> None:
-        self.metrics = OperatorMetrics()
-        self._settings, self._api = settings, api
+    def __init__(self, settings: OperatorSettings, api: KubeApi, metrics: OperatorMetrics) -> None:
+        self._settings, self._api, self._metrics = settings, api, metrics
         self._store, self._book = Store(), ProgressBook()
         self._queue: WorkQueue[RunKey] = WorkQueue()
         self._cluster = KubeCluster(api, self._store, self._book.progress)
-        self._resync = Resync(api, self._store, settings.namespaces, self._queue.add)
-        self.metrics.watch(lambda: list(self._known_runs()), lambda: self._queue.depth)
+        self._resync = Resync(
+            api,
+            self._store,
+            settings.namespaces,
+            self._queue.add,
+            lambda missed: metrics.record_comparison(missed, time.time()),
+        )
+        metrics.watch(lambda: list(self._known_runs()), lambda: self._queue.depth, lambda: self._queue.age_seconds)
 
     def work(self, stop: asyncio.Event) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
         """Everything that has to be done at the same time, by name."""
@@ -127,7 +133,7 @@ class Operator:
 
     async def _watch(self, stop: asyncio.Event) -> None:
         registry = kopf.OperatorRegistry()
-        register(registry, self._store, self._queue.add)
+        register(registry, self._store, self._queue.add, self._metrics.record_event)
         namespaces = self._settings.namespaces
         await kopf.operator(
             registry=registry,
@@ -151,14 +157,14 @@ class Operator:
         except ConflictError:
             self._queue.add_after(key, 0.05)
         except (ForeignObjectError, RefusedError) as error:
-            self.metrics.reconcile_errors.inc()
+            self._metrics.reconcile_errors.inc()
             await self._explain(key, error)
             raise
         except Exception:
-            self.metrics.reconcile_errors.inc()
+            self._metrics.reconcile_errors.inc()
             raise
         finally:
-            self.metrics.reconcile_seconds.observe(time.monotonic() - started)
+            self._metrics.reconcile_seconds.observe(time.monotonic() - started)
 
     async def _explain(self, key: RunKey, error: ClusterError) -> None:
         """Into the status what the user can mend; an API server that is away or busy is nobody's fault."""

@@ -6,7 +6,7 @@ the store a little later: what the watch should have told by then and has not, i
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 from urllib.parse import quote
 
@@ -40,9 +40,15 @@ class Resync:
     """What was missed, and by which watch."""
 
     def __init__(
-        self, api: KubeApi, store: Store, namespaces: tuple[str, ...], enqueue: Callable[[RunKey], None]
+        self,
+        api: KubeApi,
+        store: Store,
+        namespaces: tuple[str, ...],
+        enqueue: Callable[[RunKey], None],
+        record: Callable[[Mapping[Kind, int]], None],
     ) -> None:
-        self._api, self._store, self._namespaces, self._enqueue = api, store, namespaces, enqueue
+        self._api, self._store, self._namespaces = api, store, namespaces
+        self._enqueue, self._record = enqueue, record
         self._missed_rounds = dict.fromkeys(Kind, 0)
         self.rounds = 0
         """Comparisons made."""
@@ -57,14 +63,16 @@ class Resync:
         """Compare again and again. An API server that does not answer is waited for."""
         while True:
             try:
-                for kind in Kind:
-                    await self._compare(kind, PATIENCE_SECONDS if self.rounds else 1.0)
+                patience = PATIENCE_SECONDS if self.rounds else 1.0
+                missed = {kind: await self._compare(kind, patience) for kind in Kind}
                 self.rounds += 1
+                self._record(missed)
             except ClusterError as error:
                 log.warning("the comparison with the API server is put off: %s", error)
             await asyncio.sleep(EVERY_SECONDS if self.rounds else FIRST_RETRY_SECONDS)
 
-    async def _compare(self, kind: Kind, patience: float) -> None:
+    async def _compare(self, kind: Kind, patience: float) -> int:
+        """How many changes the watch has missed; in the first round it is only now coming up, and none counts."""
         listed = [thing async for thing in self._list(kind)]
         before = set(self._store.keys(kind))
         await asyncio.sleep(patience)
@@ -75,9 +83,12 @@ class Resync:
         present = {RunKey(thing["metadata"]["namespace"], thing["metadata"]["name"]) for thing in listed}
         for key in before - present:
             missed += await self._confirm_gone(kind, key)
-        self._missed_rounds[kind] = self._missed_rounds[kind] + 1 if missed and self.rounds else 0
-        if missed and self.rounds:
-            log.warning("the watch of %s missed %d changes", kind, missed)
+        if not missed or not self.rounds:
+            self._missed_rounds[kind] = 0
+            return 0
+        self._missed_rounds[kind] += 1
+        log.warning("the watch of %s missed %d changes", kind, missed)
+        return missed
 
     async def _confirm_there(self, kind: Kind, thing: KubernetesObject) -> int:
         """1 when an object that the store does not know in this version has not been deleted since it was listed."""

@@ -18,7 +18,8 @@ class WorkQueue(Generic[K]):
     """Keys that wait for work. Use it within one event loop."""
 
     def __init__(self) -> None:
-        self._ready: dict[K, None] = {}
+        self._ready: dict[K, float] = {}
+        """Keys that wait for a worker, the longest waiting first -> since when, in the loop's time."""
         self._working: set[K] = set()
         self._again: set[K] = set()
         self._due: list[tuple[float, int, K]] = []
@@ -35,7 +36,7 @@ class WorkQueue(Generic[K]):
         if key in self._working:
             self._again.add(key)
         else:
-            self._ready[key] = None
+            self._ready.setdefault(key, asyncio.get_running_loop().time())
         self._changed.set()
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -51,6 +52,12 @@ class WorkQueue(Generic[K]):
     def depth(self) -> int:
         """Keys that are ready and wait for a worker."""
         return len(self._ready)
+
+    @property
+    def age_seconds(self) -> float:
+        """How long the longest waiting key has waited for a worker; 0 when none waits."""
+        now = asyncio.get_running_loop().time()
+        return next((now - since for since in self._ready.values()), 0.0)
 
     async def work(self, handle: Callable[[K], Awaitable[None]]) -> None:
         """Work until cancelled. A key whose work raises comes back after a pause that doubles, at most a minute."""

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -15,6 +16,9 @@ from dynalign_operator.manifests.objects import KubernetesObject
 _TIMEOUT_SECONDS: Final = 30.0
 _AUTH: Final = ["BearerToken"]
 
+Record = Callable[[str, int, float], None]
+"""Told of every request: HTTP method, HTTP status (0: no answer), seconds."""
+
 
 class RefusedError(ClusterError):
     """The API server refused a request; `status` is the HTTP status, 0 when there was no answer."""
@@ -24,8 +28,12 @@ class RefusedError(ClusterError):
         self.status = status
 
 
+def _record_nothing(_method: str, _status: int, _seconds: float) -> None:
+    """Of a client that nobody measures."""
+
+
 @asynccontextmanager
-async def open_kube_api() -> AsyncIterator["KubeApi"]:
+async def open_kube_api(record: Record = _record_nothing) -> AsyncIterator["KubeApi"]:
     """Connect with the pod's service account, or with KUBECONFIG where there is none."""
     settings = client.Configuration()
     if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
@@ -33,14 +41,14 @@ async def open_kube_api() -> AsyncIterator["KubeApi"]:
     else:
         await config.load_kube_config(config_file=os.environ.get("KUBECONFIG"), client_configuration=settings)
     async with client.ApiClient(settings) as api:
-        yield KubeApi(api)
+        yield KubeApi(api, record)
 
 
 class KubeApi:
     """Requests on paths such as `/apis/batch/v1/namespaces/default/jobs`. Every method raises RefusedError."""
 
-    def __init__(self, api: Any) -> None:
-        self._api = api
+    def __init__(self, api: Any, record: Record = _record_nothing) -> None:
+        self._api, self._record = api, record
 
     async def get(self, path: str) -> KubernetesObject | None:
         """Read an object or a list; None when it is not there."""
@@ -98,11 +106,15 @@ class KubeApi:
     async def _send(self, method: str, path: str, what: str, body: Any, content_type: str) -> bytes:
         headers = {"Accept": "application/json", "Content-Type": content_type} if body is not None else {}
         request = await self._api.param_serialize(method, path, header_params=headers, body=body, auth_settings=_AUTH)
+        started, status = time.monotonic(), 0
         try:
             answer = await self._api.call_api(*request, _request_timeout=_TIMEOUT_SECONDS)
             data: bytes = await answer.read()
+            status = answer.status
         except (aiohttp.ClientError, TimeoutError) as error:
             raise RefusedError(what, 0, f"{type(error).__name__}: {error}") from error
+        finally:
+            self._record(method, status, time.monotonic() - started)
         if answer.status >= 300:
             raise RefusedError(what, answer.status, _message(data))
         return data

@@ -1,35 +1,62 @@
 """Series of the runs: computed from what is known when somebody asks."""
 
+import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.base import RunKey
+from dynalign_operator.clusters.kube_store import Kind
 from dynalign_operator.clusters.stage_metrics import LiveMetrics
-from dynalign_operator.metrics import KnownRun, OperatorMetrics, progress_ratio
+from dynalign_operator.metrics import KnownRun, OperatorMetrics
+from dynalign_operator.metrics.operator import OPERATOR_METRICS
+from dynalign_operator.metrics.runs import RUN_METRICS, progress_ratio
 from dynalign_operator.planning.observed import JobObservation
 from support.builders import a_run
-from support.simulation import Simulation, succeed
+from support.simulation import Simulation, fail, succeed
+
+NUMBERS: dict[Stage, dict[str, float | None]] = {
+    Stage.FETCH: {"start_seconds": 1.5},
+    Stage.PROMPTS: {"duplicate_share": 0.125, "near_duplicate_share": 0.25, "tokens": 10.0},
+    Stage.GENERATE: {"tokens_per_second": 20.0},
+    Stage.JUDGE: {
+        "reward_knowledge": 0.25,
+        "reward_std": 0.1,
+        "zero_variance_share": 0.5,
+        "canary_auc": 0.75,
+        "canary_margin": 0.3,
+        "canary_reward": 0.2,
+        "judge_tau": None,
+        "tokens_per_second": 30.0,
+    },
+    Stage.TRAIN: {"kl": 0.01},
+}
 
 
 def fate(job: JobObservation) -> JobObservation:
-    numbers = {"reward_knowledge": 0.25, "reward_std": 0.1, "canary_auc": 0.75} if job.step.stage is Stage.JUDGE else {}
-    return succeed(job, **numbers)
+    return succeed(job, **NUMBERS.get(job.step.stage, {}))
 
 
 def known(simulation: Simulation, live: tuple[LiveMetrics, ...] = ()) -> KnownRun:
     return KnownRun(RunKey("n", "r"), simulation.run.status, simulation.run.spec.iterations, live)
 
 
-def series(*runs: KnownRun) -> dict[str, float]:
+def serve(*runs: KnownRun) -> OperatorMetrics:
     metrics = OperatorMetrics()
-    metrics.watch(lambda: runs, lambda: 3)
-    text = generate_latest(metrics.registry).decode()
+    metrics.watch(lambda: runs, lambda: 3, lambda: 1.5)
+    return metrics
+
+
+def read(metrics: OperatorMetrics) -> dict[str, float]:
     return {
         f"{sample.name}{sorted(sample.labels.items())}": sample.value
-        for family in text_string_to_metric_families(text)
+        for family in text_string_to_metric_families(generate_latest(metrics.registry).decode())
         for sample in family.samples
     }
+
+
+def series(*runs: KnownRun) -> dict[str, float]:
+    return read(serve(*runs))
 
 
 def named(name: str, **labels: str) -> str:
@@ -43,11 +70,20 @@ def test_a_finished_run() -> None:
     assert found[named("dynalign_run_win_rate")] == 0.51
     assert found[named("dynalign_run_reward_aspect", aspect="knowledge")] == 0.25
     assert named("dynalign_run_reward_aspect", aspect="std") not in found
-    assert found[named("dynalign_run_canary_auc")] == 0.75
+    assert found[named("dynalign_run_win_rate_low")] == pytest.approx(0.41)
+    assert found[named("dynalign_run_win_rate_high")] == pytest.approx(0.61)
+    assert found[named("dynalign_run_iterations")] == 2
+    for name in ("duplicate_share", "near_duplicate_share", "zero_variance_share", "canary_auc", "canary_margin", "kl"):
+        assert found[named(f"dynalign_run_{name}")] == next(n[name] for n in NUMBERS.values() if name in n)
+    assert found[named("dynalign_run_tokens_per_second", stage="judge")] == 30.0
+    assert found[named("dynalign_run_stage_start_seconds", stage="fetch")] == 1.5
+    assert found[named("dynalign_run_condition", condition="Completed", reason="Succeeded")] == 1.0
+    assert found[named("dynalign_run_condition", condition="Stalled", reason="OnTrack")] == 0.0
+    assert not any(name.startswith("dynalign_run_stage[") for name in found)
     assert found[named("dynalign_run_phase", phase="Succeeded")] == 1.0
     assert found[named("dynalign_run_phase", phase="Running")] == 0.0
     assert found[named("dynalign_run_stage_seconds", stage="judge")] > 0
-    assert found["dynalign_queue_depth[]"] == 3
+    assert found[named("dynalign_run_stage_seconds", stage="fetch")] > 0
 
 
 def test_progress_counts_the_running_stage_by_what_it_says() -> None:
@@ -55,8 +91,59 @@ def test_progress_counts_the_running_stage_by_what_it_says() -> None:
     assert progress_ratio(known(simulation)) == 3 / 12
     half = (LiveMetrics(done=2, total=8, tokens_per_second=10.0), LiveMetrics(done=4, total=4, tokens_per_second=5.0))
     assert progress_ratio(known(simulation, half)) == 3.5 / 12
-    assert series(known(simulation, half))[named("dynalign_run_tokens_per_second")] == 15.0
+    assert series(known(simulation, half))[named("dynalign_run_tokens_per_second", stage="judge")] == 15.0
+
+
+def test_the_rate_of_a_finished_stage_is_that_of_all_its_shards() -> None:
+    found = series(known(Simulation(a_run().with_iterations(1).with_shards(4).build()).finish(fate)))
+    assert found[named("dynalign_run_tokens_per_second", stage="generate")] == 4 * 20.0
 
 
 def test_a_run_that_is_gone_leaves_nothing() -> None:
     assert not any(name.startswith("dynalign_run_") for name in series())
+
+
+def test_failed_attempts_of_the_current_stage() -> None:
+    simulation = Simulation(a_run().with_iterations(2).build())
+    simulation.until(Stage.GENERATE, 0)
+    name = named("dynalign_run_stage_failures", stage="generate")
+    assert series(known(simulation))[name] == 0
+    simulation.step(lambda job: fail(job, 1))
+    simulation.plan()
+    assert series(known(simulation))[name] == 1
+
+
+def test_of_the_operator() -> None:
+    metrics = serve()
+    metrics.record_request("GET", 200, 0.5)
+    metrics.record_request("GET", 0, 30.0)
+    metrics.record_event(Kind.POD)
+    metrics.record_comparison({Kind.RUN: 0, Kind.JOB: 2}, 1000.0)
+    metrics.record_comparison({Kind.RUN: 0, Kind.JOB: 1}, 1060.0)
+    found = read(metrics)
+    assert found["dynalign_queue_depth[]"] == 3
+    assert found["dynalign_queue_age_seconds[]"] == 1.5
+    assert found["dynalign_api_request_seconds_sum[('method', 'GET'), ('status', '200')]"] == 0.5
+    assert found["dynalign_api_request_seconds_count[('method', 'GET'), ('status', '0')]"] == 1
+    assert found["dynalign_watch_events_total[('kind', 'Pod')]"] == 1
+    assert found["dynalign_watch_missed_changes_total[('kind', 'Job')]"] == 3
+    assert found["dynalign_watch_missed_changes_total[('kind', 'Pod')]"] == 0
+    assert found["dynalign_comparison_timestamp_seconds[]"] == 1060.0
+
+
+def test_everything_that_is_defined_is_served_and_nothing_else() -> None:
+    metrics = serve()
+    families = {
+        family.name: set(family._labelnames) for family in metrics.registry.collect() if hasattr(family, "_labelnames")
+    }
+    defined = {metric.name: set(metric.labels) for metric in (*OPERATOR_METRICS, *RUN_METRICS)}
+    assert {family.name for family in metrics.registry.collect()} == set(defined)
+    assert {name: defined[name] for name in families} == families
+
+
+def test_labels_never_name_an_iteration_a_pod_or_a_uid() -> None:
+    labels = {label for metric in (*OPERATOR_METRICS, *RUN_METRICS) for label in metric.labels}
+    assert labels == {
+        *("namespace", "run", "stage", "phase", "condition", "reason", "aspect"),
+        *("method", "status", "kind"),
+    }

@@ -111,3 +111,16 @@ def test_a_failure_comes_back_after_a_pause_that_doubles(monkeypatch: pytest.Mon
         assert [pause >= least for pause, least in zip(pauses, (0.01, 0.02, 0.04), strict=True)] == [True] * 3
 
     run(scenario)
+
+
+def test_the_age_is_that_of_the_key_that_has_waited_longest() -> None:
+    async def scenario(queue: WorkQueue[str]) -> None:
+        assert queue.age_seconds == 0.0
+        queue.add("a")
+        while not (before := queue.age_seconds):
+            await asyncio.sleep(0)
+        queue.add("b")
+        queue.add("a")
+        assert queue.age_seconds >= before > 0.0
+
+    run(scenario)

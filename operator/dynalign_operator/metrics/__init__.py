@@ -1,0 +1,6 @@
+"""Every metric that the operator serves."""
+
+from dynalign_operator.metrics.operator import OperatorMetrics
+from dynalign_operator.metrics.runs import KnownRun
+
+__all__ = ["KnownRun", "OperatorMetrics"]

@@ -1,0 +1,53 @@
+"""docs/reference/metrics.md, generated from the definitions: `--write FILE`, or `--check FILE` for drift."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from dynalign_operator.api.crd import run_generator
+from dynalign_operator.metrics.definition import MetricDefinition
+from dynalign_operator.metrics.operator import OPERATOR_METRICS
+from dynalign_operator.metrics.runs import RUN_METRICS
+
+_HEAD: Final = """\
+<!-- Generated from operator/dynalign_operator/metrics by `make generate`; change the definitions instead. -->
+# Metrics
+
+What the operator serves at `/metrics` (port 9090 of its Service). Times are in seconds, shares and ratios from 0 to 1.
+Labels never name an iteration, a pod or a uid: how a number went over the iterations is what Prometheus keeps.
+"""
+_RUNS: Final = """\
+Computed from the known runs whenever somebody asks, so that a deleted run leaves no series. A number that is not known
+yet has no series either. What a stage measured comes from its result, hence appears when the stage has ended; progress
+and tokens a second are read from the running stage.
+"""
+_STAGES: Final = """\
+## The stages' own
+
+Each stage's pod serves `/metrics` on port 9464 while it runs: `dynalign_stage_done` and `dynalign_stage_total` (in its
+own units), `dynalign_stage_tokens_per_second`, `dynalign_stage_start_seconds`, and `dynalign_stage_metric{name}`, what
+it measures on the way. The chart's PodMonitor scrapes them.
+"""
+
+
+def render_reference() -> str:
+    """The page: the operator's metrics, the runs' metrics, and where the stages' are."""
+    parts = [_HEAD, "## Operator\n", *_table(OPERATOR_METRICS), "", f"## Runs\n\n{_RUNS}", *_table(RUN_METRICS), ""]
+    return "\n".join([*parts, _STAGES])
+
+
+def _table(metrics: Sequence[MetricDefinition]) -> Iterator[str]:
+    yield "| metric | kind | labels | what |\n|---|---|---|---|"
+    for metric in metrics:
+        name = f"{metric.name}_total" if metric.series == (f"{metric.name}_total",) else metric.name
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        yield f"| `{name}` | {metric.kind} | {labels} | {metric.text} |"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the page, or compare it and print a diff; returns the exit code."""
+    return run_generator("Reference of the metrics", render_reference(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
