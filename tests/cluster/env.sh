@@ -23,7 +23,7 @@ PAUSE_IMAGE=localhost/pause:test
 
 COREDNS_VERSION=v1.12.4
 HELM_VERSION=v3.22.0
-PACKAGES=(containerd runc containernetworking-plugins iptables iproute2 openssl curl buildah mmdebstrap)
+PACKAGES=(containerd runc containernetworking-plugins iptables iproute2 openssl curl buildah mmdebstrap prometheus)
 
 node_kubectl() { "$BIN/kubectl" --kubeconfig "$NODE_KUBECONFIG" "$@"; }
 node_ctr() { ctr -a "$STATE/run/containerd.sock" -n k8s.io "$@"; }

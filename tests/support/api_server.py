@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,6 +15,7 @@ from ssl import create_default_context
 import yaml
 
 from support.audit import Request, read_requests
+from support.processes import free_port, running
 
 CACHE = Path(
     os.environ.get("DYNALIGN_TEST_CACHE")
@@ -71,7 +71,7 @@ def start_api_server(folder: Path, *, audit: bool = False) -> Iterator[ApiServer
 
     With `audit` every request of a service account is put down, see `ApiServer.requests_of`.
     """
-    etcd_port, peer_port, port, controller_port = (_free_port() for _ in range(4))
+    etcd_port, peer_port, port, controller_port = (free_port() for _ in range(4))
     bin_folder = CACHE / "bin"
     certificates = folder / "certificates"
     certificates.mkdir(parents=True)
@@ -82,7 +82,7 @@ def start_api_server(folder: Path, *, audit: bool = False) -> Iterator[ApiServer
     with contextlib.ExitStack() as stack:
 
         def start(name: str, *arguments: str) -> None:
-            stack.enter_context(_running(folder, [str(bin_folder / name), *arguments], name))
+            stack.enter_context(running(folder, [str(bin_folder / name), *arguments], name))
 
         start(
             "etcd",
@@ -150,19 +150,6 @@ def _kubeconfig(port: int, authority: Path) -> dict[str, object]:
     }
 
 
-@contextmanager
-def _running(folder: Path, command: list[str], name: str) -> Iterator[subprocess.Popen[bytes]]:
-    with (folder / f"{name}.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
 def _await(url: str, authority: Path) -> None:
     end = time.monotonic() + PATIENCE
     while True:
@@ -174,9 +161,3 @@ def _await(url: str, authority: Path) -> None:
         except (OSError, urllib.error.URLError):
             assert time.monotonic() < end, f"{url} did not answer within {PATIENCE} s"
             time.sleep(0.1)  # between two looks at it
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -109,6 +109,12 @@ def test_the_schema_refuses_unknown_names_everywhere() -> None:
         {"resources": {"request": {}}},
         {"rbac": {"create": "yes"}},
         {"metrics": {"serviceMonitor": {"enabled": False}}},
+        {"metrics": {**VALUES["metrics"], "prometheusRule": {"enabled": True, "interval": "1m"}}},
+        {"metrics": {**VALUES["metrics"], "dashboard": {}}},
+        {"networkPolicy": {"enabled": True}},
+        {"networkPolicy": {"enabled": True, "apiServerPorts": []}},
+        {"networkPolicy": {"enabled": True, "apiServerPorts": ["https"]}},
+        {"networkPolicy": {"enabled": True, "apiServerPorts": [70000]}},
     ],
 )
 def test_the_schema_refuses(changes: dict[str, Any]) -> None:
@@ -126,6 +132,8 @@ def test_the_schema_refuses(changes: dict[str, Any]) -> None:
         {"affinity": {"nodeAffinity": {}}},
         {"tolerations": [{"operator": "Exists"}]},
         {"global": {"anything": 1}},
+        {"metrics": {**VALUES["metrics"], "prometheusRule": {"enabled": True, "labels": {"release": "x"}}}},
+        {"networkPolicy": {"enabled": False, "apiServerPorts": [16443]}},
         {"image": {"repository": "registry:5000/a/b", "digest": "sha256:" + "0" * 64, "pullPolicy": "Always"}},
     ],
 )
@@ -146,7 +154,10 @@ def test_every_value_is_read_by_a_template() -> None:
     text = "".join(path.read_text() for path in sorted((CHART / "templates").rglob("*.*")))
     known = {f".Values.{name}" for name, _ in leaves(VALUES)}
     whole = {".Values.image", ".Values.trainer.image"}  # handed to a template that reads the parts
-    parts = {".Values.metrics.serviceMonitor", ".Values.metrics.podMonitor"}
+    parts = {
+        *(f".Values.metrics.{part}" for part in ("serviceMonitor", "podMonitor", "prometheusRule", "dashboard")),
+        ".Values.networkPolicy",
+    }
     read = set(re.findall(r"\.Values(?:\.\w+)+", text))
     prefixes = whole | parts
     assert {name for name in known - read if not name.startswith(tuple(prefixes))} == set()

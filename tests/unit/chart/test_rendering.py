@@ -1,5 +1,6 @@
 """The chart as helm renders it."""
 
+import json
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ EVERYTHING = {
     "metrics": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "podMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True},
+        "dashboard": {"enabled": True, "labels": {"folder": "models"}},
     },
 }
 
@@ -89,7 +92,13 @@ def test_the_crd_is_kept_and_otherwise_the_generated_one() -> None:
 
 
 def test_what_can_be_switched_off() -> None:
-    values = {"crds": {"install": False}, "rbac": {"create": False}, "serviceAccount": {"create": False}}
+    values = {
+        "crds": {"install": False},
+        "rbac": {"create": False},
+        "serviceAccount": {"create": False},
+        "metrics": {"dashboard": {"enabled": False}},
+        "networkPolicy": {"enabled": False},
+    }
     objects = render(values)
     assert sorted(thing["kind"] for thing in objects) == ["Deployment", "Pod", "Service"]
     assert pod_spec(objects)["serviceAccountName"] == "default"
@@ -162,6 +171,38 @@ def test_monitors() -> None:
     assert only(everywhere, "PodMonitor")["spec"]["namespaceSelector"] == {"any": True}
 
 
+def test_resources_of_other_projects_are_off_by_default() -> None:
+    groups = {thing["apiVersion"].partition("/")[0] for thing in render()}
+    assert groups == {"v1", "apps", "rbac.authorization.k8s.io", "networking.k8s.io", "apiextensions.k8s.io"}
+
+
+def test_the_dashboard_is_found_by_its_label_and_is_json() -> None:
+    dashboard = only(render(EVERYTHING), "ConfigMap")
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert dashboard["metadata"]["labels"]["folder"] == "models"
+    assert json.loads(dashboard["data"]["dynalign.json"])["uid"] == "dynalign"
+
+
+def test_the_network_policy_lets_in_the_ports_and_out_what_is_needed() -> None:
+    objects = render({"networkPolicy": {"apiServerPorts": [16443]}})
+    policy, (container,) = only(objects, "NetworkPolicy")["spec"], pod_spec(objects)["containers"]
+    assert policy["podSelector"]["matchLabels"] == only(objects, "Deployment")["spec"]["selector"]["matchLabels"]
+    (ingress,) = policy["ingress"]
+    assert {port["port"] for port in ingress["ports"]} == {port["name"] for port in container["ports"]}
+    dns, api_server, stages = policy["egress"]
+    assert {(port["port"], port["protocol"]) for port in dns["ports"]} == {(53, "UDP"), (53, "TCP")}
+    assert api_server == {"ports": [{"port": 16443, "protocol": "TCP"}]}
+    assert stages["to"][0]["namespaceSelector"] == {}
+
+
+def test_the_network_policy_lets_out_to_the_stages_of_its_namespaces_only_when_pods_are_asked() -> None:
+    namespaces = ["ml", "research"]
+    policy = only(render({"namespaces": namespaces}), "NetworkPolicy")["spec"]
+    (expression,) = policy["egress"][2]["to"][0]["namespaceSelector"]["matchExpressions"]
+    assert expression == {"key": "kubernetes.io/metadata.name", "operator": "In", "values": namespaces}
+    assert len(only(render(EVERYTHING), "NetworkPolicy")["spec"]["egress"]) == 2
+
+
 def test_the_ready_test_is_python_that_compiles() -> None:
     pod = only(render(release="another"), "Pod")
     (container,) = pod["spec"]["containers"]
@@ -172,4 +213,4 @@ def test_the_ready_test_is_python_that_compiles() -> None:
 @pytest.mark.parametrize("release", ["a", "dynalign", "x" * 53])
 def test_names_are_not_too_long(release: str) -> None:
     names = {thing["kind"]: thing["metadata"]["name"] for thing in render(EVERYTHING, release=release)}
-    assert all(len(names[kind]) <= 63 for kind in ("Deployment", "Pod", "Service", "ServiceAccount"))
+    assert all(len(names[kind]) <= 63 for kind in ("Deployment", "Pod", "Service", "ServiceAccount", "ConfigMap"))
