@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Final
 
@@ -10,15 +11,16 @@ from pydantic import ValidationError
 
 from dynalign_operator.api.problems import describe_error, name_field
 from dynalign_operator.api.schema import structural_schema
-from dynalign_operator.api.status import AlignmentRunStatus
+from dynalign_operator.api.status import AlignmentRunStatus, Phase
 from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kube_api import KubeApi
-from dynalign_operator.clusters.kube_observe import observe_job
+from dynalign_operator.clusters.kube_observe import observe_claim, observe_job
 from dynalign_operator.clusters.kube_store import Kind, Store, job_of
 from dynalign_operator.manifests.objects import KubernetesObject
-from dynalign_operator.planning.observed import JobObservation, JobProgress, Observed
+from dynalign_operator.manifests.volume import claims_of
+from dynalign_operator.planning.observed import ClaimObservation, JobObservation, JobPhase, JobProgress, Observed
 from dynalign_operator.planning.plan import Event, JobBundle
 from dynalign_operator.planning.refusal import stall
 
@@ -54,6 +56,8 @@ class KubeCluster:
         self._api, self._store, self._progress, self._clock = api, store, progress, clock
         self._written: dict[RunKey, float] = {}
         """When the status of each run was written last."""
+        self._missing: dict[RunKey, dict[str, datetime]] = {}
+        """Run -> Job -> since when pods of it have been missing."""
 
     async def observe(self, key: RunKey) -> Observed | None:
         """The run, its Jobs and the ConfigMap with its objective; None when there is no such run or it is going.
@@ -63,6 +67,7 @@ class KubeCluster:
         stored = self._store.get(Kind.RUN, key)
         if stored is None:
             self._written.pop(key, None)
+            self._missing.pop(key, None)
             return None
         if "deletionTimestamp" in stored["metadata"]:
             return None
@@ -71,11 +76,12 @@ class KubeCluster:
         for pod in self._store.of_run(Kind.POD, key):
             pods.setdefault(job_of(pod), []).append(pod)
         jobs = (
-            self._observe_job(job, pods.get(job["metadata"]["name"], []))
+            self._observe_job(key, job, pods.get(job["metadata"]["name"], []))
             for job in self._store.of_run(Kind.JOB, key)
             if _is_owned(job, run)
         )
-        return Observed(run, tuple(job for job in jobs if job is not None), await self._config_maps(run))
+        found = tuple(job for job in jobs if job is not None)
+        return Observed(run, found, await self._config_maps(run), await self._claims(run, found))
 
     async def create(self, bundle: JobBundle) -> None:
         """Create what the Job needs, then the Job. Raises ForeignObjectError where a name is taken."""
@@ -140,11 +146,23 @@ class KubeCluster:
             )
         return found
 
-    def _observe_job(self, job: KubernetesObject, pods: Sequence[KubernetesObject]) -> JobObservation | None:
+    def _observe_job(
+        self, key: RunKey, job: KubernetesObject, pods: Sequence[KubernetesObject]
+    ) -> JobObservation | None:
         metadata = job["metadata"]
         said = self._progress.get(RunKey(metadata["namespace"], metadata["name"]))
         progress, changed = said if said is not None else (None, None)
-        return observe_job(job, pods, progress=progress, last_progress_time=changed)
+        observed = observe_job(job, pods, progress=progress, last_progress_time=changed)
+        return None if observed is None else self._since(key, observed)
+
+    def _since(self, key: RunKey, job: JobObservation) -> JobObservation:
+        """With the time since which pods have been missing: only who looks again and again can know it."""
+        known = self._missing.setdefault(key, {})
+        if job.phase is not JobPhase.ACTIVE or job.suspended or not job.missing_pods:
+            known.pop(job.name, None)
+            return job
+        since = known.setdefault(job.name, datetime.now(UTC))
+        return replace(job, waiting_since=job.waiting_since or since)
 
     async def _config_maps(self, run: AlignmentRun) -> dict[str, Mapping[str, str]]:
         reference = run.spec.objective.config_map_ref
@@ -152,6 +170,16 @@ class KubeCluster:
             return {}
         found = await self._api.get(f"/api/v1/namespaces/{run.metadata.namespace}/configmaps/{reference.name}")
         return {} if found is None else {reference.name: found.get("data") or {}}
+
+    async def _claims(self, run: AlignmentRun, jobs: Sequence[JobObservation]) -> Mapping[str, ClaimObservation] | None:
+        """The user's own claims, when a Job that mounts them may be created next; None when none will be."""
+        ended = run.status.phase in (Phase.SUCCEEDED, Phase.FAILED)
+        is_settled = ended and run.status.observed_generation == run.metadata.generation
+        if is_settled or any(job.phase is JobPhase.ACTIVE for job in jobs):
+            return None
+        path = f"/api/v1/namespaces/{run.metadata.namespace}/persistentvolumeclaims"
+        found = {name: await self._api.get(f"{path}/{name}") for name in claims_of(run)}
+        return {name: observe_claim(claim) for name, claim in found.items() if claim is not None}
 
 
 def parse_run(stored: KubernetesObject) -> AlignmentRun:

@@ -9,13 +9,11 @@ from pydantic import ValidationError
 from dynalign_contract.exit_codes import FINAL
 from dynalign_contract.result import StageResult
 from dynalign_contract.stages import Stage
+from dynalign_operator.clusters.kube_pods import condition_of, index_of, parse_time, state_of, terminated_of
+from dynalign_operator.clusters.kube_waiting import is_suspended, read_wait
 from dynalign_operator.manifests.labels import read_job_labels
 from dynalign_operator.manifests.objects import KubernetesObject
-from dynalign_operator.manifests.pod import CONTAINER
-from dynalign_operator.planning.observed import DISRUPTED, JobObservation, JobPhase, JobProgress
-
-INDEX: Final = "batch.kubernetes.io/job-completion-index"
-"""Annotation of a pod: its completion index."""
+from dynalign_operator.planning.observed import DISRUPTED, ClaimObservation, JobObservation, JobPhase, JobProgress
 
 _DISRUPTION: Final = "DisruptionTarget"
 _BY_POLICY: Final = "PodFailurePolicy"
@@ -42,10 +40,10 @@ def observe_job(
     phase = _phase(status)
     ended = _decisive(pods, is_gang="successPolicy" in spec) if phase is JobPhase.FAILED else None
     told = [ended] if ended is not None and "successPolicy" in spec else pods
+    wait = read_wait(job, pods)
+    reason, message = wait.reason, wait.message
     if phase is JobPhase.FAILED:
         reason, message = _explain_failure(status, ended, labels.stage)
-    else:
-        reason, message = "", _explain_waiting(pods)
     return JobObservation(
         name=metadata["name"],
         stage=labels.stage,
@@ -54,65 +52,55 @@ def observe_job(
         creation_time=parse_time(metadata["creationTimestamp"]),
         phase=phase,
         results=_results(told, int(spec.get("completions") or 1)),
-        exit_code=None if ended is None else _terminated(ended).get("exitCode"),
+        exit_code=None if ended is None else terminated_of(ended).get("exitCode"),
         reason=reason,
         message=message,
         start_time=min(_times(pods, "startedAt"), default=None),
+        waiting_since=wait.since,
+        missing_pods=wait.missing_pods,
         completion_time=_completion_time(status),
         last_progress_time=last_progress_time,
         progress=progress,
-        suspended=bool(spec.get("suspend")),
+        suspended=is_suspended(job),
         deleting="deletionTimestamp" in metadata,
     )
 
 
-def parse_time(text: str) -> datetime:
-    """An RFC 3339 time of the API server."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+def observe_claim(claim: KubernetesObject) -> ClaimObservation:
+    """The planner's view of a PersistentVolumeClaim: what its volume offers, or what it asks for until it has one."""
+    modes = claim.get("status", {}).get("accessModes") or claim["spec"].get("accessModes") or ()
+    return ClaimObservation(frozenset(modes))
+
+
+def has_succeeded(job: Mapping[str, Any]) -> bool:
+    """Whether the Job has condition Complete."""
+    return _phase(job.get("status", {})) is JobPhase.SUCCEEDED
 
 
 def _phase(status: Mapping[str, Any]) -> JobPhase:
     for kind, phase in (("Complete", JobPhase.SUCCEEDED), ("Failed", JobPhase.FAILED)):
-        if _condition(status, kind) is not None:
+        if condition_of(status, kind) is not None:
             return phase
     return JobPhase.ACTIVE
 
 
-def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
-    """The condition of this type, if it is True."""
-    conditions: Iterable[Mapping[str, Any]] = status.get("conditions") or ()
-    return next((c for c in conditions if c["type"] == kind and c["status"] == "True"), None)
-
-
 def _completion_time(status: Mapping[str, Any]) -> datetime | None:
-    condition = _condition(status, "Complete") or _condition(status, "Failed")
+    condition = condition_of(status, "Complete") or condition_of(status, "Failed")
     text = status.get("completionTime") or (condition or {}).get("lastTransitionTime")
     return None if text is None else parse_time(text)
 
 
-def _state(pod: KubernetesObject) -> Mapping[str, Any]:
-    """The state of the stage's container: `waiting`, `running` or `terminated`; empty before the kubelet speaks."""
-    statuses = pod.get("status", {}).get("containerStatuses") or ()
-    state: Mapping[str, Any] = next((s["state"] for s in statuses if s["name"] == CONTAINER), {})
-    return state
-
-
-def _terminated(pod: KubernetesObject) -> Mapping[str, Any]:
-    terminated: Mapping[str, Any] = _state(pod).get("terminated") or {}
-    return terminated
-
-
 def _times(pods: Iterable[KubernetesObject], name: str) -> list[datetime]:
-    texts = ((_state(pod).get("running") or _terminated(pod)).get(name) for pod in pods)
+    texts = ((state_of(pod).get("running") or terminated_of(pod)).get(name) for pod in pods)
     return [parse_time(text) for text in texts if text]
 
 
 def _results(pods: Iterable[KubernetesObject], completions: int) -> tuple[StageResult | None, ...]:
     """The latest readable result of each completion index."""
     results: list[StageResult | None] = [None] * completions
-    for pod in sorted(pods, key=lambda pod: _terminated(pod).get("finishedAt") or ""):
-        index = int(pod["metadata"].get("annotations", {}).get(INDEX, 0))
-        result = _read_result(_terminated(pod).get("message"))
+    for pod in sorted(pods, key=lambda pod: terminated_of(pod).get("finishedAt") or ""):
+        index = index_of(pod)
+        result = _read_result(terminated_of(pod).get("message"))
         if result is not None and index < completions:
             results[index] = result
     return tuple(results)
@@ -132,24 +120,24 @@ def _decisive(pods: Iterable[KubernetesObject], *, is_gang: bool) -> KubernetesO
     broken connections: there it is one that was killed for its memory or disrupted, else the earliest.
     """
     failed = [pod for pod in pods if pod.get("status", {}).get("phase") == "Failed"]
-    failed.sort(key=lambda pod: _terminated(pod).get("finishedAt") or "", reverse=is_gang)
+    failed.sort(key=lambda pod: terminated_of(pod).get("finishedAt") or "", reverse=is_gang)
     if is_gang:
         failed.sort(key=lambda pod: (_was_out_of_memory(pod), _disruption(pod) is not None))
-    failed.sort(key=lambda pod: _terminated(pod).get("exitCode") in FINAL)
+    failed.sort(key=lambda pod: terminated_of(pod).get("exitCode") in FINAL)
     return failed[-1] if failed else None
 
 
 def _was_out_of_memory(pod: KubernetesObject) -> bool:
-    return bool(_terminated(pod).get("reason") == _OUT_OF_MEMORY)
+    return bool(terminated_of(pod).get("reason") == _OUT_OF_MEMORY)
 
 
 def _disruption(pod: KubernetesObject) -> Mapping[str, Any] | None:
-    return _condition(pod.get("status", {}), _DISRUPTION)
+    return condition_of(pod.get("status", {}), _DISRUPTION)
 
 
 def _explain_failure(status: Mapping[str, Any], pod: KubernetesObject | None, stage: Stage) -> tuple[str, str]:
     """Reason and message of a failed Job."""
-    condition = _condition(status, "Failed") or {}
+    condition = condition_of(status, "Failed") or {}
     if condition.get("reason") == _BY_POLICY and f"condition {_DISRUPTION}" in condition.get("message", ""):
         return DISRUPTED, condition["message"]  # the pod itself may be gone, and others may have failed for its loss
     if pod is None:
@@ -164,15 +152,3 @@ def _explain_failure(status: Mapping[str, Any], pod: KubernetesObject | None, st
         )
     said = pod.get("status", {}).get("message") or condition.get("message", "")
     return str(condition.get("reason", "")), str(said)
-
-
-def _explain_waiting(pods: Iterable[KubernetesObject]) -> str:
-    """What the scheduler or the kubelet says about a pod that does not run yet; empty when all run."""
-    for pod in pods:
-        waiting = _state(pod).get("waiting")
-        if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            return f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
-        for condition in pod.get("status", {}).get("conditions") or ():
-            if condition["type"] == "PodScheduled" and condition["status"] == "False":
-                return f"{condition.get('reason', '')}: {condition.get('message', '')}".strip(": ")
-    return ""

@@ -1,6 +1,5 @@
 """The pod of a stage: restricted Pod Security, its mounts, its environment."""
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +10,7 @@ from dynalign_operator.manifests.config_map import CONFIG_FILE
 from dynalign_operator.manifests.labels import JobLabels, job_labels
 from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.manifests.service import RENDEZVOUS_PORT, coordinator, service_name
-from dynalign_operator.manifests.volume import claim_name
+from dynalign_operator.manifests.volume import claim_name, foreign_claims
 
 CONTAINER: Final = "stage"
 COMMAND: Final = "dynalign-stage"
@@ -41,8 +40,6 @@ _CACHES: Final = {
     "TRITON_CACHE_DIR": f"{CACHE_MOUNT}/triton",
     "VLLM_CACHE_ROOT": f"{CACHE_MOUNT}/vllm",
 }
-
-_CLAIM: Final = re.compile(r"^pvc://([a-z0-9.-]+)/")
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,7 @@ def _build_container(
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - a mount in the pod
             *(
                 {"name": f"claim-{index}", "mountPath": f"{CLAIMS_MOUNT}/{claim}", "readOnly": True}
-                for index, claim in enumerate(_foreign_claims(run, config.stage))
+                for index, claim in enumerate(foreign_claims(run, config.stage))
             ),
         ],
     }
@@ -184,16 +181,6 @@ def _build_volumes(run: AlignmentRun, config: StageConfig, name: str) -> list[Ku
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _SHARED_MEMORY}},
         *(
             {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-            for index, claim in enumerate(_foreign_claims(run, config.stage))
+            for index, claim in enumerate(foreign_claims(run, config.stage))
         ),
     ]
-
-
-def _foreign_claims(run: AlignmentRun, stage: Stage) -> list[str]:
-    """Claims of the user's own that this stage reads from."""
-    supplied = run.spec.prompts.supplied
-    uris = {
-        Stage.FETCH: [run.spec.model.uri],
-        Stage.PROMPTS: [supplied.uri] if supplied is not None else [],
-    }.get(stage, [])
-    return sorted({match[1] for uri in uris if (match := _CLAIM.match(uri))})

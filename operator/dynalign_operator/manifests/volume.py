@@ -1,13 +1,38 @@
-"""The PersistentVolumeClaim that holds a run."""
+"""The PersistentVolumeClaims of a run: the one that holds it, and those that it only reads from."""
 
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.labels import run_labels
 from dynalign_operator.manifests.objects import KubernetesObject, build_metadata
+
+_CLAIM: Final = re.compile(r"^pvc://([a-z0-9.-]+)/")
 
 
 def claim_name(run: AlignmentRun) -> str:
     """Name of the claim: the user's own, or the run's."""
     return run.spec.storage.existing_claim or run.metadata.name
+
+
+def foreign_claims(run: AlignmentRun, stage: Stage) -> Mapping[str, str]:
+    """Claims of the user's own that a stage reads from: name -> the field that names it, by name."""
+    supplied = run.spec.prompts.supplied
+    uris = {
+        Stage.FETCH: {"spec.model.uri": run.spec.model.uri},
+        Stage.PROMPTS: {"spec.prompts.supplied.uri": supplied.uri} if supplied is not None else {},
+    }.get(stage, {})
+    found = {match[1]: field for field, uri in uris.items() if (match := _CLAIM.match(uri))}
+    return dict(sorted(found.items()))
+
+
+def claims_of(run: AlignmentRun, *stages: Stage) -> Mapping[str, str]:
+    """All claims of the user's own that these stages mount, or any stage: name -> the field that names it."""
+    foreign = {name: field for stage in stages or Stage for name, field in foreign_claims(run, stage).items()}
+    existing = run.spec.storage.existing_claim
+    return foreign if existing is None else {**foreign, existing: "spec.storage.existingClaim"}
 
 
 def build_volume_claim(run: AlignmentRun) -> KubernetesObject | None:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from dynalign_operator.api.v1alpha1 import RunPolicy, parse_duration
+from dynalign_operator.api.v1alpha1 import AlignmentRun, RunPolicy, parse_duration
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.observed import JobObservation
+from dynalign_operator.planning.waiting import explain_wait, waiting_since
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,23 @@ def run_deadline(policy: RunPolicy, start_time: datetime) -> Limit:
     )
 
 
-def job_limit(policy: RunPolicy, job: JobObservation) -> Limit | None:
+def job_limit(run: AlignmentRun, job: JobObservation) -> Limit | None:
     """When an unfinished Job has waited or stood still for too long; None while a queue holds it back."""
+    policy = run.spec.policy
     if job.suspended:
         return None
-    quoted = f" The cluster says: {job.message}" if job.message else ""
     if job.start_time is None:
         return Limit(
-            at=job.creation_time + parse_duration(policy.pending_timeout),
+            at=waiting_since(job) + parse_duration(policy.pending_timeout),
             reason=reasons.PENDING_TIMEOUT,
-            message=f"Job {job.name} did not start within spec.policy.pendingTimeout ({policy.pending_timeout})."
-            f"{quoted} Free or add the resources it asks for, or lower spec.stages.{job.stage}.resources.",
+            message=f"Job {job.name} did not start within spec.policy.pendingTimeout ({policy.pending_timeout}). "
+            f"{explain_wait(run, job)} Then raise spec.policy.pendingTimeout, or change another field, and the run "
+            "goes on.",
         )
+    waits = f" {explain_wait(run, job)}" if job.message or job.missing_pods else ""
     return Limit(
         at=max(job.start_time, job.last_progress_time or job.start_time) + parse_duration(policy.stall_timeout),
         reason=reasons.STALL_TIMEOUT,
-        message=f"Job {job.name} made no progress for spec.policy.stallTimeout ({policy.stall_timeout}).{quoted}",
+        message=f"Job {job.name} made no progress for spec.policy.stallTimeout ({policy.stall_timeout}); its log tells "
+        f"what it did last.{waits}",
     )

@@ -15,6 +15,18 @@ class BadObjectiveError(PlanningError):
     reason = reasons.BAD_OBJECTIVE
 
 
+class MissingClaimError(PlanningError):
+    """A claim of the user's own is not there; it may appear while the run waits."""
+
+    reason = reasons.MISSING_CLAIM
+
+
+class VolumeNotSharedError(PlanningError):
+    """A claim of the user's own cannot be mounted by all the pods that need it at once."""
+
+    reason = reasons.VOLUME_NOT_SHARED
+
+
 class MissingArtifactError(PlanningError):
     """The status lacks an artifact that the next stage needs, for example after it was edited by hand."""
 

@@ -63,11 +63,15 @@ class JobObservation:
     exit_code: int | None = None
     """Of the container that decided the Job's end."""
     reason: str = ""
-    """`Disrupted`, or what the cluster says; empty when it says nothing."""
+    """`Disrupted`, or what the cluster says: of its failure, or of a pod that waits. Empty when it says nothing."""
     message: str = ""
-    """The scheduler's or kubelet's own words."""
+    """The scheduler's or kubelet's own words, reason included."""
     start_time: datetime | None = None
     """When the first container ran; None while the Job waits for a place."""
+    waiting_since: datetime | None = None
+    """Since when pods have waited for a place or been missing; None: as long as there has been the Job."""
+    missing_pods: int = 0
+    """Pods that the Job should have and that nobody has been allowed to create."""
     completion_time: datetime | None = None
     last_progress_time: datetime | None = None
     progress: JobProgress | None = None
@@ -83,6 +87,14 @@ class JobObservation:
 
 
 @dataclass(frozen=True)
+class ClaimObservation:
+    """A PersistentVolumeClaim of the user's own."""
+
+    access_modes: frozenset[str]
+    """Of its volume, or what it asks for until it has one."""
+
+
+@dataclass(frozen=True)
 class Observed:
     """The planner's whole input beside the time."""
 
@@ -90,6 +102,8 @@ class Observed:
     jobs: tuple[JobObservation, ...] = ()
     config_maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Name -> key -> text, for the ConfigMaps that the run refers to."""
+    claims: Mapping[str, ClaimObservation] | None = None
+    """Name -> claim, for those of the user's own that exist; None where nobody has looked."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.job import BuildSettings
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.bundles import build_bundle
+from dynalign_operator.planning.claims import check_claims
 from dynalign_operator.planning.deadlines import Limit, job_limit, run_deadline
 from dynalign_operator.planning.errors import MissingArtifactError, PlanningError
 from dynalign_operator.planning.observed import Children, JobObservation, JobPhase, Observed, Step, classify
@@ -29,6 +30,7 @@ from dynalign_operator.planning.retries import Verdict, judge_failure, pause_bef
 from dynalign_operator.planning.sequence import is_done, next_step
 from dynalign_operator.planning.stage_status import renewed, revived, stage_status, with_stage
 from dynalign_operator.planning.status import Situation, Trouble, summarise
+from dynalign_operator.planning.waiting import NO_POD_AFTER, waiting_since
 
 _LOOK_AGAIN: Final = timedelta(seconds=5)
 """While something is being deleted."""
@@ -213,12 +215,14 @@ class _Draft:
 
     def _hold(self, step: Step, job: JobObservation) -> None:
         """Keep an active Job to its limits."""
-        limit = job_limit(self.observed.run.spec.policy, job)
+        limit = job_limit(self.observed.run, job)
         if limit is not None and self.now >= limit.at:
             self._end_wait(step, job, limit)
             return
         if limit is not None:
             self.wakes.append(limit.at)
+        if job.missing_pods and self.now < (due := waiting_since(job) + NO_POD_AFTER):
+            self.wakes.append(due)
         self.job = job
         running = job.start_time is not None
         entry = stage_status(self.status, step)
@@ -245,6 +249,7 @@ class _Draft:
     def _start(self, step: Step) -> None:
         entry = stage_status(self.status, step)
         try:
+            check_claims(self.observed, step)
             bundle = build_bundle(self.observed, self.status, step, entry.attempt, self.settings)
         except MissingArtifactError as error:
             self._fail(step, Trouble(error.reason, str(error)))

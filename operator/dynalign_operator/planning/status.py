@@ -20,6 +20,7 @@ from dynalign_operator.planning.observed import JobObservation, Step
 from dynalign_operator.planning.policies import best_iteration
 from dynalign_operator.planning.sequence import is_stopped
 from dynalign_operator.planning.stage_status import stage_status
+from dynalign_operator.planning.waiting import explain_progress
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def _conditions(
     succeeded = status.phase is Phase.SUCCEEDED
     done = "The run is complete and its model is exported." if succeeded else "The run has not exported its model yet."
     end = reasons.SUCCEEDED if succeeded else reasons.NOT_FINISHED
-    progressing, reason, message = _progressing(status, situation)
+    progressing, reason, message = _progressing(run, status, situation, now)
     trouble = situation.trouble
     degraded = _degraded(run.spec, status)
     drafts = (
@@ -115,7 +116,9 @@ def _unchanged_since(before: Condition | None, value: str) -> datetime | None:
     return before.last_transition_time if before is not None and before.status == value else None
 
 
-def _progressing(status: AlignmentRunStatus, situation: Situation) -> tuple[bool, str, str]:
+def _progressing(
+    run: AlignmentRun, status: AlignmentRunStatus, situation: Situation, now: datetime
+) -> tuple[bool, str, str]:
     """Status, reason and message of the Progressing condition."""
     if status.phase is Phase.SUCCEEDED:
         return False, reasons.SUCCEEDED, "Every stage is done."
@@ -125,19 +128,20 @@ def _progressing(status: AlignmentRunStatus, situation: Situation) -> tuple[bool
         return False, reasons.SUSPENDED, "spec.suspend is true; set it to false to go on where the run stopped."
     if situation.step is None or situation.trouble is not None:
         return False, reasons.PENDING, "The run waits; see the condition Stalled."
-    return True, *_stage_progress(status, situation.step, situation.job)
+    waits = explain_progress(run, situation.job, now) if situation.job is not None else ""
+    return True, *_stage_progress(status, situation.step, situation.job, waits)
 
 
-def _stage_progress(status: AlignmentRunStatus, step: Step, job: JobObservation | None) -> tuple[str, str]:
+def _stage_progress(status: AlignmentRunStatus, step: Step, job: JobObservation | None, waits: str) -> tuple[str, str]:
+    """Reason and message; `waits` says why pods do not start, and is empty when all is well."""
     entry = stage_status(status, step)
     if entry.phase is StagePhase.FAILED:
         return reasons.RETRYING, f"Attempt {entry.attempt} of {step} failed and will be repeated: {entry.message}"
     if job is not None and job.suspended:
         return reasons.QUEUED, f"Job {job.name} waits in the queue. {job.message}".rstrip()
     if entry.phase is StagePhase.RUNNING:
-        return reasons.STAGE_RUNNING, f"Job {entry.job} runs {step}, attempt {entry.attempt}."
-    waiting = job.message if job is not None else ""
-    return reasons.PENDING, f"Attempt {entry.attempt} of {step} waits for a place to run. {waiting}".rstrip()
+        return reasons.STAGE_RUNNING, f"Job {entry.job} runs {step}, attempt {entry.attempt}. {waits}".rstrip()
+    return reasons.PENDING, f"Attempt {entry.attempt} of {step} waits for a place to run. {waits}".rstrip()
 
 
 def _degraded(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> str:

@@ -7,7 +7,8 @@ import pytest
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.base import RunKey
-from dynalign_operator.clusters.kube_observe import INDEX, observe_job
+from dynalign_operator.clusters.kube_observe import observe_claim, observe_job
+from dynalign_operator.clusters.kube_pods import INDEX
 from dynalign_operator.clusters.kube_store import JOB_NAME, Kind, Store, job_of
 from dynalign_operator.manifests.labels import JobLabels, job_labels
 from dynalign_operator.planning.observed import DISRUPTED, JobPhase
@@ -46,6 +47,7 @@ def a_pod(
         "metadata": {
             "name": f"p{index}",
             "namespace": "n",
+            "creationTimestamp": f"2026-11-24T10:00:0{index}Z",
             "labels": {**LABELS, JOB_NAME: "r-i001-judge-a2"},
             "annotations": {INDEX: str(index)},
         },
@@ -75,14 +77,42 @@ def test_a_job_that_waits_quotes_the_scheduler() -> None:
     assert job is not None
     assert (job.stage, job.iteration, job.attempt) == (Stage.JUDGE, 1, 2)
     assert (job.phase, job.start_time, job.results) == (JobPhase.ACTIVE, None, (None,))
-    assert job.message == "Unschedulable: 0/1 nodes: no GPU."
+    assert (job.reason, job.message) == ("Unschedulable", "Unschedulable: 0/1 nodes: no GPU.")
+    assert job.missing_pods == 0
 
 
 def test_an_image_that_cannot_be_pulled_is_quoted() -> None:
     waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
     job = observe_job(a_job(), [a_pod("Pending", waiting)])
     assert job is not None
-    assert job.message == "ImagePullBackOff: not found"
+    assert (job.reason, job.message) == ("ImagePullBackOff", "ImagePullBackOff: not found")
+
+
+def test_a_secret_that_is_missing_is_named_by_the_kubelet() -> None:
+    waiting = {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "hub" not found'}}
+    job = observe_job(a_job(), [a_pod("Pending", waiting)])
+    assert job is not None
+    assert (job.reason, job.message) == (
+        "CreateContainerConfigError",
+        'CreateContainerConfigError: secret "hub" not found',
+    )
+
+
+def test_a_pod_that_replaces_a_lost_one_begins_to_wait_anew() -> None:
+    running = a_pod("Running", {"running": {"startedAt": "2026-11-24T10:00:05Z"}}, index=0)
+    job = observe_job(a_job(completions=3), [running, a_pod("Pending", {}, index=2), a_pod("Pending", {}, index=1)])
+    assert job is not None
+    assert job.waiting_since is not None
+    assert job.waiting_since.second == 1
+
+
+def test_pods_that_were_never_created_are_missing_and_those_that_succeeded_and_were_removed_are_not() -> None:
+    job = a_job(completions=4)
+    job["status"]["succeeded"] = 2
+    done = a_pod("Succeeded", ended(0), index=0)
+    observed = observe_job(job, [done, a_pod("Running", {"running": {"startedAt": T}}, index=2)])
+    assert observed is not None
+    assert observed.missing_pods == 1
 
 
 def test_a_container_that_is_being_created_is_no_trouble() -> None:
@@ -175,6 +205,25 @@ def test_a_suspended_job_and_one_that_is_being_deleted() -> None:
     observed = observe_job(job, [])
     assert observed is not None
     assert (observed.suspended, observed.deleting) == (True, True)
+
+
+def test_a_job_that_its_queue_has_let_go_counts_as_queued_until_its_controller_has_noticed() -> None:
+    observed = observe_job(a_job("Suspended", suspend=False), [])
+    assert observed is not None
+    assert observed.suspended
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "modes"),
+    [
+        (["ReadWriteMany"], {}, {"ReadWriteMany"}),
+        (["ReadWriteOnce"], {"accessModes": ["ReadWriteOnce", "ReadWriteMany"]}, {"ReadWriteOnce", "ReadWriteMany"}),
+        (["ReadWriteMany"], {"accessModes": ["ReadWriteOnce"]}, {"ReadWriteOnce"}),
+    ],
+)
+def test_a_claim_offers_what_its_volume_does(spec: list[str], status: dict[str, Any], modes: set[str]) -> None:
+    claim = observe_claim({"spec": {"accessModes": spec}, "status": status})
+    assert claim.access_modes == modes
 
 
 def test_the_store_keeps_the_newest_version_and_finds_by_run() -> None:
