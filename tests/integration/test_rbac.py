@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -66,16 +68,27 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         yield started
 
 
-def install(server: ApiServer, namespace: str, values: dict[str, Any]) -> tuple[Path, set[Right]]:
-    """Apply the account and the roles of a release; its kubeconfig, and what it is granted."""
-    objects = of_kind(
-        render(values, namespace=namespace),
-        *("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"),
-    )
+@dataclass(frozen=True)
+class Installation:
+    """A release, as far as the API server needs it, and what its Deployment tells the operator."""
+
+    kubeconfig: Path
+    rights: set[Right]
+    settings: dict[str, str]
+
+
+def install(server: ApiServer, namespace: str, values: dict[str, Any]) -> Installation:
+    objects = render(values, namespace=namespace)
     assert server.kubectl("create", "namespace", namespace).returncode == 0
-    applied = server.apply(*objects)
+    applied = server.apply(
+        *of_kind(objects, "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+    )
     assert applied.returncode == 0, applied.stderr
-    return server.kubeconfig_of(only(objects, "ServiceAccount")["metadata"]["name"], namespace), granted(objects)
+    (container,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    settings = {variable["name"]: variable["value"] for variable in container["env"]}
+    ports = {"DYNALIGN_METRICS_PORT": "0", "DYNALIGN_PROBE_PORT": "0"}
+    account = only(objects, "ServiceAccount")["metadata"]["name"]
+    return Installation(server.kubeconfig_of(account, namespace), granted(objects), settings | ports)
 
 
 def granted(objects: Objects) -> set[Right]:
@@ -145,31 +158,26 @@ def change(server: ApiServer, **spec: object) -> None:
     ],
 )
 def test_what_is_granted_is_used_and_nothing_is_denied(server: ApiServer, release: str, values: dict[str, Any]) -> None:
-    kubeconfig, rights = install(server, release, values)
+    installed = install(server, release, values)
     proxy = Right("", "pods/proxy", "get")
     goes_by_proxy = values["progress"] == "ApiProxy"
 
     def used() -> set[Right]:
         return {request.right for request in server.requests_of("dynalign", release)}
 
-    settings = {
-        "DYNALIGN_PROGRESS": values["progress"],
-        "DYNALIGN_NAMESPACES": ",".join(values.get("namespaces", ())),
-    }
     for kind, thing in FOREIGN.items():
         made = server.kubectl("create", "-n", TEAM, "-f", "-", text=yaml.safe_dump({**thing, "kind": kind}))
         assert made.returncode == 0, made.stderr
-    with start_operator(server, kubeconfig, **settings):
-        scenario(
-            server,
-            lambda player: tell(server, player, lambda: not goes_by_proxy or proxy in used()),
-            namespace=TEAM,
-        )
-    requests = server.requests_of("dynalign", release)
+    with start_operator(server, installed.kubeconfig, **installed.settings):
+        try:
+            story = partial(tell, server, has_been_read=lambda: not goes_by_proxy or proxy in used())
+            scenario(server, story, namespace=TEAM)
+        finally:
+            requests = server.requests_of("dynalign", release)
+            denied = {str(r.right): r.uri for r in requests if r.status == HTTPStatus.FORBIDDEN}
+            assert not denied, f"files/rbac.yaml lacks what the operator asks for: {denied}"
     print(f"{release}: " + "; ".join(map(str, sorted(used()))))  # noqa: T201 - the list is what the reader wants
-    denied = {str(r.right): r.uri for r in requests if r.status == HTTPStatus.FORBIDDEN}
-    assert not denied, f"files/rbac.yaml lacks what the operator asks for: {denied}"
-    unused = rights - used()
+    unused = installed.rights - used()
     assert not unused, f"unused grants, take them out of files/rbac.yaml: {', '.join(map(str, sorted(unused)))}"
-    assert used() <= rights
-    assert (proxy in rights) is goes_by_proxy
+    assert used() <= installed.rights
+    assert (proxy in installed.rights) is goes_by_proxy
