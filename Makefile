@@ -44,7 +44,7 @@ check: venv check-generated ## Format, lint, types, architecture, generated file
 
 check-generated: venv
 	$(BIN)/python -m dynalign_operator.api.crd --check crds/dynalign.io_alignmentruns.yaml
-	$(BIN)/python -m dynalign_operator.api.reference --check docs/reference/alignmentrun.md
+	$(BIN)/python -m dynalign_operator.api.reference --check docs/spec/alignmentrun.md
 	$(BIN)/python -m dynalign_operator.metrics.reference --check docs/reference/metrics.md
 	cmp crds/dynalign.io_alignmentruns.yaml charts/dynalign/files/dynalign.io_alignmentruns.yaml
 
@@ -54,7 +54,7 @@ format: venv ## Format and fix what can be fixed
 
 generate: venv ## Regenerate what is generated from the models
 	$(BIN)/python -m dynalign_operator.api.crd --write crds/dynalign.io_alignmentruns.yaml
-	$(BIN)/python -m dynalign_operator.api.reference --write docs/reference/alignmentrun.md
+	$(BIN)/python -m dynalign_operator.api.reference --write docs/spec/alignmentrun.md
 	$(BIN)/python -m dynalign_operator.metrics.reference --write docs/reference/metrics.md
 	cp crds/dynalign.io_alignmentruns.yaml charts/dynalign/files/
 

@@ -63,8 +63,9 @@ class Metric(Model):
     """One named number."""
 
     name: str = Field(max_length=64)
+    """For example `reward`."""
     value: float | None = Field(default=None, allow_inf_nan=False)
-    """None where the number is not defined (a mean of nothing)."""
+    """Absent where the number is not defined (a mean of nothing)."""
 
 
 class ResultError(Model):

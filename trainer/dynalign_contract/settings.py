@@ -43,8 +43,11 @@ class AuthorSettings(Model):
 
     model: AgentModel = AgentModel.POLICY
     temperature: float = Field(default=1.0, gt=0, le=2)
+    """Of the author's sampling; higher is more varied."""
     top_p: float = Field(default=0.95, gt=0, le=1)
+    """Nucleus of the author's sampling: the smallest set of tokens with this probability is drawn from."""
     max_tokens: int = Field(default=160, ge=8, le=4096)
+    """Longest draft, in tokens."""
     drafts_per_prompt: float = Field(default=2.0, ge=1, le=32)
     """Drafts written for each prompt that is wanted; critic and curator choose among them."""
 
@@ -82,7 +85,9 @@ class DedupSettings(Model):
     threshold: float = Field(default=0.7, gt=0, le=1)
     """Estimated Jaccard similarity of word shingles from which two prompts count as duplicates."""
     shingle_words: int = Field(default=3, ge=1, le=10)
+    """Words in a shingle."""
     permutations: int = Field(default=128, ge=16, le=1024)
+    """Hash functions of MinHash: more estimate the similarity better, and take longer."""
 
 
 class SuppliedPrompts(Model):
@@ -93,7 +98,8 @@ class SuppliedPrompts(Model):
         max_length=1024,
         json_schema_extra={"x-form": "pvc://claim/path, or a path: /folder/file or ./file"},
     )
-    """`pvc://claim/path` or a path to a .jsonl or .parquet file with `prompt` (text) or `messages` (chat)."""
+    """A .jsonl or .parquet file with `prompt` (text) or `messages` (chat): `pvc://claim/path`, or a path:
+    `/folder/file` in the pod (`dynalign run`: on this machine), `./file` beside the run file (`dynalign run` only)."""
     share: float = Field(default=1.0, gt=0, le=1)
     """Share of an iteration's prompts that is drawn from here; the agents write the rest."""
 
@@ -109,15 +115,17 @@ class PromptSettings(Model):
     """The training prompts."""
 
     per_iteration: int = Field(default=64, ge=1, le=65_536)
+    """Prompts that each iteration trains on."""
     refresh: Refresh = Refresh.EVERY_ITERATION
     agents: AgentsSettings = AgentsSettings()
     seeds: SeedSettings = SeedSettings()
     dedup: DedupSettings = DedupSettings()
     supplied: SuppliedPrompts | None = None
-    """Default: the agents write all prompts."""
+    """Prompts of the user's own. Default: the agents write all of them."""
     held_out: int = Field(default=64, ge=1, le=65_536)
     """Prompts written once, never trained on, for the evaluation."""
     min_characters: int = Field(default=20, ge=1, le=10_000)
+    """Shortest prompt that is kept, in characters."""
     max_tokens: int = Field(default=512, ge=8, le=131_072)
     """Longest prompt in tokens, chat template included; longer ones are dropped and counted."""
     min_yield: float = Field(default=0.5, gt=0, le=1)
@@ -130,7 +138,9 @@ class GenerationSettings(Model):
     candidates: int = Field(default=8, ge=2, le=256)
     """Group size G."""
     max_tokens: int = Field(default=512, ge=1, le=131_072)
+    """Longest completion, in tokens."""
     temperature: float = Field(default=1.0, gt=0, le=2)
+    """Of the policy's sampling; at 1 the candidates are drawn from the policy itself."""
     shards: int = Field(default=1, ge=1, le=256)
     """Workers over which the prompts are split."""
     prompts_per_part: int = Field(default=32, ge=1, le=4096)
@@ -164,6 +174,7 @@ class Penalties(Model):
     overlong: float = Field(default=0.0, ge=0, le=1)
     """For an answer of `generation.maxTokens`, falling linearly to 0 at `overlongFrom` of that length."""
     overlong_from: float = Field(default=0.8, ge=0, lt=1)
+    """Share of `generation.maxTokens` from which `overlong` takes something off."""
 
 
 class CanarySettings(Model):
@@ -203,8 +214,9 @@ class JudgingSettings(Model):
     votes: int = Field(default=1, ge=1, le=32)
     """From 2: rationales sampled before the digit, whose expected scores are averaged."""
     rationale_tokens: int = Field(default=96, ge=8, le=4096)
+    """Longest rationale, in tokens, where `votes` is 2 or more."""
     aggregate: Aggregate | None = None
-    """Default: the objective's own."""
+    """How the aspects of an answer become one reward. Default: the objective's own."""
     min_mass: float = Field(default=0.01, ge=0, le=1)
     """Least probability that the judge's next token is a digit at all; below it the score counts as failed."""
     penalties: Penalties = Penalties()
@@ -235,8 +247,11 @@ class LoraSettings(Model):
     """Low-rank adapter (PEFT)."""
 
     rank: int = Field(default=16, ge=1, le=512)
+    """Rank r of the adapter's matrices."""
     alpha: int = Field(default=32, ge=1, le=1024)
+    """The adapter is scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapter's inputs that is dropped in training."""
     target_modules: tuple[ModuleName, ...] = Field(
         default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,
@@ -286,14 +301,18 @@ class ClipSettings(Model):
     """Bounds of the probability ratio."""
 
     low: float = Field(default=0.2, gt=0, lt=1)
+    """Ratios below 1 - low are clipped."""
     high: float = Field(default=0.28, gt=0, le=10)
+    """Ratios above 1 + high are clipped; more than `low` lets rare tokens grow (DAPO)."""
 
 
 class RatioBand(Model):
     """Rows whose geometric-mean ratio before the first step lies outside are rejected: sampler and trainer disagree."""
 
     low: float = Field(default=0.5, gt=0, le=1)
+    """Least ratio."""
     high: float = Field(default=2.0, ge=1, le=100)
+    """Largest ratio."""
 
 
 class TrainingSettings(Model):
@@ -303,6 +322,7 @@ class TrainingSettings(Model):
     method: TrainingMethod = TrainingMethod.LORA
     lora: LoraSettings = LoraSettings()
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
+    """Of AdamW, constant."""
     prompts_per_step: int = Field(default=8, ge=1, le=65_536)
     """Groups that one optimiser step consumes."""
     micro_batch: int = Field(default=4, ge=1, le=4096)
@@ -317,10 +337,13 @@ class TrainingSettings(Model):
     mask_truncated: bool = False
     """Truncated candidates count for the baseline but carry no loss."""
     max_grad_norm: float = Field(default=1.0, gt=0, le=1000)
+    """Norm to which gradients are clipped."""
     gradient_checkpointing: bool = True
+    """Compute activations again in the backward pass: less memory, about a third more time."""
     zero_stage: int = Field(default=2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""
     nodes: int = Field(default=1, ge=1, le=256)
+    """Pods that train together, one a node."""
     gpus_per_node: int = Field(default=1, ge=1, le=16)
     """Training processes on each node; a machine without GPU runs them on the CPU."""
     checkpoint_steps: int = Field(default=8, ge=1, le=10_000)
@@ -357,6 +380,7 @@ class WinRateSettings(Model):
     tie_margin: float = Field(default=0.0, ge=0, le=1)
     """Differences of the judge's preference (Pairwise) or reward (Pointwise) up to this count as ties."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Of the interval around the win rate, and of the verdict that the model got worse."""
     resamples: int = Field(default=2000, ge=100, le=1_000_000)
     """Bootstrap resamples over prompts."""
 

@@ -43,27 +43,40 @@ class Condition(Model):
     """A Kubernetes condition; the message says what to do."""
 
     type: ConditionType
+    """What the condition is about."""
     status: str = Field(pattern="^(True|False|Unknown)$")
+    """`True`, `False` or `Unknown`."""
     reason: str = Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
+    """Why, in one word, for tools."""
     message: str = Field(default="", max_length=32_768)
+    """Why, and what to do, for people."""
     last_transition_time: datetime
+    """When `status` changed last."""
     observed_generation: int | None = None
+    """`metadata.generation` of the run that this speaks of."""
 
 
 class StageStatus(Model):
     """A stage's current or last attempt."""
 
     stage: Stage
+    """Its name."""
     phase: StagePhase = StagePhase.PENDING
+    """Where it stands."""
     attempt: int = Field(default=1, ge=1)
+    """Number of the current or last attempt, from 1."""
     failures: int = Field(default=0, ge=0)
     """Attempts that failed and count against `policy.retries`."""
     job: str = ""
+    """Name of the attempt's Job; empty before it is created."""
     start_time: datetime | None = None
     """Start of the first attempt."""
     completion_time: datetime | None = None
+    """End of the last attempt."""
     artifact: ArtifactRef | None = None
+    """What the stage has left on the volume; absent until it has succeeded."""
     metrics: tuple[Metric, ...] = ()
+    """Numbers that the stage reports."""
     redo: bool = False
     """Some artifact of the run was damaged: this one is looked at again, and made again unless it is whole."""
     message: str = Field(default="", max_length=4096)
@@ -74,23 +87,34 @@ class IterationStatus(Model):
     """One iteration; old ones keep only their numbers and the artifacts that later ones need."""
 
     index: int = Field(ge=0)
+    """From 0."""
     stages: tuple[StageStatus, ...] = ()
+    """Its stages so far; none for iterations that are older than the last ten."""
     reward: float | None = None
+    """Mean reward of the candidates, 0 to 1."""
     win_rate: float | None = None
+    """Share of held-out prompts on which the policy beats the base model, ties counting half."""
     win_rate_low: float | None = None
+    """Lower end of the win rate's confidence interval."""
     win_rate_high: float | None = None
+    """Upper end of the win rate's confidence interval."""
     regressed: bool = False
     """The evaluation found it worse than the base model, with confidence."""
     prompts: ArtifactRef | None = None
+    """Its training prompts."""
     policy: ArtifactRef | None = None
+    """Its trained adapter."""
 
 
 class BestIteration(Model):
     """The iteration to use, and why."""
 
     iteration: int = Field(ge=0)
+    """From 0."""
     win_rate: float | None = None
+    """Its held-out win rate."""
     reason: str = ""
+    """Why it is the best."""
     model_uri: str = ""
     """Folder of its policy, relative to the run's folder; the exported model once there is one."""
 
@@ -99,19 +123,31 @@ class AlignmentRunStatus(Model):
     """Where the run stands."""
 
     observed_generation: int | None = None
+    """`metadata.generation` that the operator has acted on."""
     phase: Phase = Phase.PENDING
+    """The run in one word."""
     iteration: int | None = None
     """0-based, as in the volume's layout."""
     stage: Stage | None = None
+    """The current stage; absent when every stage is done."""
     progress: str = ""
+    """For people, for example `3/10 train 62%`: iterations are counted from 1 here."""
     start_time: datetime | None = None
+    """When the run began, or went on after it was suspended or had failed; `policy.deadline` counts from here."""
     completion_time: datetime | None = None
+    """When the run succeeded or failed."""
     estimated_completion_time: datetime | None = None
+    """When it will probably be complete; absent until every kind of stage that remains has been seen once."""
     conditions: tuple[Condition, ...] = ()
+    """One of each type."""
     fetch: StageStatus | None = None
+    """The stage before the first iteration."""
     iterations: tuple[IterationStatus, ...] = ()
+    """All iterations that have begun."""
     export: StageStatus | None = None
+    """The stage after the last iteration."""
     best: BestIteration | None = None
+    """The iteration with the best evaluation so far."""
     reward: float | None = None
     """Of the latest judged iteration."""
     win_rate: float | None = None

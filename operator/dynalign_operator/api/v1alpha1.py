@@ -92,14 +92,18 @@ class SecretKeyRef(Model):
     """A key of a Secret in the run's namespace."""
 
     name: ObjectName
+    """Of the Secret."""
     key: ObjectName
+    """Under which the Secret holds the token."""
 
 
 class ConfigMapKeyRef(Model):
     """A key of a ConfigMap in the run's namespace."""
 
     name: ObjectName
+    """Of the ConfigMap."""
     key: ObjectName = "objective.yaml"
+    """Under which the ConfigMap holds the objective."""
 
 
 class ModelSpec(Model):
@@ -112,7 +116,8 @@ class ModelSpec(Model):
             "hf://org/name, pvc://claim/path, bundled://smollm2-135m-instruct, or a path: /folder or ./folder"
         ),
     )
-    """`hf://org/name[@revision]`, `pvc://claim/path`, `bundled://smollm2-135m-instruct`, or a path on this machine."""
+    """`hf://org/name[@revision]`, `pvc://claim/path`, `bundled://smollm2-135m-instruct`, or a path: `/folder` in the
+    pod (`dynalign run`: on this machine), `./folder` beside the run file (`dynalign run` only)."""
     token_secret_ref: SecretKeyRef | None = None
     """Access token for the model hub; only the fetch stage sees it."""
 
@@ -137,12 +142,13 @@ class StorageSpec(Model):
     """The volume that holds the run. Immutable."""
 
     size: Quantity = "100Gi"
-    """Of the new volume."""
+    """Of the new volume. It holds the model, an adapter for every iteration, and the exported model."""
     storage_class_name: ObjectName | None = None
-    """Default: the cluster's own default class."""
+    """StorageClass of the new volume. Default: the cluster's default class."""
     access_mode: AccessMode = AccessMode.READ_WRITE_MANY
     existing_claim: Name | None = None
-    """A PersistentVolumeClaim to use instead of a new one."""
+    """A PersistentVolumeClaim to use instead of a new one, which outlives the run. With several nodes or shards it must
+    offer ReadWriteMany."""
 
 
 class Rollout(StrEnum):
@@ -157,16 +163,21 @@ class Resources(Model):
     requests: ResourceList = Field(default={})
     """What the scheduler sets aside, for example `cpu: 2`."""
     limits: ResourceList = Field(default={})
-    """The most that the container may use, for example `memory: 16Gi`."""
+    """The most that the container may use, for example `memory: 16Gi`. GPUs (`nvidia.com/gpu`) are asked for by
+    themselves, as `training.gpusPerNode` and `engine.tensorParallel` say; `"0"` means none."""
 
 
 class Toleration(Model):
     """A Kubernetes toleration."""
 
     key: ObjectName | None = None
+    """Of the taint; left out with `operator: Exists` for every taint."""
     operator: Literal["Exists", "Equal"] = "Equal"
+    """Whether the taint must have `value`, or may have any."""
     value: str | None = Field(default=None, max_length=63)
+    """Of the taint, with `operator: Equal`."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Of the taint. Default: every effect."""
     toleration_seconds: int | None = Field(default=None, ge=0)
     """For `effect: NoExecute`: how long the pod stays, in seconds."""
 
@@ -180,9 +191,13 @@ class StageOverrides(Model):
     tolerations: tuple[Toleration, ...] = Field(default=(), max_length=16)
     """Taints that the pods put up with."""
     priority_class_name: ObjectName | None = None
+    """PriorityClass of the pods. Default: `scheduling.priorityClassName`."""
     runtime_class_name: ObjectName | None = None
+    """RuntimeClass of the pods, for example `nvidia`. Default: the cluster's own."""
     pod_labels: Labels = Field(default={})
+    """Further labels of the pods; those of dynalign's own win."""
     pod_annotations: Annotations = Field(default={})
+    """Annotations of the pods."""
 
 
 class StagesSpec(Model):
@@ -212,13 +227,13 @@ class RunPolicy(Model):
     retries: int = Field(default=3, ge=0, le=100)
     """Failures of one stage that are retried; disruptions are free, bad input is never retried."""
     pending_timeout: Duration = "30m"
-    """Longest wait for a pod to start."""
+    """Longest wait for a pod to start; time in a queue does not count."""
     stall_timeout: Duration = "15m"
-    """Longest time without progress."""
+    """Longest time that a stage may run without progress."""
     deadline: Duration = "72h"
     """Longest time from the run's start to its end."""
     ttl_after_finished: Duration = "168h"
-    """How long the Jobs of a finished run are kept."""
+    """How long a finished Job is kept, with its pods and their logs."""
 
 
 class ExportedPolicy(StrEnum):
@@ -242,6 +257,7 @@ class AlignmentRunSpec(Model):
     iterations: int = Field(default=3, ge=1, le=1000)
     """May be raised later: the run goes on."""
     seed: int = Field(default=0, ge=0, le=2_147_483_647)
+    """Of everything that is drawn at random."""
     engine: EngineSettings = EngineSettings()
     prompts: PromptSettings = PromptSettings()
     generation: GenerationSettings = GenerationSettings()

@@ -1,5 +1,6 @@
 """The CRD: structural by Kubernetes' rules, true to the models, and not drifted."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import yaml
 
 from dynalign_operator.api.crd import build_crd, build_schema, main, render_crd
 from dynalign_operator.api.reference import render_reference
+from dynalign_operator.api.reference_prose import MINIMAL
 from dynalign_operator.api.rules import CLUSTER_RULES, RULES, TRANSITIONS
+from dynalign_operator.api.run_file import parse_run_file
 from dynalign_operator.api.schema import Schema, structural_schema
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec, ModelSpec
 
@@ -165,7 +168,52 @@ def test_check_finds_drift(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_what_is_generated_is_committed() -> None:
     assert (ROOT / "crds/dynalign.io_alignmentruns.yaml").read_text() == render_crd()
-    assert (ROOT / "docs/reference/alignmentrun.md").read_text() == render_reference()
+    assert (ROOT / "docs/spec/alignmentrun.md").read_text() == render_reference()
+
+
+def test_every_field_is_explained() -> None:
+    unexplained = [
+        path
+        for name in ("spec", "status")
+        for path, node in nodes(SCHEMA["properties"][name], name)
+        if not path.endswith((".items", ".additionalProperties")) and not node.get("description")
+    ]
+    assert unexplained == []
+
+
+def test_the_reference_has_every_field_and_no_dead_link() -> None:
+    page = render_reference()
+    for name in ("spec", "status"):
+        for path, _ in nodes(SCHEMA["properties"][name], name):
+            parent, _, field = path.rpartition(".")
+            if parent and field not in ("items", "additionalProperties"):
+                assert f"| `{field}` |" in page, path
+    anchors = {
+        re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", page, re.M)
+    }
+    links = re.findall(r"\]\(([^)]*)\)", page)
+    assert {link[1:] for link in links if link.startswith("#")} <= anchors
+    files = {link.partition("#")[0] for link in links if not link.startswith("#")}
+    assert [file for file in files if not (ROOT / "docs/spec" / file).exists()] == []
+
+
+def test_the_reference_says_what_may_change() -> None:
+    rows = {
+        (section, field): change
+        for section, table in re.findall(r"^## (spec\S*)\n(.*?)(?=^## )", render_reference(), re.M | re.S)
+        for field, change in re.findall(r"^\| `(\w+)` \|(?: [^|]*(?:\\\|[^|]*)* \|){2} ([a-zA-Z ]*) \|", table, re.M)
+    }
+    assert rows["spec", "iterations"] == "up only"
+    assert rows["spec.model", "uri"] == "never"
+    assert rows["spec.policy", "deadline"] == "at once"
+    assert rows["spec.policy", "ttlAfterFinished"] == "next Job"
+    assert rows["spec.training", "nodes"] == "next Job"
+
+
+def test_the_example_of_the_reference_is_a_run() -> None:
+    assert MINIMAL in render_reference()
+    assert parse_run_file(MINIMAL).run.spec.iterations == 3
 
 
 def test_enum_values_are_explained() -> None:
