@@ -34,19 +34,19 @@ Deleting the run deletes its Jobs and, unless `spec.storage.existingClaim` names
 ```yaml
 {MINIMAL}```
 
-`dynalign validate FILE` says what is wrong with such a file; `kubectl apply -f FILE` refuses it with the same
-sentences. [full.yaml](../../crds/samples/full.yaml) shows every field,
+`dynalign validate FILE` says what is wrong with such a file; `kubectl apply -f FILE` refuses it for the same field and,
+but for Kubernetes' own checks of types and limits, in the same words. [full.yaml](../../crds/samples/full.yaml) shows every field,
 [own-objective.yaml](../../crds/samples/own-objective.yaml) an objective of your own
 ([how to write one](../objectives.md)), [examples](../../examples) whole runs.
 
 ## With kubectl
 
 ```
-kubectl explain {PLURAL}.spec.training --recursive       # the tables below, in the terminal
+kubectl explain {PLURAL}.spec.training          # the tables below, in the terminal
 kubectl get ar                                              # NAME PHASE ITERATION STAGE PROGRESS REWARD WINRATE AGE
 kubectl describe ar my-run                                  # conditions, stages, events
 kubectl wait ar/my-run --for=condition=Completed --timeout=72h
-kubectl wait ar/my-run --for=condition=Stalled --timeout=72h   # somebody has to act
+kubectl wait ar/my-run --for=condition=Stalled --timeout=72h    # somebody has to act
 kubectl patch ar my-run --type=merge -p '{{"spec":{{"suspend":true}}}}'     # frees the nodes; false goes on
 kubectl patch ar my-run --type=merge -p '{{"spec":{{"iterations":20}}}}'    # goes on, even when the run is complete
 kubectl delete ar my-run                                    # with its Jobs and its volume
