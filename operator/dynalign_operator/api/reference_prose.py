@@ -35,9 +35,10 @@ Deleting the run deletes its Jobs and, unless `spec.storage.existingClaim` names
 {MINIMAL}```
 
 `dynalign validate FILE` says what is wrong with such a file; `kubectl apply -f FILE` refuses it for the same field and,
-but for Kubernetes' own checks of types and limits, in the same words. [full.yaml](../../crds/samples/full.yaml) shows every field,
-[own-objective.yaml](../../crds/samples/own-objective.yaml) an objective of your own
-([how to write one](../objectives.md)), [examples](../../examples) whole runs.
+but for Kubernetes' own checks of types and limits, in the same words.
+
+[full.yaml](../../crds/samples/full.yaml) shows every field, [own-objective.yaml](../../crds/samples/own-objective.yaml)
+an objective of your own ([how to write one](../objectives.md)), [examples](../../examples) whole runs.
 
 ## With kubectl
 
