@@ -9,6 +9,7 @@ from dynalign_operator.api.v1alpha1 import GROUP, VERSION
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.kube import COMPONENT, PLURAL
 from dynalign_operator.clusters.kube_store import Kind, Store
+from dynalign_operator.transitions import Transitions
 
 MANAGED: Final = {"app.kubernetes.io/managed-by": "dynalign"}
 """Labels of everything that the operator has made; the watches ask the API server for nothing else."""
@@ -17,7 +18,11 @@ _SELECTOR: Final = ",".join(f"{name}={value}" for name, value in MANAGED.items()
 
 
 def register(
-    registry: kopf.OperatorRegistry, store: Store, enqueue: Callable[[RunKey], None], record: Callable[[Kind], None]
+    registry: kopf.OperatorRegistry,
+    store: Store,
+    enqueue: Callable[[RunKey], None],
+    transitions: Transitions,
+    record: Callable[[Kind], None],
 ) -> None:
     """Watch runs, Jobs and pods. `on.event` alone: no finalizer, no annotation, nothing that a dead operator blocks."""
 
@@ -30,6 +35,7 @@ def register(
         change = store.remove if event["type"] == "DELETED" else store.put
         run = change(kind, dict(event["object"]))
         if run is not None:
+            transitions.note(kind, run, event)
             enqueue(run)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
@@ -46,7 +52,12 @@ def register(
 
 
 def watch_settings(*, cluster_wide: bool) -> kopf.OperatorSettings:
-    """Settings under which a silent watch is noticed and nothing of kopf's is written into objects."""
+    """Settings under which a silent watch is noticed and nothing of kopf's is written into objects.
+
+    `queueing.worker_limit` stays unset: an object that is listed or changes holds its worker for `idle_timeout` (5 s).
+    A limit of 50 lets in ten objects a second, and a Job's completion waits behind a long listing. The handlers only
+    note: there is nothing that a limit would protect.
+    """
     settings = kopf.OperatorSettings()
     settings.watching.inactivity_timeout = 70
     settings.watching.server_timeout = 600
@@ -57,7 +68,6 @@ def watch_settings(*, cluster_wide: bool) -> kopf.OperatorSettings:
         settings.watching.label_selectors[resource] = _SELECTOR
     settings.networking.request_timeout = 30
     settings.networking.enforce_retry_after = True
-    settings.queueing.worker_limit = 50
     settings.posting.enabled = False
     settings.posting.reporting_component = COMPONENT
     settings.peering.standalone = True

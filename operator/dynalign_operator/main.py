@@ -35,6 +35,7 @@ from dynalign_operator.progress import (
 from dynalign_operator.reconcile import reconcile
 from dynalign_operator.resync import Resync
 from dynalign_operator.settings import OperatorSettings, ProgressSource, SettingsError, read_settings
+from dynalign_operator.transitions import Transitions
 from dynalign_operator.workqueue import WorkQueue
 
 WATCHES: Final = "watches"
@@ -133,7 +134,13 @@ class Operator:
 
     async def _watch(self, stop: asyncio.Event) -> None:
         registry = kopf.OperatorRegistry()
-        register(registry, self._store, self._queue.add, self._metrics.record_event)
+        register(
+            registry,
+            self._store,
+            self._queue.add,
+            Transitions(self._metrics.transition_seconds.observe),
+            self._metrics.record_event,
+        )
         namespaces = self._settings.namespaces
         await kopf.operator(
             registry=registry,
