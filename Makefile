@@ -8,10 +8,10 @@ export UV_HTTP_TIMEOUT ?= 180
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast test-cluster check check-generated format generate lock clean
+.PHONY: help venv demo test test-fast test-cluster bench-transition check check-generated format generate lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 venv: .venv/.installed ## Create .venv with the exact versions of requirements/cpu.txt
 
@@ -35,6 +35,9 @@ test-fast: venv ## The tests that need no engine: seconds
 test-cluster: venv ## The operator against a real API server; builds Kubernetes once (minutes)
 	tests/cluster/build.sh
 	$(BIN)/python -m pytest -m cluster
+
+bench-transition: venv ## Time from a Job's completion to the next Job's creation, on a real node (minutes)
+	$(BIN)/python -m benchmarks.transition
 
 check: venv check-generated ## Format, lint, types, architecture, generated files
 	$(BIN)/ruff format --check .
