@@ -83,6 +83,14 @@ def run(context: StageContext[TrainParams]) -> StageOutput:
         if context.gang.nodes == 1:
             processes = Processes(count=1, threads=processes.count * processes.threads)
     context.check_stop()
+    log.info(
+        "%d rows in %d steps, DeepSpeed ZeRO-%d: nodes %d, processes a node %d",
+        len(batch.rows),
+        batch.steps,
+        training.zero_stage,
+        context.gang.nodes,
+        processes.count,
+    )
     job = _prepare(context, batch, adapter, processes)
     result = _train(context, job.work, processes, gpus)
     if result is None:

@@ -1,0 +1,276 @@
+"""AlignmentRuns on a real cluster, as a user drives and looks at them: kubectl, pods, what lies on the volume."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cluster import Cluster, Image, install_operator, own_namespace
+from dynalign_contract.stages import Stage
+from support.testbed import Testbed
+
+Object = dict[str, Any]
+
+PATIENCE = 900.0
+"""Seconds for a step of a run with real engines on a machine that others use too."""
+OPERATOR = "app.kubernetes.io/instance=dynalign"
+"""Selects the operator's pod."""
+_CLAIM = "weights"
+_LOOK_EVERY = 0.5
+
+NO_GPU: Object = {"resources": {"limits": {"nvidia.com/gpu": "0"}}}
+ON_CPU: Object = {str(stage): NO_GPU for stage in Stage if stage not in (Stage.FETCH, Stage.EXPORT)}
+
+TINY: Mapping[str, Any] = {
+    "model": {"uri": f"pvc://{_CLAIM}/testbed"},
+    "objective": {"configMapRef": {"name": "testbed"}},
+    "iterations": 2,
+    "engine": {"maxLength": 512},
+    "prompts": {"perIteration": 4, "heldOut": 4, "maxTokens": 96, "minCharacters": 10, "dedup": {"threshold": 1.0}},
+    "generation": {"candidates": 4, "maxTokens": 48, "promptsPerPart": 1},
+    "judging": {"canaries": {"prompts": 2}},
+    "training": {
+        "learningRate": 1e-3,
+        "lora": {"rank": 8},
+        "promptsPerStep": 1,
+        "microBatch": 8,
+        "checkpointSteps": 1,
+        "gpusPerNode": 1,
+        "gradientCheckpointing": False,
+    },
+    "evaluation": {"winRate": {"method": "Pointwise", "tieMargin": 0.02}},
+    "storage": {"size": "1Gi"},
+    "stages": ON_CPU,
+}
+"""The test-bed's model, its own objective, a minute or two an iteration. `place_testbed` puts both into a namespace."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A namespace that enforces restricted Pod Security, with an operator of its own."""
+
+    cluster: Cluster
+    namespace: str
+    trainer: Image
+
+    def kubectl(self, *arguments: str, manifest: object = None) -> str:
+        """Run kubectl in this namespace; raises BenchError with what it said."""
+        return self.cluster.kubectl("-n", self.namespace, *arguments, manifest=manifest)
+
+    def items(self, kind: str, *arguments: str) -> list[Object]:
+        """All objects of a kind."""
+        found: list[Object] = json.loads(self.kubectl("get", kind, "-o", "json", *arguments))["items"]
+        return found
+
+    def apply(self, name: str, spec: Mapping[str, Any]) -> "ClusterRun":
+        """`kubectl apply -f -` of a run."""
+        run = {"apiVersion": "dynalign.io/v1alpha1", "kind": "AlignmentRun", "metadata": {"name": name}, "spec": spec}
+        self.kubectl("apply", "-f-", manifest=run)
+        return ClusterRun(self, name)
+
+    def run_pod(self, name: str, script: str, claim: str) -> str:
+        """Run Python in a pod of the trainer image, the claim read-only at /volume; returns what it printed."""
+        self.kubectl("create", "-f-", manifest=a_pod(name, ["python", "-c", script], claim, self.trainer))
+        try:
+            until(
+                lambda: self.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase}") in ("Succeeded", "Failed"),
+                f"the end of pod {name}",
+                lambda: self.kubectl("describe", "pod", name),
+            )
+            said = self.kubectl("logs", name)
+            phase = self.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase}")
+            assert phase == "Succeeded", f"pod {name} is {phase}: {said}"
+            return said
+        finally:
+            self.kubectl("delete", "pod", name, "--wait=false")
+
+
+@dataclass(frozen=True)
+class ClusterRun:
+    """A run in a Site."""
+
+    site: Site
+    name: str
+
+    @property
+    def status(self) -> Object:
+        """Its status; empty before the operator has seen it."""
+        found: Object = json.loads(self.site.kubectl("get", "ar", self.name, "-o", "json")).get("status") or {}
+        return found
+
+    def condition(self, kind: str) -> Object:
+        """One of its conditions; empty while it is not there."""
+        return next((c for c in self.status.get("conditions", ()) if c["type"] == kind), {})
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether `kubectl wait --for=condition=Completed` would end."""
+        return self.condition("Completed").get("status") == "True"
+
+    def jobs(self) -> list[Object]:
+        """Its Jobs."""
+        return self.site.items("jobs", "-l", f"dynalign.io/run={self.name}")
+
+    def pods(self, stage: Stage | None = None) -> list[Object]:
+        """Its pods, or those of one stage."""
+        selector = f"dynalign.io/run={self.name}" + (f",dynalign.io/stage={stage}" if stage else "")
+        return self.site.items("pods", "-l", selector)
+
+    def running(self, stage: Stage) -> list[Object]:
+        """The pods of a stage whose container runs."""
+        return [pod for pod in self.pods(stage) if pod["status"].get("phase") == "Running"]
+
+    def patch(self, **spec: Any) -> None:
+        """`kubectl patch` of its specification."""
+        self.site.kubectl("patch", "ar", self.name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def until(self, is_reached: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+        """Wait; a run that fails on the way fails the test with all that helps to find out why."""
+
+        def reached() -> object:
+            if found := is_reached():
+                return found
+            assert self.status.get("phase") != "Failed", f"the run failed before {what}:\n{self.explain()}"
+            return None
+
+        until(reached, what, self.explain, patience)
+
+    def until_completed(self) -> None:
+        """Wait for the run's end."""
+        self.until(lambda: self.is_completed, "completion", 2 * PATIENCE)
+
+    def explain(self) -> str:
+        """What a person would look at first."""
+        logs = (
+            ["-n", self.site.namespace, "logs", f"-ljob-name={j['metadata']['name']}", "--tail=25"]
+            for j in self.jobs()[-1:]
+        )
+        return "\n".join(
+            [
+                json.dumps({k: v for k, v in self.status.items() if k != "iterations"}, indent=1),
+                self.site.kubectl("get", "pods,jobs", "-o", "wide"),
+                self.site.kubectl("get", "events", "--sort-by=.lastTimestamp"),
+                *map(self._try_kubectl, logs),
+                self._try_kubectl(["-n", self.site.namespace, "logs", "deployment/dynalign", "--tail=40"]),
+            ]
+        )
+
+    def _try_kubectl(self, arguments: list[str]) -> str:
+        try:
+            return self.site.cluster.kubectl(*arguments)
+        except Exception as error:  # noqa: BLE001 - it explains another failure
+            return str(error)
+
+    def artifacts(self) -> dict[str, Any]:
+        """What every manifest on the volume says of its files, by folder."""
+        script = (
+            "import json, pathlib\n"
+            f"root = pathlib.Path('/volume/{self.name}')\n"
+            "read = lambda path: json.loads(path.read_text())\n"
+            "print(json.dumps({str(p.parent.relative_to(root)): [read(p)['configDigest'], read(p)['files']]\n"
+            "                  for p in sorted(root.rglob('manifest.json'))}))"
+        )
+        found: dict[str, Any] = json.loads(self.site.run_pod(f"{self.name}-artifacts", script, self.name))
+        return found
+
+
+def until(is_reached: Callable[[], object], what: str, explain: Callable[[], str], patience: float = PATIENCE) -> None:
+    """Look again and again."""
+    end = time.monotonic() + patience
+    while not is_reached():
+        assert time.monotonic() < end, f"{what} did not come within {patience:.0f} s:\n{explain()}"
+        time.sleep(_LOOK_EVERY)
+
+
+@contextmanager
+def open_site(cluster: Cluster, operator: Image, trainer: Image, prefix: str = "e2e") -> Iterator[Site]:
+    """A Site that goes with all that is in it."""
+    with own_namespace(cluster, prefix) as namespace:
+        install_operator(cluster, namespace, operator, trainer, release="dynalign")
+        yield Site(cluster, namespace, trainer)
+
+
+def place_testbed(site: Site, testbed: Testbed) -> None:
+    """Put the test-bed's model on a claim of the user's own, and its objective into a ConfigMap."""
+    site.kubectl("create", "configmap", "testbed", f"--from-file=objective.yaml={testbed.objective}")
+    claim: Object = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": _CLAIM},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "100Mi"}}},
+    }
+    site.kubectl("create", "-f-", manifest=claim)
+    pod = a_pod("loader", ["sleep", "3600"], _CLAIM, site.trainer, read_only=False)
+    site.kubectl("create", "-f-", manifest=pod)
+    site.kubectl("wait", "pod/loader", "--for=condition=Ready", "--timeout=300s")
+    _copy(site, testbed.model, "/volume/testbed")
+    site.kubectl("delete", "pod", "loader", "--grace-period=0", "--force")
+
+
+def _copy(site: Site, folder: Path, target: str) -> None:
+    site.kubectl("exec", "loader", "--", "mkdir", "-p", target)
+    packed = subprocess.run(["tar", "-C", str(folder), "-c", "."], capture_output=True, check=True).stdout
+    site.cluster.pipe(packed, "kubectl", "-n", site.namespace, "exec", "-i", "loader", "--", "tar", "-C", target, "-x")
+
+
+def a_pod(name: str, command: list[str], claim: str, image: Image, *, read_only: bool = True) -> Object:
+    """A restricted pod with a claim at /volume."""
+    container = {
+        "name": "main",
+        "image": f"{image.repository}:{image.tag}",
+        "command": command,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "volumeMounts": [
+            {"name": "volume", "mountPath": "/volume", "readOnly": read_only},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a mount in the pod
+        ],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 1,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 1000,
+                "runAsGroup": 1000,
+                "fsGroup": 1000,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [container],
+            "volumes": [
+                {"name": "volume", "persistentVolumeClaim": {"claimName": claim}},
+                {"name": "tmp", "emptyDir": {}},
+            ],
+        },
+    }
+
+
+def violations(pods: Iterable[Object]) -> list[str]:
+    """Where live pods are not what is promised: restricted, a read-only root, no token."""
+    found = []
+    for pod in pods:
+        name, spec = pod["metadata"]["name"], pod["spec"]
+        if spec.get("automountServiceAccountToken") is not False:
+            found.append(f"{name} mounts a token")
+        if any("projected" in volume for volume in spec["volumes"]):
+            found.append(f"{name} has a projected volume")
+        if not spec["securityContext"].get("runAsNonRoot"):
+            found.append(f"{name} may be root")
+        found += [
+            f"{name} can write its root"
+            for container in spec["containers"]
+            if not container["securityContext"].get("readOnlyRootFilesystem")
+        ]
+    return found
