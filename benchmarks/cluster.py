@@ -61,7 +61,10 @@ class Cluster:
     def _call(self, command: Sequence[str], data: bytes | None) -> str:
         path = f"{_CACHE / 'bin'}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "KUBECONFIG": self.kubeconfig, "PATH": path}
-        done = subprocess.run(command, input=data, capture_output=True, check=False, env=environment)
+        # A session of its own: a terminal's Ctrl-C goes to every process, and kubectl ends at it even where it is ignored.
+        done = subprocess.run(
+            command, input=data, capture_output=True, check=False, env=environment, start_new_session=True
+        )
         if done.returncode != 0:
             said = (done.stderr.strip() or done.stdout.strip()).decode(errors="replace")
             raise BenchError(f"`{' '.join(command)}` failed: {said}")
@@ -139,7 +142,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Neither Ctrl-C nor SIGTERM ends this process or the commands that it runs meanwhile."""
+    """Neither Ctrl-C nor SIGTERM ends this process."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

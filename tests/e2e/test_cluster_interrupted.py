@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from benchmarks.cluster import BenchError, Cluster, Image
-from dynalign_contract.layout import MANIFEST, part_name, stage_folder
+from dynalign_contract.layout import part_name, stage_folder
 from dynalign_contract.stages import Stage
+from dynalign_trainer.grpo.job import BEGUN_FILE
 from support.cluster_runs import OPERATOR, TINY, ClusterRun, Site, open_site, place_testbed
 from support.testbed import make_testbed
 
@@ -16,7 +17,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(3000)]
 SPEC = {
     **TINY,
     "prompts": {**TINY["prompts"], "perIteration": 12, "refresh": "Once"},
-    "generation": {**TINY["generation"], "maxTokens": 96},
+    "generation": {"candidates": 8, "maxTokens": 96, "promptsPerPart": 1},
+    "training": {**TINY["training"], "microBatch": 1},
     "evaluation": {**TINY["evaluation"], "every": 2},
 }
 NAME = "tiny"
@@ -40,7 +42,11 @@ def exists(run: ClusterRun, stage: Stage, path: str) -> bool:
 
 
 def suspend_and_resume(run: ClusterRun, stage: Stage, is_in_its_middle: Callable[[], bool]) -> None:
-    run.until(is_in_its_middle, f"the middle of {stage}")
+    def reached() -> bool:
+        assert not run.is_completed, f"the middle of {stage} was missed"
+        return is_in_its_middle()
+
+    run.until(reached, f"the middle of {stage}")
     run.patch(suspend=True)
     run.until(lambda: run.status["phase"] == "Suspended", "suspension")
     run.until(lambda: not run.running(stage), f"the end of {stage}'s pods", 180)
@@ -57,8 +63,7 @@ def interrupted(site: Site) -> ClusterRun:
     run = site.apply(NAME, {**SPEC, "iterations": 1})
     rollouts = f"{stage_folder(Stage.GENERATE, 0)}/{part_name(0)}"
     suspend_and_resume(run, Stage.GENERATE, lambda: exists(run, Stage.GENERATE, rollouts))
-    checkpoint = f"iterations/000/checkpoints/checkpoint-1/{MANIFEST}"
-    suspend_and_resume(run, Stage.TRAIN, lambda: exists(run, Stage.TRAIN, checkpoint))
+    suspend_and_resume(run, Stage.TRAIN, lambda: exists(run, Stage.TRAIN, f"iterations/000/checkpoints/{BEGUN_FILE}"))
     run.until_completed()
     run.patch(iterations=2)
     run.until(lambda: len(run.status["iterations"]) == 2 and run.is_completed, "the second iteration")
