@@ -61,7 +61,7 @@ class Cluster:
     def _call(self, command: Sequence[str], data: bytes | None) -> str:
         path = f"{_CACHE / 'bin'}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "KUBECONFIG": self.kubeconfig, "PATH": path}
-        # A session of its own: a terminal's Ctrl-C goes to every process, and kubectl ends at it even where it is ignored.
+        # A session of its own: a terminal's Ctrl-C goes to every process, and kubectl ends at it even if it is ignored.
         done = subprocess.run(
             command, input=data, capture_output=True, check=False, env=environment, start_new_session=True
         )

@@ -25,7 +25,11 @@ def refuse(status: AlignmentRunStatus, generation: int, message: str, now: datet
 
 def stall(status: AlignmentRunStatus, generation: int, reason: str, message: str, now: datetime) -> AlignmentRunStatus:
     """Of a run whose objects the cluster does not take: it is tried again, and the next success takes this back."""
-    said = {ConditionType.PROGRESSING: ("False", reasons.PENDING), ConditionType.STALLED: ("True", reason)}
+    said = {
+        ConditionType.READY: ("False", reason),
+        ConditionType.PROGRESSING: ("False", reasons.PENDING),
+        ConditionType.STALLED: ("True", reason),
+    }
     conditions = _changed(status, said, generation, message, now)
     return status.model_copy(update={"observed_generation": generation, "conditions": conditions})
 

@@ -7,7 +7,7 @@ import pytest
 from dynalign_operator.api.status import ConditionType, Phase
 from dynalign_operator.clusters.kube import InvalidRunError, parse_run
 from dynalign_operator.planning.planner import plan
-from dynalign_operator.planning.refusal import refuse
+from dynalign_operator.planning.refusal import refuse, stall
 from support.builders import T0, a_run, minutes
 from support.simulation import SETTINGS, Simulation
 
@@ -46,3 +46,10 @@ def test_a_mended_run_goes_on() -> None:
     decided = plan(simulation.observed(), T0, SETTINGS)
     assert decided.status.phase is not Phase.FAILED
     assert len(decided.create) == 1
+
+
+def test_a_run_that_the_cluster_does_not_take_is_not_ready_and_says_why() -> None:
+    once = stall(a_run().build().status, 1, "Refused", "exceeded quota", T0)
+    said = {condition.type: (condition.status, condition.reason) for condition in once.conditions}
+    assert said[ConditionType.READY] == ("False", "Refused")
+    assert said[ConditionType.STALLED] == ("True", "Refused")
