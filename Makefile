@@ -8,7 +8,7 @@ export UV_HTTP_TIMEOUT ?= 180
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast test-cluster bench-transition check check-generated format generate lock clean
+.PHONY: help venv demo test test-fast test-cluster cluster bench-transition check check-generated format generate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ test-fast: venv ## The tests that need no engine: seconds
 test-cluster: venv ## The operator against a real API server; builds Kubernetes once (minutes)
 	tests/cluster/build.sh
 	$(BIN)/python -m pytest -m cluster
+
+cluster: ## Start a Kubernetes that can run pods; prints the line that selects it
+	@tests/cluster/up.sh
 
 bench-transition: venv ## Time from a Job's completion to the next Job's creation, on a real node (minutes)
 	$(BIN)/python -m benchmarks.transition
