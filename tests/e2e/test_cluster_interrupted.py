@@ -8,7 +8,7 @@ import pytest
 from benchmarks.cluster import BenchError, Cluster, Image
 from dynalign_contract.layout import part_name, stage_folder
 from dynalign_contract.stages import Stage
-from dynalign_trainer.grpo.job import BEGUN_FILE
+from dynalign_trainer.grpo.job import REPORTS_FILE
 from support.cluster_runs import OPERATOR, TINY, ClusterRun, Site, open_site, place_testbed
 from support.testbed import make_testbed
 
@@ -31,10 +31,10 @@ def other_site(cluster: Cluster, operator_image: Image, trainer_image: Image) ->
 
 
 def exists(run: ClusterRun, stage: Stage, path: str) -> bool:
-    """Whether a file is on the volume, as a running pod of the stage sees it."""
+    """Whether a file that is not empty is on the volume, as a running pod of the stage sees it."""
     for pod in run.running(stage):
         try:
-            run.site.kubectl("exec", pod["metadata"]["name"], "--", "test", "-e", f"/volume/{NAME}/{path}")
+            run.site.kubectl("exec", pod["metadata"]["name"], "--", "test", "-s", f"/volume/{NAME}/{path}")
         except BenchError:
             continue
         return True
@@ -63,7 +63,7 @@ def interrupted(site: Site) -> ClusterRun:
     run = site.apply(NAME, {**SPEC, "iterations": 1})
     rollouts = f"{stage_folder(Stage.GENERATE, 0)}/{part_name(0)}"
     suspend_and_resume(run, Stage.GENERATE, lambda: exists(run, Stage.GENERATE, rollouts))
-    suspend_and_resume(run, Stage.TRAIN, lambda: exists(run, Stage.TRAIN, f"iterations/000/checkpoints/{BEGUN_FILE}"))
+    suspend_and_resume(run, Stage.TRAIN, lambda: exists(run, Stage.TRAIN, f"iterations/000/checkpoints/{REPORTS_FILE}"))
     run.until_completed()
     run.patch(iterations=2)
     run.until(lambda: len(run.status["iterations"]) == 2 and run.is_completed, "the second iteration")
