@@ -2,7 +2,7 @@
 # Settings and functions of the scripts in this folder. Sourced, never run.
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CACHE=${DYNALIGN_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dynalign-tests}
-BIN=$CACHE/bin                      # kube and its links (kubectl, etcd, kube-apiserver ...), coredns, helm
+BIN=$CACHE/bin                      # kube and its links (kubectl, etcd, kube-apiserver ...), coredns, helm: versions in kube/go.mod
 STATE=$CACHE/node                   # keys, etcd data, kubelet root, volumes, logs, pid files of the native node
 NODE_KUBECONFIG=$STATE/admin.kubeconfig
 CONTAINERD_ROOT=$CACHE/containerd   # images of the native node; they outlive its state
@@ -21,9 +21,7 @@ WORKLOAD_UID=1000                   # who the pods of a run are, and who owns th
 BASE_IMAGE=localhost/debian-python:test
 PAUSE_IMAGE=localhost/pause:test
 
-COREDNS_VERSION=v1.12.4
-HELM_VERSION=v3.22.0
-PACKAGES=(containerd runc containernetworking-plugins iptables iproute2 openssl curl buildah mmdebstrap prometheus)
+PACKAGES=(containerd runc containernetworking-plugins iptables iproute2 openssl curl buildah mmdebstrap prometheus jq)
 
 node_kubectl() { "$BIN/kubectl" --kubeconfig "$NODE_KUBECONFIG" "$@"; }
 node_ctr() { ctr -a "$STATE/run/containerd.sock" -n k8s.io "$@"; }
