@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Final
+from urllib.parse import quote
 
 from pydantic import ValidationError
 
@@ -17,7 +18,7 @@ from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kube_api import KubeApi
 from dynalign_operator.clusters.kube_observe import observe_claim, observe_job
-from dynalign_operator.clusters.kube_store import Kind, Store, job_of
+from dynalign_operator.clusters.kube_store import JOB_NAME, Kind, Store, job_of
 from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.manifests.volume import claims_of
 from dynalign_operator.planning.observed import ClaimObservation, JobObservation, JobPhase, JobProgress, Observed
@@ -58,6 +59,8 @@ class KubeCluster:
         """When the status of each run was written last."""
         self._missing: dict[RunKey, dict[str, datetime]] = {}
         """Run -> Job -> since when pods of it have been missing."""
+        self._read: dict[RunKey, set[str]] = {}
+        """Run -> uids of ended Jobs whose pods have been read."""
 
     async def observe(self, key: RunKey) -> Observed | None:
         """The run, its Jobs and the ConfigMap with its objective; None when there is no such run or it is going.
@@ -68,6 +71,7 @@ class KubeCluster:
         if stored is None:
             self._written.pop(key, None)
             self._missing.pop(key, None)
+            self._read.pop(key, None)
             return None
         if "deletionTimestamp" in stored["metadata"]:
             return None
@@ -75,11 +79,11 @@ class KubeCluster:
         pods: dict[str, list[KubernetesObject]] = {}
         for pod in self._store.of_run(Kind.POD, key):
             pods.setdefault(job_of(pod), []).append(pod)
-        jobs = (
-            self._observe_job(key, job, pods.get(job["metadata"]["name"], []))
+        jobs = [
+            await self._observe_job(key, job, pods.get(job["metadata"]["name"], []))
             for job in self._store.of_run(Kind.JOB, key)
             if _is_owned(job, run)
-        )
+        ]
         found = tuple(job for job in jobs if job is not None)
         return Observed(run, found, await self._config_maps(run), await self._claims(run, found))
 
@@ -146,14 +150,28 @@ class KubeCluster:
             )
         return found
 
-    def _observe_job(
+    async def _observe_job(
         self, key: RunKey, job: KubernetesObject, pods: Sequence[KubernetesObject]
     ) -> JobObservation | None:
+        """The watches are not in step: pods that have not told how their ended Job went are read, once."""
         metadata = job["metadata"]
         said = self._progress.get(RunKey(metadata["namespace"], metadata["name"]))
         progress, changed = said if said is not None else (None, None)
         observed = observe_job(job, pods, progress=progress, last_progress_time=changed)
+        read, uid = self._read.setdefault(key, set()), metadata.get("uid", "")
+        if observed is not None and _is_untold(observed) and uid not in read:
+            pods = await self._read_pods(key, observed.name)
+            read.add(uid)
+            observed = observe_job(job, pods, progress=progress, last_progress_time=changed)
         return None if observed is None else self._since(key, observed)
+
+    async def _read_pods(self, key: RunKey, job: str) -> Sequence[KubernetesObject]:
+        selector = quote(f"{JOB_NAME}={job}")
+        found = await self._api.get(f"/api/v1/namespaces/{key.namespace}/pods?labelSelector={selector}")
+        pods: Sequence[KubernetesObject] = (found or {}).get("items", ())
+        for pod in pods:
+            self._store.put(Kind.POD, pod)
+        return pods
 
     def _since(self, key: RunKey, job: JobObservation) -> JobObservation:
         """With the time since which pods have been missing: only who looks again and again can know it."""
@@ -224,6 +242,11 @@ def build_event(run: AlignmentRun, event: Event) -> KubernetesObject:
         "reportingInstance": COMPONENT,
         "source": {"component": COMPONENT},
     }
+
+
+def _is_untold(job: JobObservation) -> bool:
+    """Whether the Job has ended and not all of its pods are known to have said how."""
+    return job.phase is not JobPhase.ACTIVE and None in job.results
 
 
 def _is_owned(job: KubernetesObject, run: AlignmentRun) -> bool:
