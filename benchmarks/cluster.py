@@ -14,7 +14,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
 _SCRIPTS: Final = ROOT / "tests" / "cluster"
-_CACHE: Final = Path(
+CACHE: Final = Path(
     os.environ.get("DYNALIGN_TEST_CACHE")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynalign-tests"
 )
@@ -35,6 +35,11 @@ class Image:
     tag: str
     is_loaded: bool = True
     """It was put into the cluster by hand and no registry has it."""
+
+    @property
+    def reference(self) -> str:
+        """As a pod names it."""
+        return f"{self.repository}:{self.tag}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Cluster:
         return self._call(command, None if text is None else text.encode())
 
     def _call(self, command: Sequence[str], data: bytes | None) -> str:
-        path = f"{_CACHE / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        path = f"{CACHE / 'bin'}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "KUBECONFIG": self.kubeconfig, "PATH": path}
         # A session of its own: a terminal's Ctrl-C goes to every process, and kubectl ends at it even if it is ignored.
         done = subprocess.run(

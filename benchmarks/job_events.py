@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
+from dynalign_operator.clusters.kube_pods import condition_of, parse_time, terminated_of
 from dynalign_operator.clusters.kube_store import job_of
+from dynalign_operator.manifests.objects import KubernetesObject
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Arrival:
     """When the client had read it, seconds of a monotonic clock."""
     type: str
     """ADDED, MODIFIED or DELETED."""
-    thing: Mapping[str, Any]
+    thing: KubernetesObject
     """The Job or pod."""
 
     @property
@@ -76,7 +77,7 @@ def find_kubernetes_share(jobs: Iterable[Arrival], pods: Iterable[Arrival]) -> K
     created = _firsts(jobs, lambda arrival: arrival.type == "ADDED")
     completed = _firsts(jobs, lambda arrival: has_condition(arrival.thing, "Complete"))
     begun = _firsts(pods, lambda arrival: arrival.type == "ADDED", name=_job_of)
-    ended = _firsts(pods, lambda arrival: bool(_terminated(arrival.thing)), name=_job_of)
+    ended = _firsts(pods, lambda arrival: bool(terminated_of(arrival.thing)), name=_job_of)
     whole = [name for name in completed if name in created and name in begun and name in ended]
     return KubernetesShare(
         job_to_pod=tuple(begun[name].at - created[name].at for name in whole),
@@ -88,8 +89,7 @@ def find_kubernetes_share(jobs: Iterable[Arrival], pods: Iterable[Arrival]) -> K
 
 def has_condition(thing: Mapping[str, Any], kind: str) -> bool:
     """Whether the object has this condition and it is True."""
-    conditions = thing.get("status", {}).get("conditions") or ()
-    return any(condition["type"] == kind and condition["status"] == "True" for condition in conditions)
+    return condition_of(thing.get("status", {}), kind) is not None
 
 
 def _firsts(
@@ -103,15 +103,9 @@ def _firsts(
 
 
 def _job_of(pod: Arrival) -> str:
-    return job_of(dict(pod.thing))
+    return job_of(pod.thing)
 
 
-def _terminated(pod: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How the pod's container ended; empty while it has not."""
-    statuses = pod.get("status", {}).get("containerStatuses") or ()
-    return next((status["state"].get("terminated") or {} for status in statuses), {})
-
-
-def _start_seconds(pod: Mapping[str, Any]) -> float:
-    created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
-    return (datetime.fromisoformat(_terminated(pod)["startedAt"]) - created).total_seconds()
+def _start_seconds(pod: KubernetesObject) -> float:
+    created = parse_time(pod["metadata"]["creationTimestamp"])
+    return (parse_time(terminated_of(pod)["startedAt"]) - created).total_seconds()

@@ -1,11 +1,11 @@
 """`make bench-transition`: how long the operator leaves a run without a Job, on a real node.
 
-A run of trivial stages (benchmarks/transition) goes from fetch to export. Measured is, in this process and on its
-monotonic clock, the time from the arrival of the event in which a Job first has condition Complete to the arrival of
-the event that adds the next Job, both on one watch of Jobs: the operator's own watch, its decision, and its writes up
-to the Job. Not in it: the time from the end of the container to that condition, which is the kubelet's and the Job
-controller's and stands in the table's other rows, and the status that is written after the Job. Timestamps of the
-API server would not do: they are whole seconds.
+A run of trivial stages (tests/support/scripted_stage) goes from fetch to export. Measured is, in this process and on
+its monotonic clock, the time from the arrival of the event in which a Job first has condition Complete to the arrival
+of the event that adds the next Job, both on one watch of Jobs: the operator's own watch, its decision, and its writes
+up to the Job. Not in it: the time from the end of the container to that condition, which is the kubelet's and the Job
+controller's and stands in the table's other rows, and the status that is written after the Job. Timestamps of the API
+server would not do: they are whole seconds.
 
 The operator's own dynalign_stage_transition_seconds, taken within its process, is printed as a cross-check.
 """
@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from queue import Empty
 from statistics import fmean
 from typing import Final
@@ -47,7 +46,7 @@ PATIENCE_SECONDS: Final = 180.0
 """The longest silence of both watches before the run counts as stuck."""
 OWN_METRIC: Final = "dynalign_stage_transition_seconds"
 _LABEL: Final = f"dynalign.io/run={RUN}"
-_HERE: Final = Path(__file__).parent / "transition"
+_STAGE: Final = ROOT / "tests" / "support" / "scripted_stage"
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=NAME, description="Time from a Job's completion to the next Job's creation.")
     parser.add_argument("--iterations", type=int, default=ITERATIONS, help="of the run; five Jobs each")
     parser.add_argument("--operator-image", help="NAME:TAG in your registry, where tests/cluster cannot load images")
-    parser.add_argument("--trainer-image", help="NAME:TAG of benchmarks/transition in your registry")
+    parser.add_argument("--trainer-image", help="NAME:TAG of tests/support/scripted_stage in your registry")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     machine = this_machine()
@@ -74,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         operator = _image(options.operator_image) or build_and_load(
             "dynalign-operator", ROOT / "images" / "operator" / "Dockerfile", ROOT
         )
-        trainer = _image(options.trainer_image) or build_and_load(NAME, _HERE / "Dockerfile", _HERE)
+        trainer = _image(options.trainer_image) or build_and_load("scripted-stage", _STAGE / "Dockerfile", _STAGE)
         with own_namespace(cluster, NAME) as namespace:
             install_operator(cluster, namespace, operator, trainer)
             measured = measure(cluster, namespace, options.iterations)

@@ -19,6 +19,7 @@ ETCD_PORT=12379
 WORKLOAD_UID=1000                   # who the pods of a run are, and who owns the volumes
 
 BASE_IMAGE=localhost/debian-python:test
+KIND_BASE_IMAGE=python:3.12-slim     # with docker; the Dockerfile of the trainer takes one with CUDA unless told otherwise
 PAUSE_IMAGE=localhost/pause:test
 
 PACKAGES=(containerd runc containernetworking-plugins iptables iproute2 openssl curl buildah mmdebstrap prometheus jq)

@@ -65,7 +65,7 @@ host_package_settings() { # prints buildah's options
 
 build() { # NAME DOCKERFILE CONTEXT [ARG...]
   local name=$1 dockerfile=$2 context=$3 options; shift 3
-  if uses_kind; then docker build -t "localhost/$name:test" -f "$dockerfile" "$@" "$context"; return; fi
+  if uses_kind; then docker build --build-arg "BASE_IMAGE=$KIND_BASE_IMAGE" -t "localhost/$name:test" -f "$dockerfile" "$@" "$context"; return; fi
   build_base
   mapfile -t options < <(host_package_settings)
   buildah_ build --layers --build-arg "BASE_IMAGE=$BASE_IMAGE" "${options[@]}" -t "localhost/$name:test" -f "$dockerfile" "$@" "$context"

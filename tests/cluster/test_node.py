@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.cluster import CACHE
+from support.cluster_runs import a_pod
+
 HERE = Path(__file__).parent
 IMAGE = os.environ.get("DYNALIGN_TEST_IMAGE", "localhost/debian-python:test")
-CACHE = Path(
-    os.environ.get("DYNALIGN_TEST_CACHE")
-    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynalign-tests"
-)
 KUBECTL = str(CACHE / "bin/kubectl") if (CACHE / "bin/kubectl").exists() else "kubectl"
 
 pytestmark = pytest.mark.cluster
@@ -56,40 +55,6 @@ def a_claim(name: str) -> dict[str, object]:
     }
 
 
-def a_restricted_pod(name: str, command: list[str], *, claim: str | None = None) -> dict[str, object]:
-    """As manifests.pod builds them: uid 1000, read-only root, no token, no capabilities."""
-    volumes = [{"name": "volume", "persistentVolumeClaim": {"claimName": claim}}] if claim else []
-    container = {
-        "name": "stage",
-        "image": IMAGE,
-        "command": command,
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [{"name": volume["name"], "mountPath": "/volume"} for volume in volumes],
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name},
-        "spec": {
-            "restartPolicy": "Never",
-            "automountServiceAccountToken": False,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 1000,
-                "runAsGroup": 1000,
-                "fsGroup": 1000,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [container],
-            "volumes": volumes,
-        },
-    }
-
-
 def run_to_success(namespace: str, pod: dict[str, object], name: str) -> str:
     kubectl("create", "-n", namespace, "-f-", manifest=pod)
     kubectl("wait", "-n", namespace, f"pod/{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s")
@@ -98,21 +63,22 @@ def run_to_success(namespace: str, pod: dict[str, object], name: str) -> str:
 
 def test_two_restricted_pods_share_a_claim_that_names_no_class(namespace: str) -> None:
     kubectl("create", "-n", namespace, "-f-", manifest=a_claim("run"))
-    writer = a_restricted_pod("writer", ["sh", "-c", "mkdir /volume/run && id -u > /volume/run/uid"], claim="run")
+    write = ["sh", "-c", "mkdir /volume/run && id -u > /volume/run/uid"]
+    writer = a_pod("writer", write, IMAGE, "run", read_only=False)
     run_to_success(namespace, writer, "writer")
-    reader = a_restricted_pod("reader", ["cat", "/volume/run/uid"], claim="run")
+    reader = a_pod("reader", ["cat", "/volume/run/uid"], IMAGE, "run")
     assert run_to_success(namespace, reader, "reader") == "1000"
 
 
 def test_the_root_file_system_cannot_be_written(namespace: str) -> None:
     command = ["sh", "-c", "touch /written 2>/dev/null || echo refused"]
-    assert run_to_success(namespace, a_restricted_pod("pod", command), "pod") == "refused"
+    assert run_to_success(namespace, a_pod("pod", command, IMAGE), "pod") == "refused"
 
 
 def test_services_are_found_by_name(namespace: str) -> None:
     look_up = "import socket; print(socket.gethostbyname('kubernetes.default.svc.cluster.local'))"
     address = kubectl("get", "service", "kubernetes", "-n", "default", "-o", "jsonpath={.spec.clusterIP}")
-    assert run_to_success(namespace, a_restricted_pod("pod", ["python3", "-c", look_up]), "pod") == address
+    assert run_to_success(namespace, a_pod("pod", ["python3", "-c", look_up], IMAGE), "pod") == address
 
 
 def test_a_kubeconfig_that_leads_nowhere_is_refused_and_nothing_starts(tmp_path: Path) -> None:

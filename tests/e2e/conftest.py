@@ -2,16 +2,12 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from benchmarks.cluster import Cluster, Image, bring_up, build_and_load
-from support.api_server import CACHE
+from benchmarks.cluster import CACHE, ROOT, Cluster, Image, bring_up, build_and_load
 from support.cluster_runs import Site, open_site
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")

@@ -54,10 +54,8 @@ def test_the_run_completes_and_kubectl_shows_it(run: ClusterRun) -> None:
     assert [i["index"] for i in status["iterations"]] == [0, 1]
     header, row = run.site.kubectl("get", "ar").splitlines()
     assert header.split() == ["NAME", "PHASE", "ITERATION", "STAGE", "PROGRESS", "REWARD", "WINRATE", "AGE"]
-    columns = dict(zip(header.split(), row.split("  "), strict=False))
-    assert columns["NAME"] == "gang"
+    assert row.split()[:2] == ["gang", "Succeeded"]
     assert f"{status['iterations'][-1]['reward']}"[:5] in row
-    assert "Succeeded" in row
 
 
 def test_jobs_ran_once_with_the_pods_that_were_asked_for(run: ClusterRun) -> None:

@@ -6,15 +6,13 @@ The stages are scripted, for these tests are about what surrounds them: kubelet,
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
 
-from benchmarks.cluster import Cluster, Image, build_and_load
+from benchmarks.cluster import CACHE, ROOT, Cluster, Image, build_and_load
 from dynalign_contract.stages import Stage
-from support.api_server import CACHE
 from support.cluster_runs import NO_GPU, OPERATOR, ClusterRun, Site, open_site, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -31,8 +29,8 @@ NO_ORPHAN_AFTER = 30.0
 
 @pytest.fixture(scope="module")
 def scripted_image(cluster: Cluster) -> Image:
-    folder = Path(__file__).parents[1] / "support" / "scripted_stage"
-    with FileLock(CACHE / "scripted-image.lock"):
+    folder = ROOT / "tests" / "support" / "scripted_stage"
+    with FileLock(CACHE / "image-scripted.lock"):
         return build_and_load("scripted-stage", folder / "Dockerfile", folder)
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from dynalign_trainer.context import StageOutput
 from dynalign_trainer.grpo.adapter import CONFIG_FILE, WEIGHTS_FILE, check_adapter, check_targets
 from dynalign_trainer.grpo.job import REPORTS_FILE
 from dynalign_trainer.telemetry import Telemetry
+from support.processes import free_port
 from support.tiny_qwen3 import write_tiny_qwen3
 from support.training_data import TrainingRun, make_judgements, make_rollouts, with_sampler, write_artifact
 
@@ -148,46 +148,45 @@ def start_node(run: TrainingRun, rank: int, port: int) -> subprocess.Popen[bytes
     return subprocess.Popen([*command, f"--coordinator=127.0.0.1:{port}"], env=environment)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def a_gang_run(root: Path) -> TrainingRun:
+    """A run of two nodes, whose stage is configured."""
+    run = a_run(root, nodes=2)
+    rollouts = rollouts_of(run)
+    (run.root / "stage.json").write_text(run.write(rollouts, make_judgements(rollouts)).to_json())
+    return run
+
+
+def start_gang(run: TrainingRun) -> list[subprocess.Popen[bytes]]:
+    """Both nodes, rank 0 first in the list and last to come."""
+    port = free_port()
+    second, first = start_node(run, 1, port), start_node(run, 0, port)
+    return [first, second]
 
 
 def test_two_nodes_train_like_one_and_only_the_first_one_writes(
     whole: tuple[TrainingRun, StageOutput], tmp_path: Path
 ) -> None:
-    run = a_run(tmp_path, nodes=2)
-    rollouts = rollouts_of(run)
-    (run.root / "stage.json").write_text(run.write(rollouts, make_judgements(rollouts)).to_json())
-    port = free_port()
-    second, first = start_node(run, 1, port), start_node(run, 0, port)
-    assert (first.wait(300), second.wait(300)) == (0, 0)
+    run = a_gang_run(tmp_path)
+    assert [node.wait(300) for node in start_gang(run)] == [0, 0]
     results = [StageResult.decode((run.root / f"result-{rank}").read_bytes()) for rank in (0, 1)]
     assert results[0].artifact is not None
     assert results[1].artifact is None
     assert farthest(weights(run), weights(whole[0])) < 1e-4
-    assert start_node(run, 1, port).wait(60) == 0, "what is done is skipped by every node"
+    assert start_node(run, 1, free_port()).wait(60) == 0, "what is done is skipped by every node"
 
 
 def test_a_node_that_is_stopped_stops_the_gang_which_then_goes_on(
     whole: tuple[TrainingRun, StageOutput], tmp_path: Path
 ) -> None:
-    run = a_run(tmp_path, nodes=2)
-    rollouts = rollouts_of(run)
-    (run.root / "stage.json").write_text(run.write(rollouts, make_judgements(rollouts)).to_json())
-    port = free_port()
-    alone = start_node(run, 1, port)
+    run = a_gang_run(tmp_path)
+    alone = start_node(run, 1, free_port())
     assert signal_when(alone, lambda: ps_finds(alone.pid, "dynalign_trainer.grpo.agent")) == TERMINATED
-    port = free_port()
-    nodes = [start_node(run, rank, port) for rank in (1, 0)]
+    first, second = start_gang(run)
     steps = run.root / "iterations/000/checkpoints" / REPORTS_FILE
-    assert signal_when(nodes[0], lambda: steps.exists() and len(steps.read_text().splitlines()) >= 2) == TERMINATED
-    assert nodes[1].wait(60) == TERMINATED
+    assert signal_when(second, lambda: steps.exists() and len(steps.read_text().splitlines()) >= 2) == TERMINATED
+    assert first.wait(60) == TERMINATED
     assert list((run.root / "iterations/000/checkpoints").glob("checkpoint-*"))
-    port = free_port()
-    again = [start_node(run, rank, port) for rank in (1, 0)]
-    assert [node.wait(300) for node in again] == [0, 0]
+    assert [node.wait(300) for node in start_gang(run)] == [0, 0]
     assert farthest(weights(run), weights(whole[0])) < 1e-4
 
 

@@ -1,7 +1,6 @@
 """A real API server with etcd and the controllers, but no node: the tests play the kubelet."""
 
 import contextlib
-import os
 import subprocess
 import time
 import urllib.error
@@ -14,13 +13,10 @@ from ssl import create_default_context
 
 import yaml
 
+from benchmarks.cluster import CACHE
 from support.audit import Request, read_requests
 from support.processes import free_port, running
 
-CACHE = Path(
-    os.environ.get("DYNALIGN_TEST_CACHE")
-    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynalign-tests"
-)
 PATIENCE = 60.0
 """Seconds for a component to come up."""
 _TOKEN = "admin-of-the-tests"  # noqa: S105 - of a server that lives for one test

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from support.api_server import CACHE
+from benchmarks.cluster import CACHE
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "dynalign"

@@ -74,7 +74,7 @@ class Site:
 
     def run_pod(self, name: str, script: str, claim: str) -> str:
         """Run Python in a pod of the trainer image, the claim read-only at /volume; returns what it printed."""
-        self.kubectl("create", "-f-", manifest=a_pod(name, ["python", "-c", script], claim, self.trainer))
+        self.kubectl("create", "-f-", manifest=a_pod(name, ["python", "-c", script], self.trainer.reference, claim))
         try:
             until(
                 lambda: self.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase}") in ("Succeeded", "Failed"),
@@ -204,7 +204,7 @@ def place_testbed(site: Site, testbed: Testbed) -> None:
         "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "100Mi"}}},
     }
     site.kubectl("create", "-f-", manifest=claim)
-    pod = a_pod("loader", ["sleep", "3600"], _CLAIM, site.trainer, read_only=False)
+    pod = a_pod("loader", ["sleep", "3600"], site.trainer.reference, _CLAIM, read_only=False)
     site.kubectl("create", "-f-", manifest=pod)
     site.kubectl("wait", "pod/loader", "--for=condition=Ready", "--timeout=300s")
     _copy(site, testbed.model, "/volume/testbed")
@@ -217,21 +217,23 @@ def _copy(site: Site, folder: Path, target: str) -> None:
     site.cluster.pipe(packed, "kubectl", "-n", site.namespace, "exec", "-i", "loader", "--", "tar", "-C", target, "-x")
 
 
-def a_pod(name: str, command: list[str], claim: str, image: Image, *, read_only: bool = True) -> Object:
-    """A restricted pod with a claim at /volume."""
+def a_pod(name: str, command: list[str], image: str, claim: str | None = None, *, read_only: bool = True) -> Object:
+    """A pod as manifests.pod builds them: uid 1000, read-only root, no token, no capabilities; a claim at /volume."""
+    volumes: list[Object] = [{"name": "tmp", "emptyDir": {}}]
+    mounts: list[Object] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - a mount in the pod
+    if claim is not None:
+        volumes.append({"name": "volume", "persistentVolumeClaim": {"claimName": claim}})
+        mounts.append({"name": "volume", "mountPath": "/volume", "readOnly": read_only})
     container = {
         "name": "main",
-        "image": f"{image.repository}:{image.tag}",
+        "image": image,
         "command": command,
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
             "readOnlyRootFilesystem": True,
         },
-        "volumeMounts": [
-            {"name": "volume", "mountPath": "/volume", "readOnly": read_only},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a mount in the pod
-        ],
+        "volumeMounts": mounts,
     }
     return {
         "apiVersion": "v1",
@@ -249,10 +251,7 @@ def a_pod(name: str, command: list[str], claim: str, image: Image, *, read_only:
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "containers": [container],
-            "volumes": [
-                {"name": "volume", "persistentVolumeClaim": {"claimName": claim}},
-                {"name": "tmp", "emptyDir": {}},
-            ],
+            "volumes": volumes,
         },
     }
 
