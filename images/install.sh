@@ -1,7 +1,10 @@
 #!/bin/sh
 # Runs while an image is built, in /src, a copy of the parts of the repository that it needs.
-#   install.sh dependencies EXTRA   what dynalign[EXTRA] needs goes to /opt/venv, in the versions of requirements/cpu.txt
+#   install.sh wanted EXTRA         lists what dynalign[EXTRA] needs in /opt/wanted.txt, in the versions of requirements/cpu.txt
+#   install.sh dependencies EXTRA   what /opt/wanted.txt lists goes to /opt/venv
 #   install.sh package EXTRA        dynalign itself goes to /opt/package, to be laid over /opt/venv, and its SBOM to /opt/sbom.json
+# The list is a file of its own, whose time is always the same: as long as it lists the same, the layer that is made from it
+# is taken from the builder's cache, whatever else changes in pyproject.toml.
 # `dependencies` leaves /opt/venv alone: it makes the image's own layer, which a copy from a stage would write twice more.
 # EXTRA is operator, cpu or gpu. With gpu the base image brings vLLM, torch and CUDA, and only the rest is installed.
 set -eu
@@ -15,19 +18,23 @@ tools() {
   /opt/build/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
 }
 
+wanted() {
+  case $1 in
+    gpu) extra=trainer given='^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==' ;;
+    *) extra=$1 given='^$' ;;
+  esac
+  $UV pip compile pyproject.toml --extra "$extra" --constraint requirements/cpu.txt --python "$(command -v python3)" \
+    --no-header --no-annotate --quiet -o /tmp/all.txt
+  grep -vE "$given" /tmp/all.txt > /opt/wanted.txt
+  touch -d @0 /opt/wanted.txt
+}
+
 dependencies() {
   case $1 in
-    gpu)
-      python3 -m venv --without-pip --system-site-packages /opt/venv
-      wanted=trainer given='^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==' ;;
-    *)
-      python3 -m venv --without-pip /opt/venv
-      wanted=$1 given='^$' ;;
+    gpu) python3 -m venv --without-pip --system-site-packages /opt/venv ;;
+    *) python3 -m venv --without-pip /opt/venv ;;
   esac
-  $UV pip compile pyproject.toml --extra "$wanted" --constraint requirements/cpu.txt --python $PYTHON \
-    --no-header --no-annotate --quiet -o /tmp/all.txt
-  grep -vE "$given" /tmp/all.txt > /tmp/wanted.txt
-  $UV pip install --python $PYTHON --quiet --no-deps --compile-bytecode -r /tmp/wanted.txt
+  $UV pip install --python $PYTHON --quiet --no-deps --compile-bytecode -r /opt/wanted.txt
   rm -rf /opt/build /tmp/* /src/*
 }
 
