@@ -1,49 +1,54 @@
-"""What a run needs of the cluster that up.sh gives: a shared volume, restricted pods, names. Needs a KUBECONFIG."""
+"""What a run needs of the cluster that up.sh gives: a shared volume, restricted pods, names."""
 
-import json
 import os
 import subprocess
-import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from benchmarks.cluster import CACHE
+from benchmarks.cluster import Cluster, bring_up, own_namespace
 from support.cluster_runs import a_pod
 
 HERE = Path(__file__).parent
-IMAGE = os.environ.get("DYNALIGN_TEST_IMAGE", "localhost/debian-python:test")
-KUBECTL = str(CACHE / "bin/kubectl") if (CACHE / "bin/kubectl").exists() else "kubectl"
+BASE = "localhost/debian-python:test"
+IMAGE = os.environ.get("DYNALIGN_TEST_IMAGE", BASE)
 
 pytestmark = pytest.mark.cluster
 
 
-def kubectl(*arguments: str, manifest: object = None) -> str:
-    done = subprocess.run(
-        [KUBECTL, *arguments],
-        input=json.dumps(manifest) if manifest else None,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+@pytest.fixture(scope="module")
+def cluster() -> Cluster:
+    """What up.sh gives, with the image of these tests."""
+    found = bring_up()
+    if IMAGE == BASE:
+        for arguments in (["base"], ["load", "debian-python"]):
+            subprocess.run([HERE / "images.sh", *arguments], check=True, timeout=600)
+    return found
 
 
 @pytest.fixture
-def namespace() -> Iterator[str]:
+def site(cluster: Cluster) -> Iterator["Place"]:
     """A namespace that enforces Pod Security `restricted`, gone afterwards with all that is in it."""
-    name = f"node-{uuid.uuid4().hex[:8]}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    kubectl(
-        "create",
-        "-f-",
-        manifest={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
-    )
-    yield name
-    kubectl("delete", "namespace", name, "--timeout=120s")
+    with own_namespace(cluster, "node") as namespace:
+        yield Place(cluster, namespace)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A namespace."""
+
+    cluster: Cluster
+    namespace: str
+
+    def kubectl(self, *arguments: str, manifest: object = None) -> str:
+        return self.cluster.kubectl("-n", self.namespace, *arguments, manifest=manifest).strip()
+
+    def run_to_success(self, pod: dict[str, object], name: str) -> str:
+        self.kubectl("create", "-f-", manifest=pod)
+        self.kubectl("wait", f"pod/{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s")
+        return self.kubectl("logs", name)
 
 
 def a_claim(name: str) -> dict[str, object]:
@@ -55,30 +60,26 @@ def a_claim(name: str) -> dict[str, object]:
     }
 
 
-def run_to_success(namespace: str, pod: dict[str, object], name: str) -> str:
-    kubectl("create", "-n", namespace, "-f-", manifest=pod)
-    kubectl("wait", "-n", namespace, f"pod/{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s")
-    return kubectl("logs", "-n", namespace, name)
-
-
-def test_two_restricted_pods_share_a_claim_that_names_no_class(namespace: str) -> None:
-    kubectl("create", "-n", namespace, "-f-", manifest=a_claim("run"))
+def test_two_restricted_pods_share_a_claim_that_names_no_class(site: Place) -> None:
+    site.kubectl("create", "-f-", manifest=a_claim("run"))
     write = ["sh", "-c", "mkdir /volume/run && id -u > /volume/run/uid"]
     writer = a_pod("writer", write, IMAGE, "run", read_only=False)
-    run_to_success(namespace, writer, "writer")
+    site.run_to_success(writer, "writer")
     reader = a_pod("reader", ["cat", "/volume/run/uid"], IMAGE, "run")
-    assert run_to_success(namespace, reader, "reader") == "1000"
+    assert site.run_to_success(reader, "reader") == "1000"
 
 
-def test_the_root_file_system_cannot_be_written(namespace: str) -> None:
+def test_the_root_file_system_cannot_be_written(site: Place) -> None:
     command = ["sh", "-c", "touch /written 2>/dev/null || echo refused"]
-    assert run_to_success(namespace, a_pod("pod", command, IMAGE), "pod") == "refused"
+    assert site.run_to_success(a_pod("pod", command, IMAGE), "pod") == "refused"
 
 
-def test_services_are_found_by_name(namespace: str) -> None:
+def test_services_are_found_by_name(site: Place) -> None:
     look_up = "import socket; print(socket.gethostbyname('kubernetes.default.svc.cluster.local'))"
-    address = kubectl("get", "service", "kubernetes", "-n", "default", "-o", "jsonpath={.spec.clusterIP}")
-    assert run_to_success(namespace, a_pod("pod", ["python3", "-c", look_up], IMAGE), "pod") == address
+    address = site.cluster.kubectl(
+        "get", "service", "kubernetes", "-n", "default", "-o", "jsonpath={.spec.clusterIP}"
+    ).strip()
+    assert site.run_to_success(a_pod("pod", ["python3", "-c", look_up], IMAGE), "pod") == address
 
 
 def test_a_kubeconfig_that_leads_nowhere_is_refused_and_nothing_starts(tmp_path: Path) -> None:

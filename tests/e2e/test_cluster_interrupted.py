@@ -19,7 +19,6 @@ SPEC = {
     "prompts": {**TINY["prompts"], "perIteration": 12, "refresh": "Once"},
     "generation": {"candidates": 8, "maxTokens": 96, "promptsPerPart": 1},
     "training": {**TINY["training"], "microBatch": 1},
-    "evaluation": {**TINY["evaluation"], "every": 2},
 }
 NAME = "tiny"
 
