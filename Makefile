@@ -8,7 +8,7 @@ export UV_HTTP_TIMEOUT ?= 180
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast test-cluster cluster bench-transition check check-generated format generate lock clean
+.PHONY: help venv demo test test-local test-fast test-cluster cluster bench-transition check check-generated format generate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -26,15 +26,20 @@ venv: .venv/.installed ## Create .venv with the exact versions of requirements/c
 demo: venv ## Align a real small model on this machine: three iterations, no GPU, no cluster
 	$(BIN)/dynalign run examples/smollm2.yaml
 
-test: venv ## Every test that needs no Kubernetes
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not cluster"
+# One file after the other for each worker, in the order of tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+test: venv ## Every test: root on Debian 12, or a KUBECONFIG; builds Kubernetes and the images once
+	tests/cluster/around.sh $(PYTEST)
+
+test-local: venv ## Every test that needs no Kubernetes, real engines included
+	$(PYTEST) -m "not cluster"
 
 test-fast: venv ## The tests that need no engine: seconds
 	$(BIN)/python -m pytest -q -m "not slow and not gpu and not cluster"
 
-test-cluster: venv ## The operator against a real API server; builds Kubernetes once (minutes)
-	tests/cluster/build.sh
-	$(BIN)/python -m pytest -m cluster
+test-cluster: venv ## The tests on a real API server and on a real cluster
+	tests/cluster/around.sh $(PYTEST) -m cluster
 
 cluster: ## Start a Kubernetes that can run pods; prints the line that selects it
 	@tests/cluster/up.sh

@@ -1,7 +1,9 @@
 """The cluster of tests/cluster as benchmarks use it: images, a namespace of one's own, an operator in it."""
 
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +54,10 @@ class Cluster:
         """Run kubectl, with a manifest as its standard input; returns what it prints."""
         return self._run("kubectl", *arguments, text=None if manifest is None else json.dumps(manifest))
 
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of kubectl with these arguments, for a process that goes on."""
+        return [shutil.which("kubectl", path=_search_path()) or "kubectl", "--kubeconfig", self.kubeconfig, *arguments]
+
     def helm(self, *arguments: str) -> str:
         """Run helm; returns what it prints."""
         return self._run("helm", *arguments)
@@ -64,8 +70,7 @@ class Cluster:
         return self._call(command, None if text is None else text.encode())
 
     def _call(self, command: Sequence[str], data: bytes | None) -> str:
-        path = f"{CACHE / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "KUBECONFIG": self.kubeconfig, "PATH": path}
+        environment = {**os.environ, "KUBECONFIG": self.kubeconfig, "PATH": _search_path()}
         # A session of its own: a terminal's Ctrl-C goes to every process, and kubectl ends at it even if it is ignored.
         done = subprocess.run(
             command, input=data, capture_output=True, check=False, env=environment, start_new_session=True
@@ -76,18 +81,36 @@ class Cluster:
         return done.stdout.decode(errors="replace")
 
 
+def _search_path() -> str:
+    """What tests/cluster/build.sh made comes first."""
+    return f"{CACHE / 'bin'}{os.pathsep}{os.environ['PATH']}"
+
+
 def bring_up() -> Cluster:
     """The cluster of your KUBECONFIG, kind, or the native node (tests/cluster/up.sh). Raises BenchError."""
     said = _script("up.sh").strip()
     return Cluster(said.removeprefix("export KUBECONFIG="))
 
 
-def build_and_load(name: str, dockerfile: Path, context: Path, arguments: Mapping[str, str] | None = None) -> Image:
-    """Build localhost/NAME:test with these build arguments and give it to the cluster. Raises BenchError."""
-    options = [part for key, value in (arguments or {}).items() for part in ("--build-arg", f"{key}={value}")]
-    _script("images.sh", "build", name, str(dockerfile), str(context), *options)
-    _script("images.sh", "load", name)
-    return Image(f"localhost/{name}", "test")
+@functools.cache
+def built_tools() -> Path:
+    """The folder with kubectl, helm, kube-apiserver and etcd; built the first time (minutes). Raises BenchError."""
+    # Debian's prometheus is installed with them.
+    _script("build.sh")
+    return CACHE / "bin"
+
+
+def give_image(name: str) -> Image:
+    """Build this tree's `operator`, `trainer` (for CPUs) or `scripted-stage` for the cluster. Raises BenchError.
+
+    Where `images.sh give` cannot load or push, DYNALIGN_TEST_OPERATOR_IMAGE, DYNALIGN_TEST_TRAINER_IMAGE and
+    DYNALIGN_TEST_SCRIPTED_STAGE_IMAGE (REPOSITORY:TAG) name images that the cluster can pull.
+    """
+    given = os.environ.get(f"DYNALIGN_TEST_{name.upper().replace('-', '_')}_IMAGE")
+    repository, _, tag = (given or _script("images.sh", "give", name).strip()).rpartition(":")
+    if not repository:
+        raise BenchError(f"the image {given} has no tag: name it as REPOSITORY:TAG")
+    return Image(repository, tag, is_loaded=repository.startswith("localhost/"))
 
 
 @contextmanager

@@ -25,12 +25,10 @@ from rich.table import Column, Table
 
 from benchmarks.cluster import (
     RELEASE,
-    ROOT,
     BenchError,
     Cluster,
-    Image,
     bring_up,
-    build_and_load,
+    give_image,
     install_operator,
     own_namespace,
     say,
@@ -46,7 +44,6 @@ PATIENCE_SECONDS: Final = 180.0
 """The longest silence of both watches before the run counts as stuck."""
 OWN_METRIC: Final = "dynalign_stage_transition_seconds"
 _LABEL: Final = f"dynalign.io/run={RUN}"
-_STAGE: Final = ROOT / "tests" / "support" / "scripted_stage"
 
 
 @dataclass(frozen=True)
@@ -63,17 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 when everything was measured, 1 with a sentence when it could not be."""
     parser = argparse.ArgumentParser(prog=NAME, description="Time from a Job's completion to the next Job's creation.")
     parser.add_argument("--iterations", type=int, default=ITERATIONS, help="of the run; five Jobs each")
-    parser.add_argument("--operator-image", help="NAME:TAG in your registry, where tests/cluster cannot load images")
-    parser.add_argument("--trainer-image", help="NAME:TAG of tests/support/scripted_stage in your registry")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     machine = this_machine()
     try:
         cluster = bring_up()
-        operator = _image(options.operator_image) or build_and_load(
-            "dynalign-operator", ROOT / "images" / "operator" / "Dockerfile", ROOT
-        )
-        trainer = _image(options.trainer_image) or build_and_load("scripted-stage", _STAGE / "Dockerfile", _STAGE)
+        operator, trainer = give_image("operator"), give_image("scripted-stage")
         with own_namespace(cluster, NAME) as namespace:
             install_operator(cluster, namespace, operator, trainer)
             measured = measure(cluster, namespace, options.iterations)
@@ -190,13 +182,6 @@ def _stage(arrival: Arrival) -> str:
 def _tell(arrival: Arrival, iterations: int) -> None:
     if arrival.type == "ADDED" and arrival.thing["kind"] == "Job" and _stage(arrival) == "prompts":
         say(f"iteration {int(arrival.thing['metadata']['labels']['dynalign.io/iteration']) + 1} of {iterations}")
-
-
-def _image(reference: str | None) -> Image | None:
-    if reference is None:
-        return None
-    repository, _, tag = reference.rpartition(":")
-    return Image(repository, tag, is_loaded=False)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ install_packages() {
   echo "installing ${missing[*]}" >&2
   apt-get update -qq
   # --no-install-recommends, and no service may start: up.sh runs a containerd of its own.
-  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive nice apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 # One command for all three, from one module: what they share is most of it, and is compiled once. The compiler leaves out
@@ -29,7 +29,7 @@ build() {
   echo "building kube, coredns and helm" >&2
   version=$(go -C "$HERE/kube" list -m -f '{{.Version}}' k8s.io/kubernetes)
   IFS=. read -r major minor _ <<< "${version#v}"
-  CGO_ENABLED=0 nice -n 10 go build -C "$HERE/kube" "${flags[@]}" -o "$BIN/" \
+  CGO_ENABLED=0 go build -C "$HERE/kube" "${flags[@]}" -o "$BIN/" \
     -ldflags "-s -w -X $v.gitVersion=$version -X $v.gitMajor=$major -X $v.gitMinor=$minor" . ./coredns helm.sh/helm/v3/cmd/helm
   for component in kubectl kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy etcd; do
     ln -sf kube "$BIN/$component"

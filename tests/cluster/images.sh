@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Builds images without a registry and gives them to the cluster; every one is called localhost/NAME:test.
 #   images.sh base                                  the base: Debian with Python, as BASE_IMAGE of every build
+#   images.sh give operator|trainer|scripted-stage  build this tree's dynalign-operator, ... and give it to the cluster;
+#     prints its reference. DYNALIGN_TEST_REGISTRY=HOST/PATH pushes it there; DYNALIGN_TEST_LOAD_COMMAND is called with it
 #   images.sh build NAME DOCKERFILE CONTEXT [ARG..] with docker where kind is used, else with buildah (root, no daemon)
 #   images.sh load NAME | ARCHIVE.tar               into containerd of the node, or into kind; pause is built when missing
 set -euo pipefail
@@ -11,7 +13,7 @@ mkdir -p "$CACHE"
 work=$(mktemp -d "$CACHE/images.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-buildah_() { nice -n 10 buildah --root "$CACHE/buildah" --runroot "$CACHE/buildah-run" --storage-driver overlay "$@"; }
+buildah_() { buildah --root "$CACHE/buildah" --runroot "$CACHE/buildah-run" --storage-driver overlay "$@"; }
 image_id() { buildah_ inspect --type image --format '{{.FromImageID}}' "$1" 2>/dev/null; }
 uses_kind() { command -v kind >/dev/null && docker_works; }
 
@@ -32,13 +34,16 @@ build_pause() {
 
 build_base() {
   local suite key
+  exec 6> "$CACHE/.base.lock"
+  flock 6   # two callers build once
   suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
   key="$suite $BASE_PACKAGES"
-  if [ -n "$(image_id "$BASE_IMAGE")" ] && [ "$(cat "$CACHE/.base.key" 2>/dev/null)" = "$key" ]; then return 0; fi
-  nice -n 10 mmdebstrap --quiet --mode=root --variant=minbase --include="$BASE_PACKAGES" \
+  if [ -n "$(image_id "$BASE_IMAGE")" ] && [ "$(cat "$CACHE/.base.key" 2>/dev/null)" = "$key" ]; then exec 6>&-; return 0; fi
+  mmdebstrap --quiet --mode=root --variant=minbase --include="$BASE_PACKAGES" \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' "$suite" "$work/base.tar"
   commit_from_scratch "$BASE_IMAGE" "$work/base.tar" / --cmd '["/bin/bash"]'
   echo "$key" > "$CACHE/.base.key"
+  exec 6>&-
 }
 
 # The packages of a build come from where this host gets them: indexes, links and certificates are mounted, not copied.
@@ -80,7 +85,7 @@ load_into_kind() { # NAME | ARCHIVE
 link() { # FOLDER TARGET, both in $CACHE: TARGET gets FOLDER's tree with the same files
   mkdir -p "$work/cache"
   # shellcheck disable=SC2016 # the inner shell expands them
-  nice -n 10 unshare --mount sh -c 'mount --bind "$1" "$2" && cp -al "$2/${3#"$1"}/." "$2/${4#"$1"}"' - "$CACHE" "$work/cache" "$1" "$2"
+  unshare --mount sh -c 'mount --bind "$1" "$2" && cp -al "$2/${3#"$1"}/." "$2/${4#"$1"}"' - "$CACHE" "$work/cache" "$1" "$2"
 }
 
 # No layer is copied: containerd gets the manifest, the configuration and, for each layer, a snapshot whose files are hard
@@ -133,15 +138,50 @@ load_into_node() { # NAME | ARCHIVE
   echo "$id" > "$mark"
 }
 
+load() { # NAME | ARCHIVE
+  if kind_runs; then load_into_kind "$1"
+  elif running containerd; then load_into_node "$1"
+  else
+    echo "no cluster of this folder runs: start one with up.sh, or name in DYNALIGN_TEST_REGISTRY a registry that your" \
+      "cluster pulls from, or in DYNALIGN_TEST_LOAD_COMMAND a command that gives it an image" >&2
+    exit 1
+  fi
+}
+
+push() { # NAME: into DYNALIGN_TEST_REGISTRY; prints the reference, whose tag is the content's
+  local image=localhost/$1:test id target
+  if uses_kind; then
+    id=$(docker image inspect --format '{{.Id}}' "$image")
+    target=$DYNALIGN_TEST_REGISTRY/$1:${id:7:12}
+    docker tag "$image" "$target" && docker push -q "$target" >&2
+  else
+    id=$(image_id "$image")
+    target=$DYNALIGN_TEST_REGISTRY/$1:${id:0:12}
+    # shellcheck disable=SC2086 # options, if any
+    buildah_ push -q ${DYNALIGN_TEST_PUSH_OPTIONS:-} "$image" "docker://$target" >&2
+  fi
+  echo "$target"
+}
+
+give() { # operator | trainer | scripted-stage: what the tests and the benchmarks run; prints the reference for a pod
+  local root name=dynalign-$1
+  root=$(cd "$HERE/../.." && pwd)
+  exec 7> "$CACHE/.give-$1.lock"
+  flock 7   # two callers build once
+  case $1 in
+    operator | trainer) build "$name" "$root/images/$1/Dockerfile" "$root" --build-arg FLAVOUR=cpu >&2 ;;
+    scripted-stage) name=$1; build "$name" "$root/tests/support/scripted_stage/Dockerfile" "$root/tests/support/scripted_stage" >&2 ;;
+    *) echo "there is no image '$1': operator, trainer or scripted-stage" >&2; exit 2 ;;
+  esac
+  if [ -n "${DYNALIGN_TEST_REGISTRY:-}" ]; then push "$name"; return; fi
+  if [ -n "${DYNALIGN_TEST_LOAD_COMMAND:-}" ]; then $DYNALIGN_TEST_LOAD_COMMAND "localhost/$name:test" >&2; else load "$name" >&2; fi
+  echo "localhost/$name:test"
+}
+
 case ${1:-} in
   base) build_base ;;
   build) shift; build "$@" ;;
-  load)
-    if kind_runs; then load_into_kind "$2"
-    elif running containerd; then load_into_node "$2"
-    else
-      echo "no cluster of this folder runs: start one with up.sh, or push the image to the registry of your own" >&2
-      exit 1
-    fi ;;
-  *) sed -n '2,5s/^# *//p' "$0" >&2; exit 2 ;;
+  give) give "${2:-}" ;;
+  load) load "$2" ;;
+  *) sed -n '2,7s/^# *//p' "$0" >&2; exit 2 ;;
 esac

@@ -1,12 +1,10 @@
 """The real cluster and its images, made once for all tests that run side by side."""
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pytest
-from filelock import FileLock
 
-from benchmarks.cluster import CACHE, ROOT, Cluster, Image, bring_up, build_and_load
+from benchmarks.cluster import ROOT, Cluster, Image, bring_up, give_image
 from support.cluster_runs import Site, open_site
 
 
@@ -22,24 +20,12 @@ def cluster() -> Cluster:
 
 @pytest.fixture(scope="session")
 def operator_image(cluster: Cluster) -> Image:
-    return _given("DYNALIGN_TEST_OPERATOR_IMAGE") or _built("operator", {})
+    return give_image("operator")
 
 
 @pytest.fixture(scope="session")
 def trainer_image(cluster: Cluster) -> Image:
-    return _given("DYNALIGN_TEST_TRAINER_IMAGE") or _built("trainer", {"FLAVOUR": "cpu"})
-
-
-def _given(variable: str) -> Image | None:
-    """REPOSITORY:TAG of an image that the cluster can pull or has."""
-    repository, _, tag = os.environ.get(variable, "").rpartition(":")
-    return Image(repository, tag, is_loaded=False) if repository else None
-
-
-def _built(name: str, arguments: Mapping[str, str]) -> Image:
-    """This tree's image, given to the cluster."""
-    with FileLock(CACHE / f"image-{name}.lock"):
-        return build_and_load(f"dynalign-{name}", ROOT / "images" / name / "Dockerfile", ROOT, arguments)
+    return give_image("trainer")
 
 
 @pytest.fixture(scope="module")

@@ -1,98 +1,249 @@
-"""The loop on a real cluster with sharded sampling and a gang of two training pods."""
+"""The loop on a real cluster with sharded sampling and a gang of two training pods, twice.
+
+One run is suspended in the middle of generate and of train, and gets a second iteration after its success. Under the
+other the operator is killed whenever something has happened. Both must end with the very same artifacts.
+"""
 
 import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
+from benchmarks.cluster import BenchError, Cluster, Image
+from dynalign_contract.layout import part_name, stage_folder
 from dynalign_contract.result import Outcome, StageResult
 from dynalign_contract.stages import ITERATION_STAGES, Stage
-from support.cluster_runs import TINY, ClusterRun, Site, place_testbed, violations
+from dynalign_trainer.grpo.job import REPORTS_FILE
+from support.cluster_runs import OPERATOR, TINY, ClusterRun, Site, open_site, place_testbed, violations
+from support.prometheus import HOUR, Prometheus, documented_series, start_prometheus
 from support.testbed import make_testbed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(3000)]
 
-ANSWER = """
+NAME = "gang"
+SPEC = {
+    **TINY,
+    "prompts": {**TINY["prompts"], "perIteration": 12, "refresh": "Once"},
+    "generation": {"candidates": 8, "maxTokens": 96, "promptsPerPart": 1, "shards": 2},
+    "training": {**TINY["training"], "microBatch": 1, "nodes": 2, "zeroStage": 2},
+}
+WITH_TWO_PODS = (Stage.GENERATE, Stage.JUDGE, Stage.TRAIN)
+ANSWER = f"""
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-model = AutoModelForCausalLM.from_pretrained("/volume/gang/export")
-tokenizer = AutoTokenizer.from_pretrained("/volume/gang/export")
-ids = tokenizer.apply_chat_template([{"role": "user", "content": "Explain."}], add_generation_prompt=True,
+model = AutoModelForCausalLM.from_pretrained("/volume/{NAME}/export")
+tokenizer = AutoTokenizer.from_pretrained("/volume/{NAME}/export")
+ids = tokenizer.apply_chat_template([{{"role": "user", "content": "Explain."}}], add_generation_prompt=True,
                                     return_tensors="pt", return_dict=True)
 print(model.generate(**ids, max_new_tokens=8).shape[1] - ids["input_ids"].shape[1])
 """
 
 
-@pytest.fixture(scope="module")
-def seen() -> dict[str, dict[str, object]]:
-    """Every pod of the run as it was seen last, by name."""
-    return {}
+@dataclass
+class Seen:
+    """What was seen of a run while it went on."""
+
+    run: ClusterRun
+    edges: set[str] = field(default_factory=set)
+    """What has happened to its Jobs, `NAME made`, `NAME begun`, `NAME ended`."""
+    places: list[tuple[int, int]] = field(default_factory=list)
+    """How far its status said it was: iterations, and stages that have succeeded."""
+    pods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Every pod as it was seen last, by name."""
+
+    def look(self) -> set[str]:
+        """Look once; returns what has happened since."""
+        before = set(self.edges)
+        self.edges |= edges(self.run)
+        self.pods.update({pod["metadata"]["name"]: pod for pod in self.run.pods()})
+        iterations = self.run.status.get("iterations", ())
+        self.places.append((len(iterations), sum(s["phase"] == "Succeeded" for i in iterations for s in i["stages"])))
+        return self.edges - before
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """The run that its user suspended, and the series that Prometheus has of it."""
+
+    run: ClusterRun
+    silent: list[str]
+    """Documented series that the operator's pod never served."""
+    progress: float
 
 
 @pytest.fixture(scope="module")
-def run(site: Site, seen: dict[str, dict[str, object]]) -> ClusterRun:
-    """Two iterations, two shards, two training pods with ZeRO-2, to their end."""
+def other_site(cluster: Cluster, operator_image: Image, trainer_image: Image) -> Iterator[Site]:
+    with open_site(cluster, operator_image, trainer_image) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def interrupted(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    """One iteration, suspended in the middle of generate and of train, and then another one."""
     place_testbed(site, make_testbed())
-    spec = {
-        **TINY,
-        "generation": {**TINY["generation"], "shards": 2},
-        "training": {**TINY["training"], "nodes": 2, "zeroStage": 2},
-    }
-    run = site.apply("gang", spec)
+    folder = tmp_path_factory.mktemp("prometheus")
+    with (
+        site.forward(folder, "svc/dynalign", 9090) as port,
+        start_prometheus(folder, {"dynalign": [f"127.0.0.1:{port}"]}) as prometheus,
+    ):
+        run = site.apply(NAME, {**SPEC, "iterations": 1})
+        rollouts = f"{stage_folder(Stage.GENERATE, 0)}/{part_name(0)}"
+        suspend_and_resume(run, Stage.GENERATE, lambda: exists(run, Stage.GENERATE, rollouts))
+        reports = f"iterations/000/checkpoints/{REPORTS_FILE}"
+        suspend_and_resume(run, Stage.TRAIN, lambda: exists(run, Stage.TRAIN, reports))
+        run.until_completed()
+        run.patch(iterations=2)
+        run.until(lambda: len(run.status["iterations"]) == 2 and run.is_completed, "the second iteration")
+        return Interrupted(run, silent(prometheus), latest(prometheus, "dynalign_run_progress_ratio"))
 
-    def completed() -> bool:
-        seen.update({pod["metadata"]["name"]: pod for pod in run.pods()})
-        return run.is_completed
 
-    run.until(completed, "completion", 2400)
-    return run
+@pytest.fixture(scope="module")
+def orphaned(other_site: Site) -> Seen:
+    """Two iterations, while the operator is killed whenever a Job has been made, has begun or has ended."""
+    place_testbed(other_site, make_testbed())
+    seen = Seen(other_site.apply(NAME, SPEC))
+
+    def step() -> bool:
+        if seen.look():
+            other_site.kubectl("delete", "pod", "-l", OPERATOR, "--grace-period=0", "--force", "--wait=false")
+        return seen.run.is_completed
+
+    seen.run.until(step, "completion", 2400)
+    return seen
 
 
-def test_the_run_completes_and_kubectl_shows_it(run: ClusterRun) -> None:
-    run.site.kubectl("wait", "ar/gang", "--for=condition=Completed", "--timeout=1s")
+def exists(run: ClusterRun, stage: Stage, path: str) -> bool:
+    """Whether a file that is not empty is on the volume, as a running pod of the stage sees it."""
+    for pod in run.running(stage):
+        try:
+            run.site.kubectl("exec", pod["metadata"]["name"], "--", "test", "-s", f"/volume/{NAME}/{path}")
+        except BenchError:
+            continue
+        return True
+    return False
+
+
+def suspend_and_resume(run: ClusterRun, stage: Stage, is_in_its_middle: Callable[[], bool]) -> None:
+    def reached() -> bool:
+        assert not run.is_completed, f"the middle of {stage} was missed"
+        return is_in_its_middle()
+
+    run.until(reached, f"the middle of {stage}")
+    run.patch(suspend=True)
+    run.until(lambda: run.status["phase"] == "Suspended", "suspension")
+    run.until(lambda: not run.running(stage), f"the end of {stage}'s pods", 180)
+    assert run.condition("Progressing")["reason"] == "Suspended"
+    done = [s["stage"] for i in run.status["iterations"] for s in i["stages"] if s["phase"] == "Succeeded"]
+    assert str(stage) not in done, f"{stage} was done before it could be suspended"
+    run.patch(suspend=False)
+
+
+def edges(run: ClusterRun) -> set[str]:
+    """What has happened to the run's Jobs so far."""
+    found = set()
+    for job in run.jobs():
+        name, status = job["metadata"]["name"], job.get("status", {})
+        found.add(f"{name} made")
+        if status.get("ready"):
+            found.add(f"{name} begun")
+        if any(c["type"] == "Complete" and c["status"] == "True" for c in status.get("conditions", ())):
+            found |= {f"{name} begun", f"{name} ended"}
+    return found
+
+
+def silent(prometheus: Prometheus) -> list[str]:
+    """The documented series that Prometheus has never seen."""
+    return [name for name in documented_series() if not prometheus.query(f"last_over_time(({name}){HOUR})")]
+
+
+def latest(prometheus: Prometheus, name: str) -> float:
+    """The one series' last value."""
+    (sample,) = prometheus.query(f"last_over_time({name}{HOUR})")
+    return sample.value
+
+
+def test_a_suspended_stage_goes_on_from_what_it_had(interrupted: Interrupted) -> None:
+    run = interrupted.run
+    attempts = {job["metadata"]["name"] for job in run.jobs()}
+    assert {f"{NAME}-i000-generate-a2", f"{NAME}-i000-train-a2"} <= attempts
+    pods = [p for p in run.pods(Stage.TRAIN) if p["metadata"]["labels"]["dynalign.io/attempt"] == "2"]
+    assert "going on from" in "".join(run.site.kubectl("logs", pod["metadata"]["name"]) for pod in pods)
+
+
+def test_prometheus_has_every_documented_metric_of_it(interrupted: Interrupted) -> None:
+    assert interrupted.silent == []
+    assert interrupted.progress == 1.0
+
+
+def test_the_run_completes_and_kubectl_shows_it(orphaned: Seen) -> None:
+    run = orphaned.run
+    run.site.kubectl("wait", f"ar/{NAME}", "--for=condition=Completed", "--timeout=1s")
     status = run.status
     assert status["phase"] == "Succeeded"
     assert [i["index"] for i in status["iterations"]] == [0, 1]
     header, row = run.site.kubectl("get", "ar").splitlines()
     assert header.split() == ["NAME", "PHASE", "ITERATION", "STAGE", "PROGRESS", "REWARD", "WINRATE", "AGE"]
-    assert row.split()[:2] == ["gang", "Succeeded"]
+    assert row.split()[:2] == [NAME, "Succeeded"]
     assert f"{status['iterations'][-1]['reward']}"[:5] in row
 
 
-def test_jobs_ran_once_with_the_pods_that_were_asked_for(run: ClusterRun) -> None:
-    jobs = {job["metadata"]["name"]: job for job in run.jobs()}
-    assert len(jobs) == 2 + 2 * len(ITERATION_STAGES)
-    pods = {name: job["spec"]["completions"] for name, job in jobs.items()}
-    assert {n for n, count in pods.items() if count == 2} == {
-        f"gang-i{i:03d}-{stage}-a1" for i in range(2) for stage in (Stage.GENERATE, Stage.JUDGE, Stage.TRAIN)
-    }
+def test_the_operator_was_killed_at_every_edge_and_the_status_never_went_back(orphaned: Seen) -> None:
+    names = [job["metadata"]["name"] for job in orphaned.run.jobs()]
+    all_edges = {f"{name} {what}" for name in names for what in ("made", "begun", "ended")}
+    last = {f"{NAME}-export-a1 ended"}
+    assert all_edges - orphaned.edges <= last, "the last edge is the run's own end, which may come first"
+    assert orphaned.places == sorted(orphaned.places)
 
 
-def test_both_pods_of_the_gang_trained(run: ClusterRun) -> None:
-    for iteration in (0, 1):
-        pods = [p for p in run.pods(Stage.TRAIN) if p["metadata"]["labels"]["dynalign.io/iteration"] == str(iteration)]
+def test_no_job_was_made_twice(orphaned: Seen) -> None:
+    jobs = orphaned.run.jobs()
+    assert len(jobs) == 2 + 2 * len(ITERATION_STAGES) - 1, "the prompts are written once"
+    assert {job["metadata"]["labels"]["dynalign.io/attempt"] for job in jobs} == {"1"}
+    made = [
+        e["involvedObject"]["name"]
+        for e in orphaned.run.site.items("events")
+        if e["reason"] == "SuccessfulCreate" and e["involvedObject"]["kind"] == "Job"
+    ]
+    pods = {job["metadata"]["name"]: job["spec"]["completions"] for job in jobs}
+    assert {name: made.count(name) for name in made} == pods
+
+
+def test_jobs_have_the_pods_that_were_asked_for(orphaned: Seen) -> None:
+    pods = {job["metadata"]["name"]: job["spec"]["completions"] for job in orphaned.run.jobs()}
+    expected = {f"{NAME}-i{i:03d}-{stage}-a1" for i in range(2) for stage in WITH_TWO_PODS}
+    assert {name for name, count in pods.items() if count == 2} == expected
+
+
+def test_both_pods_of_the_gang_trained(orphaned: Seen) -> None:
+    run = orphaned.run
+    for iteration in run.status["iterations"]:
+        index = str(iteration["index"])
+        pods = [p for p in run.pods(Stage.TRAIN) if p["metadata"]["labels"]["dynalign.io/iteration"] == index]
         states = [pod["status"]["containerStatuses"][0]["state"]["terminated"] for pod in pods]
         results = [StageResult.decode(state["message"]) for state in states]
         assert [result.outcome for result in results] == [Outcome.SUCCEEDED] * 2
         assert sorted(result.artifact is not None for result in results) == [False, True]
         said = "".join(run.site.kubectl("logs", pod["metadata"]["name"]) for pod in pods)
         assert "DeepSpeed ZeRO-2: nodes 2, processes a node 1" in said
-        trained = {
-            m["name"]: m["value"]
-            for s in run.status["iterations"][iteration]["stages"]
-            if s["stage"] == "train"
-            for m in s["metrics"]
-        }
-        assert trained["trained_steps"] >= 1
+        (train,) = (stage for stage in iteration["stages"] if stage["stage"] == "train")
+        assert next(m["value"] for m in train["metrics"] if m["name"] == "trained_steps") >= 1
 
 
-def test_no_pod_could_write_its_root_or_had_a_token(run: ClusterRun, seen: dict[str, dict[str, object]]) -> None:
-    assert len(seen) == 2 + 2 * (len(ITERATION_STAGES) + 3)
-    assert violations(seen.values()) == []
-    labels = json.loads(run.site.cluster.kubectl("get", "namespace", run.site.namespace, "-o", "json"))["metadata"][
-        "labels"
-    ]
-    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+def test_no_pod_could_write_its_root_or_had_a_token(orphaned: Seen) -> None:
+    assert len(orphaned.pods) == sum(job["spec"]["completions"] for job in orphaned.run.jobs())
+    assert violations(orphaned.pods.values()) == []
+    site = orphaned.run.site
+    namespace = json.loads(site.cluster.kubectl("get", "namespace", site.namespace, "-o", "json"))
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
-def test_the_exported_model_lies_on_the_volume_and_answers(run: ClusterRun) -> None:
-    assert int(run.site.run_pod("answer", ANSWER, "gang").split()[-1]) > 0
+def test_the_exported_model_lies_on_the_volume_and_answers(orphaned: Seen) -> None:
+    assert int(orphaned.run.site.run_pod("answer", ANSWER, NAME).split()[-1]) > 0
+
+
+def test_whatever_interrupts_a_run_the_artifacts_are_the_same(interrupted: Interrupted, orphaned: Seen) -> None:
+    ours, theirs = interrupted.run.artifacts(), orphaned.run.artifacts()
+    assert ours.keys() == theirs.keys()
+    assert [folder for folder in ours if ours[folder] != theirs[folder]] == []

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
-from benchmarks.cluster import CACHE, ROOT, Cluster, Image, build_and_load
+from benchmarks.cluster import Cluster, Image, give_image
 from dynalign_contract.stages import Stage
 from support.cluster_runs import NO_GPU, OPERATOR, ClusterRun, Site, open_site, until
 
@@ -29,9 +28,7 @@ NO_ORPHAN_AFTER = 30.0
 
 @pytest.fixture(scope="module")
 def scripted_image(cluster: Cluster) -> Image:
-    folder = ROOT / "tests" / "support" / "scripted_stage"
-    with FileLock(CACHE / "image-scripted.lock"):
-        return build_and_load("scripted-stage", folder / "Dockerfile", folder)
+    return give_image("scripted-stage")
 
 
 @pytest.fixture(scope="module")

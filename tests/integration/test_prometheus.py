@@ -15,10 +15,10 @@ from dynalign_operator.manifests.labels import read_job_labels
 from dynalign_operator.manifests.pod import METRICS_PORT
 from dynalign_trainer.telemetry import Telemetry
 from support.api_server import ApiServer, start_api_server
-from support.chart import CHART, ROOT
+from support.chart import CHART
 from support.player import Player, is_completed, report, run_object, scenario, start_operator
 from support.processes import free_port
-from support.prometheus import Prometheus, start_prometheus
+from support.prometheus import HOUR, Prometheus, documented_series, start_prometheus
 
 pytestmark = pytest.mark.cluster
 
@@ -60,7 +60,6 @@ NUMBERS: dict[Stage, dict[str, float | None]] = {
     Stage.EXPORT: {"parameters": 134515008.0, "relative_change": 0.001},
 }
 """What real stages report of themselves, or a part of it."""
-HOUR = "[1h:1s]"
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +82,6 @@ def a_stage_that_runs() -> Iterator[None]:
         http.shutdown()
         http.server_close()
         thread.join()
-
-
-def documented_series() -> Iterator[str]:
-    page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
-    for name, kind in re.findall(r"^\| `(\w+)` \| (gauge|counter|histogram) \|", page, re.MULTILINE):
-        yield f"{name}_count" if kind == "histogram" else name
 
 
 def shown_expressions() -> Iterator[str]:

@@ -13,7 +13,7 @@ from ssl import create_default_context
 
 import yaml
 
-from benchmarks.cluster import CACHE
+from benchmarks.cluster import CACHE, built_tools
 from support.audit import Request, read_requests
 from support.processes import free_port, running
 
@@ -68,7 +68,7 @@ def start_api_server(folder: Path, *, audit: bool = False) -> Iterator[ApiServer
     With `audit` every request of a service account is put down, see `ApiServer.requests_of`.
     """
     etcd_port, peer_port, port, controller_port = (free_port() for _ in range(4))
-    bin_folder = CACHE / "bin"
+    bin_folder = built_tools()
     certificates = folder / "certificates"
     certificates.mkdir(parents=True)
     (folder / "tokens").write_text(f"{_TOKEN},admin,admin,system:masters\n")

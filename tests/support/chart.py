@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.cluster import CACHE
+from benchmarks.cluster import built_tools
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "dynalign"
@@ -19,7 +19,7 @@ Objects = list[dict[str, Any]]
 def run_helm(command: list[str], values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the helm that tests/cluster/build.sh makes."""
     return subprocess.run(
-        [str(CACHE / "bin" / "helm"), *command, "--kube-version", KUBERNETES, "--values", "-"],
+        [str(built_tools() / "helm"), *command, "--kube-version", KUBERNETES, "--values", "-"],
         input=yaml.safe_dump(values or {}),
         capture_output=True,
         text=True,

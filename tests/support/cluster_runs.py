@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.cluster import Cluster, Image, install_operator, own_namespace
 from dynalign_contract.stages import Stage
+from support.processes import free_port, running
 from support.testbed import Testbed
 
 Object = dict[str, Any]
@@ -71,6 +72,14 @@ class Site:
         run = {"apiVersion": "dynalign.io/v1alpha1", "kind": "AlignmentRun", "metadata": {"name": name}, "spec": spec}
         self.kubectl("apply", "-f-", manifest=run)
         return ClusterRun(self, name)
+
+    @contextmanager
+    def forward(self, folder: Path, target: str, port: int) -> Iterator[int]:
+        """`kubectl port-forward` to a port of a Service or pod; gives the loopback port. The log goes to the folder."""
+        local = free_port()
+        command = self.cluster.command("-n", self.namespace, "port-forward", target, f"{local}:{port}")
+        with running(folder, command, "port-forward"):
+            yield local
 
     def run_pod(self, name: str, script: str, claim: str) -> str:
         """Run Python in a pod of the trainer image, the claim read-only at /volume; returns what it printed."""

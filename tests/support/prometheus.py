@@ -1,6 +1,7 @@
 """A real Prometheus that scrapes every second: the Debian package that tests/cluster/build.sh installs."""
 
 import json
+import re
 import shutil
 import time
 import urllib.error
@@ -14,8 +15,12 @@ from typing import Any
 
 import yaml
 
+from benchmarks.cluster import built_tools
 from support.processes import free_port, running
 
+_ROOT = Path(__file__).parents[2]
+HOUR = "[1h:1s]"
+"""The range of a subquery over all that these tests scrape."""
 PATIENCE = 60.0
 """Seconds for Prometheus to come up, and for a series to appear or to go."""
 
@@ -100,6 +105,13 @@ def start_prometheus(
         yield Prometheus(f"http://127.0.0.1:{port}")
 
 
+def documented_series() -> Iterator[str]:
+    """Every series that docs/reference/metrics.md promises; a histogram by its count."""
+    page = (_ROOT / "docs" / "reference" / "metrics.md").read_text()
+    for name, kind in re.findall(r"^\| `(\w+)` \| (gauge|counter|histogram) \|", page, re.MULTILINE):
+        yield f"{name}_count" if kind == "histogram" else name
+
+
 def build_config(targets: Mapping[str, Sequence[str]], rules: Sequence[Path] = ()) -> dict[str, object]:
     """Prometheus' configuration."""
     jobs = [
@@ -115,8 +127,9 @@ def build_config(targets: Mapping[str, Sequence[str]], rules: Sequence[Path] = (
 
 def find_tool(name: str) -> str:
     """`prometheus` or `promtool`."""
+    built_tools()
     found = shutil.which(name)
-    assert found, f"there is no {name}: run tests/cluster/build.sh, which installs Debian's package prometheus"
+    assert found, f"there is no {name}: tests/cluster/build.sh should have installed Debian's package prometheus"
     return found
 
 

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# around.sh COMMAND...: runs COMMAND while the cluster and the images of its tests are made beside it, and stops the node
+# afterwards if it did not run before. Whoever needs one of them waits for it (the scripts lock).
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+running kubelet && was_up=yes || was_up=no
+
+"$HERE/prepare.sh" >&2 &
+preparation=$!
+"$@" && status=0 || status=$?
+kill "$preparation" 2>/dev/null || true   # what COMMAND needed is there
+wait "$preparation" || true
+[ "$was_up" = yes ] || "$HERE/down.sh" >&2
+exit "$status"
