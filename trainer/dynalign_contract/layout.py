@@ -22,6 +22,8 @@ ANSWERS_FILE: Final = "answers.parquet"
 COMPARISONS_FILE: Final = "comparisons.parquet"
 BATCH_FILE: Final = "batch.parquet"
 MODEL_FOLDER: Final = "model"
+COMPILED_FOLDER: Final = "cache"
+"""What vLLM and torch compile and look up once for all stages of a run; not an artifact, and safe to remove."""
 
 
 def part_name(index: int) -> str:

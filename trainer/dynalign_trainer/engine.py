@@ -174,7 +174,7 @@ def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engi
 
     Raises BadInputError when the model or an adapter cannot be used, saying which and why.
     """
-    _prepare_environment()
+    prepare_environment()
     folder = context.input("model")
     check_weights(folder)
     settings = context.config.engine
@@ -204,7 +204,7 @@ def watch_progress(context: StageContext[Any], *, done: int, total: int, share: 
     return watch
 
 
-def _prepare_environment() -> None:
+def prepare_environment() -> None:
     """Set what vLLM and OpenMP read when they are loaded. What the pod or the user has set stays, caches above all.
 
     Waiting threads must not spin: on shared cores, or under a CPU quota, sampling is 10 times slower when they do.

@@ -11,11 +11,20 @@ from dynalign_operator.clusters.errors import UnsupportedJobError
 from dynalign_operator.clusters.local_workdir import Workdir
 from dynalign_operator.manifests.labels import RUN
 from dynalign_operator.manifests.objects import KubernetesObject
-from dynalign_operator.manifests.pod import CACHE_MOUNT, COMMAND, CONFIG_MOUNT, METRICS_PORT_VARIABLE, RUN_MOUNT
+from dynalign_operator.manifests.pod import (
+    CACHE_MOUNT,
+    COMMAND,
+    CONFIG_MOUNT,
+    METRICS_PORT_VARIABLE,
+    RUN_MOUNT,
+    compiled_mount,
+)
 
 COMPLETION_INDEX: Final = "JOB_COMPLETION_INDEX"
 WORKDIR_VARIABLE: Final = "DYNALIGN_WORKDIR"
 """Marks every process of a run, grandchildren included, so that a later dynalign finds what a killed one left."""
+STAGE_MODULE: Final = "dynalign_trainer.main"
+"""What `dynalign-stage` runs."""
 
 _SECRETS: Final = frozenset({"HF_TOKEN"})
 _REFERENCE: Final = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
@@ -72,7 +81,7 @@ def build_command(job: KubernetesObject, index: int, port: int, placement: Place
     command = [map_paths(expand_references(text, variables), folders) for text in container["command"]]
     arguments = [map_paths(expand_references(text, variables), folders) for text in container.get("args", [])]
     if command == [COMMAND]:
-        command = [sys.executable, "-m", "dynalign_trainer.main"]
+        command = [sys.executable, "-m", STAGE_MODULE]
     mark = {WORKDIR_VARIABLE: str(placement.workdir.root)}
     return Command((*command, *arguments), {**inherited, **variables, **mark})
 
@@ -96,8 +105,10 @@ def final_exit_codes(job: KubernetesObject) -> frozenset[int]:
 def _folders(job: KubernetesObject, index: int, placement: Placement) -> dict[str, Path]:
     name, workdir = job["metadata"]["name"], placement.workdir
     container = job["spec"]["template"]["spec"]["containers"][0]
+    run = job["metadata"]["labels"][RUN]
     return {
-        f"{RUN_MOUNT}/{job['metadata']['labels'][RUN]}": workdir.root,
+        compiled_mount(run): placement.cache,
+        f"{RUN_MOUNT}/{run}": workdir.root,
         CONFIG_MOUNT: workdir.job(name),
         CACHE_MOUNT: placement.cache,
         container["terminationMessagePath"]: workdir.result(name, index),

@@ -8,6 +8,7 @@ from signal import SIGKILL, SIGTERM
 from typing import Final
 
 from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.local_commands import (
     Placement,
     build_command,
@@ -15,9 +16,11 @@ from dynalign_operator.clusters.local_commands import (
     grace_seconds,
     restarts_per_index,
 )
-from dynalign_operator.clusters.local_processes import exit_code, free_port, signal_group, start_process, stop_process
+from dynalign_operator.clusters.local_host import StageHost
+from dynalign_operator.clusters.local_processes import Process, exit_code, free_port, signal_group, stop_process
 from dynalign_operator.clusters.local_records import JobRecord, disrupted, write_record
 from dynalign_operator.clusters.stage_metrics import LiveMetrics, read_metrics
+from dynalign_operator.manifests.labels import STAGE
 from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.planning.observed import JobPhase
 
@@ -29,8 +32,8 @@ Clock = Callable[[], datetime]
 class LocalJob:
     """Starts with its first completion; `poll` carries it on."""
 
-    def __init__(self, job: KubernetesObject, placement: Placement, clock: Clock) -> None:
-        self._job, self._placement, self._clock = job, placement, clock
+    def __init__(self, job: KubernetesObject, placement: Placement, clock: Clock, host: StageHost) -> None:
+        self._job, self._placement, self._clock, self._host = job, placement, clock, host
         self._index = 0
         self._restarts = 0
         self._read_at = 0.0
@@ -98,7 +101,7 @@ class LocalJob:
         else:
             self._store(disrupted(self.record, self._clock(), "dynalign was stopped"))
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> Process:
         workdir, name = self._placement.workdir, self.record.name
         port = free_port()
         command = build_command(self._job, self._index, port, self._placement)
@@ -106,8 +109,11 @@ class LocalJob:
         workdir.result(name, self._index).unlink(missing_ok=True)
         write_record(workdir, self.record)
         self._port, self.live = port, None
-        return start_process(
-            command, folder=workdir.job(name), log=workdir.log(name, self._index, self.record.completions)
+        return self._host.start(
+            command,
+            folder=workdir.job(name),
+            log=workdir.log(name, self._index, self.record.completions),
+            is_online=self.record.labels[STAGE] == Stage.FETCH,
         )
 
     def _may_restart(self, code: int) -> bool:

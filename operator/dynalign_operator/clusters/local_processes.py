@@ -5,13 +5,29 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
 import psutil
 
 from dynalign_operator.clusters.local_commands import WORKDIR_VARIABLE, Command
 
 _AFTER_KILL_SECONDS: Final = 10.0
+
+
+class Process(Protocol):
+    """A process that leads a group of its own; `subprocess.Popen` is one."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | Any:
+        """Exit code, or -n after signal n; None while it runs."""
+
+    def poll(self) -> int | None:
+        """The return code if it has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. Raises subprocess.TimeoutExpired."""
 
 
 def start_process(command: Command, *, folder: Path, log: Path) -> subprocess.Popen[bytes]:
@@ -29,7 +45,7 @@ def start_process(command: Command, *, folder: Path, log: Path) -> subprocess.Po
         )
 
 
-def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def signal_group(process: Process, number: signal.Signals) -> None:
     """Send a signal to a leader and all of its group; a group that has ended is no error."""
     try:
         os.killpg(process.pid, number)
@@ -37,7 +53,7 @@ def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> No
         return
 
 
-def stop_process(process: subprocess.Popen[bytes], grace: float) -> int:
+def stop_process(process: Process, grace: float) -> int:
     """SIGTERM, `grace` seconds, SIGKILL; returns the exit code as a shell would."""
     signal_group(process, signal.SIGTERM)
     try:
@@ -49,7 +65,7 @@ def stop_process(process: subprocess.Popen[bytes], grace: float) -> int:
     return exit_code(process)
 
 
-def exit_code(process: subprocess.Popen[bytes]) -> int:
+def exit_code(process: Process) -> int:
     """Exit code of an ended process; 128 + n after signal n, as in Kubernetes."""
     code = int(process.returncode)
     return code if code >= 0 else 128 - code

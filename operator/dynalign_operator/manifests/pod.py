@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dynalign_contract.config import StageConfig
+from dynalign_contract.layout import COMPILED_FOLDER
 from dynalign_contract.stages import ONLINE_STAGES, Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun, StageOverrides
 from dynalign_operator.manifests.config_map import CONFIG_FILE
@@ -32,14 +33,17 @@ _GRACE_SECONDS: Final = {Stage.TRAIN: 120}
 """Training saves a checkpoint after SIGTERM; the other stages only finish a step."""
 _DEFAULT_GRACE_SECONDS: Final = 30
 
-_CACHES: Final = {
-    "DYNALIGN_CACHE": CACHE_MOUNT,
-    "HF_HOME": f"{CACHE_MOUNT}/huggingface",
-    "TORCHINDUCTOR_CACHE_DIR": f"{CACHE_MOUNT}/torchinductor",
-    "TORCH_EXTENSIONS_DIR": f"{CACHE_MOUNT}/torch-extensions",
-    "TRITON_CACHE_DIR": f"{CACHE_MOUNT}/triton",
-    "VLLM_CACHE_ROOT": f"{CACHE_MOUNT}/vllm",
+_POD_CACHES: Final = {
+    "DYNALIGN_CACHE": "",
+    "HF_HOME": "/huggingface",
+    "TORCH_EXTENSIONS_DIR": "/torch-extensions",  # its locks outlive a killed pod
 }
+_RUN_CACHES: Final = {
+    "TORCHINDUCTOR_CACHE_DIR": "/torchinductor",
+    "TRITON_CACHE_DIR": "/triton",
+    "VLLM_CACHE_ROOT": "/vllm",
+}
+"""On the run's volume: what one stage has compiled, the others find. All three write beside and rename."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class BuildSettings:
     trainer_image: str = "dynalign-trainer:0.1.0"
     image_pull_secrets: tuple[str, ...] = ()
     """Names of Secrets in the run's namespace."""
+
+
+def compiled_mount(run: str) -> str:
+    """Folder of the run's compile caches, as its pods see it."""
+    return f"{RUN_MOUNT}/{run}/{COMPILED_FOLDER}"
 
 
 def build_pod_template(run: AlignmentRun, config: StageConfig, name: str, settings: BuildSettings) -> KubernetesObject:
@@ -144,7 +153,9 @@ def _build_container(
 
 def _build_environment(run: AlignmentRun, config: StageConfig) -> list[KubernetesObject]:
     environment: list[KubernetesObject] = [{"name": METRICS_PORT_VARIABLE, "value": str(METRICS_PORT)}]
-    environment += [{"name": name, "value": path} for name, path in sorted(_CACHES.items())]
+    caches = {name: CACHE_MOUNT + path for name, path in _POD_CACHES.items()}
+    caches |= {name: compiled_mount(run.metadata.name) + path for name, path in _RUN_CACHES.items()}
+    environment += [{"name": name, "value": path} for name, path in sorted(caches.items())]
     if config.stage not in ONLINE_STAGES:
         environment.append({"name": "HF_HUB_OFFLINE", "value": "1"})
     secret = run.spec.model.token_secret_ref

@@ -1,0 +1,24 @@
+"""What dynalign and its stage host say to each other on one machine: a JSON line an order, a JSON line an answer."""
+
+from dynalign_contract.base import Model
+
+
+class HostOrder(Model):
+    """Run a stage. One at a time: the next order is read when the stage has ended."""
+
+    arguments: tuple[str, ...]
+    """Of `dynalign-stage`."""
+    environment: dict[str, str]
+    """All of it; nothing is inherited."""
+    folder: str
+    """Working folder."""
+    log: str
+    """File that the stage's output is appended to."""
+
+
+class HostAnswer(Model):
+    """The stage has begun (`pid`, which leads a process group of its own), and later: it has ended (`returncode`)."""
+
+    pid: int
+    returncode: int | None = None
+    """Exit code, or -n after signal n; None while it runs."""

@@ -1,0 +1,98 @@
+"""`python -m dynalign_trainer.host`: import once what takes stages seconds to import, then fork off one after another.
+
+For machines without a GPU, because what CUDA has initialised does not survive a fork. A line on standard input is a
+HostOrder, a line on standard output a HostAnswer; the host ends when its input does.
+"""
+
+import os
+import signal
+import sys
+from typing import Final, TextIO
+
+from dynalign_contract.host import HostAnswer, HostOrder
+from dynalign_trainer.engine import prepare_environment
+from dynalign_trainer.main import main as run_stage
+
+NOT_HERE: Final = 3
+"""Exit code on a machine on which stages have to start by themselves."""
+
+
+def main() -> None:
+    """Serve orders until standard input ends, or until SIGTERM, which goes on to the running stage."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    if not _preload():
+        sys.exit(NOT_HERE)
+    for line in sys.stdin:
+        if not _serve(HostOrder.model_validate_json(line), answers):
+            return
+
+
+def _preload() -> bool:
+    """Import what stages import; False where a stage may not be forked."""
+    prepare_environment()
+    import torch
+
+    if torch.cuda.is_available():
+        return False
+    import transformers  # noqa: F401
+    from vllm import LLM, SamplingParams  # noqa: F401
+
+    import dynalign_trainer.evaluation.stage
+    import dynalign_trainer.export
+    import dynalign_trainer.generate
+    import dynalign_trainer.judging.stage
+    import dynalign_trainer.prompts.stage  # noqa: F401
+
+    return True
+
+
+def _serve(order: HostOrder, answers: TextIO) -> bool:
+    """Run one stage to its end; False when SIGTERM has come meanwhile."""
+    stopped = False
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    pid = os.fork()
+    if pid == 0:
+        answers.close()  # the host's end shows by the end of this pipe
+        _become_stage(order)
+
+    def stop(_signal: int, _frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+        os.kill(pid, signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    _tell(answers, HostAnswer(pid=pid))
+    _, status = os.waitpid(pid, 0)
+    signal.signal(signal.SIGTERM, before)
+    _tell(answers, HostAnswer(pid=pid, returncode=os.waitstatus_to_exitcode(status)))
+    return not stopped
+
+
+def _become_stage(order: HostOrder) -> None:
+    """In the child: a session, an environment and an output of its own, then the stage; never returns."""
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    os.chdir(order.folder)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    log = os.open(order.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    for target, source in enumerate((nothing, log, log)):
+        os.dup2(source, target)
+    os.environ.clear()
+    os.environ.update(order.environment)
+    run_stage(order.arguments)
+    raise AssertionError("a stage ends its process")
+
+
+def _tell(answers: TextIO, answer: HostAnswer) -> None:
+    try:
+        answers.write(f"{answer.to_json()}\n")
+        answers.flush()
+    except BrokenPipeError:
+        return  # dynalign was killed; the next one finds this process by its environment
+
+
+if __name__ == "__main__":
+    main()
