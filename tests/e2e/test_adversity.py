@@ -56,8 +56,12 @@ def undisturbed(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> L
 
 
 def stage_process(parent: int) -> psutil.Process:
-    (child,) = [c for c in psutil.Process(parent).children() if "dynalign_trainer.main" in " ".join(c.cmdline())]
-    return child
+    """The running stage: a child of `dynalign run`, or of its host."""
+    children = psutil.Process(parent).children()
+    hosts = [child for child in children if "dynalign_trainer.host" in child.cmdline()]
+    stages = [child for child in children if "dynalign_trainer.main" in child.cmdline()]
+    (stage,) = [*stages, *(child for host in hosts for child in host.children())]
+    return stage
 
 
 def kill_all(parent: int) -> None:

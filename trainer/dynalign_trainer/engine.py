@@ -66,6 +66,8 @@ class Engine:
         self.tokenizer = tokenizer
         self.max_length = max_length
         """Context window in tokens, prompt and completion together."""
+        self.cached_tokens = 0
+        """Prompt tokens so far that were found in the prefix cache and not computed again."""
         self._llm = llm
         self._weights = weights
 
@@ -115,9 +117,12 @@ class Engine:
         token_ids: Sequence[int],
         *,
         policy: Policy,
+        share_prefixes: bool = True,
         watch: Watch | None = None,
     ) -> list[list[float]]:
         """Log-probabilities of exactly these tokens as the next one; shape (prompts, tokens), order kept.
+
+        Without `share_prefixes` each prompt is computed whole, as an engine without a prefix cache would.
 
         They are those of the model itself: at temperature 1 and top-p 1 vLLM's processed values equal the raw ones.
         Raises BadInputError naming the index of a prompt that fills the context window.
@@ -126,7 +131,13 @@ class Engine:
 
         wanted = list(token_ids)
         self._check_lengths(prompts, 1)
-        params = SamplingParams(temperature=1.0, max_tokens=1, logprob_token_ids=wanted, detokenize=False)
+        params = SamplingParams(
+            temperature=1.0,
+            max_tokens=1,
+            logprob_token_ids=wanted,
+            detokenize=False,
+            skip_reading_prefix_cache=not share_prefixes,
+        )
         outputs = self._run(prompts, [params] * len(prompts), policy, watch)
         return [[output.logprobs[0][token].logprob for token in wanted] for output in outputs]
 
@@ -160,6 +171,7 @@ class Engine:
                 for output in core.step():
                     if output.finished:
                         finished.append(output)
+                        self.cached_tokens += output.num_cached_tokens or 0
                         tokens += len(output.prompt_token_ids) + len(output.outputs[0].token_ids)
                 if watch is not None:
                     watch(len(finished), len(prompts), tokens / max(time.monotonic() - started, 1e-9))
