@@ -114,7 +114,7 @@ def give_image(name: str) -> Image:
 
 
 @contextmanager
-def own_namespace(cluster: Cluster, prefix: str) -> Iterator[str]:
+def own_namespace(cluster: Cluster, prefix: str, *, awaits_end: bool = True) -> Iterator[str]:
     """A namespace that enforces Pod Security `restricted`. It goes with all that is in it, interrupted or not."""
     name = f"{prefix}-{uuid.uuid4().hex[:6]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -125,7 +125,8 @@ def own_namespace(cluster: Cluster, prefix: str) -> Iterator[str]:
     finally:
         with _undisturbed():
             say(f"removing namespace {name}")
-            cluster.kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=180s")
+            waiting = f"--wait={str(awaits_end).lower()}"
+            cluster.kubectl("delete", "namespace", name, "--ignore-not-found", waiting, "--timeout=180s")
 
 
 def install_operator(

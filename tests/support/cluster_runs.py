@@ -197,8 +197,8 @@ def until(is_reached: Callable[[], object], what: str, explain: Callable[[], str
 
 @contextmanager
 def open_site(cluster: Cluster, operator: Image, trainer: Image, prefix: str = "e2e") -> Iterator[Site]:
-    """A Site that goes with all that is in it."""
-    with own_namespace(cluster, prefix) as namespace:
+    """A Site that goes with all that is in it, while the next test begins."""
+    with own_namespace(cluster, prefix, awaits_end=False) as namespace:
         install_operator(cluster, namespace, operator, trainer, release="dynalign")
         yield Site(cluster, namespace, trainer)
 
