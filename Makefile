@@ -8,7 +8,7 @@ export UV_HTTP_TIMEOUT ?= 180
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-cluster cluster bench-transition bench-judge check check-generated format generate lock clean
+.PHONY: help venv demo test test-local test-fast test-cluster cluster bench-transition bench-judge bench-learning check check-generated format generate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ bench-transition: venv ## Time from a Job's completion to the next Job's creatio
 
 bench-judge: venv ## What shared prefixes save the judge, with the bundled model (minutes)
 	$(BIN)/python -m benchmarks.judge
+
+bench-learning: venv ## Self-alignment against a known rule, five seeds, healthy and hacked (an hour)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.learning
 
 check: venv check-generated ## Format, lint, types, architecture, generated files
 	$(BIN)/ruff format --check .

@@ -38,8 +38,10 @@ QUIET: Final[Mapping[str, Any]] = {"evaluation": {**SPEC["evaluation"], "every":
 """The rule is the evaluation here; the run's own takes place at its end only."""
 HACKED: Final[Mapping[str, Any]] = {
     **QUIET,
-    "training": {**SPEC["training"], "learningRate": 2e-2, "maxGradNorm": 1000.0},
+    "prompts": {**SPEC["prompts"], "agents": {"author": {"model": "Base"}}},
+    "training": {**SPEC["training"], "learningRate": 1e-2},
 }
+"""A learning rate three times as high; the base model writes the prompts, for the policy soon cannot."""
 
 
 @dataclass(frozen=True)
