@@ -96,6 +96,32 @@ def test_scores_are_the_models_own(
         assert row == pytest.approx(reference(context.layout.root, policy, prompt)[-1, list(digits)].tolist(), abs=1e-4)
 
 
+@pytest.mark.parametrize("policy", [BASE, ADAPTED], ids=["base", "adapted"])
+def test_likelihoods_of_continuations_are_the_models_own(
+    context: StageContext[Any], engine: Engine, prompts: list[list[int]], policy: Policy
+) -> None:
+    (greedy,), *_ = engine.sample(prompts[:1], Sampling(0.0, max_tokens=4), policy=policy, seeds=[0])
+    continuations = [list(greedy.token_ids), [7], [5, 9, 12]]
+    found = engine.score_continuations(prompts, continuations, policy=policy)
+    for prompt, continuation, likelihood in zip(prompts, continuations, found, strict=True):
+        table = reference(context.layout.root, policy, [*prompt, *continuation])
+        places = range(len(prompt) - 1, len(prompt) + len(continuation) - 1)
+        given = [table[place, token].item() for place, token in zip(places, continuation, strict=True)]
+        assert likelihood.logprob == pytest.approx(sum(given), abs=1e-3)
+        assert likelihood.greedy == all(
+            table[place].argmax().item() == token for place, token in zip(places, continuation, strict=True)
+        )
+    assert found[0].greedy
+    assert engine.score_continuations(prompts, continuations, policy=policy) == found
+
+
+def test_a_completion_ends_before_the_text_that_stops_it(engine: Engine, prompts: list[list[int]]) -> None:
+    ((whole,),) = engine.sample(prompts[:1], Sampling(0.0, max_tokens=12), policy=BASE, seeds=[0])
+    stop = whole.text[4:6]
+    ((cut,),) = engine.sample(prompts[:1], Sampling(0.0, max_tokens=12, stop=(stop,)), policy=BASE, seeds=[0])
+    assert cut.text == whole.text[: whole.text.index(stop)]
+
+
 def test_a_sample_depends_on_its_prompt_and_seed_alone(engine: Engine, prompts: list[list[int]]) -> None:
     def draw(chosen: list[list[int]], seeds: list[int]) -> list[list[Sample]]:
         engine.forget_prefixes()

@@ -90,7 +90,7 @@ class TrainParams(Model):
 
 
 class EvaluateParams(Model):
-    """Compare on the held-out prompts. Inputs: model, heldout."""
+    """Compare on the held-out prompts, and examine by tasks. Inputs: model, heldout; later also capability."""
 
     stage: Literal[Stage.EVALUATE] = Stage.EVALUATE
     objective: Objective
@@ -113,6 +113,10 @@ class IterationSummary(Model):
     win_rate: float | None = None
     win_rate_low: float | None = None
     win_rate_high: float | None = None
+    capability: float | None = None
+    capability_delta: float | None = None
+    capability_delta_low: float | None = None
+    capability_delta_high: float | None = None
 
 
 class ExportParams(Model):

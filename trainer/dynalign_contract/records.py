@@ -114,6 +114,18 @@ COMPARISON: Final = pa.schema(
     ]
 )
 
+CAPABILITY: Final = pa.schema(
+    [
+        ("policy", pa.string()),  # "base" or "iteration-003"
+        ("task", pa.string()),  # as the run file names it
+        ("item", pa.string()),  # "<task of the harness>/<number of its document>"
+        ("request", pa.string()),  # digest of everything that the model was asked for this item
+        ("metric", pa.string()),  # the harness's name of the score
+        ("score", pa.float64()),  # more is better; 0 or 1 for most tasks
+        ("response", pa.string()),  # what the model wrote, or its log-likelihoods, for people
+    ]
+)
+
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
     """Write one Parquet file atomically. Every row has exactly the schema's columns; raises KeyError otherwise."""

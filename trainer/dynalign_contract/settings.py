@@ -1,7 +1,7 @@
 """The parts of a run that a stage needs to know. The run file embeds these very models, so nothing is said twice."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -385,6 +385,38 @@ class WinRateSettings(Model):
     """Bootstrap resamples over prompts."""
 
 
+OWN_TASKS: Final = ("dynalign_choices", "dynalign_instructions")
+"""Tasks that ship with dynalign."""
+OWN_TASK_PREFIX: Final = "dynalign_"
+
+TaskName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        max_length=52,
+        json_schema_extra={"x-form": "the name of a task, for example dynalign_choices or ifeval"},
+    ),
+]
+
+
+class CapabilitySettings(Model):
+    """General capability, measured by tasks of lm-evaluation-harness through the stage's own engine."""
+
+    tasks: tuple[TaskName, ...] = Field(default=(), max_length=16)
+    """`dynalign_choices` (72 multiple-choice questions) and `dynalign_instructions` (64 instructions that a program can
+    check) ship with dynalign and need no network; every other task of the harness, for example `ifeval`, needs its data
+    in the pod's Hugging Face cache. Default: none, capability is not measured."""
+    limit: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Items of each task, from its first. Default: all."""
+    max_drop: float = Field(default=0.02, ge=0, lt=1)
+    """Largest drop of the mean score below the base model's that is put up with. A larger one, with `confidence`, is a
+    regression."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """One-sided: of the verdict, and of each end of the intervals."""
+    resamples: int = Field(default=2000, ge=100, le=1_000_000)
+    """Paired bootstrap resamples over items."""
+
+
 class OnRegression(StrEnum):
     """What happens when the evaluation finds that the model got worse, with confidence."""
 
@@ -400,4 +432,5 @@ class EvaluationSettings(Model):
     every: int = Field(default=1, ge=1, le=1000)
     """Evaluate every so many iterations; the last one always."""
     win_rate: WinRateSettings = WinRateSettings()
+    capability: CapabilitySettings = CapabilitySettings()
     on_regression: OnRegression = OnRegression.CONTINUE

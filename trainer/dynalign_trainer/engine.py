@@ -44,6 +44,8 @@ class Sampling:
     max_tokens: int
     n: int = 1
     top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    """Texts at which a completion ends; they are no part of its text."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,16 @@ class Sample:
     finish_reason: str
     """`stop` or `length`."""
     text: str
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How a given continuation follows its context."""
+
+    logprob: float
+    """Of the whole continuation, natural logarithm."""
+    greedy: bool
+    """Whether every token is the likeliest at its place."""
 
 
 class Engine:
@@ -100,6 +112,7 @@ class Engine:
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 max_tokens=sampling.max_tokens,
+                stop=list(sampling.stop),
                 seed=seed + k,
                 logprobs=0,
             )
@@ -108,7 +121,7 @@ class Engine:
         ]
         self._check_lengths(prompts, sampling.max_tokens)
         repeated = [prompt for prompt in prompts for _ in range(sampling.n)]
-        samples = [_as_sample(output) for output in self._run(repeated, params, policy, watch)]
+        samples = [_as_sample(request.outputs[0]) for request in self._run(repeated, params, policy, watch)]
         return [samples[i : i + sampling.n] for i in range(0, len(samples), sampling.n)]
 
     def score_next(
@@ -138,8 +151,32 @@ class Engine:
             detokenize=False,
             skip_reading_prefix_cache=not share_prefixes,
         )
-        outputs = self._run(prompts, [params] * len(prompts), policy, watch)
-        return [[output.logprobs[0][token].logprob for token in wanted] for output in outputs]
+        finished = [request.outputs[0] for request in self._run(prompts, [params] * len(prompts), policy, watch)]
+        return [[output.logprobs[0][token].logprob for token in wanted] for output in finished]
+
+    def score_continuations(
+        self,
+        contexts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        *,
+        policy: Policy,
+        watch: Watch | None = None,
+    ) -> list[Likelihood]:
+        """Log-probability of each continuation after its context, teacher-forced; order kept, neither may be empty.
+
+        The prefix cache is of no use here: it holds no logits. Raises BadInputError naming the index of a pair that
+        fills the context window.
+        """
+        from vllm import SamplingParams
+
+        texts = [[*context, *continuation] for context, continuation in zip(contexts, continuations, strict=True)]
+        self._check_lengths(texts, 1)
+        params = SamplingParams(temperature=1.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+        finished = self._run(texts, [params] * len(texts), policy, watch)
+        return [
+            _as_likelihood(continuation, request.prompt_logprobs[len(context) :])
+            for context, continuation, request in zip(contexts, continuations, finished, strict=True)
+        ]
 
     def forget_prefixes(self) -> None:
         """Empty the prefix cache, so that what follows does not depend, in its last bits, on what came before."""
@@ -156,7 +193,7 @@ class Engine:
     def _run(
         self, prompts: Sequence[Sequence[int]], params: Sequence[Any], policy: Policy, watch: Watch | None
     ) -> list[Any]:
-        """One vLLM CompletionOutput for each prompt, in order; what is under way is given up when `watch` raises."""
+        """One vLLM RequestOutput for each prompt, in order; what is under way is given up when `watch` raises."""
         if not prompts:
             return []
         adapter = self._weights.play(policy)
@@ -178,7 +215,7 @@ class Engine:
         except BaseException:
             core.abort_request(waiting, internal=True)
             raise
-        return [output.outputs[0] for output in sorted(finished, key=lambda output: int(output.request_id))]
+        return sorted(finished, key=lambda output: int(output.request_id))
 
 
 def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engine:
@@ -290,6 +327,12 @@ def _as_sample(output: Any) -> Sample:
         finish_reason=str(output.finish_reason),
         text=output.text,
     )
+
+
+def _as_likelihood(ids: Sequence[int], positions: Sequence[Mapping[int, Any]]) -> Likelihood:
+    """From vLLM's entries at the continuation's positions: the given token is always among them, with its rank."""
+    given = [position[token] for token, position in zip(ids, positions, strict=True)]
+    return Likelihood(sum(entry.logprob for entry in given), all(entry.rank == 1 for entry in given))
 
 
 def _logprobs(ids: Iterable[int], positions: Iterable[Mapping[int, Any]]) -> Iterable[float]:

@@ -32,7 +32,8 @@ A language model aligned with itself by dynalign (method: arXiv 2512.05464).
 {_table(params.iterations)}
 
 Rewards lie between 0 and 1 and were given by the model itself. The win rate is against the base model on held-out
-prompts, ties counted as one half, with its confidence interval.
+prompts, ties counted as one half, with its confidence interval. Capability is the mean score over general tasks; the
+change is against the base model on the same items.
 
 ## Use
 
@@ -58,10 +59,16 @@ def _table(iterations: tuple[IterationSummary, ...]) -> str:
         return "No iteration was run: these are the base model's weights."
     rows = [
         f"| {row.index} | {_number(row.reward)} | {_number(row.win_rate)} | "
-        f"{_number(row.win_rate_low)} to {_number(row.win_rate_high)} |"
+        f"{_interval(row.win_rate_low, row.win_rate_high)} | {_number(row.capability)} | "
+        f"{_number(row.capability_delta)} | {_interval(row.capability_delta_low, row.capability_delta_high)} |"
         for row in iterations
     ]
-    return "\n".join(["| iteration | reward | win rate | interval |", "|---|---|---|---|", *rows])
+    head = "| iteration | reward | win rate | interval | capability | change | interval |"
+    return "\n".join([head, "|---|---|---|---|---|---|---|", *rows])
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return f"{_number(low)} to {_number(high)}"
 
 
 def _number(value: float | None) -> str:

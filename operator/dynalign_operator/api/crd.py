@@ -16,6 +16,8 @@ from dynalign_operator.api.v1alpha1 import GROUP, KIND, PLURAL, VERSION, Alignme
 
 _WIDTH: Final = 110
 _OBJECT_NAME: Final = {"type": "string", "maxLength": 253}
+_WIDE: Final = 1
+"""Priority of columns that `kubectl get -o wide` alone shows."""
 _COLUMNS: Final = (
     ("Phase", "string", ".status.phase", "The run in one word."),
     ("Iteration", "integer", ".status.iteration", "The current iteration, from 0."),
@@ -23,6 +25,13 @@ _COLUMNS: Final = (
     ("Progress", "string", ".status.progress", "How far the run and its stage are."),
     ("Reward", "number", ".status.reward", "Mean reward of the latest judged iteration."),
     ("WinRate", "number", ".status.winRate", "Held-out win rate of the latest evaluated iteration."),
+    (
+        "CapabilityDelta",
+        "number",
+        ".status.capabilityDelta",
+        "Score of the latest examined iteration minus the base model's.",
+        _WIDE,
+    ),
     ("Age", "date", ".metadata.creationTimestamp", ""),
 )
 
@@ -125,9 +134,10 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _column(name: str, kind: str, path: str, description: str) -> dict[str, Any]:
+def _column(name: str, kind: str, path: str, description: str, priority: int = 0) -> dict[str, Any]:
     column = {"name": name, "type": kind, "jsonPath": path}
-    return column | {"description": description} if description else column
+    told = {"description": description} if description else {}
+    return column | told | ({"priority": priority} if priority else {})
 
 
 def _add_rule(node: Schema, cel: str, message: str, message_expression: str | None = None) -> None:

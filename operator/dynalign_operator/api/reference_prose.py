@@ -45,6 +45,7 @@ an objective of your own ([how to write one](../objectives.md)), [examples](../.
 ```
 kubectl explain {PLURAL}.spec.training          # the tables below, in the terminal
 kubectl get ar                                              # NAME PHASE ITERATION STAGE PROGRESS REWARD WINRATE AGE
+kubectl get ar -o wide                                      # CAPABILITYDELTA too
 kubectl describe ar my-run                                  # conditions, stages, events
 kubectl wait ar/my-run --for=condition=Completed --timeout=72h
 kubectl wait ar/my-run --for=condition=Stalled --timeout=72h    # somebody has to act
@@ -61,6 +62,9 @@ kubectl delete ar my-run                                    # with its Jobs and 
 | PROGRESS | `status.progress`, for example `3/10 train 62%` |
 | REWARD | `status.reward`, of the latest judged iteration |
 | WINRATE | `status.winRate`, of the latest evaluated iteration |
+| CAPABILITYDELTA | `status.capabilityDelta`, of the latest examined iteration; with `-o wide` |
+
+The numbers of these columns are rounded to three digits; `status.iterations` has all digits.
 
 ## How to read the tables
 
@@ -98,7 +102,8 @@ do.
 [Pending ... Failed](../runbook.md#progressing) |
 | `Stalled` | somebody has to act | nothing is asked of you (`OnTrack`) | [what to do for each](../runbook.md#stalled) |
 | `Completed` | every stage is done | not yet | [Succeeded, NotFinished](../runbook.md#ready-and-completed) |
-| `Degraded` | the latest evaluation found the model worse than the base model, with confidence | it has not | \
+| `Degraded` | the latest evaluation found, with confidence, that the model loses against the base model or has lost \
+capability | it has not | \
 [Regression, NoRegression](../runbook.md#degraded) |
 
 A run that is `Stalled` in phase `Pending` or `Running` is looked at again every minute. In phase `Failed` it goes on as

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dynalign_contract.settings import Judge, OnUnfitJudge
+from dynalign_contract.settings import OWN_TASK_PREFIX, OWN_TASKS, CapabilitySettings, Judge, OnUnfitJudge
 from dynalign_operator.api.quantities import parse_quantity
 from dynalign_operator.api.v1alpha1 import BUNDLED_MODELS, AccessMode, StorageSpec, parse_duration
 
@@ -47,6 +47,9 @@ class Transition:
 
 
 _DEFAULT_SIZE: Final[str] = StorageSpec().size
+_DEFAULT_CAPABILITY: Final = CapabilitySettings()
+_TASK_WINDOW: Final = 256
+"""Least context window for tasks, in tokens: half of it is for what the model writes."""
 
 
 def _immutable(at: str) -> Transition:
@@ -132,6 +135,17 @@ _LENGTH_RULES: Final = (
     ),
     Rule(
         at="spec",
+        field="engine.maxLength",
+        cel="!has(self.engine.maxLength) || size(self.evaluation.capability.tasks) == 0 || "
+        f"self.engine.maxLength >= {_TASK_WINDOW}",
+        message=f"is too small for the tasks of evaluation.capability; raise it to at least {_TASK_WINDOW}, or remove "
+        "the tasks",
+        holds=lambda s: (
+            s.engine.max_length is None or not s.evaluation.capability.tasks or s.engine.max_length >= _TASK_WINDOW
+        ),
+    ),
+    Rule(
+        at="spec",
         field="generation.shards",
         cel="self.generation.shards <= self.prompts.perIteration",
         message="is more than prompts.perIteration; give every shard at least one prompt",
@@ -191,6 +205,42 @@ _LEARNING_RULES: Final = (
         cel="self.judges.all(x, self.judges.exists_one(y, x == y))",
         message="names a judge twice; name each once",
         holds=lambda win_rate: len(set(win_rate.judges)) == len(win_rate.judges),
+    ),
+)
+
+_CAPABILITY_RULES: Final = (
+    Rule(
+        at="spec.evaluation.capability",
+        field="tasks",
+        cel="self.tasks.all(x, self.tasks.exists_one(y, x == y))",
+        message="names a task twice; name each once",
+        holds=lambda capability: len(set(capability.tasks)) == len(capability.tasks),
+    ),
+    Rule(
+        at="spec.evaluation.capability",
+        field="tasks",
+        cel=f"self.tasks.all(x, !x.startsWith('{OWN_TASK_PREFIX}') || x in ["
+        + ", ".join(f"'{name}'" for name in OWN_TASKS)
+        + "])",
+        message=f"names none of dynalign's own tasks, {' and '.join(OWN_TASKS)}; write one of these, or one of "
+        "lm-evaluation-harness",
+        holds=lambda capability: all(
+            name in OWN_TASKS for name in capability.tasks if name.startswith(OWN_TASK_PREFIX)
+        ),
+    ),
+    Rule(
+        at="spec.evaluation.capability",
+        field="limit",
+        cel="!has(self.limit) || size(self.tasks) > 0",
+        message="has an effect with tasks only; name tasks, for example dynalign_choices, or remove limit",
+        holds=lambda capability: capability.limit is None or bool(capability.tasks),
+    ),
+    Rule(
+        at="spec.evaluation.capability",
+        field="maxDrop",
+        cel=f"self.maxDrop == {_DEFAULT_CAPABILITY.max_drop} || size(self.tasks) > 0",
+        message="gates nothing without tasks; name tasks, for example dynalign_choices, or remove maxDrop",
+        holds=lambda capability: capability.max_drop == _DEFAULT_CAPABILITY.max_drop or bool(capability.tasks),
     ),
 )
 
@@ -288,6 +338,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *_MODEL_RULES,
     *_LENGTH_RULES,
     *_LEARNING_RULES,
+    *_CAPABILITY_RULES,
     *_STORAGE_RULES,
     *_POD_RULES,
     _lasts("pendingTimeout", "pending_timeout"),

@@ -98,12 +98,23 @@ class IterationStatus(Model):
     """Lower end of the win rate's confidence interval."""
     win_rate_high: float | None = None
     """Upper end of the win rate's confidence interval."""
+    capability: float | None = None
+    """Mean score over the tasks of `evaluation.capability`, each of which weighs the same."""
+    capability_delta: float | None = None
+    """The same minus the base model's."""
+    capability_delta_low: float | None = None
+    """Lower end of the difference's confidence interval; each end holds with `evaluation.capability.confidence`."""
+    capability_delta_high: float | None = None
+    """Upper end of the difference's confidence interval."""
     regressed: bool = False
-    """The evaluation found it worse than the base model, with confidence."""
+    """The evaluation found, with confidence, that it loses against the base model, or that its capability has dropped
+    by more than `evaluation.capability.maxDrop`."""
     prompts: ArtifactRef | None = None
     """Its training prompts."""
     policy: ArtifactRef | None = None
     """Its trained adapter."""
+    evaluation: ArtifactRef | None = None
+    """Its answers, comparisons and scores of tasks."""
 
 
 class BestIteration(Model):
@@ -149,6 +160,8 @@ class AlignmentRunStatus(Model):
     best: BestIteration | None = None
     """The iteration with the best evaluation so far."""
     reward: float | None = None
-    """Of the latest judged iteration."""
+    """Of the latest judged iteration, rounded for people; `iterations` has all digits."""
     win_rate: float | None = None
-    """Of the latest evaluated iteration."""
+    """Of the latest evaluated iteration, rounded for people."""
+    capability_delta: float | None = None
+    """Of the latest examined iteration: capability minus the base model's, rounded for people."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from dynalign_contract.result import START_SECONDS
@@ -51,14 +51,26 @@ def describe_win_rate(iteration: IterationStatus) -> str:
     return f"{iteration.win_rate:.2f} ({iteration.win_rate_low:.2f}-{iteration.win_rate_high:.2f})"
 
 
+def describe_capability(iteration: IterationStatus) -> str:
+    """`-0.012 (-0.040 to 0.016)`: the change against the base model, the interval in brackets."""
+    if iteration.capability_delta is None:
+        return _NONE
+    low, high = iteration.capability_delta_low, iteration.capability_delta_high
+    return f"{iteration.capability_delta:+.3f}" + (
+        f" ({low:+.3f} to {high:+.3f})" if low is not None and high is not None else ""
+    )
+
+
 def describe_numbers(iteration: IterationStatus) -> str:
-    """`reward 0.412 (knowledge 0.391, ...), win rate 0.56 (0.43-0.69)`; empty while there are none."""
+    """`reward 0.412 (knowledge 0.391, ...), win rate 0.56 (0.43-0.69), ...`; empty while there are none."""
     parts = []
     if iteration.reward is not None:
         aspects = ", ".join(f"{name} {value:.3f}" for name, value in aspects_of(metrics_of(iteration)).items())
         parts.append(f"reward {iteration.reward:.3f}" + (f" ({aspects})" if aspects else ""))
     if iteration.win_rate is not None:
         parts.append(f"win rate {describe_win_rate(iteration)}")
+    if iteration.capability_delta is not None:
+        parts.append(f"capability {describe_capability(iteration)}")
     return ", ".join(parts)
 
 
@@ -73,12 +85,17 @@ def describe_seconds(seconds: float | None) -> str:
 
 
 def summary_tables(status: AlignmentRunStatus) -> Group:
-    """What each iteration reached, and below it what it took: tables of their own, so that each fits into 80 columns.
+    """What each iteration reached, how it did in the evaluation, and what it took.
+
+    Tables of their own, so that each fits into 80 columns.
 
     `canaries` is the probability that a real answer outscores a canary; at 0.5 the judge cannot tell them apart.
     `start-up` is the time from a stage's process start to its first useful work.
     """
-    return Group(_scores_table(status), "", _effort_table(status), "", _start_table(status))
+    evaluated: list[RenderableType] = (
+        [_evaluation_table(status), ""] if any(i.win_rate is not None for i in status.iterations) else []
+    )
+    return Group(_scores_table(status), "", *evaluated, _effort_table(status), "", _start_table(status))
 
 
 def _scores_table(status: AlignmentRunStatus) -> Table:
@@ -93,6 +110,21 @@ def _scores_table(status: AlignmentRunStatus) -> Table:
             *(_number(scores.get(aspect)) for aspect in aspects),
             _number(metrics.get("canary_auc"), 2),
             describe_win_rate(iteration),
+        )
+    return table
+
+
+def _evaluation_table(status: AlignmentRunStatus) -> Table:
+    """Win rates at equal length and over the predecessor, and what became of general capability."""
+    table = _table("iteration", "equal length", "over previous", "capability", "change against base")
+    for iteration in status.iterations:
+        metrics = metrics_of(iteration)
+        table.add_row(
+            _index(iteration, status),
+            _number(metrics.get("win_rate_lc"), 2),
+            _number(metrics.get("win_rate_previous"), 2),
+            _number(iteration.capability),
+            describe_capability(iteration),
         )
     return table
 

@@ -49,6 +49,10 @@ _REWARD_ASPECT: Final = _gauge("reward_aspect", "Mean reward of an aspect, lates
 _WIN_RATE: Final = _gauge("win_rate", "Held-out win rate against the base model, latest evaluation, 0 to 1.")
 _WIN_RATE_LOW: Final = _gauge("win_rate_low", "Lower end of the win rate's confidence interval.")
 _WIN_RATE_HIGH: Final = _gauge("win_rate_high", "Upper end of the win rate's confidence interval.")
+_CAPABILITY: Final = _gauge("capability", "Mean score over the tasks of evaluation.capability, latest examination.")
+_CAPABILITY_DELTA: Final = _gauge("capability_delta", "The same minus the base model's score.")
+_CAPABILITY_DELTA_LOW: Final = _gauge("capability_delta_low", "Lower end of the difference's confidence interval.")
+_CAPABILITY_DELTA_HIGH: Final = _gauge("capability_delta_high", "Upper end of the difference's confidence interval.")
 
 _LEARNING: Final = {
     (Stage.PROMPTS, "duplicate_share"): "Share of written prompts that were exact duplicates, latest iteration.",
@@ -58,6 +62,11 @@ _LEARNING: Final = {
     (Stage.JUDGE, "canary_margin"): "Mean reward of real answers minus that of canaries, latest judging.",
     (Stage.JUDGE, "canary_reward"): "Mean reward of canaries, latest judging, 0 to 1.",
     (Stage.TRAIN, "kl"): "KL divergence per token of the latest training, nats.",
+    (
+        Stage.EVALUATE,
+        "win_rate_lc",
+    ): "Win rate against the base model at equal length of the answers, latest evaluation.",
+    (Stage.EVALUATE, "win_rate_previous"): "Win rate against the policy that the iteration began with.",
 }
 """Stage and name of a number in its result -> what it is. Exported under the same name."""
 
@@ -65,7 +74,8 @@ _MEASURED: Final = {place: _gauge(place[1], text) for place, text in _LEARNING.i
 
 RUN_METRICS: Final = (
     *(_PHASE, _CONDITION, _PROGRESS, _ITERATION, _ITERATIONS, _STAGE, _FAILURES, _SECONDS, _START),
-    *(_TOKENS_PER_SECOND, _REWARD, _REWARD_ASPECT, _WIN_RATE, _WIN_RATE_LOW, _WIN_RATE_HIGH, *_MEASURED.values()),
+    *(_TOKENS_PER_SECOND, _REWARD, _REWARD_ASPECT, _WIN_RATE, _WIN_RATE_LOW, _WIN_RATE_HIGH),
+    *(_CAPABILITY, _CAPABILITY_DELTA, _CAPABILITY_DELTA_LOW, _CAPABILITY_DELTA_HIGH, *_MEASURED.values()),
 )
 
 
@@ -124,8 +134,9 @@ def _samples(run: KnownRun) -> Iterator[_Sample]:
     yield _Sample(_PROGRESS, progress_ratio(run))
     yield _Sample(_ITERATION, status.iteration)
     yield _Sample(_ITERATIONS, run.total_iterations)
-    yield _Sample(_REWARD, status.reward)
+    yield from _judged(status.iterations)
     yield from _win_rate(status.iterations)
+    yield from _capability(status.iterations)
     stages = [*_present(status.fetch), *(s for i in status.iterations for s in i.stages), *_present(status.export)]
     if status.stage is not None:
         current = next((s for s in reversed(stages) if s.stage is status.stage), StageStatus(stage=status.stage))
@@ -136,6 +147,21 @@ def _samples(run: KnownRun) -> Iterator[_Sample]:
 
 def _present(stage: StageStatus | None) -> tuple[StageStatus, ...]:
     return () if stage is None else (stage,)
+
+
+def _judged(iterations: Iterable[IterationStatus]) -> Iterator[_Sample]:
+    """The latest judging's, with all digits."""
+    judged = [iteration.reward for iteration in iterations if iteration.reward is not None]
+    yield from (_Sample(_REWARD, reward) for reward in judged[-1:])
+
+
+def _capability(iterations: Iterable[IterationStatus]) -> Iterator[_Sample]:
+    """The latest examination's, all of the same one."""
+    for latest in [iteration for iteration in iterations if iteration.capability is not None][-1:]:
+        yield _Sample(_CAPABILITY, latest.capability)
+        yield _Sample(_CAPABILITY_DELTA, latest.capability_delta)
+        yield _Sample(_CAPABILITY_DELTA_LOW, latest.capability_delta_low)
+        yield _Sample(_CAPABILITY_DELTA_HIGH, latest.capability_delta_high)
 
 
 def _win_rate(iterations: Iterable[IterationStatus]) -> Iterator[_Sample]:

@@ -7,6 +7,7 @@ from dynalign_contract.settings import Judge, OnRegression
 from dynalign_operator.api.status import AlignmentRunStatus, BestIteration, IterationStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec, ExportedPolicy
 from dynalign_operator.planning.errors import MissingArtifactError
+from dynalign_operator.planning.regressions import describe_interval
 from dynalign_operator.planning.sequence import is_done, is_stopped, last_iteration
 
 BASE = Policy(version=BASE_POLICY)
@@ -31,7 +32,7 @@ def start_policy(spec: AlignmentRunSpec, status: AlignmentRunStatus, iteration: 
     earlier = [entry for entry in status.iterations if entry.index < iteration]
     before = next((entry for entry in earlier if entry.index == iteration - 1), None)
     if spec.evaluation.on_regression is OnRegression.ROLLBACK and before is not None and before.regressed:
-        best = _highest_win_rate([entry for entry in earlier if not entry.regressed])
+        best = _highest_win_rate(entry for entry in earlier if not entry.regressed)
         return BASE if best is None else trained_policy(status, best.index)
     return trained_policy(status, iteration - 1)
 
@@ -55,12 +56,15 @@ def exported_policy(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Polic
 
 
 def best_iteration(status: AlignmentRunStatus) -> BestIteration | None:
-    """The iteration to use, and why; None before the first one has been trained."""
-    best = _highest_win_rate(status.iterations)
+    """The iteration to use, and why; None before the first one has been trained.
+
+    One that got worse, be it in the win rate or in capability, is the best only where every evaluated one has.
+    """
+    sound = [entry for entry in status.iterations if not entry.regressed]
+    best = _highest_win_rate(sound) or _highest_win_rate(status.iterations)
     if best is not None:
-        reason = f"highest held-out win rate against the base model: {best.win_rate:.3f}"
-        if best.win_rate_low is not None and best.win_rate_high is not None:
-            reason += f" ({best.win_rate_low:.3f} to {best.win_rate_high:.3f})"
+        equals = [i for i in status.iterations if (i.win_rate, i.regressed) == (best.win_rate, best.regressed)]
+        reason = _reason(best, len(equals))
     else:
         best = max((i for i in status.iterations if i.policy), key=lambda i: i.index, default=None)
         reason = "the latest; none has been evaluated yet"
@@ -73,6 +77,20 @@ def best_iteration(status: AlignmentRunStatus) -> BestIteration | None:
         reason=reason,
         model_uri=exported.path if exported is not None else best.policy.path,
     )
+
+
+def _reason(best: IterationStatus, equals: int) -> str:
+    """Why an evaluated iteration is the best; `equals` counts the iterations of its win rate, itself included."""
+    rate = describe_interval(best.win_rate or 0.0, best.win_rate_low, best.win_rate_high)
+    reason = f"highest held-out win rate against the base model: {rate}"
+    if best.capability_delta is not None:
+        change = describe_interval(best.capability_delta, best.capability_delta_low, best.capability_delta_high)
+        reason += f"; capability changed by {change}"
+    if equals > 1:
+        reason += "; the earliest of equals, with the least drift from the base model"
+    if best.regressed:
+        reason += "; even so it is worse than the base model, as is every other evaluated iteration"
+    return reason
 
 
 def _highest_win_rate(iterations: Iterable[IterationStatus]) -> IterationStatus | None:

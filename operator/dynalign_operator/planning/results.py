@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from dynalign_contract.errors import CorruptArtifactError
 from dynalign_contract.layout import stage_folder
@@ -10,6 +11,12 @@ from dynalign_contract.stages import SHARDED_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, StagePhase, StageStatus
 from dynalign_operator.planning.observed import JobObservation
 from dynalign_operator.planning.stage_status import iteration_status, stage_status, with_iteration, with_stage
+
+_EVALUATED: Final = (
+    *("win_rate", "win_rate_low", "win_rate_high"),
+    *("capability", "capability_delta", "capability_delta_low", "capability_delta_high"),
+)
+"""Metrics of evaluate that become an iteration's numbers, under their own names."""
 
 
 def artifact_of(job: JobObservation) -> ArtifactRef | None:
@@ -81,8 +88,8 @@ def _with_numbers(iteration: IterationStatus, stage: StageStatus) -> IterationSt
         case Stage.TRAIN:
             update = {"policy": stage.artifact}
         case Stage.EVALUATE:
-            names = ("win_rate", "win_rate_low", "win_rate_high")
-            update = {**{name: metrics.get(name) for name in names}, "regressed": metrics.get("regressed") == 1}
+            update = {name: metrics.get(name) for name in _EVALUATED}
+            update |= {"regressed": metrics.get("regressed") == 1, "evaluation": stage.artifact}
     return iteration.model_copy(update=update)
 
 

@@ -144,7 +144,16 @@ def _evaluate(place: _Place) -> _Parts:
         max_tokens=place.spec.generation.max_tokens,
         max_length=place.spec.engine.max_length,
     )
-    return _Parts(params, (trained, place.start), {"heldout": _prompts_of(place.status, 0)})
+    return _Parts(params, (trained, place.start), {"heldout": _prompts_of(place.status, 0), **_examined(place)})
+
+
+def _examined(place: _Place) -> dict[str, ArtifactRef]:
+    """The latest evaluation before this one that examined the base model, as an input of its own, if any."""
+    if not place.spec.evaluation.capability.tasks:
+        return {}
+    earlier = [entry for entry in place.status.iterations if entry.index < place.iteration]
+    found = [entry.evaluation for entry in earlier if entry.evaluation is not None and entry.capability is not None]
+    return {"capability": found[-1]} if found else {}
 
 
 def _export(place: _Place) -> _Parts:
@@ -156,6 +165,10 @@ def _export(place: _Place) -> _Parts:
             win_rate=entry.win_rate,
             win_rate_low=entry.win_rate_low,
             win_rate_high=entry.win_rate_high,
+            capability=entry.capability,
+            capability_delta=entry.capability_delta,
+            capability_delta_low=entry.capability_delta_low,
+            capability_delta_high=entry.capability_delta_high,
         )
         for entry in place.status.iterations
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from dynalign_contract.settings import OnRegression
 from dynalign_operator.api.status import (
@@ -18,9 +19,13 @@ from dynalign_operator.planning import reasons
 from dynalign_operator.planning.eta import estimate_completion
 from dynalign_operator.planning.observed import JobObservation, Step
 from dynalign_operator.planning.policies import best_iteration
+from dynalign_operator.planning.regressions import explain_regression
 from dynalign_operator.planning.sequence import is_stopped
 from dynalign_operator.planning.stage_status import stage_status
 from dynalign_operator.planning.waiting import explain_progress
+
+_DIGITS: Final = 3
+"""Of the numbers that people see at the run itself."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ def summarise(run: AlignmentRun, status: AlignmentRunStatus, situation: Situatio
             "best": best_iteration(status),
             "reward": _latest(entry.reward for entry in status.iterations),
             "win_rate": _latest(entry.win_rate for entry in status.iterations),
+            "capability_delta": _latest(entry.capability_delta for entry in status.iterations),
             "conditions": _conditions(run, status, situation, now),
         }
     )
@@ -95,7 +101,7 @@ def _conditions(
             ConditionType.DEGRADED,
             bool(degraded),
             reasons.REGRESSION if degraded else reasons.NO_REGRESSION,
-            degraded or "No evaluation has found the model worse than the base model.",
+            degraded or "The latest evaluation has not found the model worse than the base model.",
         ),
     )
     before = {condition.type: condition for condition in status.conditions}
@@ -156,8 +162,10 @@ def _degraded(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> str:
         OnRegression.ROLLBACK: "the next iteration starts from the best one (evaluation.onRegression: Rollback)",
     }
     action = OnRegression.STOP if is_stopped(spec, status) else spec.evaluation.on_regression
-    return f"Iteration {latest.index} is worse than the base model, with confidence; {consequence[action]}."
+    return f"Iteration {latest.index} {explain_regression(spec.evaluation, latest)}; {consequence[action]}."
 
 
 def _latest(values: Iterable[float | None]) -> float | None:
-    return next((value for value in reversed(list(values)) if value is not None), None)
+    """The last one that is known, rounded: printer columns show a number with all the digits that it has."""
+    value = next((value for value in reversed(list(values)) if value is not None), None)
+    return None if value is None else round(value, _DIGITS) + 0.0

@@ -30,6 +30,14 @@ NUMBERS: dict[Stage, dict[str, float | None]] = {
         "tokens_per_second": 30.0,
     },
     Stage.TRAIN: {"kl": 0.01},
+    Stage.EVALUATE: {
+        "win_rate_lc": 0.48,
+        "win_rate_previous": 0.52,
+        "capability": 0.61,
+        "capability_delta": -0.0123456,
+        "capability_delta_low": -0.05,
+        "capability_delta_high": 0.02,
+    },
 }
 
 
@@ -73,7 +81,12 @@ def test_a_finished_run() -> None:
     assert found[named("dynalign_run_win_rate_low")] == pytest.approx(0.41)
     assert found[named("dynalign_run_win_rate_high")] == pytest.approx(0.61)
     assert found[named("dynalign_run_iterations")] == 2
-    for name in ("duplicate_share", "near_duplicate_share", "zero_variance_share", "canary_auc", "canary_margin", "kl"):
+    for name in ("capability", "capability_delta", "capability_delta_low", "capability_delta_high"):
+        assert found[named(f"dynalign_run_{name}")] == NUMBERS[Stage.EVALUATE][name]
+    for name in (
+        *("duplicate_share", "near_duplicate_share", "zero_variance_share", "canary_auc", "canary_margin", "kl"),
+        *("win_rate_lc", "win_rate_previous"),
+    ):
         assert found[named(f"dynalign_run_{name}")] == next(n[name] for n in NUMBERS.values() if name in n)
     assert found[named("dynalign_run_tokens_per_second", stage="judge")] == 30.0
     assert found[named("dynalign_run_stage_start_seconds", stage="fetch")] == 1.5

@@ -11,10 +11,10 @@ from support.simulation import Simulation, succeed
 ASPECTS = {"reward_knowledge": 0.7, "reward_benevolence": 0.6, "reward_power": 0.5, "reward_vitality": 0.4}
 
 
-def summary(width: int = 80) -> list[str]:
+def summary(width: int = 80, **evaluated: float) -> list[str]:
     def fate(job: JobObservation) -> JobObservation:
-        aspects = ASPECTS if job.step.stage is Stage.JUDGE else {}
-        return succeed(job, **aspects, start_seconds=3.0 + list(Stage).index(job.step.stage))
+        numbers = {Stage.JUDGE: ASPECTS, Stage.EVALUATE: evaluated}.get(job.step.stage, {})
+        return succeed(job, **numbers, start_seconds=3.0 + list(Stage).index(job.step.stage))
 
     status = Simulation(a_run().with_iterations(2).build()).finish(fate).run.status
     console = Console(width=width)
@@ -39,6 +39,28 @@ def test_scores_and_effort_of_each_iteration() -> None:
     assert lines[1].split()[:7] == ["0", "0.500", "0.700", "0.600", "0.500", "0.400", "-"]
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
+
+
+def test_how_each_iteration_did_in_the_evaluation() -> None:
+    numbers = {"win_rate_lc": 0.47, "win_rate_previous": 0.53, "capability": 0.6125}
+    change = {"capability_delta": -0.0125, "capability_delta_low": -0.05, "capability_delta_high": 0.025}
+    lines = summary(**numbers, **change)
+    head = next(index for index, line in enumerate(lines) if "over previous" in line)
+    assert lines[head].split() == [
+        "iteration",
+        "equal",
+        "length",
+        "over",
+        "previous",
+        "capability",
+        "change",
+        "against",
+        "base",
+    ]
+    assert lines[head + 1].split() == ["0", "0.47", "0.53", "0.613", "-0.013", "(-0.050", "to", "+0.025)"]
+    assert max(map(len, lines)) <= 80
+    unexamined = summary()
+    assert unexamined[head + 1].split() == ["0", "-", "-", "-", "-"]
 
 
 def test_start_up_of_every_stage() -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynalign_trainer.evaluation import statistics
-from dynalign_trainer.evaluation.statistics import Duel, Interval, decide
+from dynalign_trainer.evaluation import bootstrap, statistics
+from dynalign_trainer.evaluation.bootstrap import Interval
+from dynalign_trainer.evaluation.statistics import Duel, decide
 
 NAN = math.nan
 
@@ -96,7 +97,7 @@ def test_the_interval_holds_the_rate_and_mirrors_when_the_sides_change(duels: li
 def test_a_seed_fixes_the_interval_and_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     duels = with_outcomes(*([1.0] * 12 + [0.0] * 8 + [0.5] * 5))
     whole = statistics.bootstrap_interval(duels, confidence=0.95, resamples=1001, seed=3)
-    monkeypatch.setattr(statistics, "_CHUNK", 25 * 100)
+    monkeypatch.setattr(bootstrap, "_CHUNK", 25 * 100)
     assert statistics.bootstrap_interval(duels, confidence=0.95, resamples=1001, seed=3) == whole
 
 
@@ -135,6 +136,22 @@ def test_wins_that_length_explains_vanish() -> None:
     duels = with_outcomes(*[1.0] * 10, 0.0, 0.0, lengths=lengths)
     assert statistics.win_rate(duels) == pytest.approx(10 / 12)
     assert statistics.length_controlled_win_rate(duels) < 0.6
+
+
+@pytest.mark.parametrize("preference", [0.35, 0.5, 0.7])
+def test_length_control_recovers_a_planted_preference(preference: float) -> None:
+    """Answers are longer by 40 tokens on average and length alone wins; what is left at equal length is known."""
+    generator = np.random.default_rng(29)
+    plain, controlled = [], []
+    for _ in range(40):
+        lengths = generator.normal(40, 60, size=400).round()
+        logit = math.log(preference / (1 - preference)) + 1.5 * np.tanh(lengths / math.sqrt(40**2 + 60**2))
+        outcomes = (generator.random(400) < 1 / (1 + np.exp(-logit))).astype(float)
+        duels = with_outcomes(*outcomes, lengths=[int(length) for length in lengths])
+        plain.append(statistics.win_rate(duels))
+        controlled.append(statistics.length_controlled_win_rate(duels))
+    assert np.mean(controlled) == pytest.approx(preference, abs=0.02)
+    assert np.mean(plain) > preference + 0.05
 
 
 def test_wins_in_spite_of_length_count_more() -> None:

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from dynalign_contract.config import EvaluateParams, Policy
-from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, HELD_OUT_FILE
+from dynalign_contract.layout import ANSWERS_FILE, CAPABILITY_FILE, COMPARISONS_FILE, HELD_OUT_FILE
 from dynalign_contract.records import COMPARISON, Row, write_rows
 from dynalign_contract.settings import EvaluationJudge, WinRateMethod
 from dynalign_trainer.context import StageContext, StageOutput
-from dynalign_trainer.engine import Engine, Watch, start_engine, watch_progress
+from dynalign_trainer.engine import Engine, Watch, start_engine
 from dynalign_trainer.evaluation import statistics
 from dynalign_trainer.evaluation.answers import keep_or_sample, read_held_out, sample_answers
+from dynalign_trainer.evaluation.capability import Examination, Outcome
 from dynalign_trainer.evaluation.comparing import Comparer, Pair
+from dynalign_trainer.evaluation.progress import Progress
 from dynalign_trainer.evaluation.statistics import Duel
 
 BASE: Final = "base"
@@ -30,25 +32,11 @@ class Contest:
     duels: list[Duel]
 
 
-class _Progress:
-    """Units of work: an answer, or a comparison."""
-
-    def __init__(self, context: StageContext[EvaluateParams], total: int) -> None:
-        self._context = context
-        self._total = total
-        self._done = 0
-
-    def begin(self, units: int) -> Watch:
-        self._context.check_stop()
-        watch = watch_progress(self._context, done=self._done, total=self._total, share=units)
-        self._done += units
-        return watch
-
-
 def run(context: StageContext[EvaluateParams]) -> StageOutput:
-    """Write answers and comparisons; report win rates. A regression is reported, what follows is the planner's choice.
+    """Write answers, comparisons and scores of tasks; report win rates and capability.
 
-    Raises BadInputError when there are no held-out prompts or one does not fit into the context window.
+    A regression is reported, what follows is the planner's choice. Raises BadInputError when there are no held-out
+    prompts, one does not fit into the context window, or a task cannot be loaded.
     """
     params = context.params
     prompts = read_held_out(context.input("heldout") / HELD_OUT_FILE)
@@ -56,8 +44,10 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput:
     opponents = {BASE: Policy()} | ({PREVIOUS: params.previous} if params.previous.version != BASE else {})
     judges = _judges(params)
     engine = start_engine(context, [policy for policy in policies if policy.adapter is not None])
+    examination = Examination(context)
     versions = len({policy.version for policy in policies})
-    progress = _Progress(context, len(prompts) * (versions + len(judges) * len(opponents)))
+    units = len(prompts) * (versions + len(judges) * len(opponents)) + examination.units
+    progress = Progress(context, units)
     max_tokens = params.evaluation.win_rate.max_tokens or params.max_tokens
     answers = keep_or_sample(
         context.folder / ANSWERS_FILE,
@@ -74,9 +64,11 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput:
     ]
     rows = [row for contest in contests for row in _comparison_rows(contest, prompts, params)]
     write_rows(context.folder / COMPARISONS_FILE, rows, COMPARISON)
+    capability = examination.take(engine, progress)
+    examined = {CAPABILITY_FILE: capability.rows} if capability.rows else {}
     return StageOutput(
-        files={ANSWERS_FILE: len(prompts) * versions, COMPARISONS_FILE: len(rows)},
-        metrics=_measure(context, contests, answers),
+        files={ANSWERS_FILE: len(prompts) * versions, COMPARISONS_FILE: len(rows), **examined},
+        metrics=_measure(context, contests, answers, capability),
     )
 
 
@@ -134,7 +126,10 @@ def _comparison_rows(contest: Contest, prompts: Sequence[Row], params: EvaluateP
 
 
 def _measure(
-    context: StageContext[EvaluateParams], contests: Sequence[Contest], answers: Mapping[str, Sequence[Row]]
+    context: StageContext[EvaluateParams],
+    contests: Sequence[Contest],
+    answers: Mapping[str, Sequence[Row]],
+    capability: Outcome,
 ) -> dict[str, float | None]:
     """The stage's metrics, the most important first; win rates are against base unless the name says otherwise."""
     params = context.params
@@ -159,10 +154,11 @@ def _measure(
         "ties": statistics.tie_share(duels),
         "order_flips": statistics.order_flips(duels),
         "first_position": statistics.first_position(duels),
-        "regressed": float(interval.high < 0.5),
+        "regressed": float(interval.high < 0.5 or capability.regressed),
         "mean_length": _mean_length(answers[params.policy.version]),
         "mean_length_base": _mean_length(answers[Policy().version]),
         "prompts": len(duels),
+        **capability.metrics,
     }
 
 

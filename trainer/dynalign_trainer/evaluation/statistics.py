@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from dynalign_trainer.evaluation.bootstrap import Floats, Interval, percentile_interval, resampled_means
 
 _RIDGE: Final = 1e-3
 """Penalty of the length-controlled fit: keeps its coefficients finite when the outcomes can be separated."""
 _ROUNDING: Final = 1e-13
 """Growth of the fit's objective that may be floating-point noise."""
-_CHUNK: Final = 2_000_000
-"""Most numbers that the bootstrap draws at once."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +34,6 @@ class Duel:
     def preference(self) -> float:
         """Preference for the candidate without the judge's preference for a position."""
         return (self.first + self.second) / 2
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A confidence interval."""
-
-    low: float
-    high: float
 
 
 def decide(first: float, second: float, margin: float) -> float:
@@ -73,17 +62,8 @@ def bootstrap_interval(duels: Sequence[Duel], *, confidence: float, resamples: i
     outcomes = _outcomes(duels)
     if not len(outcomes):
         return Interval(math.nan, math.nan)
-    generator = np.random.default_rng(seed)
-    rows = max(1, _CHUNK // len(outcomes))
-    means = np.concatenate(
-        [
-            outcomes[generator.integers(len(outcomes), size=(min(rows, resamples - done), len(outcomes)))].mean(axis=1)
-            for done in range(0, resamples, rows)
-        ]
-    )
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(low), float(high))
+    means = resampled_means(outcomes[:, None], resamples, np.random.default_rng(seed))
+    return percentile_interval(means[:, 0], (1 - confidence) / 2)
 
 
 def length_controlled_win_rate(duels: Sequence[Duel]) -> float:
