@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from dynalign_contract.layout import ANSWERS_FILE, CANARIES_FILE, RunLayout
-from dynalign_contract.records import ANSWER, BATCH, CANARY, ROLLOUT, read_parts, read_rows
+from dynalign_contract.layout import ANSWERS_FILE, CANARIES_FILE, CAPABILITY_FILE, RATINGS_FILE, RunLayout
+from dynalign_contract.records import ANSWER, BATCH, CANARY, CAPABILITY, RATING, ROLLOUT, read_parts, read_rows
 from dynalign_contract.result import START_SECONDS
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.status import Phase
-from support.runs import LocalRun, write_run
+from support.runs import SPEC, LocalRun, write_run
 from support.testbed import Testbed, make_testbed
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,9 @@ def testbed() -> Testbed:
 
 @pytest.fixture(scope="module")
 def run(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> LocalRun:
-    run = write_run(tmp_path_factory.mktemp("ground-truth"), testbed)
+    examined = {"capability": {"tasks": ["dynalign_choices"], "limit": 8}, "ratings": "BradleyTerry"}
+    evaluation = {"evaluation": {**SPEC["evaluation"], **examined}}
+    run = write_run(tmp_path_factory.mktemp("ground-truth"), testbed, evaluation)
     result = run.finish()
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr}\n{run.logs()}"
     return run
@@ -58,6 +60,27 @@ def test_the_win_rate_comes_with_an_interval(run: LocalRun) -> None:
     assert last.win_rate_high is not None
     assert last.win_rate_low <= last.win_rate <= last.win_rate_high
     assert last.win_rate > 0.5
+
+
+def test_the_base_model_is_examined_once_and_compared_with_every_iteration(run: LocalRun) -> None:
+    layout = RunLayout(run.workdir)
+    rows = [read_rows(layout.stage(Stage.EVALUATE, i) / CAPABILITY_FILE, CAPABILITY) for i in range(3)]
+    base = [[row for row in found if row["policy"] == "base"] for found in rows]
+    assert len(base[0]) == 8
+    assert base[0] == base[1] == base[2]
+    for iteration, found in zip(run.status.iterations, rows, strict=True):
+        own = fmean(row["score"] for row in found if row["policy"] != "base")
+        assert iteration.capability == pytest.approx(own)
+        assert iteration.capability_delta == pytest.approx(own - fmean(row["score"] for row in base[0]))
+
+
+def test_every_policy_is_rated_by_the_comparisons_of_all_evaluations(run: LocalRun) -> None:
+    found = read_rows(RunLayout(run.workdir).stage(Stage.EVALUATE, 2) / RATINGS_FILE, RATING)
+    points = {row["policy"]: row["points"] for row in found}
+    assert list(points) == ["base", "iteration-000", "iteration-001", "iteration-002"]
+    assert points["iteration-002"] > points["base"] == 0
+    assert run.status.best is not None
+    assert points[f"iteration-{run.status.best.iteration:03d}"] > 0
 
 
 def test_the_summary_tells_the_start_up_of_every_stage(run: LocalRun) -> None:

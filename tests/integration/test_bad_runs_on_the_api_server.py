@@ -65,6 +65,7 @@ IN_THE_WORDS_OF_KUBERNETES: Final = {
     *("wrong-type-mapping-for-text", "wrong-type-number-for-boolean", "wrong-type-quoted-number"),
     *("wrong-type-scalar-for-list", "wrong-type-text-for-number"),
     *("capability-confidence-one-sided", "capability-on-regression-misplaced", "max-drop-in-percent"),
+    "ratings-unknown",
     *("task-limit-zero", "task-name-too-long", "tasks-not-a-list"),
     *("resources-not-under-a-stage", "several-problems", "unknown-field-elsewhere", "unknown-field-no-guess"),
     *("unknown-field-snake-case", "unknown-field-typo", "unknown-stage"),

@@ -6,13 +6,14 @@ import pytest
 
 from dynalign_contract.config import EvaluateParams, Policy, StageConfig
 from dynalign_contract.exit_codes import ExitCode
-from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, MANIFEST
-from dynalign_contract.records import ANSWER, COMPARISON, Row, read_rows
+from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, MANIFEST, RATINGS_FILE
+from dynalign_contract.records import ANSWER, COMPARISON, RATING, Row, read_rows
 from dynalign_contract.result import StageResult
 from dynalign_contract.settings import (
     EvaluationJudge,
     EvaluationSettings,
     JudgingSettings,
+    Ratings,
     WinRateMethod,
     WinRateSettings,
 )
@@ -37,7 +38,9 @@ class EvaluationRun:
     def config(self, method: WinRateMethod, *, policy: Policy, previous: Policy, prompts: int = PROMPTS) -> StageConfig:
         params = EvaluateParams(
             objective=OBJECTIVE,
-            evaluation=EvaluationSettings(win_rate=WinRateSettings(method=method, judges=BOTH, resamples=200)),
+            evaluation=EvaluationSettings(
+                win_rate=WinRateSettings(method=method, judges=BOTH, resamples=200), ratings=Ratings.BRADLEY_TERRY
+            ),
             judging=JudgingSettings(min_mass=0.0),
             policy=policy,
             previous=previous,
@@ -82,6 +85,13 @@ def test_pairs_are_judged_in_both_orders_by_both_judges_against_base_and_predece
     headline = [row["outcome"] for row in comparisons if (row["judge"], row["opponent"]) == ("base", "base")]
     assert found["win_rate"] == pytest.approx(sum(headline) / PROMPTS)
     assert found["first_position"] is not None
+    ratings = read_rows(run.stages.root / config.folder / RATINGS_FILE, RATING)
+    assert [(row["policy"], row["comparisons"]) for row in ratings] == [
+        ("base", PROMPTS),
+        (run.policy.version, 2 * PROMPTS),
+        (run.previous.version, PROMPTS),
+    ]
+    assert found["rating"] == ratings[1]["points"]
 
     folder = run.stages.root / config.folder
     (folder / MANIFEST).unlink()

@@ -90,7 +90,10 @@ class TrainParams(Model):
 
 
 class EvaluateParams(Model):
-    """Compare on the held-out prompts, and examine by tasks. Inputs: model, heldout; later also capability."""
+    """Compare on the held-out prompts, and examine by tasks.
+
+    Inputs: model, heldout; later also capability, evaluation-000 ..
+    """
 
     stage: Literal[Stage.EVALUATE] = Stage.EVALUATE
     objective: Objective

@@ -104,13 +104,25 @@ ANSWER: Final = pa.schema(
 COMPARISON: Final = pa.schema(
     [
         ("prompt_id", pa.string()),
+        ("policy", pa.string()),  # version of the candidate: "iteration-003"
         ("opponent", pa.string()),  # "base" or "previous"
+        ("opponent_policy", pa.string()),  # version of the opponent
         ("judge", pa.string()),
         ("method", pa.string()),  # "Pairwise" or "Pointwise"
         ("first", pa.float32()),  # the judge's preference for the candidate, 0 to 1, when it is shown first
         ("second", pa.float32()),  # the same when it is shown second; equal to `first` for Pointwise
         ("outcome", pa.float32()),  # 1 win, 0.5 tie or inconsistent, 0 loss; NaN when the judge gave no answer
         ("length_difference", pa.int32()),  # tokens of the candidate minus tokens of the opponent
+    ]
+)
+
+RATING: Final = pa.schema(
+    [
+        ("policy", pa.string()),
+        ("points", pa.float64()),  # 400 * log10 of the odds of beating the base model, which has 0
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("comparisons", pa.int64()),  # that it took part in
     ]
 )
 

@@ -426,6 +426,14 @@ class OnRegression(StrEnum):
     """Go on from the best iteration so far."""
 
 
+class Ratings(StrEnum):
+    """How policies of several iterations are rated from the comparisons that the win rates are made of."""
+
+    NONE = "None"
+    BRADLEY_TERRY = "BradleyTerry"
+    """Points above the base model as in chess: 400 for odds of 10 to 1. No further comparison is made."""
+
+
 class EvaluationSettings(Model):
     """Proof that the model got better."""
 
@@ -433,4 +441,5 @@ class EvaluationSettings(Model):
     """Evaluate every so many iterations; the last one always."""
     win_rate: WinRateSettings = WinRateSettings()
     capability: CapabilitySettings = CapabilitySettings()
+    ratings: Ratings = Ratings.NONE
     on_regression: OnRegression = OnRegression.CONTINUE

@@ -115,14 +115,15 @@ def _scores_table(status: AlignmentRunStatus) -> Table:
 
 
 def _evaluation_table(status: AlignmentRunStatus) -> Table:
-    """Win rates at equal length and over the predecessor, and what became of general capability."""
-    table = _table("iteration", "equal length", "over previous", "capability", "change against base")
+    """Win rates at equal length and over the predecessor, rating, and what became of general capability."""
+    table = _table("iteration", "equal length", "over previous", "rating", "capability", "change against base")
     for iteration in status.iterations:
         metrics = metrics_of(iteration)
         table.add_row(
             _index(iteration, status),
             _number(metrics.get("win_rate_lc"), 2),
             _number(metrics.get("win_rate_previous"), 2),
+            _number(metrics.get("rating"), 0),
             _number(iteration.capability),
             describe_capability(iteration),
         )

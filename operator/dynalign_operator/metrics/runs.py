@@ -67,6 +67,10 @@ _LEARNING: Final = {
         "win_rate_lc",
     ): "Win rate against the base model at equal length of the answers, latest evaluation.",
     (Stage.EVALUATE, "win_rate_previous"): "Win rate against the policy that the iteration began with.",
+    (
+        Stage.EVALUATE,
+        "rating",
+    ): "Bradley-Terry points above the base model, latest evaluation; 400 for odds of 10 to 1.",
 }
 """Stage and name of a number in its result -> what it is. Exported under the same name."""
 

@@ -19,7 +19,7 @@ from dynalign_contract.config import (
 )
 from dynalign_contract.objective import Objective
 from dynalign_contract.result import ArtifactRef
-from dynalign_contract.settings import AgentModel, Refresh
+from dynalign_contract.settings import AgentModel, Ratings, Refresh
 from dynalign_contract.stages import SHARDED_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec
@@ -144,7 +144,19 @@ def _evaluate(place: _Place) -> _Parts:
         max_tokens=place.spec.generation.max_tokens,
         max_length=place.spec.engine.max_length,
     )
-    return _Parts(params, (trained, place.start), {"heldout": _prompts_of(place.status, 0), **_examined(place)})
+    inputs = {"heldout": _prompts_of(place.status, 0), **_examined(place), **_compared(place)}
+    return _Parts(params, (trained, place.start), inputs)
+
+
+def _compared(place: _Place) -> dict[str, ArtifactRef]:
+    """Every evaluation before this one, for the ratings."""
+    if place.spec.evaluation.ratings is Ratings.NONE:
+        return {}
+    return {
+        f"evaluation-{entry.index:03d}": entry.evaluation
+        for entry in place.status.iterations
+        if entry.index < place.iteration and entry.evaluation is not None
+    }
 
 
 def _examined(place: _Place) -> dict[str, ArtifactRef]:

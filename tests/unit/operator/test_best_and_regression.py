@@ -152,6 +152,14 @@ def test_without_tasks_nothing_is_handed_on() -> None:
     assert "capability" not in configs(done)["evaluate of iteration 1"].inputs
 
 
+def test_ratings_look_at_every_earlier_evaluation() -> None:
+    run = a_run().with_iterations(4).with_spec(evaluation={"every": 2, "ratings": "BradleyTerry"}).build()
+    done = Simulation(run).finish()
+    inputs = configs(done)["evaluate of iteration 3"].inputs
+    assert [name for name in inputs if name.startswith("evaluation-")] == ["evaluation-001"]
+    assert inputs["evaluation-001"] == done.run.status.iterations[1].evaluation
+
+
 def test_people_see_three_digits_and_the_iterations_keep_all() -> None:
     done = finished(wins(0.427168022502494, -0.0123456789))
     status = done.run.status

@@ -33,6 +33,7 @@ NUMBERS: dict[Stage, dict[str, float | None]] = {
     Stage.EVALUATE: {
         "win_rate_lc": 0.48,
         "win_rate_previous": 0.52,
+        "rating": 35.0,
         "capability": 0.61,
         "capability_delta": -0.0123456,
         "capability_delta_low": -0.05,
@@ -85,7 +86,7 @@ def test_a_finished_run() -> None:
         assert found[named(f"dynalign_run_{name}")] == NUMBERS[Stage.EVALUATE][name]
     for name in (
         *("duplicate_share", "near_duplicate_share", "zero_variance_share", "canary_auc", "canary_margin", "kl"),
-        *("win_rate_lc", "win_rate_previous"),
+        *("win_rate_lc", "win_rate_previous", "rating"),
     ):
         assert found[named(f"dynalign_run_{name}")] == next(n[name] for n in NUMBERS.values() if name in n)
     assert found[named("dynalign_run_tokens_per_second", stage="judge")] == 30.0

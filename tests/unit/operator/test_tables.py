@@ -42,25 +42,16 @@ def test_scores_and_effort_of_each_iteration() -> None:
 
 
 def test_how_each_iteration_did_in_the_evaluation() -> None:
-    numbers = {"win_rate_lc": 0.47, "win_rate_previous": 0.53, "capability": 0.6125}
+    numbers = {"win_rate_lc": 0.47, "win_rate_previous": 0.53, "rating": 34.7, "capability": 0.6125}
     change = {"capability_delta": -0.0125, "capability_delta_low": -0.05, "capability_delta_high": 0.025}
     lines = summary(**numbers, **change)
     head = next(index for index, line in enumerate(lines) if "over previous" in line)
-    assert lines[head].split() == [
-        "iteration",
-        "equal",
-        "length",
-        "over",
-        "previous",
-        "capability",
-        "change",
-        "against",
-        "base",
-    ]
-    assert lines[head + 1].split() == ["0", "0.47", "0.53", "0.613", "-0.013", "(-0.050", "to", "+0.025)"]
+    headings = ["iteration", "equal length", "over previous", "rating", "capability", "change against base"]
+    assert lines[head].split() == [word for heading in headings for word in heading.split()]
+    assert lines[head + 1].split() == ["0", "0.47", "0.53", "35", "0.613", "-0.013", "(-0.050", "to", "+0.025)"]
     assert max(map(len, lines)) <= 80
     unexamined = summary()
-    assert unexamined[head + 1].split() == ["0", "-", "-", "-", "-"]
+    assert unexamined[head + 1].split() == ["0", "-", "-", "-", "-", "-"]
 
 
 def test_start_up_of_every_stage() -> None:

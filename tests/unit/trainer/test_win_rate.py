@@ -154,6 +154,28 @@ def test_length_control_recovers_a_planted_preference(preference: float) -> None
     assert np.mean(plain) > preference + 0.05
 
 
+def test_the_interval_at_equal_length_holds_the_rate_and_covers_the_truth() -> None:
+    """Length decides nothing here, so that the truth at equal length is the plain one."""
+    generator, truth, trials = np.random.default_rng(31), 0.6, 120
+    covered = 0
+    for trial in range(trials):
+        lengths = [int(length) for length in generator.normal(20, 60, size=80)]
+        duels = with_outcomes(*(generator.random(80) < truth).astype(float), lengths=lengths)
+        found = statistics.length_controlled_interval(duels, confidence=0.9, resamples=200, seed=trial)
+        assert found.low <= statistics.length_controlled_win_rate(duels) <= found.high
+        covered += found.low <= truth <= found.high
+    assert 0.81 <= covered / trials <= 0.98
+
+
+def test_fits_side_by_side_are_the_fits_alone() -> None:
+    generator = np.random.default_rng(37)
+    design = np.stack([np.ones((3, 12)), generator.normal(size=(3, 12))], axis=-1)
+    outcomes = generator.choice([0.0, 0.5, 1.0], size=(3, 12))
+    together = statistics.fit_logistic(design, outcomes)
+    for k in range(3):
+        assert together[k] == pytest.approx(statistics.fit_logistic(design[k], outcomes[k]), abs=1e-8)
+
+
 def test_wins_in_spite_of_length_count_more() -> None:
     lengths = [-40, -30, -20, -10, 10, 20, 30, 40]
     duels = with_outcomes(1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 0.0, 0.0, lengths=lengths)

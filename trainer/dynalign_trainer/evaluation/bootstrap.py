@@ -1,5 +1,6 @@
-"""The bootstrap over items (Efron, 1979): means of resamples, and the percentiles between them. Pure."""
+"""The bootstrap over items (Efron, 1979): statistics of resamples, and the percentiles between them. Pure."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,22 +21,30 @@ class Interval:
     high: float
 
 
-def resampled_means(values: Floats, resamples: int, generator: np.random.Generator) -> Floats:
-    """Means of `resamples` samples drawn with replacement; values (n, k), means (resamples, k).
+def resample(
+    values: Floats, statistic: Callable[[Floats], Floats], resamples: int, generator: np.random.Generator
+) -> Floats:
+    """A statistic of `resamples` samples drawn with replacement; values (n, k), result (resamples, ...).
 
-    The k numbers of an item stay together, which makes the bootstrap of two models on the same items a paired one.
+    `statistic` turns samples of shape (samples, n, k) into (samples, ...). The k numbers of an item stay together: the
+    bootstrap of two models on the same items is a paired one.
     """
     count = len(values)
     rows = max(1, _CHUNK // values.size)
     return np.concatenate(
         [
-            values[generator.integers(count, size=(min(rows, resamples - done), count))].mean(axis=1)
+            statistic(values[generator.integers(count, size=(min(rows, resamples - done), count))])
             for done in range(0, resamples, rows)
         ]
     )
 
 
-def percentile_interval(means: Floats, tail: float) -> Interval:
-    """From the quantile `tail` of these means, shape (resamples,), to the quantile 1 - tail."""
-    low, high = np.quantile(means, [tail, 1 - tail])
+def resampled_means(values: Floats, resamples: int, generator: np.random.Generator) -> Floats:
+    """Means of such samples; values (n, k), means (resamples, k)."""
+    return resample(values, lambda drawn: drawn.mean(axis=1), resamples, generator)
+
+
+def percentile_interval(found: Floats, tail: float) -> Interval:
+    """From the quantile `tail` of a statistic's values, shape (resamples,), to the quantile 1 - tail."""
+    low, high = np.quantile(found, [tail, 1 - tail])
     return Interval(float(low), float(high))

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,10 +32,10 @@ log = logging.getLogger("dynalign.evaluate")
 class Outcome:
     """What the tasks have brought."""
 
-    rows: int
-    """Of the file with the scores; 0 where there is no file."""
-    metrics: dict[str, float | None]
-    """Empty when no task is wanted; the scores of single tasks come last."""
+    files: dict[str, int] = field(default_factory=dict)
+    """File -> rows; none when no task is wanted."""
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    """The scores of single tasks come last."""
 
     @property
     def regressed(self) -> bool:
@@ -65,7 +65,7 @@ class Examination:
         earlier evaluation has written as long as they answer the very same requests.
         """
         if not self._suites:
-            return Outcome(0, {})
+            return Outcome()
         policy, base = self._context.params.policy, Policy()
         path = self._context.folder / CAPABILITY_FILE
         sitting = _Sitting(engine, progress, known=(_read(path), self._earlier()))
@@ -77,7 +77,8 @@ class Examination:
             written += own if policy == base else [*others, *own]
             write_rows(path, written, CAPABILITY)
             tasks.append(TaskScores(suite.name, _scores(own), _scores(others)))
-        return Outcome(len(written), summarise(tasks, self._settings, seed=self._context.seed("capability")))
+        metrics = summarise(tasks, self._settings, seed=self._context.seed("capability"))
+        return Outcome({CAPABILITY_FILE: len(written)}, metrics)
 
     def _earlier(self) -> list[Row]:
         if EARLIER not in self._context.inputs:

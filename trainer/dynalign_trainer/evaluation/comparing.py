@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import Template
+from typing import Protocol
 
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.objective import Objective
 from dynalign_contract.records import Row
-from dynalign_contract.settings import JudgingSettings
+from dynalign_contract.settings import JudgingSettings, WinRateMethod
 from dynalign_trainer.choices import letter_tokens
 from dynalign_trainer.engine import Engine, Watch
 from dynalign_trainer.evaluation.statistics import Duel, decide
@@ -46,8 +47,21 @@ class Pair:
         return Duel(0.5, 0.5, 0.5, self.length_difference, both_orders=False)
 
 
+class PairJudge(Protocol):
+    """Whoever can say which of two answers is the better one: weights of the run, or a model behind a URL."""
+
+    @property
+    def version(self) -> str:
+        """What the records call it."""
+        ...
+
+    def compare(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Duel]:
+        """A duel for each pair, order kept; one without an answer has the outcome NaN."""
+        ...
+
+
 class Comparer:
-    """One judge that compares pairs of answers."""
+    """A policy of the run, in the stage's engine, as the judge of pairs."""
 
     def __init__(
         self,
@@ -56,17 +70,32 @@ class Comparer:
         judging: JudgingSettings,
         *,
         policy: Policy,
+        method: WinRateMethod,
         tie_margin: float,
         seed: Callable[..., int],
     ) -> None:
         """`seed` makes a 31-bit seed from a salt."""
         self.policy = policy
+        self._method = method
         self._engine = engine
         self._objective = objective
         self._judging = judging
         self._tie_margin = tie_margin
         self._seed = seed
         self._forbidden = control_tokens(engine.tokenizer)
+
+    @property
+    def version(self) -> str:
+        """The policy's."""
+        return self.policy.version
+
+    def compare(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Duel]:
+        """Side by side or each alone, as the method says."""
+        match self._method:
+            case WinRateMethod.PAIRWISE:
+                return self.compare_pairwise(pairs, watch)
+            case WinRateMethod.POINTWISE:
+                return self.compare_pointwise(pairs, watch)
 
     def compare_pairwise(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Duel]:
         """Show both answers in both orders; p(A) / (p(A) + p(B)) is the preference for the one shown first.

@@ -1,35 +1,21 @@
 """evaluate: does the policy answer held-out prompts better than the base model, and better than before?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import TypedDict
 
 from dynalign_contract.config import EvaluateParams, Policy
-from dynalign_contract.layout import ANSWERS_FILE, CAPABILITY_FILE, COMPARISONS_FILE, HELD_OUT_FILE
+from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, HELD_OUT_FILE
 from dynalign_contract.records import COMPARISON, Row, write_rows
-from dynalign_contract.settings import EvaluationJudge, WinRateMethod
+from dynalign_contract.settings import EvaluationJudge
 from dynalign_trainer.context import StageContext, StageOutput
-from dynalign_trainer.engine import Engine, Watch, start_engine
+from dynalign_trainer.engine import Engine, start_engine
 from dynalign_trainer.evaluation import statistics
 from dynalign_trainer.evaluation.answers import keep_or_sample, read_held_out, sample_answers
 from dynalign_trainer.evaluation.capability import Examination, Outcome
-from dynalign_trainer.evaluation.comparing import Comparer, Pair
+from dynalign_trainer.evaluation.comparing import Comparer, Pair, PairJudge
+from dynalign_trainer.evaluation.contests import BASE, PREVIOUS, Contest, build_comparisons
 from dynalign_trainer.evaluation.progress import Progress
-from dynalign_trainer.evaluation.statistics import Duel
-
-BASE: Final = "base"
-PREVIOUS: Final = "previous"
-
-
-@dataclass(frozen=True)
-class Contest:
-    """One judge's comparisons of the policy with one opponent, a duel for each held-out prompt."""
-
-    opponent: str
-    """`base` or `previous`."""
-    judge: EvaluationJudge
-    judge_version: str
-    duels: list[Duel]
+from dynalign_trainer.evaluation.standings import rate_policies
 
 
 def run(context: StageContext[EvaluateParams]) -> StageOutput:
@@ -42,87 +28,85 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput:
     prompts = read_held_out(context.input("heldout") / HELD_OUT_FILE)
     policies = (Policy(), params.previous, params.policy)
     opponents = {BASE: Policy()} | ({PREVIOUS: params.previous} if params.previous.version != BASE else {})
-    judges = _judges(params)
     engine = start_engine(context, [policy for policy in policies if policy.adapter is not None])
+    judges = _judges(context, engine)
     examination = Examination(context)
     versions = len({policy.version for policy in policies})
     units = len(prompts) * (versions + len(judges) * len(opponents)) + examination.units
     progress = Progress(context, units)
-    max_tokens = params.evaluation.win_rate.max_tokens or params.max_tokens
-    answers = keep_or_sample(
-        context.folder / ANSWERS_FILE,
-        prompts,
-        policies,
-        lambda policy: sample_answers(
-            engine, prompts, policy, max_tokens=max_tokens, watch=progress.begin(len(prompts))
-        ),
-    )
+    answers = _answer(context, engine, prompts, policies, progress)
     contests = [
-        _contest(context, engine, answers, judge=judge, opponent=opponent, watch=progress.begin(len(prompts)))
+        _contest(params.policy, opponent, judge, answers, progress)
         for judge in judges.items()
         for opponent in opponents.items()
     ]
-    rows = [row for contest in contests for row in _comparison_rows(contest, prompts, params)]
+    rows = build_comparisons(contests, prompts, policy=params.policy, method=params.evaluation.win_rate.method)
     write_rows(context.folder / COMPARISONS_FILE, rows, COMPARISON)
+    ratings = rate_policies(context, rows)
     capability = examination.take(engine, progress)
-    examined = {CAPABILITY_FILE: capability.rows} if capability.rows else {}
     return StageOutput(
-        files={ANSWERS_FILE: len(prompts) * versions, COMPARISONS_FILE: len(rows), **examined},
-        metrics=_measure(context, contests, answers, capability),
+        files={
+            ANSWERS_FILE: len(prompts) * versions,
+            COMPARISONS_FILE: len(rows),
+            **ratings.files,
+            **capability.files,
+        },
+        metrics={**_measure(context, contests, answers, capability), **ratings.metrics},
     )
 
 
-def _judges(params: EvaluateParams) -> dict[EvaluationJudge, Policy]:
+def _answer(
+    context: StageContext[EvaluateParams],
+    engine: Engine,
+    prompts: Sequence[Row],
+    policies: Sequence[Policy],
+    progress: Progress,
+) -> dict[str, list[Row]]:
+    """Greedy answers by policy version, kept from an earlier attempt where it wrote them."""
+    max_tokens = context.params.evaluation.win_rate.max_tokens or context.params.max_tokens
+
+    def sample(policy: Policy) -> list[Row]:
+        return sample_answers(engine, prompts, policy, max_tokens=max_tokens, watch=progress.begin(len(prompts)))
+
+    return keep_or_sample(context.folder / ANSWERS_FILE, prompts, policies, sample)
+
+
+def _judges(context: StageContext[EvaluateParams], engine: Engine) -> dict[EvaluationJudge, PairJudge]:
     """Judges in the configured order, each once."""
+    params = context.params
+    settings = params.evaluation.win_rate
     weights = {EvaluationJudge.BASE: Policy(), EvaluationJudge.LIVE: params.policy}
-    return {judge: weights[judge] for judge in params.evaluation.win_rate.judges}
+    return {
+        judge: Comparer(
+            engine,
+            params.objective,
+            params.judging,
+            policy=weights[judge],
+            method=settings.method,
+            tie_margin=settings.tie_margin,
+            seed=context.seed,
+        )
+        for judge in settings.judges
+    }
 
 
 def _contest(
-    context: StageContext[EvaluateParams],
-    engine: Engine,
-    answers: Mapping[str, Sequence[Row]],
-    *,
-    judge: tuple[EvaluationJudge, Policy],
+    policy: Policy,
     opponent: tuple[str, Policy],
-    watch: Watch,
+    judge: tuple[EvaluationJudge, PairJudge],
+    answers: Mapping[str, Sequence[Row]],
+    progress: Progress,
 ) -> Contest:
-    params = context.params
-    settings = params.evaluation.win_rate
-    comparer = Comparer(
-        engine,
-        params.objective,
-        params.judging,
-        policy=judge[1],
-        tie_margin=settings.tie_margin,
-        seed=context.seed,
-    )
-    pairs = [
-        Pair(candidate, other)
-        for candidate, other in zip(answers[params.policy.version], answers[opponent[1].version], strict=True)
-    ]
-    match settings.method:
-        case WinRateMethod.PAIRWISE:
-            duels = comparer.compare_pairwise(pairs, watch)
-        case WinRateMethod.POINTWISE:
-            duels = comparer.compare_pointwise(pairs, watch)
-    return Contest(opponent[0], judge[0], judge[1].version, duels)
+    pairs = [Pair(*pair) for pair in zip(answers[policy.version], answers[opponent[1].version], strict=True)]
+    return Contest(*opponent, judge[0], judge[1].version, judge[1].compare(pairs, progress.begin(len(pairs))))
 
 
-def _comparison_rows(contest: Contest, prompts: Sequence[Row], params: EvaluateParams) -> list[Row]:
-    return [
-        {
-            "prompt_id": prompt["prompt_id"],
-            "opponent": contest.opponent,
-            "judge": contest.judge_version,
-            "method": params.evaluation.win_rate.method.value,
-            "first": duel.first,
-            "second": duel.second,
-            "outcome": duel.outcome,
-            "length_difference": duel.length_difference,
-        }
-        for prompt, duel in zip(prompts, contest.duels, strict=True)
-    ]
+class _Options(TypedDict):
+    """What every bootstrap of win rates is told."""
+
+    confidence: float
+    resamples: int
+    seed: int
 
 
 def _measure(
@@ -140,15 +124,24 @@ def _measure(
     previous = found.get((PREVIOUS, headline), duels)
     live = found.get((BASE, EvaluationJudge.LIVE))
     rate = statistics.win_rate(duels)
-    interval = statistics.bootstrap_interval(
-        duels, confidence=settings.confidence, resamples=settings.resamples, seed=context.seed("bootstrap")
-    )
+    options: _Options = {
+        "confidence": settings.confidence,
+        "resamples": settings.resamples,
+        "seed": context.seed("bootstrap"),
+    }
+    interval = statistics.bootstrap_interval(duels, **options)
+    over_previous = statistics.bootstrap_interval(previous, **options)
+    equal_length = statistics.length_controlled_interval(duels, **options)
     return {
         "win_rate": rate,
         "win_rate_low": interval.low,
         "win_rate_high": interval.high,
         "win_rate_lc": statistics.length_controlled_win_rate(duels),
+        "win_rate_lc_low": equal_length.low,
+        "win_rate_lc_high": equal_length.high,
         "win_rate_previous": statistics.win_rate(previous),
+        "win_rate_previous_low": over_previous.low,
+        "win_rate_previous_high": over_previous.high,
         "preference": statistics.mean_preference(duels),
         "win_rate_live": statistics.win_rate(live) if live is not None else None,
         "ties": statistics.tie_share(duels),

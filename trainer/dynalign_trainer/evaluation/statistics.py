@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from dynalign_trainer.evaluation.bootstrap import Floats, Interval, percentile_interval, resampled_means
+from dynalign_trainer.evaluation.bootstrap import Floats, Interval, percentile_interval, resample, resampled_means
 
 _RIDGE: Final = 1e-3
 """Penalty of the length-controlled fit: keeps its coefficients finite when the outcomes can be separated."""
@@ -74,36 +74,58 @@ def length_controlled_win_rate(duels: Sequence[Duel]) -> float:
     a small ridge penalty on a and b, read at d = 0, that is sigmoid(a). The difference is scaled but not centred, so
     that exchanging candidate and opponent gives exactly the complement.
     """
+    values = _outcomes_and_lengths(duels)
+    return float(_at_equal_length(values[None])[0]) if len(values) else math.nan
+
+
+def length_controlled_interval(duels: Sequence[Duel], *, confidence: float, resamples: int, seed: int) -> Interval:
+    """Percentile bootstrap of the length-controlled win rate over prompts; NaN when nothing was decided.
+
+    The regression is fitted anew to every resample; the scale of the lengths is the whole sample's.
+    """
+    values = _outcomes_and_lengths(duels)
+    if not len(values):
+        return Interval(math.nan, math.nan)
+    found = resample(values, _at_equal_length, resamples, np.random.default_rng(seed))
+    return percentile_interval(found, (1 - confidence) / 2)
+
+
+def _outcomes_and_lengths(duels: Sequence[Duel]) -> Floats:
+    """Outcome and scaled, squashed length difference of each decided duel; shape (decided, 2)."""
     decided = [duel for duel in duels if not math.isnan(duel.outcome)]
-    if not decided:
-        return math.nan
-    outcomes = np.array([duel.outcome for duel in decided])
     differences = np.array([duel.length_difference for duel in decided], dtype=np.float64)
-    scale = math.sqrt(float(np.mean(differences**2)))
+    scale = math.sqrt(float(np.mean(differences**2))) if decided else 0.0
     feature = np.tanh(differences / scale) if scale > 0 else differences
-    design = np.stack([np.ones_like(feature), feature], axis=1)
-    return float(_sigmoid(fit_logistic(design, outcomes)[:1])[0])
+    return np.stack([np.array([duel.outcome for duel in decided], dtype=np.float64), feature], axis=1)
+
+
+def _at_equal_length(values: Floats) -> Floats:
+    """sigmoid(a) of samples of shape (samples, n, 2), as `_outcomes_and_lengths` gives them; shape (samples,)."""
+    outcomes, feature = values[..., 0], values[..., 1]
+    design = np.stack([np.ones_like(feature), feature], axis=-1)
+    return _sigmoid(fit_logistic(design, outcomes)[..., 0])
 
 
 def fit_logistic(design: Floats, outcomes: Floats, *, ridge: float = _RIDGE) -> Floats:
-    """Coefficients, shape (k,), of a logistic regression; design (n, k), outcomes (n,) between 0 and 1.
+    """Coefficients, shape (..., k), of logistic regressions; design (..., n, k), outcomes (..., n) between 0 and 1.
 
     Newton's method with step halving on the mean cross-entropy plus ridge / 2 * |coefficients|^2, which is strictly
-    convex, so that there is exactly one answer and it is finite.
+    convex, so that there is exactly one answer and it is finite. Leading dimensions are fits of their own.
     """
-    count, width = design.shape
-    beta = np.zeros(width)
+    *_, count, width = design.shape
+    beta = np.zeros((*design.shape[:-2], width))
     for _ in range(100):
-        fitted = _sigmoid(design @ beta)
-        gradient = design.T @ (fitted - outcomes) / count + ridge * beta
+        fitted = _sigmoid(np.einsum("...nk,...k->...n", design, beta))
+        gradient = np.einsum("...nk,...n->...k", design, fitted - outcomes) / count + ridge * beta
         if float(np.abs(gradient).max()) < 1e-10:
             break
-        curvature = (design.T * (fitted * (1 - fitted))) @ design / count + ridge * np.eye(width)
-        step = np.linalg.solve(curvature, gradient)
-        size = 1.0
+        spread = (fitted * (1 - fitted))[..., None] * design
+        curvature = np.einsum("...ni,...nj->...ij", spread, design) / count + ridge * np.eye(width)
+        step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
+        size = np.ones((*design.shape[:-2], 1))
         allowed = _objective(design, outcomes, beta, ridge) + _ROUNDING
-        while _objective(design, outcomes, beta - size * step, ridge) > allowed:
-            size /= 2
+        while (worse := _objective(design, outcomes, beta - size * step, ridge) > allowed).any():
+            size = np.where(worse[..., None], size / 2, size)
         beta = beta - size * step
     return beta
 
@@ -150,6 +172,10 @@ def _sigmoid(values: Floats) -> Floats:
     return result
 
 
-def _objective(design: Floats, outcomes: Floats, beta: Floats, ridge: float) -> float:
-    margins = design @ beta
-    return float(np.mean(np.logaddexp(0, margins) - outcomes * margins) + ridge / 2 * beta @ beta)
+def _objective(design: Floats, outcomes: Floats, beta: Floats, ridge: float) -> Floats:
+    """Of each fit; shape (...)."""
+    margins = np.einsum("...nk,...k->...n", design, beta)
+    result: Floats = np.mean(np.logaddexp(0, margins) - outcomes * margins, axis=-1) + ridge / 2 * np.sum(
+        beta**2, axis=-1
+    )
+    return result

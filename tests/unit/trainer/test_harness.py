@@ -1,0 +1,151 @@
+"""lm-evaluation-harness without an engine: what it asks of ours, which score it takes, and what is refused."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dynalign_contract.config import Policy
+from dynalign_contract.errors import BadInputError
+from dynalign_contract.settings import OWN_TASKS
+from dynalign_trainer.engine import Likelihood, Sample, Sampling
+from dynalign_trainer.evaluation import harness
+from dynalign_trainer.evaluation.harness import load_suites, measure
+from dynalign_trainer.evaluation.harness_model import EngineLM
+
+
+class Letters:
+    """A tokenizer whose tokens are characters."""
+
+    bos_token = None
+    eos_token_id = 0
+    name_or_path = "letters"
+    chat_template = "a chat"
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        return [ord(character) for character in text]
+
+    def apply_chat_template(self, messages: Sequence[dict[str, str]], **_: object) -> str:
+        return "".join(f"<{message['role']}>{message['content']}" for message in messages) + "<assistant>"
+
+
+class Parrot:
+    """An engine that says `ok`, and finds the shortest continuation the likeliest."""
+
+    max_length = 64
+
+    def __init__(self) -> None:
+        self.tokenizer = Letters()
+        self.prompts: list[str] = []
+        self.samplings: list[Sampling] = []
+
+    def forget_prefixes(self) -> None:
+        """Nothing is remembered."""
+
+    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling, **_: object) -> list[list[Sample]]:
+        self.samplings.append(sampling)
+        self.prompts += ["".join(map(chr, prompt)) for prompt in prompts]
+        return [[Sample((1,), (0.0,), "stop", "ok")] for _ in prompts]
+
+    def score_continuations(
+        self, contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]], **_: object
+    ) -> list[Likelihood]:
+        self.prompts += ["".join(map(chr, context)) for context in contexts]
+        return [Likelihood(-float(len(continuation)), greedy=False) for continuation in continuations]
+
+
+def ask(engine: Parrot) -> EngineLM:
+    return EngineLM(engine, Policy(), None)  # type: ignore[arg-type]
+
+
+def request(text: str, options: object) -> Any:
+    return SimpleNamespace(args=(text, options), task_name="t")
+
+
+def write_task(folder: Path, text: str) -> None:
+    (folder / "dynalign_test.yaml").write_text(f"task: dynalign_test\n{text}")
+
+
+@pytest.mark.parametrize("name", OWN_TASKS)
+def test_own_tasks_are_found_with_their_items(name: str) -> None:
+    (whole,) = load_suites([name], None)
+    (part,) = load_suites([name], 5)
+    assert whole.items in (64, 72)
+    assert part.items == 5
+
+
+def test_choices_are_asked_as_plain_text_and_instructions_as_chats() -> None:
+    engine = Parrot()
+    rows = []
+    for suite in load_suites(list(OWN_TASKS), 2):
+        rows += measure(engine, suite, Policy(), None)  # type: ignore[arg-type]
+    assert [(row["task"], row["item"], row["metric"]) for row in rows] == [
+        ("dynalign_choices", "dynalign_choices/0", "acc"),
+        ("dynalign_choices", "dynalign_choices/1", "acc"),
+        ("dynalign_instructions", "dynalign_instructions/0", "kept"),
+        ("dynalign_instructions", "dynalign_instructions/1", "kept"),
+    ]
+    assert not engine.prompts[0].startswith("<user>")
+    assert engine.prompts[-1].endswith("<assistant>")
+    assert [row["score"] for row in rows[2:]] == [1.0, 1.0]
+    assert rows[2]["response"] == "ok"
+    assert len({row["request"] for row in rows}) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "sampling"),
+    [
+        ({}, Sampling(temperature=0.0, max_tokens=32)),
+        ({"until": "\n", "max_gen_toks": 8}, Sampling(temperature=0.0, max_tokens=8, stop=("\n",))),
+        ({"until": ["a", "b"], "temperature": 0.7}, Sampling(temperature=0.7, max_tokens=32, stop=("a", "b"))),
+        ({"do_sample": False, "temperature": 0.7, "top_p": 0.9}, Sampling(temperature=0.0, max_tokens=32, top_p=0.9)),
+        ({"max_gen_toks": 1280}, Sampling(temperature=0.0, max_tokens=32)),
+    ],
+    ids=["nothing said", "one stop", "sampled", "greedy all the same", "more than half the window"],
+)
+def test_how_a_task_wants_to_be_answered(options: dict[str, Any], sampling: Sampling) -> None:
+    engine = Parrot()
+    assert ask(engine).generate_until([request("say ok", options)]) == ["ok"]
+    assert engine.samplings == [sampling]
+
+
+def test_requests_of_like_sampling_share_a_call_and_keep_their_order() -> None:
+    engine = Parrot()
+    short, long = {"max_gen_toks": 4}, {"max_gen_toks": 9}
+    asked = [request("a", short), request("b", long), request("c", short)]
+    assert ask(engine).generate_until(asked) == ["ok"] * 3
+    assert engine.prompts == ["a", "c", "b"]
+    assert [sampling.max_tokens for sampling in engine.samplings] == [4, 9]
+
+
+def test_what_is_too_long_loses_its_beginning() -> None:
+    engine = Parrot()
+    lm = ask(engine)
+    lm.generate_until([request("x" * 100 + "the end", {"max_gen_toks": 16})])
+    lm.loglikelihood([request("y" * 100 + "?", " yes")])
+    assert engine.prompts == ["x" * 41 + "the end", "y" * 58 + "?"]
+
+
+def test_data_out_of_reach_are_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "_OWN", tmp_path)
+    write_task(
+        tmp_path, f"dataset_path: json\ndataset_kwargs: {{data_files: {tmp_path}/none.json}}\ntest_split: train\n"
+    )
+    with pytest.raises(BadInputError, match=r"data of the task dynalign_test .* cannot be loaded: .*HF_HOME"):
+        load_suites(["dynalign_test"], None)
+
+
+def test_a_task_without_a_score_per_item_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "_OWN", tmp_path)
+    source = "dynalign_trainer.evaluation.tasks.documents.load_choices"
+    write_task(
+        tmp_path,
+        f"custom_dataset: !function {source}\ntest_split: test\noutput_type: loglikelihood_rolling\n"
+        'doc_to_text: ""\ndoc_to_target: "{{question}}"\n'
+        "metric_list: [{metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}]\n",
+    )
+    (suite,) = load_suites(["dynalign_test"], 2)
+    with pytest.raises(BadInputError, match="has no score per item for which more is better"):
+        measure(Parrot(), suite, Policy(), None)  # type: ignore[arg-type]

@@ -1,0 +1,75 @@
+"""Ratings: planted strengths come back, records are read as they were judged, nobody is infinitely strong."""
+
+import math
+
+import numpy as np
+import pytest
+
+from dynalign_contract.config import Policy
+from dynalign_contract.settings import EvaluationJudge, WinRateMethod
+from dynalign_trainer.evaluation.contests import Contest, build_comparisons, read_matches
+from dynalign_trainer.evaluation.ratings import Match, Rating, rate
+from dynalign_trainer.evaluation.statistics import Duel
+
+POINTS = {"base": 0.0, "iteration-000": 60.0, "iteration-001": 150.0, "iteration-002": 90.0}
+PAIRS = [
+    ("iteration-000", "base"),
+    *(("iteration-001", "base"), ("iteration-001", "iteration-000")),
+    *(("iteration-002", "base"), ("iteration-002", "iteration-001")),
+]
+
+
+def played(prompts: int) -> list[Match]:
+    generator = np.random.default_rng(23)
+    odds = [(policy, against, 1 / (1 + 10 ** ((POINTS[against] - POINTS[policy]) / 400))) for policy, against in PAIRS]
+    return [
+        Match(policy, against, f"h{prompt}", float(generator.random() < chance))
+        for prompt in range(prompts)
+        for policy, against, chance in odds
+    ]
+
+
+def rated(matches: list[Match]) -> dict[str, Rating]:
+    return {rating.policy: rating for rating in rate(matches, confidence=0.95, resamples=30, seed=0)}
+
+
+def test_planted_strengths_come_back() -> None:
+    found = rated(played(500))
+    assert list(found) == list(POINTS)
+    assert found["base"].points == 0
+    for policy, points in POINTS.items():
+        assert found[policy].points == pytest.approx(points, abs=35)
+        assert found[policy].interval.low <= found[policy].points <= found[policy].interval.high
+    assert found["iteration-001"].matches == 3 * 500
+
+
+def test_a_single_opponent_gives_the_odds_of_the_win_rate() -> None:
+    outcomes = [1.0] * 6 + [0.5] * 2 + [0.0] * 2
+    found = rated([Match("iteration-000", "base", f"h{k}", outcome) for k, outcome in enumerate(outcomes)])
+    wins, losses = 6 + 2 / 2 + 0.5, 2 + 2 / 2 + 0.5  # the prior's draw counts half for each
+    assert found["iteration-000"].points == pytest.approx(400 * math.log10(wins / losses), abs=0.1)
+
+
+def test_who_has_never_lost_is_finitely_strong() -> None:
+    found = rated([Match("iteration-000", "base", f"h{k}", 1.0) for k in range(20)])
+    assert 400 < found["iteration-000"].points < 800
+
+
+def contest(opponent: str, version: str, judge: EvaluationJudge, policy: str, outcome: float) -> Contest:
+    by = "base" if judge is EvaluationJudge.BASE else policy
+    return Contest(opponent, Policy(version=version), judge, by, [Duel(0.5, 0.5, outcome, 3, both_orders=True)])
+
+
+def test_matches_are_those_of_one_judge_and_decided() -> None:
+    policy, base, live = "iteration-001", EvaluationJudge.BASE, EvaluationJudge.LIVE
+    contests = [
+        contest("base", "base", base, policy, 1.0),
+        contest("previous", "iteration-000", base, policy, math.nan),
+        contest("base", "base", live, policy, 0.0),
+        contest("previous", "iteration-000", live, policy, 0.5),
+    ]
+    rows = build_comparisons(
+        contests, [{"prompt_id": "h"}], policy=Policy(version=policy), method=WinRateMethod.PAIRWISE
+    )
+    assert read_matches(rows, base) == [Match(policy, "base", "h", 1.0)]
+    assert read_matches(rows, live) == [Match(policy, "base", "h", 0.0), Match(policy, "iteration-000", "h", 0.5)]

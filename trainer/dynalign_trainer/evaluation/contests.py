@@ -1,0 +1,60 @@
+"""Contests: all comparisons of the policy with one opponent by one judge, and their records."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dynalign_contract.config import Policy
+from dynalign_contract.records import Row
+from dynalign_contract.settings import EvaluationJudge, WinRateMethod
+from dynalign_trainer.evaluation.ratings import Match
+from dynalign_trainer.evaluation.statistics import Duel
+
+BASE: Final = "base"
+PREVIOUS: Final = "previous"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One judge's comparisons of the policy with one opponent, a duel for each held-out prompt."""
+
+    opponent: str
+    """`base` or `previous`."""
+    opponent_policy: Policy
+    judge: EvaluationJudge
+    judge_version: str
+    duels: list[Duel]
+
+
+def build_comparisons(
+    contests: Iterable[Contest], prompts: Sequence[Row], *, policy: Policy, method: WinRateMethod
+) -> list[Row]:
+    """COMPARISON rows, contest by contest, in the order of the prompts."""
+    return [
+        {
+            "prompt_id": prompt["prompt_id"],
+            "policy": policy.version,
+            "opponent": contest.opponent,
+            "opponent_policy": contest.opponent_policy.version,
+            "judge": contest.judge_version,
+            "method": method.value,
+            "first": duel.first,
+            "second": duel.second,
+            "outcome": duel.outcome,
+            "length_difference": duel.length_difference,
+        }
+        for contest in contests
+        for prompt, duel in zip(prompts, contest.duels, strict=True)
+    ]
+
+
+def read_matches(rows: Iterable[Row], judge: EvaluationJudge) -> list[Match]:
+    """The decided comparisons of one judge. `Live` is whoever was the candidate at the time."""
+    return [
+        Match(row["policy"], row["opponent_policy"], row["prompt_id"], row["outcome"])
+        for row in rows
+        if row["judge"] == (BASE if judge is EvaluationJudge.BASE else row["policy"])
+        and row["policy"] != row["opponent_policy"]
+        and not math.isnan(row["outcome"])
+    ]
