@@ -43,9 +43,14 @@ def report(pod: dict[str, Any], numbers: dict[Stage, dict[str, float | None]]) -
 
 def well(pod: dict[str, Any]) -> tuple[int, str]:
     """Every stage succeeds."""
-    return report(
-        pod, {Stage.JUDGE: {"reward": 0.5, "undefined": None}, Stage.EVALUATE: {"win_rate": 0.6, "regressed": 0.0}}
-    )
+    judged: dict[str, float | None] = {"reward": 0.5, "undefined": None}
+    evaluated: dict[str, float | None] = {
+        "win_rate": 0.6,
+        "capability": 0.5,
+        "capability_delta": -0.0123456789,
+        "regressed": 0.0,
+    }
+    return report(pod, {Stage.JUDGE: judged, Stage.EVALUATE: evaluated})
 
 
 def is_completed(status: dict[str, Any]) -> bool:
