@@ -128,6 +128,13 @@ def test_what_is_too_long_loses_its_beginning() -> None:
     assert engine.prompts == ["x" * 41 + "the end", "y" * 58 + "?"]
 
 
+def test_blanks_between_context_and_continuation_belong_to_the_continuation() -> None:
+    engine = Parrot()
+    found = ask(engine).loglikelihood([request("The end ", "is"), request("", "is")])
+    assert engine.prompts == ["The end", "\0"]
+    assert [logprob for logprob, _ in found] == [-3.0, -2.0]
+
+
 def test_data_out_of_reach_are_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness, "_OWN", tmp_path)
     write_task(

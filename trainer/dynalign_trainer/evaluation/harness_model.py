@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from lm_eval.api.model import TemplateLM
+from lm_eval.api.model import LM
 
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError
@@ -13,37 +13,25 @@ _MAX_TOKENS: Final = 256
 """Longest response where a task does not say; the harness's own default."""
 
 
-class EngineLM(TemplateLM):  # type: ignore[misc] # the harness is not typed
+class EngineLM(LM):  # type: ignore[misc] # the harness is not typed
     """The harness's view of one policy on our engine."""
 
     def __init__(self, engine: Engine, policy: Policy, watch: Watch | None) -> None:
         super().__init__()
-        self.tokenizer = engine.tokenizer
+        self._tokenizer = engine.tokenizer
         self._engine = engine
         self._policy = policy
         self._watch = watch
 
     @property
-    def eot_token_id(self) -> int:
-        """Context of a continuation that has none."""
-        return int(self.tokenizer.eos_token_id)
-
-    @property
     def tokenizer_name(self) -> str:
         """Part of the key of a cache that is not used."""
-        return str(self.tokenizer.name_or_path)
-
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: object) -> list[int]:  # noqa: FBT001 - the harness's signature
-        """Token ids; the tokenizer's own special tokens are added unless the text, a chat, begins with them."""
-        start = self.tokenizer.bos_token
-        default = not (start and string.startswith(start))
-        wanted = default if add_special_tokens is None else add_special_tokens
-        return list(self.tokenizer.encode(string, add_special_tokens=wanted))
+        return str(self._tokenizer.name_or_path)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:  # noqa: FBT001, FBT002 - the harness's signature
         """The chat as text, up to the assistant's turn."""
         return str(
-            self.tokenizer.apply_chat_template(
+            self._tokenizer.apply_chat_template(
                 chat_history,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
@@ -52,14 +40,13 @@ class EngineLM(TemplateLM):  # type: ignore[misc] # the harness is not typed
         )
 
     def loglikelihood(self, requests: list[Any], **_: object) -> list[tuple[float, bool]]:
-        """(log-probability, whether greedy) of each request's continuation."""
-        return list(super().loglikelihood(requests, disable_tqdm=True))
-
-    def _loglikelihood_tokens(self, requests: list[Any], **_: object) -> list[tuple[float, bool]]:
+        """(log-probability, whether greedy) of each request's continuation; a context may lose its beginning."""
         longest = self._engine.max_length - 1
-        contexts = [before[-max(1, longest - len(after)) :] for _, before, after in requests]
-        continuations = [after for _, _, after in requests]
-        scored = self._engine.score_continuations(contexts, continuations, policy=self._policy, watch=self._watch)
+        pairs = [self._split(*request.args) for request in requests]
+        contexts = [before[-max(1, longest - len(after)) :] for before, after in pairs]
+        scored = self._engine.score_continuations(
+            contexts, [after for _, after in pairs], policy=self._policy, watch=self._watch
+        )
         return [(found.logprob, found.greedy) for found in scored]
 
     def loglikelihood_rolling(self, requests: list[Any], **_: object) -> list[float]:
@@ -68,7 +55,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc] # the harness is not typed
 
     def generate_until(self, requests: list[Any], **_: object) -> list[str]:
         """Responses. Requests of like sampling share a call; a prompt that is too long loses its beginning."""
-        wanted = [(self.tok_encode(text), self._sampling(options)) for text, options in (r.args for r in requests)]
+        wanted = [(self._encode(text), self._sampling(options)) for text, options in (r.args for r in requests)]
         texts: dict[int, str] = {}
         for sampling in dict.fromkeys(sampling for _, sampling in wanted):
             chosen = [index for index, (_, own) in enumerate(wanted) if own == sampling]
@@ -76,6 +63,23 @@ class EngineLM(TemplateLM):  # type: ignore[misc] # the harness is not typed
             groups = self._engine.sample(prompts, sampling, policy=self._policy, seeds=chosen, watch=self._watch)
             texts |= {index: sample.text for index, (sample,) in zip(chosen, groups, strict=True)}
         return [texts[index] for index in range(len(requests))]
+
+    def _split(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Token ids of both as the model reads them in one text; blanks between them belong to the continuation.
+
+        Without a context the end-of-text token takes its place, as in the harness.
+        """
+        kept = context.rstrip()
+        if not kept:
+            return [int(self._tokenizer.eos_token_id)], self._encode(context + continuation, special=False)
+        before = self._encode(kept)
+        return before, self._encode(context + continuation)[len(before) :]
+
+    def _encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids, with the tokenizer's own special tokens if wanted, unless the text, a chat, begins with them."""
+        start = self._tokenizer.bos_token
+        again = bool(start) and text.startswith(start)
+        return list(self._tokenizer.encode(text, add_special_tokens=special and not again))
 
     def _sampling(self, options: Mapping[str, Any]) -> Sampling:
         asked = int(options.get("max_gen_toks") or options.get("max_tokens") or _MAX_TOKENS)
