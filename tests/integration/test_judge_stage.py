@@ -10,7 +10,7 @@ from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import CANARIES_FILE, MANIFEST, part_name
 from dynalign_contract.records import CANARY, JUDGEMENT, Row, read_parts, read_rows
 from dynalign_contract.result import Outcome, StageResult
-from dynalign_contract.settings import CanarySettings, JudgeGates, JudgingSettings, OnUnfitJudge
+from dynalign_contract.settings import CanarySettings, JudgeGates, JudgingMethod, JudgingSettings, OnUnfitJudge
 from dynalign_trainer.judging.canaries import CanaryKind
 from dynalign_trainer.judging.trust import spearman
 from support.judging_data import StageRun, metrics_of, rule_objective, written_rollouts
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 PROMPTS, CANDIDATES = 5, 3
 OBJECTIVE = rule_objective()
-FEW_CANARIES = CanarySettings(prompts=2)
+FEW_CANARIES = CanarySettings(prompts=2, injections=2)
 LENIENT = JudgingSettings(min_mass=0.0, canaries=FEW_CANARIES)
 
 
@@ -97,7 +97,9 @@ def test_shards_judge_disjoint_groups_and_only_the_first_has_canaries(tiny: Judg
 
 
 def test_votes_are_sampled_averaged_and_reproducible(tiny: JudgeRun) -> None:
-    judging = LENIENT.model_copy(update={"votes": 3, "rationale_tokens": 8, "canaries": CanarySettings(prompts=0)})
+    judging = LENIENT.model_copy(
+        update={"method": JudgingMethod.VOTES, "votes": 3, "rationale_tokens": 8, "canaries": CanarySettings(prompts=0)}
+    )
     config = tiny.config(judging)
     first = tiny.judge(config)
     spread = metrics_of(first)["vote_std"]

@@ -10,7 +10,8 @@ from pydantic import Field, field_validator, model_validator
 
 from dynalign_contract.base import Model
 
-BUILTIN: Final = ("collective-agency",)
+BUILTIN: Final = ("collective-agency", "helpful-honest-harmless")
+"""Names of the objectives that ship; the first is the default."""
 
 
 class Aggregate(StrEnum):
@@ -116,6 +117,20 @@ class CriticTemplate(Model):
         return _check_placeholders(value, frozenset({"preamble", "prompt", "open", "close"}), frozenset({"prompt"}))
 
 
+class ReviserTemplate(Model):
+    """How the reviser is asked to mend a training prompt."""
+
+    message: str
+    """Placeholders: $preamble $prompt $open $close."""
+    prefill: str = ""
+    """Beginning of the reviser's answer that is not part of the prompt."""
+
+    @field_validator("message")
+    @classmethod
+    def _message(cls, value: str) -> str:
+        return _check_placeholders(value, frozenset({"preamble", "prompt", "open", "close"}), frozenset({"prompt"}))
+
+
 class Objective(Model):
     """What the model is aligned to."""
 
@@ -131,6 +146,8 @@ class Objective(Model):
     author: AuthorTemplate
     critic: CriticTemplate | None = None
     """None: every prompt that the curator keeps is used."""
+    reviser: ReviserTemplate | None = None
+    """None: no prompt can be mended."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Objective":

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from dynalign_contract.agents import AgentModel
 from dynalign_contract.config import (
     EvaluateParams,
     ExportParams,
@@ -19,7 +20,7 @@ from dynalign_contract.config import (
 )
 from dynalign_contract.objective import Objective
 from dynalign_contract.result import ArtifactRef
-from dynalign_contract.settings import AgentModel, Refresh
+from dynalign_contract.settings import Refresh
 from dynalign_contract.stages import SHARDED_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec
@@ -82,7 +83,8 @@ def _fetch(place: _Place) -> _Parts:
 
 def _prompts(place: _Place) -> _Parts:
     prompts = place.spec.prompts
-    used = AgentModel.POLICY in (prompts.agents.author.model, prompts.agents.critic.model)
+    agents = (prompts.agents.author, prompts.agents.critic, prompts.agents.reviser)
+    used = any(agent is not None and agent.model is AgentModel.POLICY for agent in agents)
     policy = place.start if used else BASE
     params = PromptsParams(
         objective=place.objective,

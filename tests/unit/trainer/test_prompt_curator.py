@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynalign_contract.settings import DedupSettings
-from dynalign_trainer.prompts.curator import Curator, check_length, lsh_shape, normalise, remember_all, shingles
-from dynalign_trainer.prompts.drafts import Draft, Drop, Tally
+from dynalign_trainer.prompts.curator import Checks, Curator, check_length, lsh_shape, remember_all
+from dynalign_trainer.prompts.decontamination import Protected
+from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
+from dynalign_trainer.prompts.normalising import normalise, runs
 from dynalign_trainer.prompts.writing import curate
 
 BAKER = "I am a baker and my daughter misses me. How can I be at her school plays without losing the shop?"
@@ -67,8 +69,8 @@ def test_the_index_finds_pairs_at_the_threshold() -> None:
 
 def test_words_decide() -> None:
     assert normalise("  Hello,\tWORLD! ") == "hello world"
-    assert shingles("a b c", 2) == {"a b", "b c"}
-    assert shingles("a b", 3) == {"a b"}
+    assert runs("a b c", 2) == {"a b", "b c"}
+    assert runs("a b", 3) == {"a b"}
 
 
 @pytest.mark.parametrize(
@@ -80,11 +82,50 @@ def test_length_limits(text: str, cause: Drop | None) -> None:
 
 
 def test_dropped_drafts_are_counted_and_quoted(curator: Curator) -> None:
-    tally = Tally(drafts=5)
-    drafts = [Draft(text, {}) for text in (BAKER, BAKER, "", "", "What is a good life for a cat?")]
+    tally = Tally()
+    tally.of(Hand.AUTHOR).given = 5
+    drafts = [
+        Draft(text, {}, draft_id=f"train-0-{i}")
+        for i, text in enumerate((BAKER, BAKER, "", "", "What is a good life for a cat?"))
+    ]
     kept = curate(drafts, curator, lambda text: None if text else Drop.UNFINISHED, tally)
     assert [draft.text for draft in kept] == [BAKER, "What is a good life for a cat?"]
-    assert tally.dropped == {Drop.DUPLICATE: 1, Drop.UNFINISHED: 2}
+    assert tally.of(Hand.CURATOR).dropped == {Drop.DUPLICATE: 1, Drop.UNFINISHED: 2}
+    assert (tally.of(Hand.CURATOR).given, tally.of(Hand.CURATOR).kept) == (5, 2)
     assert tally.share(Drop.UNFINISHED) == 0.4
     assert "2 unfinished" in tally.explain()
     assert "baker" in tally.explain()
+    outcomes = [(row["draft_id"], row["agent"], row["outcome"]) for row in tally.draft_rows({})]
+    assert outcomes[:3] == [
+        ("train-0-0", "curator", "kept"),
+        ("train-0-1", "curator", "duplicate"),
+        ("train-0-2", "curator", "unfinished"),
+    ]
+
+
+def test_a_mended_text_may_resemble_what_it_was_made_from_and_nothing_else(curator: Curator) -> None:
+    mended = BAKER.replace("shop", "bakery")
+    curator.admit(BAKER)
+    curator.admit("I am a baker and my flour is wet. What should I do?")
+    assert curator.exchange(BAKER, mended, mended) is None
+    assert curator.admit(BAKER) is Drop.NEAR_DUPLICATE
+    assert curator.exchange(mended, "I am a baker, and my flour is wet! What should I do?", "") is Drop.DUPLICATE
+    assert curator.admit(mended) is Drop.DUPLICATE
+
+
+def test_what_the_evaluation_asks_does_not_come_in(curator: Curator) -> None:
+    protected = Protected(4)
+    strict = Curator(DedupSettings(), Checks(protected))
+    strict.protect(["How many eggs does a hen lay in a year?"])
+    assert strict.admit("Tell me: how many eggs does a goose lay?") is Drop.CONTAMINATED
+    assert strict.admit("Tell me how many eggs there are.") is None
+    opening = "I ask how many eggs does my neighbour need"
+    assert strict.admit(f"{opening} for a cake?", " for a cake?") is None
+
+
+def test_short_texts_and_zero_words_protect_nothing() -> None:
+    short, off = Protected(4), Protected(0)
+    short.add(["too short now"])
+    off.add(["a b c d e f"])
+    assert not short.leaks("too short now and then")
+    assert not off.leaks("a b c d e f")
