@@ -44,11 +44,15 @@ def _check_placeholders(template: str, allowed: frozenset[str], required: frozen
     used = frozenset(Template(template).get_identifiers())
     if not Template(template).is_valid():
         raise ValueError("is no valid template: write $$ for a dollar sign and $name for a placeholder")
-    if unknown := sorted(used - allowed):
-        raise ValueError(f"uses unknown placeholders {unknown}; allowed are {sorted('$' + name for name in allowed)}")
-    if missing := sorted(required - used):
-        raise ValueError(f"lacks the placeholders {sorted('$' + name for name in missing)}")
+    if unknown := used - allowed:
+        raise ValueError(f"uses unknown placeholders: {_list(unknown)}; allowed are {_list(allowed)}")
+    if missing := required - used:
+        raise ValueError(f"lacks {_list(missing)}; without it nobody sees what this is about")
     return template
+
+
+def _list(names: frozenset[str]) -> str:
+    return ", ".join(f"${name}" for name in sorted(names))
 
 
 class JudgeTemplate(Model):
@@ -134,7 +138,10 @@ class ReviserTemplate(Model):
 class Objective(Model):
     """What the model is aligned to."""
 
-    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    name: str = Field(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        json_schema_extra={"x-form": "lower-case letters, digits and inner hyphens, for example house-style"},
+    )
     version: str = Field(default="1", max_length=32)
     preamble: str = Field(max_length=4000)
     aspects: tuple[Aspect, ...] = Field(min_length=1, max_length=16)
@@ -153,11 +160,14 @@ class Objective(Model):
     def _consistent(self) -> "Objective":
         ids = [aspect.id for aspect in self.aspects]
         if len(set(ids)) != len(ids):
-            raise ValueError(f"aspects: the ids {ids} are not distinct")
+            raise ValueError(f"aspects: the ids {', '.join(ids)} are not distinct; give every aspect an id of its own")
         if empty := [name for name, values in self.facets.items() if not values]:
-            raise ValueError(f"facets: {empty} have no values")
-        for template in (self.author.message, self.author.opening):
-            _check_placeholders(template, frozenset({"preamble", *self.facets}), frozenset())
+            raise ValueError(f"facets: {', '.join(empty)} has no values; give it some, or remove it")
+        for name, template in (("message", self.author.message), ("opening", self.author.opening)):
+            try:
+                _check_placeholders(template, frozenset({"preamble", *self.facets}), frozenset())
+            except ValueError as error:
+                raise ValueError(f"author.{name} {error}") from error
         return self
 
     @property

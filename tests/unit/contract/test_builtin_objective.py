@@ -64,7 +64,7 @@ def test_the_second_objective_shares_nothing_with_the_first_but_its_shape() -> N
     [
         ("author", "opening", "I am $somebody", "unknown placeholders"),
         ("author", "message", "costs $5", "no valid template"),
-        ("judge", "context", "$prompt", "lacks the placeholders"),
+        ("judge", "context", "$prompt", "lacks"),
     ],
 )
 def test_a_template_with_wrong_placeholders_is_refused(part: str, field: str, text: str, message: str) -> None:
