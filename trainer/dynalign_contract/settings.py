@@ -86,7 +86,8 @@ class DedupSettings(Model):
 class DecontaminationSettings(Model):
     """Keeps out of training what the evaluation asks: prompts that share a run of words with it.
 
-    The held-out prompts always belong to it. What the seed has put at a prompt's beginning does not count.
+    The held-out prompts and the tasks that ship with dynalign always belong to it. What the seed has put at a prompt's
+    beginning does not count.
     """
 
     words: int = Field(default=8, ge=0, le=64)

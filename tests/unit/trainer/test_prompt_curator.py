@@ -1,15 +1,22 @@
 """The curator keeps out what resembles an earlier prompt, and what has the wrong length."""
 
+import random
+from pathlib import Path
+
 import pytest
 from datasketch import MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynalign_contract.settings import DedupSettings
+from dynalign_contract.objective import BUILTIN, builtin_objective
+from dynalign_contract.settings import DecontaminationSettings, DedupSettings
+from dynalign_trainer.prompts.author import seeded_opening
 from dynalign_trainer.prompts.curator import Checks, Curator, check_length, lsh_shape, remember_all
 from dynalign_trainer.prompts.decontamination import Protected
 from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
 from dynalign_trainer.prompts.normalising import normalise, runs
+from dynalign_trainer.prompts.seeds import sample_seeds
+from dynalign_trainer.prompts.task_texts import own_task_texts, read_task_texts
 from dynalign_trainer.prompts.writing import curate
 
 BAKER = "I am a baker and my daughter misses me. How can I be at her school plays without losing the shop?"
@@ -129,3 +136,20 @@ def test_short_texts_and_zero_words_protect_nothing() -> None:
     off.add(["a b c d e f"])
     assert not short.leaks("too short now and then")
     assert not off.leaks("a b c d e f")
+
+
+def test_the_items_of_shipped_tasks_are_what_a_model_reads_of_them(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text('{"prompt": "Write five words.", "checks": [1]}\n\n')
+    (tmp_path / "a.jsonl").write_text('{"question": "What is 2 + 2?", "choices": ["4"], "answer": 0}\n{"id": 7}\n')
+    (tmp_path / "a.yaml").write_text("task: x")
+    assert read_task_texts(tmp_path) == ["What is 2 + 2?", "Write five words."]
+    assert read_task_texts(tmp_path / "absent") == []
+
+
+def test_no_seed_of_a_shipped_objective_opens_with_what_a_shipped_task_asks() -> None:
+    protected = Protected(DecontaminationSettings().words)
+    protected.add(own_task_texts())
+    for name in BUILTIN:
+        objective = builtin_objective(name)
+        for seed in sample_seeds(objective.facets, 50, random.Random(0)):
+            assert not protected.leaks(seeded_opening(objective, seed))

@@ -28,6 +28,7 @@ from dynalign_trainer.prompts.reviser import require_reviser
 from dynalign_trainer.prompts.role_models import RoleModel, cast_role
 from dynalign_trainer.prompts.rows import agent_row, supplied_row, text_of
 from dynalign_trainer.prompts.supplied import read_supplied, supplied_path, take_slice
+from dynalign_trainer.prompts.task_texts import own_task_texts
 from dynalign_trainer.prompts.window import Window, read_window
 from dynalign_trainer.prompts.writing import Order, PromptWriter
 
@@ -142,6 +143,7 @@ def read_supply(params: PromptsParams, seed: int) -> Supply:
 def _checks(context: StageContext[PromptsParams], window: Window) -> Checks:
     settings = context.params.prompts
     protected = Protected(settings.decontamination.words)
+    protected.add(own_task_texts())
     if settings.decontamination.uri is not None:
         chats = read_supplied(supplied_path(settings.decontamination.uri), "prompts.decontamination")
         protected.add("\n".join(message["content"] for message in chat) for chat in chats)
