@@ -1,11 +1,12 @@
 """Models behind endpoints, against a real HTTP server: answers, retries, budgets, and what is said when it refuses."""
 
 import json
-import math
+import os
 import re
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.references import SecretKeyRef
 from dynalign_trainer.endpoints.backoff import Backoff, retry_after
 from dynalign_trainer.endpoints.client import Endpoint, open_endpoint
-from dynalign_trainer.endpoints.completions import ChatRequest, parse_reply, read_digit
+from dynalign_trainer.endpoints.completions import ChatRequest, parse_reply
+from dynalign_trainer.endpoints.journal import Journal
 from dynalign_trainer.endpoints.refusals import EndpointError
 from dynalign_trainer.engine import Sampling
 from dynalign_trainer.prompts.role_models import Ask, Continuation, EndpointRole, split_opening
@@ -35,14 +37,20 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
 
 
-def ask(text: str = "Write.") -> ChatRequest:
-    return ChatRequest(text, 1.0, 1.0, 8, seed=1)
+def ask(text: str = "Write.", seed: int = 1) -> ChatRequest:
+    return ChatRequest(text, 1.0, 1.0, 8, seed=seed)
 
 
-def endpoint(url: str, **settings: Any) -> Endpoint:
-    """One that waits milliseconds between its tries."""
+def asks(count: int) -> list[ChatRequest]:
+    """Requests of which no two are the same."""
+    return [ask(seed=seed) for seed in range(count)]
+
+
+def endpoint(url: str, journal: Path | None = None, **settings: Any) -> Endpoint:
+    """One that waits milliseconds between its tries; without a `journal` it remembers nothing."""
     wanted = EndpointSettings(url=url, model="m", **{"retries": 2, **settings})
-    opened = open_endpoint(Role.AUTHOR, wanted, {"DYNALIGN_AUTHOR_API_KEY": f"{SECRET}\n"})
+    kept = Journal(Path(os.devnull) if journal is None else journal)
+    opened = open_endpoint(Role.AUTHOR, wanted, {"DYNALIGN_AUTHOR_API_KEY": f"{SECRET}\n"}, kept)
     opened.backoff = Backoff(first=0.002, most=0.01)
     return opened
 
@@ -90,7 +98,7 @@ def test_no_key_is_sent_that_the_run_file_does_not_name_and_none_is_shown() -> N
 def test_a_key_that_cannot_be_sent_is_refused_before_any_work(key: str, words: str) -> None:
     settings = EndpointSettings(url="http://x/v1", model="m", api_key_secret_ref=KEY)
     with pytest.raises(BadConfigError, match=words) as caught:
-        open_endpoint(Role.CRITIC, settings, {"DYNALIGN_CRITIC_API_KEY": key})
+        open_endpoint(Role.CRITIC, settings, {"DYNALIGN_CRITIC_API_KEY": key}, Journal(Path(os.devnull)))
     assert not key.strip() or key not in str(caught.value)
 
 
@@ -206,7 +214,7 @@ def test_no_more_requests_are_under_way_than_allowed_and_all_of_these_are() -> N
         return completion("x")
 
     with serve_chat(meet) as server:
-        replies = endpoint(server.url, concurrency=3).complete([ask()] * 9)
+        replies = endpoint(server.url, concurrency=3).complete(asks(9))
     assert len(replies) == 9
     assert server.most_at_once == 3
 
@@ -221,8 +229,8 @@ def test_no_more_requests_are_under_way_than_allowed_and_all_of_these_are() -> N
 def test_a_budget_ends_the_work_and_says_which(budget: EndpointBudget, answered: int, words: str) -> None:
     with serve_chat(lambda body: completion("x")) as server:
         found = endpoint(server.url, budget=budget, concurrency=1)
-        replies = found.complete([ask()] * 5)
-        assert found.complete([ask()]) == [None]
+        replies = found.complete(asks(5))
+        assert found.complete([ask(seed=99)]) == [None]
     assert [reply is not None for reply in replies] == [True] * answered + [False] * (5 - answered)
     assert len(server.asked) == answered
     used_up = found.purse.used_up()
@@ -256,14 +264,14 @@ def test_sigterm_gives_up_what_is_under_way() -> None:
 
     with serve_chat(wait) as server:
         with pytest.raises(TerminatedError):
-            endpoint(server.url).complete([ask()] * 3, stop)
+            endpoint(server.url).complete(asks(3), stop)
         released.set()
 
 
 def test_progress_is_told() -> None:
     seen: list[tuple[int, int]] = []
     with serve_chat(lambda body: completion("x")) as server:
-        endpoint(server.url, concurrency=1).complete([ask()] * 3, lambda done, total, _: seen.append((done, total)))
+        endpoint(server.url, concurrency=1).complete(asks(3), lambda done, total, _: seen.append((done, total)))
     assert seen[-1] == (3, 3)
 
 
@@ -272,20 +280,19 @@ def test_progress_is_told() -> None:
     [
         (scored(("7", {"7": 0.5, "8": 0.25, " 3": 0.25})), 6.25),
         (scored(("Score", {"Score": 0.9}), (": ", {}), ("4", {"4": 0.6, "6": 0.2, "x": 0.2})), 4.5),
-        (scored(("10", {"10": 0.9, "9": 0.1})), math.nan),
+        (scored(("10", {"10": 0.9, "9": 0.1})), None),
         (completion("The score is 8."), 8.0),
         (completion("8/9"), 8.0),
-        (completion("10"), math.nan),
-        (completion("7.5 or so"), math.nan),
-        (completion("no idea"), math.nan),
-        (completion(""), math.nan),
+        (completion("10"), None),
+        (completion("7.5 or so"), None),
+        (completion("no idea"), None),
+        (completion(""), None),
     ],
 )
 def test_scores_are_expected_digits_where_the_server_tells_and_digits_of_the_text_otherwise(
-    answer: Answer, score: float
+    answer: Answer, score: float | None
 ) -> None:
-    reply = parse_reply(json.dumps(answer.body).encode(), ask())
-    assert read_digit(reply) == pytest.approx(score, nan_ok=True)
+    assert parse_reply(json.dumps(answer.body).encode(), ask()).score == pytest.approx(score)
 
 
 def test_a_critic_that_gives_no_digit_is_asked_once_more() -> None:
@@ -336,3 +343,26 @@ def test_retry_after_is_a_number_or_a_date(value: str, seconds: float | None) ->
 
 def test_no_header_asks_for_nothing() -> None:
     assert retry_after({}, NOW) is None
+
+
+def test_what_has_been_paid_for_is_not_paid_for_again(tmp_path: Path) -> None:
+    path = tmp_path / "replies.jsonl"
+    with serve_chat(lambda body: completion(f"Number {body['seed']}")) as server:
+        first = endpoint(server.url, path, budget=EndpointBudget(requests=2), concurrency=1)
+        assert [reply is not None for reply in first.complete(asks(4))] == [True, True, False, False]
+        with path.open("a") as file:
+            file.write('{"key": "torn off in the mid')
+        again = endpoint(server.url, path)
+        replies = again.complete(asks(4))
+    assert [reply.text for reply in replies if reply is not None] == [f"Number {seed}" for seed in range(4)]
+    assert (again.spending.requests, len(server.asked)) == (2, 4)
+    assert SECRET not in path.read_text()
+
+
+def test_another_model_or_server_or_question_is_asked_itself(tmp_path: Path) -> None:
+    path = tmp_path / "replies.jsonl"
+    with serve_chat(lambda body: completion("x")) as server, serve_chat(lambda body: completion("x")) as other:
+        endpoint(server.url, path).complete([ask()])
+        endpoint(server.url, path).complete([ask("Read.")])
+        endpoint(other.url, path).complete([ask()])
+        assert (len(server.asked), len(other.asked)) == (2, 1)

@@ -17,6 +17,7 @@ from dynalign_contract.errors import BadConfigError, StageError
 from dynalign_trainer.endpoints.backoff import Backoff, retry_after
 from dynalign_trainer.endpoints.budget import Purse, Spending
 from dynalign_trainer.endpoints.completions import ChatRequest, Reply, parse_reply
+from dynalign_trainer.endpoints.journal import Journal
 from dynalign_trainer.endpoints.refusals import (
     TRANSIENT,
     Address,
@@ -54,6 +55,7 @@ class Endpoint:
     settings: EndpointSettings
     address: Address
     key: str | None = field(repr=False)
+    journal: Journal
     spending: Spending = field(default_factory=Spending)
     backoff: Backoff = field(default_factory=Backoff)
     gives_logprobs: bool = True
@@ -67,6 +69,7 @@ class Endpoint:
     def complete(self, requests: Sequence[ChatRequest], watch: Watch | None = None) -> list[Reply | None]:
         """An answer for every request, in order; None for those that the budget did not allow.
 
+        What an earlier attempt has been answered already is taken from the journal and costs nothing.
         Raises BadConfigError or EndpointError saying what to do, and whatever `watch` raises; requests that are under
         way are then given up.
         """
@@ -79,6 +82,9 @@ class Endpoint:
         async with httpx.AsyncClient(headers=headers, timeout=self.settings.timeout_seconds) as client:
 
             async def one(request: ChatRequest) -> Reply | None:
+                known = self.journal.find(self.settings.url, request.body(self.settings.model))
+                if known is not None:
+                    return known
                 async with places:
                     return await self._answer(client, request)
 
@@ -108,11 +114,13 @@ class Endpoint:
             reraise=True,
         )
         try:
-            return await retrying(self._try, client, request)
+            reply: Reply = await retrying(self._try, client, request)
         except _TransientError as error:
             raise error.explanation from error
         except _BudgetUsedUpError:
             return None
+        self.journal.add(self.settings.url, request.body(self.settings.model), reply)
+        return reply
 
     async def _try(self, client: httpx.AsyncClient, request: ChatRequest) -> Reply:
         if not self.gives_logprobs:
@@ -166,7 +174,7 @@ class Endpoint:
         return seconds
 
 
-def open_endpoint(role: Role, settings: EndpointSettings, environment: Mapping[str, str]) -> Endpoint:
+def open_endpoint(role: Role, settings: EndpointSettings, environment: Mapping[str, str], journal: Journal) -> Endpoint:
     """The endpoint of an agent, with the key from the environment when the settings name one.
 
     Raises BadConfigError when the key is missing or cannot be sent; no message holds it.
@@ -175,7 +183,7 @@ def open_endpoint(role: Role, settings: EndpointSettings, environment: Mapping[s
     reference = settings.api_key_secret_ref
     address = Address(name, settings.url, settings.model, variable, sends_key=reference is not None)
     if reference is None:
-        return Endpoint(settings, address, None)
+        return Endpoint(settings, address, None, journal)
     key = environment.get(variable, "").strip()
     if not key:
         raise BadConfigError(
@@ -187,4 +195,4 @@ def open_endpoint(role: Role, settings: EndpointSettings, environment: Mapping[s
             f"the key in {variable} holds white space or characters that no HTTP header can carry. Put the bare key "
             f"under {reference.key} into the Secret {reference.name}."
         )
-    return Endpoint(settings, address, key)
+    return Endpoint(settings, address, key, journal)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,23 +43,14 @@ class ChatRequest:
 
 
 @dataclass(frozen=True)
-class Token:
-    """One token of an answer."""
-
-    text: str
-    alternatives: Mapping[str, float]
-    """Text of a likely token in its place -> log-probability."""
-
-
-@dataclass(frozen=True)
 class Reply:
     """An answer."""
 
     text: str
     finished: bool
     """It ended by itself, not at `max_tokens`."""
-    tokens: tuple[Token, ...]
-    """Empty where the server gives no log-probabilities."""
+    score: float | None
+    """The digit that it gives, 0 to 9, as `read_digit` says; None where it gives none."""
     cost: int
     """Tokens read and written."""
 
@@ -115,33 +106,29 @@ def parse_reply(data: bytes, request: ChatRequest) -> Reply:
     return Reply(
         text=text,
         finished=choice.finish_reason != "length",
-        tokens=tuple(_token(position) for position in logprobs or ()),
+        score=read_digit(text, logprobs or ()),
         cost=usage.prompt_tokens + usage.completion_tokens or estimate,
     )
 
 
-def read_digit(reply: Reply) -> float:
-    """The score, 0 to 9, that an answer gives; NaN where it holds none.
+def read_digit(text: str, positions: Sequence[_Position]) -> float | None:
+    """The score, 0 to 9, that an answer gives; None where it holds none.
 
     With log-probabilities it is the expected digit at the first token that is a digit and nothing else (white space
     aside), as the engine's own judge reads it; without them it is the first digit that stands alone in the text.
     """
-    for token in reply.tokens:
-        if _is_digit(token.text):
-            return _expected(token)
-    found = _lone_digits(reply.text)
-    return float(found[0]) if found else math.nan
+    for position in positions:
+        if _is_digit(position.token):
+            return _expected(position)
+    found = _lone_digits(text)
+    return float(found[0]) if found else None
 
 
-def _token(position: _Position) -> Token:
-    alternatives = {position.token: position.logprob}
-    return Token(position.token, {other.token: other.logprob for other in position.top_logprobs} | alternatives)
-
-
-def _expected(token: Token) -> float:
+def _expected(position: _Position) -> float:
     """Over the digits among the alternatives; ` 7` and `7` are the same digit."""
+    logprobs = {other.token: other.logprob for other in (*position.top_logprobs, position)}
     masses = [0.0] * 10
-    for text, logprob in token.alternatives.items():
+    for text, logprob in logprobs.items():
         if _is_digit(text):
             masses[int(text.strip())] += math.exp(min(logprob, 0.0))
     score, _ = expected_digit([math.log(mass) if mass > 0 else -math.inf for mass in masses])

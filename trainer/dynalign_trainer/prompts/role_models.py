@@ -11,7 +11,8 @@ from dynalign_contract.errors import BadConfigError
 from dynalign_trainer.choices import digit_tokens
 from dynalign_trainer.endpoints.budget import Spending
 from dynalign_trainer.endpoints.client import Endpoint, open_endpoint
-from dynalign_trainer.endpoints.completions import ChatRequest, read_digit
+from dynalign_trainer.endpoints.completions import ChatRequest
+from dynalign_trainer.endpoints.journal import Journal
 from dynalign_trainer.engine import Engine, Sampling, Watch
 from dynalign_trainer.judging.scoring import expected_digit
 
@@ -178,7 +179,7 @@ class EndpointRole:
             ChatRequest(f"{message}\n\n{order}", 0.0, 1.0, max_tokens, seed=0, logprobs=True) for message in messages
         ]
         replies = self.endpoint.complete(requests, watch)
-        return [math.nan if reply is None else read_digit(reply) for reply in replies]
+        return [math.nan if reply is None or reply.score is None else reply.score for reply in replies]
 
 
 def split_opening(opening: str, text: str, *, finished: bool) -> Continuation:
@@ -189,16 +190,26 @@ def split_opening(opening: str, text: str, *, finished: bool) -> Continuation:
     return Continuation("", text, finished)
 
 
-def cast_role(
-    role: Role, settings: AgentSettings, *, engine: Engine | None, policy: Policy, environment: Mapping[str, str]
-) -> RoleModel:
+@dataclass(frozen=True)
+class Cast:
+    """Where the models that play the roles come from."""
+
+    engine: Engine | None
+    """None where every role is played behind an endpoint."""
+    policy: Policy
+    environment: Mapping[str, str]
+    """Holds the endpoints' keys."""
+    journal: Journal
+
+
+def cast_role(role: Role, settings: AgentSettings, cast: Cast) -> RoleModel:
     """The model that plays a role. Raises BadConfigError when the settings name none that can be had."""
     if settings.model is AgentModel.ENDPOINT:
         if settings.endpoint is None:
             raise BadConfigError(
                 f"prompts.agents.{role}.endpoint is missing with model: Endpoint; give it url and model."
             )
-        return EndpointRole(open_endpoint(role, settings.endpoint, environment))
-    if engine is None:
+        return EndpointRole(open_endpoint(role, settings.endpoint, cast.environment, cast.journal))
+    if cast.engine is None:
         raise ValueError(f"the {role} is played by {settings.model}, but no engine was started")
-    return EngineRole(engine, policy if settings.model is AgentModel.POLICY else Policy())
+    return EngineRole(cast.engine, cast.policy if settings.model is AgentModel.POLICY else Policy())

@@ -14,6 +14,7 @@ from dynalign_contract.layout import DRAFTS_FILE, HELD_OUT_FILE, PROMPTS_FILE, Y
 from dynalign_contract.prompt_yield import PromptYield, PromptYields
 from dynalign_contract.records import DRAFT, PROMPT, Row, read_rows, write_rows
 from dynalign_trainer.context import StageContext, StageOutput
+from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
 from dynalign_trainer.engine import Message, start_engine
 from dynalign_trainer.judging.prompts import control_tokens, make_delimiters
 from dynalign_trainer.languages import LanguageFilter
@@ -25,7 +26,7 @@ from dynalign_trainer.prompts.decontamination import Protected
 from dynalign_trainer.prompts.drafts import Tally
 from dynalign_trainer.prompts.measuring import measure
 from dynalign_trainer.prompts.reviser import require_reviser
-from dynalign_trainer.prompts.role_models import RoleModel, cast_role
+from dynalign_trainer.prompts.role_models import Cast, RoleModel, cast_role
 from dynalign_trainer.prompts.rows import agent_row, supplied_row, text_of
 from dynalign_trainer.prompts.supplied import read_supplied, supplied_path, take_slice
 from dynalign_trainer.prompts.task_texts import own_task_texts
@@ -90,6 +91,7 @@ def run(context: StageContext[PromptsParams]) -> StageOutput:
     write_rows(context.folder / PROMPTS_FILE, training.rows, PROMPT)
     files[PROMPTS_FILE] = len(training.rows)
     files |= _write_lineage(context, sets)
+    (context.folder / JOURNAL_FILE).unlink(missing_ok=True)
     metrics = measure(training.rows, training.tally, facets=writer.facets, wanted=settings.per_iteration)
     return StageOutput(files=files, metrics={**metrics, "held_out": len(held_out)})
 
@@ -100,18 +102,16 @@ def open_writer(context: StageContext[PromptsParams]) -> PromptWriter:
     settings = params.prompts
     if settings.agents.reviser is not None:
         require_reviser(params.objective)
-    cast = cast_of(settings.agents)
-    local = any(agent.model is not AgentModel.ENDPOINT for agent in cast.values())
+    played = roles_of(settings.agents)
+    local = any(agent.model is not AgentModel.ENDPOINT for agent in played.values())
     engine = start_engine(context, [params.policy]) if local else None
     if engine is not None:
         window = Window(engine.tokenizer, engine.max_length)
     else:
         window = read_window(context.input("model"), context.config.engine.max_length)
         context.telemetry.begin()
-    roles: dict[Role, RoleModel] = {
-        role: cast_role(role, agent, engine=engine, policy=params.policy, environment=os.environ)
-        for role, agent in cast.items()
-    }
+    cast = Cast(engine, params.policy, os.environ, Journal(context.folder / JOURNAL_FILE))
+    roles: dict[Role, RoleModel] = {role: cast_role(role, agent, cast) for role, agent in played.items()}
     return PromptWriter(
         context=context,
         roles=roles,
@@ -121,10 +121,10 @@ def open_writer(context: StageContext[PromptsParams]) -> PromptWriter:
     )
 
 
-def cast_of(agents: AgentsSettings) -> dict[Role, AgentSettings]:
+def roles_of(agents: AgentsSettings) -> dict[Role, AgentSettings]:
     """The settings of every agent that takes part."""
-    cast: dict[Role, AgentSettings] = {Role.AUTHOR: agents.author, Role.CRITIC: agents.critic}
-    return cast | ({Role.REVISER: agents.reviser} if agents.reviser is not None else {})
+    always: dict[Role, AgentSettings] = {Role.AUTHOR: agents.author, Role.CRITIC: agents.critic}
+    return always | ({Role.REVISER: agents.reviser} if agents.reviser is not None else {})
 
 
 def read_supply(params: PromptsParams, seed: int) -> Supply:
