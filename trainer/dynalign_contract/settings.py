@@ -41,9 +41,7 @@ FacetValues = Annotated[
 
 LanguageCode = Annotated[
     str,
-    Field(
-        pattern=r"^[a-z]{2}$", max_length=16, json_schema_extra={"x-form": "a language's two-letter code such as en"}
-    ),
+    Field(pattern=r"^[a-z]{2}$", max_length=16, json_schema_extra={"x-form": "a two-letter language code such as en"}),
 ]
 
 

@@ -1,13 +1,16 @@
 """From a run file on the disk to a run that is ready: paths resolved, and the files that they name found."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.stages import Stage
 from dynalign_operator.api.problems import Problem
 from dynalign_operator.api.run_file import RunFile, RunFileError, parse_run_file
 from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.manifests.secrets import secret_variables
 
 
 def load_run_file(path: Path) -> RunFile:
@@ -30,6 +33,22 @@ def require_objective(run_file: RunFile) -> RunFile:
         f"add it as a further YAML document with the key {reference.key}."
     )
     raise RunFileError([Problem(text, run_file.lines.get(("spec", "objective")))])
+
+
+def require_keys(run_file: RunFile, environment: Mapping[str, str]) -> RunFile:
+    """Refuse a run whose agents need keys that are not in this process's environment: no Secret has them here."""
+    problems = [
+        Problem(
+            f"{secret.field} names a Secret, and there are none on this machine; export {secret.variable} before "
+            "`dynalign run`, or remove the reference.",
+            run_file.lines.get(tuple(secret.field.split("."))),
+        )
+        for secret in secret_variables(run_file.run, Stage.PROMPTS)
+        if not environment.get(secret.variable, "").strip()
+    ]
+    if problems:
+        raise RunFileError(problems)
+    return run_file
 
 
 def _read(path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 
 from dynalign_contract.agents import Role
 from dynalign_contract.config import PromptsParams
+from dynalign_contract.errors import BadInputError
 from dynalign_trainer.context import StageContext
 from dynalign_trainer.engine import Message, Watch, watch_progress
 from dynalign_trainer.prompts.author import write_drafts
@@ -65,7 +66,7 @@ class PromptWriter:
         before = self._spent()
         kept: list[Draft] = []
         for number in range(_ROUNDS):
-            if (missing := order.wanted - len(kept)) <= 0 or self.roles[Role.AUTHOR].used_up():
+            if (missing := order.wanted - len(kept)) <= 0 or self._cannot_go_on():
                 break
             kept += self._round(order, tally, number=number, missing=missing)
         chosen = choose_drafts(kept, order.wanted, self.facets, settings.seeds.balance)
@@ -125,11 +126,20 @@ class PromptWriter:
         )
 
     def _criticise(self, tally: Tally, drafts: Sequence[Draft], watch: Watch) -> list[Draft]:
-        """The drafts with scores. Those that a used-up budget leaves without one are dropped."""
-        model = self.roles[Role.CRITIC]
+        """The drafts with scores. Those that a used-up budget leaves without one are dropped.
+
+        Raises BadInputError when the critic scores none of them at all.
+        """
+        model, objective = self.roles[Role.CRITIC], self.context.params.objective
         tally.of(Hand.CRITIC).given += len(drafts)
-        scored = score_drafts(model, self.context.params.objective, drafts, self.quotation, watch=watch)
+        scored = score_drafts(model, objective, drafts, self.quotation, watch=watch)
         if not model.used_up():
+            if scored and objective.critic is not None and all(math.isnan(draft.score) for draft in scored):
+                raise BadInputError(
+                    f"the critic {model.version} answered none of its questions about {len(scored)} drafts with a "
+                    "digit. Name another model in prompts.agents.critic, or word the objective's critic.criteria so "
+                    "that they ask for one digit."
+                )
             return scored
         for draft in scored:
             if math.isnan(draft.score):
@@ -187,6 +197,10 @@ class PromptWriter:
             min_characters=self.context.params.prompts.min_characters,
             max_tokens=self.limit,
         )
+
+    def _cannot_go_on(self) -> bool:
+        """Whether the budget of an agent that every draft needs is used up."""
+        return any(self.roles[role].used_up() is not None for role in (Role.AUTHOR, Role.CRITIC))
 
     def _spent(self) -> dict[Role, tuple[int, int]]:
         return {role: (model.spending.requests, model.spending.tokens) for role, model in self.roles.items()}
