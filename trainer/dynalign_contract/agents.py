@@ -118,3 +118,19 @@ class AgentsSettings(Model):
     critic: CriticSettings = CriticSettings()
     reviser: ReviserSettings | None = None
     """Needs an objective with a critic and a reviser. Default: nothing is mended."""
+
+    @property
+    def by_role(self) -> dict[Role, AgentSettings]:
+        """The agents that take part."""
+        always: dict[Role, AgentSettings] = {Role.AUTHOR: self.author, Role.CRITIC: self.critic}
+        return always | ({Role.REVISER: self.reviser} if self.reviser is not None else {})
+
+    @property
+    def models(self) -> frozenset[AgentModel]:
+        """What plays the agents that take part."""
+        return frozenset(agent.model for agent in self.by_role.values())
+
+    @property
+    def need_engine(self) -> bool:
+        """Whether the run's own model plays any of them."""
+        return self.models != {AgentModel.ENDPOINT}

@@ -84,8 +84,8 @@ class DedupSettings(Model):
 class DecontaminationSettings(Model):
     """Keeps out of training what the evaluation asks: prompts that share a run of words with it.
 
-    The held-out prompts and the tasks that ship with dynalign always belong to it. What the seed has put at a prompt's
-    beginning does not count.
+    The tasks that ship with dynalign always belong to it, and for prompts that agents write the held-out ones too. What
+    the seed has put at a prompt's beginning does not count against those.
     """
 
     words: int = Field(default=8, ge=0, le=64)

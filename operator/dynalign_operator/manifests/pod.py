@@ -167,11 +167,13 @@ def _build_environment(run: AlignmentRun, config: StageConfig) -> list[Kubernete
 
 def _build_resources(run: AlignmentRun, config: StageConfig, overrides: StageOverrides) -> KubernetesObject:
     """The user's own, and the GPUs that the stage is made for; a limit of the user's own wins, "0" means none."""
+    engine = run.spec.engine.tensor_parallel
     wanted = {
         Stage.FETCH: 0,
         Stage.EXPORT: 0,
+        Stage.PROMPTS: engine if run.spec.prompts.agents.need_engine else 0,
         Stage.TRAIN: run.spec.training.gpus_per_node,
-    }.get(config.stage, run.spec.engine.tensor_parallel)
+    }.get(config.stage, engine)
     limits = {**({GPU: str(wanted)} if wanted else {}), **overrides.resources.limits}
     if limits.get(GPU) == "0":
         del limits[GPU]

@@ -33,12 +33,7 @@ def secret_variables(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, .
 
 
 def _agents(run: AlignmentRun) -> tuple[SecretVariable, ...]:
-    agents = run.spec.prompts.agents
-    endpoints = {
-        Role.AUTHOR: agents.author.endpoint,
-        Role.CRITIC: agents.critic.endpoint,
-        Role.REVISER: agents.reviser.endpoint if agents.reviser is not None else None,
-    }
+    endpoints = {role: agent.endpoint for role, agent in run.spec.prompts.agents.by_role.items()}
     return tuple(
         SecretVariable(
             api_key_variable(role),

@@ -83,9 +83,7 @@ def _fetch(place: _Place) -> _Parts:
 
 def _prompts(place: _Place) -> _Parts:
     prompts = place.spec.prompts
-    agents = (prompts.agents.author, prompts.agents.critic, prompts.agents.reviser)
-    used = any(agent is not None and agent.model is AgentModel.POLICY for agent in agents)
-    policy = place.start if used else BASE
+    policy = place.start if AgentModel.POLICY in prompts.agents.models else BASE
     params = PromptsParams(
         objective=place.objective,
         prompts=prompts,

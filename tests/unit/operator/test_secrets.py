@@ -80,6 +80,16 @@ def test_a_secret_that_is_missing_is_named_with_the_field_that_asks_for_it() -> 
     assert "spec.prompts.agents.reviser.endpoint.apiKeySecretRef asks for the key r of keys" in said
 
 
+def test_a_stage_whose_agents_are_all_elsewhere_asks_for_no_gpu() -> None:
+    def gpus(run: RunBuilder) -> object:
+        (container,) = bundles(run)[Stage.PROMPTS].job["spec"]["template"]["spec"]["containers"]
+        return container["resources"].get("limits", {}).get("nvidia.com/gpu")
+
+    assert (gpus(a_run()), gpus(RUN)) == ("1", None)
+    mixed = a_run().with_spec(prompts={"agents": {"author": with_key("a")}})
+    assert gpus(mixed) == "1"
+
+
 def test_a_policy_is_loaded_only_where_an_agent_plays_it() -> None:
     def policies(run: RunBuilder) -> list[str]:
         created = Simulation(run.with_iterations(2).build()).finish().created

@@ -120,14 +120,27 @@ def test_a_mended_text_may_resemble_what_it_was_made_from_and_nothing_else(curat
     assert curator.admit(mended) is Drop.DUPLICATE
 
 
-def test_what_the_evaluation_asks_does_not_come_in(curator: Curator) -> None:
-    protected = Protected(4)
-    strict = Curator(DedupSettings(), Checks(protected))
+def test_what_the_evaluation_asks_does_not_come_in() -> None:
+    strict = Curator(DedupSettings(), Checks(held_out=Protected(4)))
     strict.protect(["How many eggs does a hen lay in a year?"])
-    assert strict.admit("Tell me: how many eggs does a goose lay?") is Drop.CONTAMINATED
-    assert strict.admit("Tell me how many eggs there are.") is None
+    leaking = "Tell me: how many eggs does a goose lay?"
+    assert strict.admit(leaking, leaking) is Drop.CONTAMINATED
+    assert strict.admit("Tell me how many eggs there are.", "Tell me how many eggs there are.") is None
     opening = "I ask how many eggs does my neighbour need"
     assert strict.admit(f"{opening} for a cake?", " for a cake?") is None
+
+
+def test_a_benchmark_keeps_out_whoever_wrote_the_prompt() -> None:
+    benchmarks = Protected(4)
+    benchmarks.add(["How many eggs does a hen lay in a year?"])
+    strict = Curator(DedupSettings(), Checks(benchmarks=benchmarks, held_out=Protected(4)))
+    assert strict.admit("Tell me: how many eggs does a goose lay?") is Drop.CONTAMINATED
+
+
+def test_the_users_prompts_may_share_phrases_with_held_out_ones() -> None:
+    strict = Curator(DedupSettings(), Checks(held_out=Protected(4)))
+    strict.protect(["You are a friendly cook. How long do I boil an egg?"])
+    assert strict.admit("You are a friendly cook. What goes with rice?") is None
 
 
 def test_short_texts_and_zero_words_protect_nothing() -> None:

@@ -20,7 +20,10 @@ _RECALL = 0.999
 class Checks:
     """What a curator looks at beside duplicates."""
 
-    protected: Protected = field(default_factory=lambda: Protected(0))
+    benchmarks: Protected = field(default_factory=lambda: Protected(0))
+    """What tasks and benchmarks ask."""
+    held_out: Protected = field(default_factory=lambda: Protected(0))
+    """The held-out prompts, without what their seeds dictated."""
     languages: LanguageFilter | None = None
     clusters: Clusters | None = None
 
@@ -44,15 +47,16 @@ class Curator:
         self._insert(text)
 
     def protect(self, own_words: Iterable[str]) -> None:
-        """Keep out whatever shares a run of words with these texts, which are the evaluation's."""
-        self._checks.protected.add(own_words)
+        """Keep out drafts that share a run of words with these held-out prompts."""
+        self._checks.held_out.add(own_words)
 
-    def admit(self, text: str, own_words: str | None = None) -> Drop | None:
+    def admit(self, text: str, own_words: str = "") -> Drop | None:
         """Let a prompt in and return None, or say why it stays out.
 
-        `own_words` are those that the seed has not dictated; only they can leak. Default: all of it.
+        `own_words` are those that no seed has dictated; they are held against the held-out prompts. A prompt that the
+        user supplied has none: its phrases may be those of all of the user's prompts, held-out ones included.
         """
-        cause = self._find_fault(text, text if own_words is None else own_words)
+        cause = self._find_fault(text, own_words)
         if cause is None:
             self._insert(text)
         return cause
@@ -69,7 +73,7 @@ class Curator:
         plain, checks = normalise(text), self._checks
         if plain in self._hashes:
             return Drop.DUPLICATE
-        if checks.protected.leaks(own_words):
+        if checks.benchmarks.leaks(text) or checks.held_out.leaks(own_words):
             return Drop.CONTAMINATED
         if checks.languages is not None and not checks.languages.lets_pass(text):
             return Drop.LANGUAGE

@@ -6,7 +6,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dynalign_contract.agents import AgentModel, AgentSettings, AgentsSettings, Role
 from dynalign_contract.config import PromptsParams
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.files import write_bytes
@@ -26,7 +25,7 @@ from dynalign_trainer.prompts.decontamination import Protected
 from dynalign_trainer.prompts.drafts import Tally
 from dynalign_trainer.prompts.measuring import measure
 from dynalign_trainer.prompts.reviser import require_reviser
-from dynalign_trainer.prompts.role_models import Cast, RoleModel, cast_role
+from dynalign_trainer.prompts.role_models import Cast, cast_role
 from dynalign_trainer.prompts.rows import agent_row, supplied_row, text_of
 from dynalign_trainer.prompts.supplied import read_supplied, supplied_path, take_slice
 from dynalign_trainer.prompts.task_texts import own_task_texts
@@ -53,16 +52,16 @@ class Supply:
 class PromptSet:
     """The rows of one purpose, and how they came about."""
 
-    order: Order
+    purpose: str
+    wanted: int
+    """Prompts, supplied ones included."""
     rows: list[Row]
     tally: Tally
 
     @property
     def summary(self) -> PromptYield:
         """For `yield.json`."""
-        return PromptYield(
-            purpose=self.order.purpose, wanted=self.order.wanted, found=len(self.rows), agents=self.tally.yields()
-        )
+        return PromptYield(purpose=self.purpose, wanted=self.wanted, found=len(self.rows), agents=self.tally.yields())
 
 
 def run(context: StageContext[PromptsParams]) -> StageOutput:
@@ -102,16 +101,14 @@ def open_writer(context: StageContext[PromptsParams]) -> PromptWriter:
     settings = params.prompts
     if settings.agents.reviser is not None:
         require_reviser(params.objective)
-    played = roles_of(settings.agents)
-    local = any(agent.model is not AgentModel.ENDPOINT for agent in played.values())
-    engine = start_engine(context, [params.policy]) if local else None
+    engine = start_engine(context, [params.policy]) if settings.agents.need_engine else None
     if engine is not None:
         window = Window(engine.tokenizer, engine.max_length)
     else:
         window = read_window(context.input("model"), context.config.engine.max_length)
         context.telemetry.begin()
     cast = Cast(engine, params.policy, os.environ, Journal(context.folder / JOURNAL_FILE))
-    roles: dict[Role, RoleModel] = {role: cast_role(role, agent, cast) for role, agent in played.items()}
+    roles = {role: cast_role(role, agent, cast) for role, agent in settings.agents.by_role.items()}
     return PromptWriter(
         context=context,
         roles=roles,
@@ -119,12 +116,6 @@ def open_writer(context: StageContext[PromptsParams]) -> PromptWriter:
         window=window,
         quotation=Quotation(make_delimiters(context.seed("delimiters"), "drafts"), control_tokens(window.tokenizer)),
     )
-
-
-def roles_of(agents: AgentsSettings) -> dict[Role, AgentSettings]:
-    """The settings of every agent that takes part."""
-    always: dict[Role, AgentSettings] = {Role.AUTHOR: agents.author, Role.CRITIC: agents.critic}
-    return always | ({Role.REVISER: agents.reviser} if agents.reviser is not None else {})
 
 
 def read_supply(params: PromptsParams, seed: int) -> Supply:
@@ -142,14 +133,16 @@ def read_supply(params: PromptsParams, seed: int) -> Supply:
 
 def _checks(context: StageContext[PromptsParams], window: Window) -> Checks:
     settings = context.params.prompts
-    protected = Protected(settings.decontamination.words)
-    protected.add(own_task_texts())
+    words = settings.decontamination.words
+    benchmarks = Protected(words)
+    benchmarks.add(own_task_texts())
     if settings.decontamination.uri is not None:
         chats = read_supplied(supplied_path(settings.decontamination.uri), "prompts.decontamination")
-        protected.add("\n".join(message["content"] for message in chat) for chat in chats)
+        benchmarks.add("\n".join(message["content"] for message in chat) for chat in chats)
     clusters = settings.dedup.clusters
     return Checks(
-        protected=protected,
+        benchmarks=benchmarks,
+        held_out=Protected(words),
         languages=LanguageFilter(settings.languages) if settings.languages else None,
         clusters=None
         if clusters is None
@@ -190,7 +183,7 @@ def _fill(
     versions = {role.value: model.version for role, model in writer.roles.items()}
     rows += [agent_row(f"{name}-{i:05d}", draft, versions) for i, draft in enumerate(drafts, start=len(chats))]
     _check_yield(writer.context.params, order, len(rows), wanted, tally)
-    return PromptSet(order, rows, tally)
+    return PromptSet(order.purpose, wanted, rows, tally)
 
 
 def _history(context: StageContext[PromptsParams]) -> list[str]:
