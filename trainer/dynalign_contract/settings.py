@@ -58,11 +58,11 @@ class SeedSettings(Model):
 class ClusterSettings(Model):
     """Limits how many prompts may mean about the same, whatever their words.
 
-    A prompt is the mean of its tokens' vectors in the base model's input embedding, from which the mean of all tokens
-    is taken off: no forward pass and no further model are needed.
+    A prompt, without what its seed dictated, is the mean of its tokens' vectors in the base model's input embedding,
+    rare tokens counting more, less what the objective's own sentences have in common. It needs no forward pass.
     """
 
-    similarity: float = Field(default=0.9, gt=0, le=1)
+    similarity: float = Field(default=0.6, gt=0, le=1)
     """Cosine from which a prompt belongs to the cluster of an earlier one."""
     most: int = Field(default=1, ge=1, le=65_536)
     """Prompts that a cluster may have, over all iterations and the held-out set."""

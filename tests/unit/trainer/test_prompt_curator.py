@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dynalign_contract.objective import BUILTIN, builtin_objective
 from dynalign_contract.settings import DecontaminationSettings, DedupSettings
 from dynalign_trainer.prompts.author import seeded_opening
-from dynalign_trainer.prompts.curator import Checks, Curator, check_length, lsh_shape, remember_all
+from dynalign_trainer.prompts.curator import Checks, Curator, check_length, lsh_shape
 from dynalign_trainer.prompts.decontamination import Protected
 from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
 from dynalign_trainer.prompts.normalising import normalise, runs
@@ -44,7 +44,8 @@ def test_what_resembles_a_prompt_that_is_in_stays_out(curator: Curator, text: st
 
 
 def test_earlier_and_held_out_prompts_keep_others_out(curator: Curator) -> None:
-    remember_all(curator, [BAKER, BAKER])
+    curator.remember(BAKER)
+    curator.remember(BAKER)
     assert curator.admit(BAKER) is Drop.DUPLICATE
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from dynalign_contract.errors import BadConfigError, BadInputError
+from dynalign_contract.objective import BUILTIN, builtin_objective
 from dynalign_contract.settings import ClusterSettings, DedupSettings
 from dynalign_trainer.languages import LanguageFilter, recognise_language
 from dynalign_trainer.model_folder import load_tokenizer
-from dynalign_trainer.prompts.clusters import Clusters, Vector, mean_of_tokens, read_token_vectors
+from dynalign_trainer.prompts.clusters import Clusters, Vector, embed_by_tokens, read_token_vectors, reference_texts
 from dynalign_trainer.prompts.curator import Checks, Curator
 from dynalign_trainer.prompts.drafts import Drop
 from support.tiny_qwen3 import write_tiny_qwen3
@@ -44,14 +45,39 @@ def test_what_is_exchanged_frees_its_place() -> None:
     assert one.admit("Who sails the sea") is None
 
 
-def test_vectors_come_from_the_models_own_embedding(tmp_path: Path) -> None:
-    folder = write_tiny_qwen3(tmp_path)
-    embedded = mean_of_tokens(load_tokenizer(folder), read_token_vectors(folder))
-    one, same, other = (embedded(text) for text in ("abc abc", "abcabc ", "xyz"))
+class Numbers:
+    """A tokenizer whose tokens are numbers."""
+
+    def encode(self, text: str, **_: object) -> list[int]:
+        return [int(word) for word in text.split()]
+
+
+def test_what_all_texts_have_in_common_tells_none_of_them_apart() -> None:
+    table = np.random.default_rng(0).normal(size=(400, 16)).astype(np.float32) + 5
+    embed = embed_by_tokens(Numbers(), table, [f"{i} {i + 1} 3" for i in range(100, 140)])
+    one, same, other = embed("201 202 203"), embed("203 201 202"), embed("301 302 303")
     assert float(one @ one) == pytest.approx(1.0, abs=1e-5)
     assert float(one @ same) == pytest.approx(1.0, abs=1e-5)  # the order of tokens does not count
-    assert float(one @ other) < 0.9
-    assert not embedded("").any()
+    assert abs(float(one @ other)) < 0.7  # without the centre it would be 0.99
+    assert float(embed("201 202 0") @ one) > float(embed("201 202 399") @ one)  # frequent tokens count less
+    assert not embed("").any()
+
+
+def test_vectors_come_from_the_models_own_embedding(tmp_path: Path) -> None:
+    folder = write_tiny_qwen3(tmp_path)
+    tokenizer, table = load_tokenizer(folder), read_token_vectors(folder)
+    assert table.shape == (len(tokenizer), 32)
+    for name in BUILTIN:
+        embed = embed_by_tokens(tokenizer, table, reference_texts(builtin_objective(name)))
+        assert float(embed("abc") @ embed("cab")) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_seeds_words_do_not_make_two_prompts_mean_the_same() -> None:
+    one = curator(most=1)
+    assert one.admit("A nurse asks about the sea", "the sea") is None
+    assert one.admit("A nurse asks about a shop", "a shop") is None
+    one.remember("A baker asks about the sea", "the sea")
+    assert one.admit("A mayor wonders about this ocean", "this ocean") is Drop.CLUSTER
 
 
 def test_a_model_without_an_embedding_of_a_known_name_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Prompts that mean about the same: mean token vectors, and clusters around the first prompt of each."""
+"""Prompts that mean about the same: weighted mean token vectors, and clusters around the first prompt of each."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynalign_contract.errors import BadInputError
+from dynalign_contract.objective import Objective
 from dynalign_contract.settings import ClusterSettings
 
 Vector = NDArray[np.float32]
 Embed = Callable[[str], Vector]
 """A text's unit vector, or the zero vector of a text without tokens."""
 
+_SMOOTHING: Final = 1e-4
+_ZIPF_OFFSET: Final = 10
 _NAMES: Final = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 
 
@@ -55,22 +58,46 @@ class Clusters:
         return int(near[0]) if len(near) else None
 
 
-def mean_of_tokens(tokenizer: Any, table: NDArray[np.float32]) -> Embed:
-    """Embeds by the mean of the tokens' vectors minus that of all tokens; `table` has shape (tokens, width).
+def embed_by_tokens(tokenizer: Any, table: NDArray[np.float32], reference: Sequence[str]) -> Embed:
+    """Smooth inverse frequency (Arora et al., ICLR 2017) over a model's input embedding; `table`: (tokens, width).
 
-    The common part of all vectors, taken off, would make every two texts look alike (Mu and Viswanath,
-    arXiv 1702.01417).
+    A text is the mean of its tokens' vectors, rare tokens counting more. From it are taken what all texts have in
+    common: the mean and the first principal component of the texts of `reference`, of which at least two are needed.
+    How frequent a token is, is guessed from its id by Zipf's law, for tokenizers number tokens as they find them.
     """
-    centre = table.mean(axis=0)
+    frequency = 1.0 / (np.arange(len(table)) + _ZIPF_OFFSET)
+    weights = (_SMOOTHING / (_SMOOTHING + frequency / frequency.sum())).astype(np.float32)
+
+    def mean(text: str) -> Vector | None:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        if not ids:
+            return None
+        vector: Vector = (table[ids] * weights[ids][:, None]).sum(axis=0) / weights[ids].sum()
+        return vector
+
+    common = np.stack([vector for text in reference if (vector := mean(text)) is not None])
+    centre = common.mean(axis=0)
+    first = np.linalg.svd(common - centre, full_matrices=False)[2][0]
 
     def embed(text: str) -> Vector:
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        vector = table[ids].mean(axis=0) - centre if ids else np.zeros_like(centre)
+        vector = mean(text)
+        if vector is None:
+            return np.zeros_like(centre)
+        vector = vector - centre
+        vector -= (vector @ first) * first
         norm = float(np.linalg.norm(vector))
         unit: Vector = vector / norm if norm > 0 else np.zeros_like(centre)
         return unit
 
     return embed
+
+
+def reference_texts(objective: Objective) -> list[str]:
+    """Ordinary sentences that have nothing in common but being sentences: what an objective itself says."""
+    facets = [value for values in objective.facets.values() for value in values]
+    aspects = [words for a in objective.aspects for words in (a.title, a.definition, a.low, a.middle, a.high) if words]
+    criteria = list(objective.critic.criteria.values()) if objective.critic is not None else []
+    return [objective.name, objective.preamble, *facets, *aspects, *criteria]
 
 
 def read_token_vectors(folder: Path) -> NDArray[np.float32]:

@@ -41,10 +41,12 @@ class Curator:
         bands, rows = lsh_shape(settings.threshold, settings.permutations)
         self._index = MinHashLSH(num_perm=settings.permutations, params=(bands, rows))
         self._hashes: dict[str, MinHash] = {}
+        self._meanings: dict[str, str] = {}
+        """Normalised text -> the words that its cluster was found by."""
 
-    def remember(self, text: str) -> None:
+    def remember(self, text: str, own_words: str = "") -> None:
         """Let a prompt in, whatever it resembles."""
-        self._insert(text)
+        self._insert(text, own_words or text)
 
     def protect(self, own_words: Iterable[str]) -> None:
         """Keep out drafts that share a run of words with these held-out prompts."""
@@ -53,20 +55,21 @@ class Curator:
     def admit(self, text: str, own_words: str = "") -> Drop | None:
         """Let a prompt in and return None, or say why it stays out.
 
-        `own_words` are those that no seed has dictated; they are held against the held-out prompts. A prompt that the
-        user supplied has none: its phrases may be those of all of the user's prompts, held-out ones included.
+        `own_words` are those that no seed has dictated; they are held against the held-out prompts and say what the
+        prompt means. A prompt that the user supplied has none: its phrases may be those of all of the user's prompts,
+        held-out ones included.
         """
         cause = self._find_fault(text, own_words)
         if cause is None:
-            self._insert(text)
+            self._insert(text, own_words or text)
         return cause
 
     def exchange(self, old: str, new: str, own_words: str) -> Drop | None:
         """Let `new` in for `old`, which it may resemble, and return None; or leave `old` in and say why."""
-        self._remove(old)
+        meaning = self._remove(old)
         cause = self.admit(new, own_words)
         if cause is not None:
-            self._insert(old)
+            self._insert(old, meaning)
         return cause
 
     def _find_fault(self, text: str, own_words: str) -> Drop | None:
@@ -81,29 +84,32 @@ class Curator:
         near = (self._hashes[key].jaccard(hashed) for key in self._index.query(hashed))
         if any(similarity >= self._settings.threshold for similarity in near):
             return Drop.NEAR_DUPLICATE
-        return Drop.CLUSTER if checks.clusters is not None and not checks.clusters.has_room(text) else None
+        return Drop.CLUSTER if checks.clusters is not None and not checks.clusters.has_room(own_words or text) else None
 
     def _hash(self, plain: str) -> MinHash:
         hashed = MinHash(num_perm=self._settings.permutations, seed=1)
         hashed.update_batch([shingle.encode() for shingle in sorted(runs(plain, self._settings.shingle_words))])
         return hashed
 
-    def _insert(self, text: str) -> None:
+    def _insert(self, text: str, meaning: str) -> None:
         plain = normalise(text)
         if plain in self._hashes:
             return
-        self._hashes[plain] = self._hash(plain)
+        self._hashes[plain], self._meanings[plain] = self._hash(plain), meaning
         self._index.insert(plain, self._hashes[plain])
         if self._checks.clusters is not None:
-            self._checks.clusters.add(text)
+            self._checks.clusters.add(meaning)
 
-    def _remove(self, text: str) -> None:
+    def _remove(self, text: str) -> str:
+        """Forget a prompt; returns the words that its cluster was found by."""
         plain = normalise(text)
         if self._hashes.pop(plain, None) is None:
-            return
+            return text
         self._index.remove(plain)
+        meaning = self._meanings.pop(plain)
         if self._checks.clusters is not None:
-            self._checks.clusters.remove(text)
+            self._checks.clusters.remove(meaning)
+        return meaning
 
 
 def lsh_shape(threshold: float, permutations: int) -> tuple[int, int]:
@@ -125,9 +131,3 @@ def check_length(text: str, tokens: Callable[[str], int], *, min_characters: int
     if len(text) < min_characters:
         return Drop.SHORT
     return Drop.LONG if tokens(text) > max_tokens else None
-
-
-def remember_all(curator: Curator, texts: Iterable[str]) -> None:
-    """Let in everything that earlier iterations, or the held-out set, already have."""
-    for text in texts:
-        curator.remember(text)

@@ -18,9 +18,9 @@ from dynalign_trainer.engine import Message, start_engine
 from dynalign_trainer.judging.prompts import control_tokens, make_delimiters
 from dynalign_trainer.languages import LanguageFilter
 from dynalign_trainer.prompts.author import seeded_opening
-from dynalign_trainer.prompts.clusters import Clusters, mean_of_tokens, read_token_vectors
+from dynalign_trainer.prompts.clusters import Clusters, Embed, embed_by_tokens, read_token_vectors, reference_texts
 from dynalign_trainer.prompts.critic import Quotation
-from dynalign_trainer.prompts.curator import Checks, Curator, remember_all
+from dynalign_trainer.prompts.curator import Checks, Curator
 from dynalign_trainer.prompts.decontamination import Protected
 from dynalign_trainer.prompts.drafts import Tally
 from dynalign_trainer.prompts.measuring import measure
@@ -82,9 +82,9 @@ def run(context: StageContext[PromptsParams]) -> StageOutput:
         files[HELD_OUT_FILE] = len(held_out)
     else:
         held_out = read_rows(context.input("heldout") / HELD_OUT_FILE, PROMPT)
-        remember_all(writer.curator, map(text_of, held_out))
+        _remember(writer, held_out)
     writer.curator.protect(_own_words(context.params, row) for row in held_out)
-    remember_all(writer.curator, _history(context))
+    _remember(writer, _history(context))
     training = _train(writer, supply, total)
     sets.append(training)
     write_rows(context.folder / PROMPTS_FILE, training.rows, PROMPT)
@@ -144,10 +144,13 @@ def _checks(context: StageContext[PromptsParams], window: Window) -> Checks:
         benchmarks=benchmarks,
         held_out=Protected(words),
         languages=LanguageFilter(settings.languages) if settings.languages else None,
-        clusters=None
-        if clusters is None
-        else Clusters(clusters, mean_of_tokens(window.tokenizer, read_token_vectors(context.input("model")))),
+        clusters=None if clusters is None else Clusters(clusters, _embedding(context, window)),
     )
+
+
+def _embedding(context: StageContext[PromptsParams], window: Window) -> Embed:
+    table = read_token_vectors(context.input("model"))
+    return embed_by_tokens(window.tokenizer, table, reference_texts(context.params.objective))
 
 
 def _hold_out(writer: PromptWriter, supply: Supply, total: int) -> PromptSet:
@@ -186,11 +189,17 @@ def _fill(
     return PromptSet(order.purpose, wanted, rows, tally)
 
 
-def _history(context: StageContext[PromptsParams]) -> list[str]:
-    """Texts of the prompts that agents wrote for earlier iterations; the user's own may come back."""
+def _remember(writer: PromptWriter, rows: Sequence[Row]) -> None:
+    """Let in everything that earlier iterations, or the held-out set, already have."""
+    for row in rows:
+        writer.curator.remember(text_of(row), _own_words(writer.context.params, row))
+
+
+def _history(context: StageContext[PromptsParams]) -> list[Row]:
+    """The prompts that agents wrote for earlier iterations; the user's own may come back."""
     names = sorted(name for name in context.inputs if name.startswith("history-"))
     rows = [row for name in names for row in read_rows(context.input(name) / PROMPTS_FILE, PROMPT)]
-    return [text_of(row) for row in rows if row["source"] == "agents"]
+    return [row for row in rows if row["source"] == "agents"]
 
 
 def _own_words(params: PromptsParams, row: Row) -> str:
