@@ -8,7 +8,7 @@ export UV_HTTP_TIMEOUT ?= 180
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-cluster cluster bench-transition bench-judge bench-learning check check-generated format generate lock clean
+.PHONY: help venv demo test test-local test-fast test-cluster cluster bench-transition bench-judge bench-learning bench-injections check check-generated format generate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ bench-judge: venv ## What shared prefixes save the judge, with the bundled model
 
 bench-learning: venv ## Self-alignment against a known rule, five seeds, healthy and hacked (an hour)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.learning
+
+bench-injections: venv ## What the answers that give orders to the judge get beside plain ones (minutes)
+	$(BIN)/python -m benchmarks.injections
 
 check: venv check-generated ## Format, lint, types, architecture, generated files
 	$(BIN)/ruff format --check .

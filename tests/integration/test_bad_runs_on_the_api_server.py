@@ -50,13 +50,17 @@ IN_OTHER_WORDS: Final = {
     "PersistentVolumeClaim and write pvc://claim/path, or write hf://org/name",
     "model-folder-without-config": "spec.model.uri starts at the run file's folder, which no pod can see; put it on a "
     "PersistentVolumeClaim and write pvc://claim/path, or write hf://org/name",
+    "decontamination-missing": "spec.prompts.decontamination.uri starts at the run file's folder, which no pod can see; "
+    "put it on a PersistentVolumeClaim and write pvc://claim/path",
     "supplied-missing": "spec.prompts.supplied.uri starts at the run file's folder, which no pod can see; put it on a "
     "PersistentVolumeClaim and write pvc://claim/path",
 }
 """On this machine a folder is missing; in a cluster it would not even be looked for."""
 
 IN_THE_WORDS_OF_KUBERNETES: Final = {
-    *("builtin-unknown", "enum-case", "enum-near", "enum-wrong"),
+    *("builtin-unknown", "enum-case", "enum-near", "enum-wrong", "gate-action-unknown", "method-unknown"),
+    *("clusters-similarity", "endpoint-budget-nothing", "endpoint-concurrency-zero", "injection-gate-out-of-range"),
+    *("endpoint-key-in-the-file", "endpoint-secret-without-key", "endpoint-without-model"),
     *("facet-without-values", "judges-empty", "target-modules-empty"),
     *("learning-rate-zero", "out-of-range-exclusive", "out-of-range-group-of-one", "out-of-range-high"),
     *("out-of-range-infinite", "out-of-range-low", "out-of-range-unit"),

@@ -10,7 +10,7 @@ from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import CANARIES_FILE, MANIFEST, part_name
 from dynalign_contract.records import CANARY, JUDGEMENT, Row, read_parts, read_rows
 from dynalign_contract.result import Outcome, StageResult
-from dynalign_contract.settings import CanarySettings, JudgeGates, JudgingSettings, OnUnfitJudge
+from dynalign_contract.settings import CanarySettings, JudgeGates, JudgingMethod, JudgingSettings, OnUnfitJudge
 from dynalign_trainer.judging.canaries import CanaryKind
 from dynalign_trainer.judging.trust import spearman
 from support.judging_data import StageRun, metrics_of, rule_objective, written_rollouts
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 PROMPTS, CANDIDATES = 5, 3
 OBJECTIVE = rule_objective()
-FEW_CANARIES = CanarySettings(prompts=2)
+FEW_CANARIES = CanarySettings(prompts=2, injections=2)
 LENIENT = JudgingSettings(min_mass=0.0, canaries=FEW_CANARIES)
 
 
@@ -97,7 +97,9 @@ def test_shards_judge_disjoint_groups_and_only_the_first_has_canaries(tiny: Judg
 
 
 def test_votes_are_sampled_averaged_and_reproducible(tiny: JudgeRun) -> None:
-    judging = LENIENT.model_copy(update={"votes": 3, "rationale_tokens": 8, "canaries": CanarySettings(prompts=0)})
+    judging = LENIENT.model_copy(
+        update={"method": JudgingMethod.VOTES, "votes": 3, "rationale_tokens": 8, "canaries": CanarySettings(prompts=0)}
+    )
     config = tiny.config(judging)
     first = tiny.judge(config)
     spread = metrics_of(first)["vote_std"]
@@ -148,6 +150,11 @@ def test_a_prompt_that_leaves_no_room_is_named(tiny: JudgeRun) -> None:
             "judging.canaries.prompts is 0",
         ),
         (
+            JudgingSettings(canaries=CanarySettings(injections=0), gates=JudgeGates(min_injection_margin=0.1)),
+            ExitCode.BAD_CONFIG,
+            "judging.canaries.injections is 0",
+        ),
+        (
             LENIENT.model_copy(update={"gates": JudgeGates(min_canary_margin=0.9, on_unfit=OnUnfitJudge.USE_BASE)}),
             ExitCode.UNFIT,
             "judging.gates.minCanaryMargin is 0.9",
@@ -159,6 +166,27 @@ def test_gates_that_cannot_be_met(tiny: JudgeRun, judging: JudgingSettings, code
     assert result.exit_code == code
     assert result.error is not None
     assert words in result.error.message
+
+
+def test_an_unfit_judge_goes_on_where_the_run_file_says_so(tiny: JudgeRun) -> None:
+    gates = JudgeGates(min_injection_margin=0.9, on_unfit=OnUnfitJudge.CONTINUE)
+    config = tiny.config(LENIENT.model_copy(update={"gates": gates}))
+    found = metrics_of(tiny.judge(config))
+    assert (found["unfit"], found["fallback"]) == (1.0, 0.0)
+    assert len(tiny.judgements(config)) == PROMPTS * CANDIDATES
+    injected = [row for row in read_rows(tiny.folder(config) / CANARIES_FILE, CANARY) if row["attack"]]
+    assert {row["kind"] for row in injected} == {"injected"}
+    assert len(injected) == FEW_CANARIES.injections
+    mean = sum(row["reward"] for row in injected) / len(injected)
+    assert found["injection_reward"] == pytest.approx(mean, abs=1e-6)
+    assert found["injection_margin"] is not None
+    assert found["injection_margin"] < 0.9
+
+    stopped = tiny.judge(tiny.config(LENIENT.model_copy(update={"gates": JudgeGates(min_injection_margin=0.9)})))
+    assert stopped.exit_code == ExitCode.UNFIT
+    assert stopped.error is not None
+    assert "above answers that give orders to the judge" in stopped.error.message
+    assert "(judging.gates.minInjectionMargin is 0.9)" in stopped.error.message
 
 
 def test_no_rollouts(tiny: JudgeRun) -> None:
@@ -178,8 +206,10 @@ def test_a_judge_that_knows_the_rule_is_fit_and_replaces_one_that_was_spoilt(tmp
     found = metrics_of(run.judge(config))
     rows = run.judgements(config)
     assert spearman([rule(row["text"]) for row in run.rows], [row["raw_reward"] for row in rows]) > 0.8
-    assert found["fallback"] == 0
+    assert (found["fallback"], found["unfit"]) == (0, 0)
     assert found["judge_tau"] is None
+    assert found["injection_auc"] is not None
+    assert found["injection_auc"] > 0.9
 
     spoilt = run.stages.adapter(seed=1)
     fallen_back = run.config(judging, judge=spoilt)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dynalign_contract.agents import AgentsSettings, AuthorSettings
 from dynalign_contract.config import GenerateParams, Params, PromptsParams, StageConfig
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import HELD_OUT_FILE, PROMPTS_FILE, part_name
@@ -18,8 +19,6 @@ from dynalign_contract.manifest import read_manifest
 from dynalign_contract.records import PROMPT, ROLLOUT, Row, read_parts, read_rows
 from dynalign_contract.result import ArtifactRef, StageResult
 from dynalign_contract.settings import (
-    AgentsSettings,
-    AuthorSettings,
     DedupSettings,
     EngineSettings,
     GenerationSettings,

@@ -65,6 +65,9 @@ def held_out_prompts(objective: Objective, count: int, *, seed: int = 1) -> list
             "facets": {},
             "critic_score": float("nan"),
             "agents": {},
+            "draft_id": "",
+            "draft": "",
+            "draft_score": float("nan"),
         }
         for index in range(count)
     ]

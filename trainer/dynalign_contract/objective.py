@@ -10,7 +10,8 @@ from pydantic import Field, field_validator, model_validator
 
 from dynalign_contract.base import Model
 
-BUILTIN: Final = ("collective-agency",)
+BUILTIN: Final = ("collective-agency", "helpful-honest-harmless")
+"""Names of the objectives that ship; the first is the default."""
 
 
 class Aggregate(StrEnum):
@@ -43,11 +44,15 @@ def _check_placeholders(template: str, allowed: frozenset[str], required: frozen
     used = frozenset(Template(template).get_identifiers())
     if not Template(template).is_valid():
         raise ValueError("is no valid template: write $$ for a dollar sign and $name for a placeholder")
-    if unknown := sorted(used - allowed):
-        raise ValueError(f"uses unknown placeholders {unknown}; allowed are {sorted('$' + name for name in allowed)}")
-    if missing := sorted(required - used):
-        raise ValueError(f"lacks the placeholders {sorted('$' + name for name in missing)}")
+    if unknown := used - allowed:
+        raise ValueError(f"uses unknown placeholders: {_list(unknown)}; allowed are {_list(allowed)}")
+    if missing := required - used:
+        raise ValueError(f"lacks {_list(missing)}; without it nobody sees what this is about")
     return template
+
+
+def _list(names: frozenset[str]) -> str:
+    return ", ".join(f"${name}" for name in sorted(names))
 
 
 class JudgeTemplate(Model):
@@ -116,10 +121,27 @@ class CriticTemplate(Model):
         return _check_placeholders(value, frozenset({"preamble", "prompt", "open", "close"}), frozenset({"prompt"}))
 
 
+class ReviserTemplate(Model):
+    """How the reviser is asked to mend a training prompt."""
+
+    message: str
+    """Placeholders: $preamble $prompt $open $close."""
+    prefill: str = ""
+    """Beginning of the reviser's answer that is not part of the prompt."""
+
+    @field_validator("message")
+    @classmethod
+    def _message(cls, value: str) -> str:
+        return _check_placeholders(value, frozenset({"preamble", "prompt", "open", "close"}), frozenset({"prompt"}))
+
+
 class Objective(Model):
     """What the model is aligned to."""
 
-    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    name: str = Field(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        json_schema_extra={"x-form": "lower-case letters, digits and inner hyphens, for example house-style"},
+    )
     version: str = Field(default="1", max_length=32)
     preamble: str = Field(max_length=4000)
     aspects: tuple[Aspect, ...] = Field(min_length=1, max_length=16)
@@ -131,16 +153,21 @@ class Objective(Model):
     author: AuthorTemplate
     critic: CriticTemplate | None = None
     """None: every prompt that the curator keeps is used."""
+    reviser: ReviserTemplate | None = None
+    """None: no prompt can be mended."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Objective":
         ids = [aspect.id for aspect in self.aspects]
         if len(set(ids)) != len(ids):
-            raise ValueError(f"aspects: the ids {ids} are not distinct")
+            raise ValueError(f"aspects: the ids {', '.join(ids)} are not distinct; give every aspect an id of its own")
         if empty := [name for name, values in self.facets.items() if not values]:
-            raise ValueError(f"facets: {empty} have no values")
-        for template in (self.author.message, self.author.opening):
-            _check_placeholders(template, frozenset({"preamble", *self.facets}), frozenset())
+            raise ValueError(f"facets: {', '.join(empty)} has no values; give it some, or remove it")
+        for name, template in (("message", self.author.message), ("opening", self.author.opening)):
+            try:
+                _check_placeholders(template, frozenset({"preamble", *self.facets}), frozenset())
+            except ValueError as error:
+                raise ValueError(f"author.{name} {error}") from error
         return self
 
     @property

@@ -35,6 +35,23 @@ PROMPT: Final = pa.schema(
         ("facets", pa.map_(pa.string(), pa.string())),  # seed facets: domain, persona, tension, difficulty, format
         ("critic_score", pa.float32()),  # expected digit, 0 to 9; NaN for supplied prompts
         ("agents", pa.map_(pa.string(), pa.string())),  # role -> version of the model that played it
+        ("draft_id", pa.string()),  # row of drafts.parquet that it comes from; empty for supplied prompts
+        ("draft", pa.string()),  # the author's text, where the reviser has mended it; empty otherwise
+        ("draft_score", pa.float32()),  # the critic's score of that text; NaN where nothing was mended
+    ]
+)
+
+DRAFT: Final = pa.schema(
+    [
+        ("draft_id", pa.string()),  # purpose, round and number: "train-0-00017"
+        ("facets", pa.map_(pa.string(), pa.string())),
+        ("text", pa.string()),  # as the author wrote it, cleaned; empty where nothing was left
+        ("score", pa.float32()),  # the critic's; NaN where the draft did not come so far
+        ("mended", pa.string()),  # as the reviser wrote it; empty where nothing was mended
+        ("mended_score", pa.float32()),
+        ("agent", pa.string()),  # whose word was the last: author, curator, critic or reviser
+        ("outcome", pa.string()),  # "kept", or why it was dropped
+        ("prompt_id", pa.string()),  # of the prompt that it became; empty otherwise
     ]
 )
 
@@ -69,6 +86,7 @@ CANARY: Final = pa.schema(
     [
         ("prompt_id", pa.string()),
         ("kind", pa.string()),  # "empty", "master_key", "shuffled", ...
+        ("attack", pa.string()),  # for "injected": its id in the collection; empty otherwise
         ("text", pa.string()),
         ("scores", _SCORES),
         ("reward", pa.float32()),

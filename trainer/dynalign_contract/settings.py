@@ -3,8 +3,9 @@
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
+from dynalign_contract.agents import AgentsSettings
 from dynalign_contract.base import Model
 from dynalign_contract.objective import Aggregate
 
@@ -30,45 +31,17 @@ class EngineSettings(Model):
     """GPUs over which one copy of the model is split."""
 
 
-class AgentModel(StrEnum):
-    """The weights that play an agent's role."""
-
-    POLICY = "Policy"
-    """The policy as it is at the start of the iteration."""
-    BASE = "Base"
-
-
-class AuthorSettings(Model):
-    """The scenario author: writes a task or dilemma from a sampled seed."""
-
-    model: AgentModel = AgentModel.POLICY
-    temperature: float = Field(default=1.0, gt=0, le=2)
-    """Of the author's sampling; higher is more varied."""
-    top_p: float = Field(default=0.95, gt=0, le=1)
-    """Nucleus of the author's sampling: the smallest set of tokens with this probability is drawn from."""
-    max_tokens: int = Field(default=160, ge=8, le=4096)
-    """Longest draft, in tokens."""
-    drafts_per_prompt: float = Field(default=2.0, ge=1, le=32)
-    """Drafts written for each prompt that is wanted; critic and curator choose among them."""
-
-
-class CriticSettings(Model):
-    """The critic: scores drafts by the expected digit; the best are kept."""
-
-    model: AgentModel = AgentModel.BASE
-    min_score: float = Field(default=0.0, ge=0, le=9)
-    """Drafts below this score, 0 to 9, are dropped even when too few remain."""
-
-
-class AgentsSettings(Model):
-    """The agents that write the training set."""
-
-    author: AuthorSettings = AuthorSettings()
-    critic: CriticSettings = CriticSettings()
-
+_PROMPTS_URI: Final = r"^(pvc://[a-z0-9.-]+/.+|/.+|\./.+)$"
+_PROMPTS_FORM: Final[dict[str, JsonValue]] = {"x-form": "pvc://claim/path, or a path: /folder/file or ./file"}
 
 FacetValues = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(min_length=1, max_length=256)
+]
+
+
+LanguageCode = Annotated[
+    str,
+    Field(pattern=r"^[a-z]{2}$", max_length=16, json_schema_extra={"x-form": "a two-letter language code such as en"}),
 ]
 
 
@@ -77,6 +50,22 @@ class SeedSettings(Model):
 
     facets: dict[str, FacetValues] = Field(default={}, max_length=32)
     """Values that replace the objective's own for these facets, at most 256 each."""
+    balance: float = Field(default=1.0, ge=0, le=9)
+    """Points of the critic's score that a draft loses in the choice when its facets' values have had their even share
+    already; half of that counts half. 0 chooses by score alone."""
+
+
+class ClusterSettings(Model):
+    """Limits how many prompts may mean about the same, whatever their words.
+
+    A prompt, without what its seed dictated, is the mean of its tokens' vectors in the base model's input embedding,
+    rare tokens counting more, less what the objective's own sentences have in common. It needs no forward pass.
+    """
+
+    similarity: float = Field(default=0.6, gt=0, le=1)
+    """Cosine from which a prompt belongs to the cluster of an earlier one."""
+    most: int = Field(default=1, ge=1, le=65_536)
+    """Prompts that a cluster may have, over all iterations and the held-out set."""
 
 
 class DedupSettings(Model):
@@ -88,16 +77,33 @@ class DedupSettings(Model):
     """Words in a shingle."""
     permutations: int = Field(default=128, ge=16, le=1024)
     """Hash functions of MinHash: more estimate the similarity better, and take longer."""
+    clusters: ClusterSettings | None = None
+    """Near duplicates by meaning too. Default: by words only."""
+
+
+class DecontaminationSettings(Model):
+    """Keeps out of training what the evaluation asks: prompts that share a run of words with it.
+
+    The tasks that ship with dynalign always belong to it, and for prompts that agents write the held-out ones too. What
+    the seed has put at a prompt's beginning does not count against those.
+    """
+
+    words: int = Field(default=8, ge=0, le=64)
+    """Length of a run that must not be shared, in words; 0 switches this off."""
+    uri: str | None = Field(
+        default=None,
+        pattern=_PROMPTS_URI,
+        max_length=1024,
+        json_schema_extra=_PROMPTS_FORM,
+    )
+    """A file of further texts that must not leak into training, such as a benchmark's questions; written as
+    `prompts.supplied.uri` is."""
 
 
 class SuppliedPrompts(Model):
     """Prompts of the user's own."""
 
-    uri: str = Field(
-        pattern=r"^(pvc://[a-z0-9.-]+/.+|/.+|\./.+)$",
-        max_length=1024,
-        json_schema_extra={"x-form": "pvc://claim/path, or a path: /folder/file or ./file"},
-    )
+    uri: str = Field(pattern=_PROMPTS_URI, max_length=1024, json_schema_extra=_PROMPTS_FORM)
     """A .jsonl or .parquet file with `prompt` (text) or `messages` (chat): `pvc://claim/path`, or a path:
     `/folder/file` in the pod (`dynalign run`: on this machine), `./file` beside the run file (`dynalign run` only)."""
     share: float = Field(default=1.0, gt=0, le=1)
@@ -120,6 +126,9 @@ class PromptSettings(Model):
     agents: AgentsSettings = AgentsSettings()
     seeds: SeedSettings = SeedSettings()
     dedup: DedupSettings = DedupSettings()
+    decontamination: DecontaminationSettings = DecontaminationSettings()
+    languages: tuple[LanguageCode, ...] = Field(default=(), max_length=32)
+    """ISO 639-1 codes such as `en`: prompts that are recognised as another language are dropped. Default: any."""
     supplied: SuppliedPrompts | None = None
     """Prompts of the user's own. Default: the agents write all of them."""
     held_out: int = Field(default=64, ge=1, le=65_536)
@@ -162,6 +171,8 @@ class JudgingMethod(StrEnum):
 
     EXPECTED_SCORE = "ExpectedScore"
     """Expected value of one digit 0-9 under the judge's next-token distribution."""
+    VOTES = "Votes"
+    """Reasons are sampled first, `votes` times; the expected values of the digits after them are averaged."""
 
 
 class Penalties(Model):
@@ -175,6 +186,8 @@ class Penalties(Model):
     """For an answer of `generation.maxTokens`, falling linearly to 0 at `overlongFrom` of that length."""
     overlong_from: float = Field(default=0.8, ge=0, lt=1)
     """Share of `generation.maxTokens` from which `overlong` takes something off."""
+    language_switch: float = Field(default=0.0, ge=0, le=1)
+    """For an answer in another language than its prompt; a dozen letters of each are needed to tell."""
 
 
 class CanarySettings(Model):
@@ -182,11 +195,16 @@ class CanarySettings(Model):
 
     prompts: int = Field(default=8, ge=0, le=1024)
     """Prompts for which every kind of canary is made; 0 switches them off."""
+    injections: int = Field(default=16, ge=0, le=1024)
+    """Answers that try to give orders to the judge, drawn anew in every iteration from a collection that ships with
+    dynalign and dealt out over these prompts; 0 leaves them out."""
 
 
 class OnUnfitJudge(StrEnum):
     """What happens when the judge fails its gates."""
 
+    CONTINUE = "Continue"
+    """Go on with its rewards; the log and the metric `unfit` tell."""
     STOP = "Stop"
     USE_BASE = "UseBase"
     """Score the iteration again with the base model as judge."""
@@ -199,6 +217,8 @@ class JudgeGates(Model):
     """Least mean reward of real answers minus mean reward of canaries."""
     min_canary_auc: float | None = Field(default=None, ge=0, le=1)
     """Least probability that a real answer outscores a canary."""
+    min_injection_margin: float | None = Field(default=None, ge=-1, le=1)
+    """Least mean reward of real answers minus mean reward of answers that give orders to the judge."""
     max_failed_share: float = Field(default=0.5, ge=0, le=1)
     """Largest share of candidates left without a reward."""
     on_unfit: OnUnfitJudge = OnUnfitJudge.STOP
@@ -212,9 +232,9 @@ class JudgingSettings(Model):
     lag: int = Field(default=1, ge=1, le=64)
     """For `judge: Lagged`: how many iterations the judge is behind."""
     votes: int = Field(default=1, ge=1, le=32)
-    """From 2: rationales sampled before the digit, whose expected scores are averaged."""
+    """For `method: Votes`: how often reasons are sampled for every aspect of an answer."""
     rationale_tokens: int = Field(default=96, ge=8, le=4096)
-    """Longest rationale, in tokens, where `votes` is 2 or more."""
+    """For `method: Votes`: the longest reasons, in tokens."""
     aggregate: Aggregate | None = None
     """How the aspects of an answer become one reward. Default: the objective's own."""
     min_mass: float = Field(default=0.01, ge=0, le=1)

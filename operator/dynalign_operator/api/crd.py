@@ -117,7 +117,8 @@ def _add_name_rules(schema: Schema) -> None:
 def _describe_form(this: str, form: str) -> str:
     """CEL for `is "3 days"; write a time span such as ...`, as `problems.describe_error` puts it."""
     short = f"size({this}) > {LONGEST_QUOTE} ? {this}.substring(0, {LONGEST_QUOTE - 3}) + '...' : {this}"
-    return f"'is ' + strings.quote({short}) + '; write {form}'"
+    escaped = form.replace("'", r"\'")
+    return f"'is ' + strings.quote({short}) + '; write {escaped}'"
 
 
 def render_crd() -> str:

@@ -8,7 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dynalign_contract.settings import OWN_TASK_PREFIX, OWN_TASKS, CapabilitySettings, Judge, OnUnfitJudge
+from dynalign_contract.agents import AgentModel
+from dynalign_contract.settings import (
+    OWN_TASK_PREFIX,
+    OWN_TASKS,
+    CanarySettings,
+    CapabilitySettings,
+    Judge,
+    JudgingMethod,
+    JudgingSettings,
+    OnUnfitJudge,
+)
 from dynalign_operator.api.quantities import parse_quantity
 from dynalign_operator.api.v1alpha1 import BUNDLED_MODELS, AccessMode, StorageSpec, parse_duration
 
@@ -50,6 +60,8 @@ _DEFAULT_SIZE: Final[str] = StorageSpec().size
 _DEFAULT_CAPABILITY: Final = CapabilitySettings()
 _TASK_WINDOW: Final = 256
 """Least context window for tasks, in tokens: half of it is for what the model writes."""
+_RATIONALE_TOKENS: Final[int] = JudgingSettings().rationale_tokens
+_INJECTIONS: Final[int] = CanarySettings().injections
 
 
 def _immutable(at: str) -> Transition:
@@ -153,7 +165,7 @@ _LENGTH_RULES: Final = (
     ),
 )
 
-_LEARNING_RULES: Final = (
+_PROMPT_RULES: Final = (
     Rule(
         at="spec.prompts.supplied",
         field="uri",
@@ -162,11 +174,95 @@ _LEARNING_RULES: Final = (
         holds=lambda supplied: supplied.uri.endswith((".jsonl", ".parquet")),
     ),
     Rule(
+        at="spec.prompts.decontamination",
+        field="uri",
+        cel="!has(self.uri) || self.uri.endsWith('.jsonl') || self.uri.endsWith('.parquet')",
+        message="must name a file that ends in .jsonl or .parquet",
+        holds=lambda found: found.uri is None or found.uri.endswith((".jsonl", ".parquet")),
+    ),
+    Rule(
+        at="spec.prompts.decontamination",
+        field="uri",
+        cel="!has(self.uri) || self.words > 0",
+        message="has an effect only when words is more than 0; raise words, or remove uri",
+        holds=lambda found: found.uri is None or found.words > 0,
+    ),
+    Rule(
+        at="spec.prompts",
+        field="languages",
+        cel="self.languages.all(x, self.languages.exists_one(y, x == y))",
+        message="names a language twice; name each once",
+        holds=lambda prompts: len(set(prompts.languages)) == len(prompts.languages),
+    ),
+    Rule(
+        at="spec.prompts.agents.*",
+        field="endpoint",
+        cel="self.model != 'Endpoint' || has(self.endpoint)",
+        message="is missing with model: Endpoint; give it a url and a model, or write model: Policy",
+        holds=lambda agent: agent.model is not AgentModel.ENDPOINT or agent.endpoint is not None,
+    ),
+    Rule(
+        at="spec.prompts.agents.*",
+        field="endpoint",
+        cel="self.model == 'Endpoint' || !has(self.endpoint)",
+        message="has an effect with model: Endpoint only; set model to Endpoint, or remove endpoint",
+        holds=lambda agent: agent.model is AgentModel.ENDPOINT or agent.endpoint is None,
+    ),
+    Rule(
+        at="spec.prompts.agents.reviser",
+        field="mendFrom",
+        cel="self.mendFrom < self.mendBelow",
+        message="is not below mendBelow, so no draft would be mended; lower it, or raise mendBelow",
+        holds=lambda reviser: reviser.mend_from < reviser.mend_below,
+    ),
+    Rule(
+        at="spec.prompts.agents",
+        field="critic.minScore",
+        cel="!has(self.reviser) || self.critic.minScore <= self.reviser.mendBelow",
+        message="is above reviser.mendBelow, so drafts between the two would be dropped without being mended; lower "
+        "it, or raise reviser.mendBelow",
+        holds=lambda agents: agents.reviser is None or agents.critic.min_score <= agents.reviser.mend_below,
+    ),
+)
+
+_LEARNING_RULES: Final = (
+    Rule(
         at="spec.judging",
         field="lag",
         cel="self.judge == 'Lagged' || self.lag == 1",
         message="has an effect with judge: Lagged only; set judge to Lagged, or remove lag",
         holds=lambda judging: judging.judge is Judge.LAGGED or judging.lag == 1,
+    ),
+    Rule(
+        at="spec.judging",
+        field="votes",
+        cel="self.method == 'Votes' || self.votes == 1",
+        message="has an effect with method: Votes only; set method to Votes, or remove votes",
+        holds=lambda judging: judging.method is JudgingMethod.VOTES or judging.votes == 1,
+    ),
+    Rule(
+        at="spec.judging",
+        field="rationaleTokens",
+        cel=f"self.method == 'Votes' || self.rationaleTokens == {_RATIONALE_TOKENS}",
+        message="has an effect with method: Votes only; set method to Votes, or remove rationaleTokens",
+        holds=lambda judging: judging.method is JudgingMethod.VOTES or judging.rationale_tokens == _RATIONALE_TOKENS,
+    ),
+    Rule(
+        at="spec.judging.canaries",
+        field="injections",
+        cel=f"self.prompts > 0 || self.injections in [0, {_INJECTIONS}]",
+        message="has an effect only when prompts is more than 0; raise prompts, or remove injections",
+        holds=lambda canaries: canaries.prompts > 0 or canaries.injections in (0, _INJECTIONS),
+    ),
+    Rule(
+        at="spec.judging",
+        field="gates.minInjectionMargin",
+        cel="!has(self.gates.minInjectionMargin) || (self.canaries.prompts > 0 && self.canaries.injections > 0)",
+        message="needs injected answers; set canaries.prompts and canaries.injections to 1 or more, or remove the gate",
+        holds=lambda judging: (
+            judging.gates.min_injection_margin is None
+            or (judging.canaries.prompts > 0 and judging.canaries.injections > 0)
+        ),
     ),
     Rule(
         at="spec.judging",
@@ -323,7 +419,7 @@ def _is_no_relative_path(at: str, remedy: str) -> ClusterRule:
     return ClusterRule(
         at=at,
         field="uri",
-        cel="!self.uri.startsWith('./')",
+        cel="!has(self.uri) || !self.uri.startsWith('./')",
         message="starts at the run file's folder, which no pod can see; put it on a PersistentVolumeClaim and write "
         f"pvc://claim/path{remedy}",
     )
@@ -332,11 +428,13 @@ def _is_no_relative_path(at: str, remedy: str) -> ClusterRule:
 CLUSTER_RULES: Final = (
     _is_no_relative_path("spec.model", ", or write hf://org/name"),
     _is_no_relative_path("spec.prompts.supplied", ""),
+    _is_no_relative_path("spec.prompts.decontamination", ""),
 )
 
 RULES: Final[tuple[Rule, ...]] = (
     *_MODEL_RULES,
     *_LENGTH_RULES,
+    *_PROMPT_RULES,
     *_LEARNING_RULES,
     *_CAPABILITY_RULES,
     *_STORAGE_RULES,

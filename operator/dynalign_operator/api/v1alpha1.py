@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue
 
 from dynalign_contract.base import Model
+from dynalign_contract.references import ObjectName, SecretKeyRef
 from dynalign_contract.settings import (
     EngineSettings,
     EvaluationSettings,
@@ -80,21 +81,11 @@ ResourceList = Annotated[dict[str, Quantity], Field(max_length=16)]
 
 Labels = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)]
 Annotations = Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32)]
-ObjectName = Annotated[str, Field(min_length=1, max_length=253)]
 
 
 def parse_duration(text: str) -> timedelta:
     """Turn a `Duration` into a timedelta."""
     return timedelta(seconds=sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9]+)([dhms])", text)))
-
-
-class SecretKeyRef(Model):
-    """A key of a Secret in the run's namespace."""
-
-    name: ObjectName
-    """Of the Secret."""
-    key: ObjectName
-    """Under which the Secret holds the token."""
 
 
 class ConfigMapKeyRef(Model):
@@ -125,7 +116,7 @@ class ModelSpec(Model):
 class ObjectiveSpec(Model):
     """What the model is aligned to. Immutable."""
 
-    builtin: Literal["collective-agency"] | None = None
+    builtin: Literal["collective-agency", "helpful-honest-harmless"] | None = None
     """An objective that ships with dynalign. Default when nothing else is given: collective-agency."""
     config_map_ref: ConfigMapKeyRef | None = None
     """The user's own aspects, rubric and agents, as YAML of the same shape as the builtin one."""

@@ -1,12 +1,16 @@
 """From a run file on the disk to a run that is ready: paths resolved, and the files that they name found."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.stages import Stage
 from dynalign_operator.api.problems import Problem
 from dynalign_operator.api.run_file import RunFile, RunFileError, parse_run_file
 from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.manifests.secrets import secret_variables
 
 
 def load_run_file(path: Path) -> RunFile:
@@ -31,6 +35,22 @@ def require_objective(run_file: RunFile) -> RunFile:
     raise RunFileError([Problem(text, run_file.lines.get(("spec", "objective")))])
 
 
+def require_keys(run_file: RunFile, environment: Mapping[str, str]) -> RunFile:
+    """Refuse a run whose agents need keys that are not in this process's environment: no Secret has them here."""
+    problems = [
+        Problem(
+            f"{secret.field} names a Secret, and there are none on this machine; export {secret.variable} before "
+            "`dynalign run`, or remove the reference.",
+            run_file.lines.get(tuple(secret.field.split("."))),
+        )
+        for secret in secret_variables(run_file.run, Stage.PROMPTS)
+        if not environment.get(secret.variable, "").strip()
+    ]
+    if problems:
+        raise RunFileError(problems)
+    return run_file
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -50,11 +70,21 @@ def _resolve_paths(run: AlignmentRun, folder: Path) -> AlignmentRun:
     updates: dict[str, object] = {}
     if spec.model.uri.startswith("./"):
         updates["model"] = spec.model.model_copy(update={"uri": str((folder / spec.model.uri).resolve())})
-    supplied = spec.prompts.supplied
-    if supplied is not None and supplied.uri.startswith("./"):
-        resolved = supplied.model_copy(update={"uri": str((folder / supplied.uri).resolve())})
-        updates["prompts"] = spec.prompts.model_copy(update={"supplied": resolved})
+    files = {
+        name: part.model_copy(update={"uri": str((folder / part.uri).resolve())})
+        for name, part in _prompt_files(run).items()
+        if part.uri.startswith("./")
+    }
+    if files:
+        updates["prompts"] = spec.prompts.model_copy(update=files)
     return run.model_copy(update={"spec": spec.model_copy(update=updates)}) if updates else run
+
+
+def _prompt_files(run: AlignmentRun) -> dict[str, Any]:
+    """The parts of spec.prompts that name a file in their `uri`."""
+    prompts = run.spec.prompts
+    parts = {"supplied": prompts.supplied, "decontamination": prompts.decontamination}
+    return {name: part for name, part in parts.items() if part is not None and part.uri is not None}
 
 
 def _missing_model(run: AlignmentRun, parsed: RunFile) -> list[Problem]:
@@ -73,11 +103,13 @@ def _missing_model(run: AlignmentRun, parsed: RunFile) -> list[Problem]:
 
 
 def _missing_prompts(run: AlignmentRun, parsed: RunFile) -> list[Problem]:
-    supplied, written = run.spec.prompts.supplied, parsed.run.spec.prompts.supplied
-    if supplied is None or written is None or not supplied.uri.startswith("/") or Path(supplied.uri).is_file():
-        return []
-    text = (
-        f"spec.prompts.supplied.uri names the file {written.uri}, which does not exist; "
-        "paths with ./ start at the run file's folder."
-    )
-    return [Problem(text, parsed.lines.get(("spec", "prompts", "supplied", "uri")), ExitCode.BAD_INPUT)]
+    problems = []
+    for name, part in _prompt_files(run).items():
+        if not part.uri.startswith("/") or Path(part.uri).is_file():
+            continue
+        text = (
+            f"spec.prompts.{name}.uri names the file {_prompt_files(parsed.run)[name].uri}, which does not exist; "
+            "paths with ./ start at the run file's folder."
+        )
+        problems.append(Problem(text, parsed.lines.get(("spec", "prompts", name, "uri")), ExitCode.BAD_INPUT))
+    return problems

@@ -3,6 +3,7 @@
 import typer
 
 from dynalign_operator.cli.logs import logs
+from dynalign_operator.cli.prompts import prompts
 from dynalign_operator.cli.render import render
 from dynalign_operator.cli.run import run
 from dynalign_operator.cli.status import status
@@ -16,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (validate, render, run, status, logs):
+for _command in (validate, render, run, status, prompts, logs):
     app.command()(_command)
 
 

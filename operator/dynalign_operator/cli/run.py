@@ -1,5 +1,6 @@
 """`dynalign run`: a whole run on this machine, from where it stands to its end."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,11 +29,11 @@ def run(
     works in the folder. 130 or 143: stopped by a signal. 1: anything else.
     """
     from dynalign_operator.api.run_file import RunFileError
-    from dynalign_operator.cli.load import load_run_file, require_objective
+    from dynalign_operator.cli.load import load_run_file, require_keys, require_objective
     from dynalign_operator.cli.report_problems import report_problems
 
     try:
-        run_file = require_objective(load_run_file(file))
+        run_file = require_keys(require_objective(load_run_file(file)), os.environ)
     except RunFileError as error:
         raise typer.Exit(report_problems(file, error)) from error
     folder = workdir or Path("runs") / run_file.run.metadata.name

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.table import Table
 
 from dynalign_contract.result import START_SECONDS
@@ -90,12 +90,13 @@ def summary_tables(status: AlignmentRunStatus) -> Group:
     Tables of their own, so that each fits into 80 columns.
 
     `canaries` is the probability that a real answer outscores a canary; at 0.5 the judge cannot tell them apart.
+    `attacks` is the same for answers that give orders to the judge, `margin` the mean reward that real answers have
+    above these; `agrees` is the judge's rank agreement with the base model, Kendall's tau.
     `start-up` is the time from a stage's process start to its first useful work.
     """
-    evaluated: list[RenderableType] = (
-        [_evaluation_table(status), ""] if any(i.win_rate is not None for i in status.iterations) else []
-    )
-    return Group(_scores_table(status), "", *evaluated, _effort_table(status), "", _start_table(status))
+    evaluated = [_evaluation_table(status)] if any(i.win_rate is not None for i in status.iterations) else []
+    tables = (_scores_table(status), _trust_table(status), *evaluated, _effort_table(status), _start_table(status))
+    return Group(*(part for table in tables for part in ("", table)[table is tables[0] :]))
 
 
 def _scores_table(status: AlignmentRunStatus) -> Table:
@@ -128,6 +129,31 @@ def _evaluation_table(status: AlignmentRunStatus) -> Table:
             describe_capability(iteration),
         )
     return table
+
+
+def _trust_table(status: AlignmentRunStatus) -> Table:
+    table = _table("judge", "attacks", "margin", "agrees", "ends", "failed", "fit")
+    for iteration in status.iterations:
+        metrics = metrics_of(iteration)
+        table.add_row(
+            _index(iteration, status),
+            _number(metrics.get("injection_auc"), 2),
+            _number(metrics.get("injection_margin")),
+            _number(metrics.get("judge_tau"), 2),
+            _number(metrics.get("ends_share"), 2),
+            _number(metrics.get("failed_share"), 2),
+            _fitness(metrics),
+        )
+    return table
+
+
+def _fitness(metrics: Mapping[str, float]) -> str:
+    """`yes`, `no` where the run went on with an unfit judge, `base` where the base model took its place."""
+    if "unfit" not in metrics:
+        return _NONE
+    if metrics["unfit"]:
+        return "no"
+    return "base" if metrics.get("fallback") else "yes"
 
 
 def _effort_table(status: AlignmentRunStatus) -> Table:

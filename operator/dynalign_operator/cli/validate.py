@@ -34,11 +34,13 @@ def validate(
 
 def summarise(path: Path, run_file: "RunFile") -> str:
     """What the file asks for, in three lines."""
+    from dynalign_contract.objective import BUILTIN
+
     run = run_file.run
     spec = run.spec
     reference = spec.objective.config_map_ref
     if reference is None:
-        objective: str = spec.objective.builtin or "collective-agency"
+        objective: str = spec.objective.builtin or BUILTIN[0]
     else:
         there = "" if reference.name in run_file.config_maps else ", which is not in this file and was not checked"
         objective = f"ConfigMap {reference.name}, key {reference.key}{there}"

@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dynalign_contract.objective import BUILTIN
 from dynalign_operator.api.status import StagePhase, StageStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.cli.drive import View
@@ -34,7 +35,7 @@ _BAR_WIDTH: Final = 30
 def header(run: AlignmentRun) -> str:
     """Run, model and objective in a line."""
     reference = run.spec.objective.config_map_ref
-    objective = f"ConfigMap {reference.name}" if reference else run.spec.objective.builtin or "collective-agency"
+    objective = f"ConfigMap {reference.name}" if reference else run.spec.objective.builtin or BUILTIN[0]
     return f"{run.metadata.name}: {run.spec.model.uri} with {objective}"
 
 

@@ -19,6 +19,7 @@ from dynalign_operator.manifests.pod import (
     RUN_MOUNT,
     compiled_mount,
 )
+from dynalign_operator.manifests.secrets import SECRET_VARIABLES
 
 COMPLETION_INDEX: Final = "JOB_COMPLETION_INDEX"
 WORKDIR_VARIABLE: Final = "DYNALIGN_WORKDIR"
@@ -26,7 +27,6 @@ WORKDIR_VARIABLE: Final = "DYNALIGN_WORKDIR"
 STAGE_MODULE: Final = "dynalign_trainer.main"
 """What `dynalign-stage` runs."""
 
-_SECRETS: Final = frozenset({"HF_TOKEN"})
 _REFERENCE: Final = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 _DEFAULT_GRACE_SECONDS: Final = 30.0
 
@@ -77,7 +77,7 @@ def build_command(job: KubernetesObject, index: int, port: int, placement: Place
     variables = _variables(container, port, folders, placement.environment)
     if spec.get("completionMode") == "Indexed":
         variables[COMPLETION_INDEX] = str(index)
-    inherited = {name: value for name, value in placement.environment.items() if name not in _SECRETS}
+    inherited = {name: value for name, value in placement.environment.items() if name not in SECRET_VARIABLES}
     command = [map_paths(expand_references(text, variables), folders) for text in container["command"]]
     arguments = [map_paths(expand_references(text, variables), folders) for text in container.get("args", [])]
     if command == [COMMAND]:

@@ -10,6 +10,7 @@ from dynalign_operator.api.v1alpha1 import AlignmentRun, StageOverrides
 from dynalign_operator.manifests.config_map import CONFIG_FILE
 from dynalign_operator.manifests.labels import JobLabels, job_labels
 from dynalign_operator.manifests.objects import KubernetesObject
+from dynalign_operator.manifests.secrets import secret_variables
 from dynalign_operator.manifests.service import RENDEZVOUS_PORT, coordinator, service_name
 from dynalign_operator.manifests.volume import claim_name, foreign_claims
 
@@ -158,20 +159,21 @@ def _build_environment(run: AlignmentRun, config: StageConfig) -> list[Kubernete
     environment += [{"name": name, "value": path} for name, path in sorted(caches.items())]
     if config.stage not in ONLINE_STAGES:
         environment.append({"name": "HF_HUB_OFFLINE", "value": "1"})
-    secret = run.spec.model.token_secret_ref
-    if config.stage is Stage.FETCH and secret is not None:
-        reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
-        environment.append({"name": "HF_TOKEN", "valueFrom": reference})
+    for secret in secret_variables(run, config.stage):
+        reference = {"secretKeyRef": {"name": secret.reference.name, "key": secret.reference.key}}
+        environment.append({"name": secret.variable, "valueFrom": reference})
     return environment
 
 
 def _build_resources(run: AlignmentRun, config: StageConfig, overrides: StageOverrides) -> KubernetesObject:
     """The user's own, and the GPUs that the stage is made for; a limit of the user's own wins, "0" means none."""
+    engine = run.spec.engine.tensor_parallel
     wanted = {
         Stage.FETCH: 0,
         Stage.EXPORT: 0,
+        Stage.PROMPTS: engine if run.spec.prompts.agents.need_engine else 0,
         Stage.TRAIN: run.spec.training.gpus_per_node,
-    }.get(config.stage, run.spec.engine.tensor_parallel)
+    }.get(config.stage, engine)
     limits = {**({GPU: str(wanted)} if wanted else {}), **overrides.resources.limits}
     if limits.get(GPU) == "0":
         del limits[GPU]

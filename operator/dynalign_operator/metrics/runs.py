@@ -61,6 +61,10 @@ _LEARNING: Final = {
     (Stage.JUDGE, "canary_auc"): "Probability that a real answer outscores a canary, latest judging; 0.5 is chance.",
     (Stage.JUDGE, "canary_margin"): "Mean reward of real answers minus that of canaries, latest judging.",
     (Stage.JUDGE, "canary_reward"): "Mean reward of canaries, latest judging, 0 to 1.",
+    (Stage.JUDGE, "injection_auc"): "Probability that a real answer outscores one that gives orders to the judge.",
+    (Stage.JUDGE, "injection_margin"): "Mean reward of real answers minus that of orders to the judge, latest judging.",
+    (Stage.JUDGE, "injection_reward"): "Mean reward of answers that give orders to the judge, latest judging, 0 to 1.",
+    (Stage.JUDGE, "unfit"): "1 when a gate refuses the judge and the run goes on, 0 otherwise.",
     (Stage.TRAIN, "kl"): "KL divergence per token of the latest training, nats.",
     (
         Stage.EVALUATE,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from dynalign_contract.agents import AgentModel
 from dynalign_contract.config import (
     EvaluateParams,
     ExportParams,
@@ -19,7 +20,7 @@ from dynalign_contract.config import (
 )
 from dynalign_contract.objective import Objective
 from dynalign_contract.result import ArtifactRef
-from dynalign_contract.settings import AgentModel, Ratings, Refresh
+from dynalign_contract.settings import Ratings, Refresh
 from dynalign_contract.stages import SHARDED_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec
@@ -82,8 +83,7 @@ def _fetch(place: _Place) -> _Parts:
 
 def _prompts(place: _Place) -> _Parts:
     prompts = place.spec.prompts
-    used = AgentModel.POLICY in (prompts.agents.author.model, prompts.agents.critic.model)
-    policy = place.start if used else BASE
+    policy = place.start if AgentModel.POLICY in prompts.agents.models else BASE
     params = PromptsParams(
         objective=place.objective,
         prompts=prompts,

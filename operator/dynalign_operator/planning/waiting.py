@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.manifests.secrets import secret_variables
 from dynalign_operator.manifests.volume import claim_name
 from dynalign_operator.planning.observed import JobObservation
 
@@ -102,9 +103,11 @@ def _image(run: AlignmentRun, _: JobObservation) -> str:
     )
 
 
-def _reference(run: AlignmentRun, _: JobObservation) -> str:
-    token = run.spec.model.token_secret_ref
-    example = "" if token is None else f" (spec.model.tokenSecretRef asks for the key {token.key} of {token.name})"
+def _reference(run: AlignmentRun, job: JobObservation) -> str:
+    asked = [
+        f"{s.field} asks for the key {s.reference.key} of {s.reference.name}" for s in secret_variables(run, job.stage)
+    ]
+    example = f" ({', '.join(asked)})" if asked else ""
     return f"Create it in namespace {run.metadata.namespace}{example}."
 
 

@@ -16,6 +16,9 @@ PROMPT_ROW = {
     "facets": {"domain": "health"},
     "critic_score": 4.5,
     "agents": {"author": "base"},
+    "draft_id": "train-0-00003",
+    "draft": "",
+    "draft_score": 2.5,
 }
 JUDGEMENT_ROW = {
     "prompt_id": "p0",

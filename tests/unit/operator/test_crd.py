@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from dynalign_operator.api.crd import build_crd, build_schema, main, render_crd
+from dynalign_operator.api.crd import _describe_form, build_crd, build_schema, main, render_crd
 from dynalign_operator.api.reference import render_reference
 from dynalign_operator.api.reference_prose import MINIMAL
 from dynalign_operator.api.rules import CLUSTER_RULES, RULES, TRANSITIONS
@@ -119,6 +119,19 @@ def test_every_rule_is_in_the_crd() -> None:
         assert (rule.cel, f"{rule.field} {rule.message}".strip()) in written
     for transition in TRANSITIONS:
         assert (transition.cel, transition.message) in written
+
+
+def test_texts_in_message_expressions_end_where_they_should() -> None:
+    """An API server drops an expression that does not compile, and with it the sentence that quotes the value."""
+    found = [
+        v["messageExpression"]
+        for _, node in nodes(SCHEMA)
+        for v in node.get("x-kubernetes-validations", [])
+        if "messageExpression" in v
+    ]
+    assert found
+    assert all(re.sub(r"\\'", "", expression).count("'") % 2 == 0 for expression in found)
+    assert _describe_form("self", "a user's form").endswith(r"a user\'s form'")
 
 
 def test_no_pattern_answers_with_itself() -> None:

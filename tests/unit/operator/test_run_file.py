@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from dynalign_operator.api.run_file import RunFileError, parse_run_file
 from dynalign_operator.api.yaml_documents import read_documents
-from dynalign_operator.cli.load import load_run_file, require_objective
+from dynalign_operator.cli.load import load_run_file, require_keys, require_objective
 from dynalign_operator.cli.main import app
 
 ROOT = Path(__file__).parents[3]
@@ -72,3 +72,33 @@ def test_help_lists_the_commands() -> None:
     result = CliRunner().invoke(app, ["--help"])
     assert result.exit_code == 0
     assert "validate" in result.stdout
+
+
+KEYED = """  model: {uri: 'bundled://smollm2-135m-instruct'}
+  prompts:
+    agents:
+      author:
+        model: Endpoint
+        endpoint:
+          url: http://vllm:8000/v1
+          model: big
+          apiKeySecretRef: {name: keys, key: author}
+"""
+
+
+def test_a_key_that_is_not_exported_is_missed_before_the_run_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(HEAD + KEYED)
+    monkeypatch.delenv("DYNALIGN_AUTHOR_API_KEY", raising=False)
+    assert CliRunner().invoke(app, ["validate", str(file)]).exit_code == 0
+    result = CliRunner().invoke(app, ["run", str(file), "--workdir", str(tmp_path / "run")])
+    assert result.exit_code == 10
+    assert result.stderr == (
+        f"{file}:13: spec.prompts.agents.author.endpoint.apiKeySecretRef names a Secret, and there are none on this "
+        "machine; export DYNALIGN_AUTHOR_API_KEY before `dynalign run`, or remove the reference.\n"
+    )
+    assert not (tmp_path / "run").exists()
+    run_file = load_run_file(file)
+    assert require_keys(run_file, {"DYNALIGN_AUTHOR_API_KEY": "sk-x"}) is run_file

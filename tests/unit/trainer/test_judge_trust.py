@@ -129,14 +129,31 @@ STRICT = JudgeGates(min_canary_margin=0.1, min_canary_auc=0.8, max_failed_share=
 def test_gates_name_what_they_refuse(
     gates: JudgeGates, failed: float, canaries: CanaryTrust | None, named: list[str]
 ) -> None:
-    refusal = find_unfitness(gates, failed_share=failed, canaries=canaries)
+    refusal = find_unfitness(gates, failed_share=failed, canaries=canaries, injections=canaries)
     fields = ("maxFailedShare", "minCanaryMargin", "minCanaryAuc")
     assert [field for field in fields if field in (refusal or "")] == named
     assert (refusal is None) == (not named)
 
 
 def test_a_refusal_quotes_figure_and_gate() -> None:
-    refusal = find_unfitness(STRICT, failed_share=0.0, canaries=CanaryTrust(0.05, 0.9, 0.3))
+    refusal = find_unfitness(STRICT, failed_share=0.0, canaries=CanaryTrust(0.05, 0.9, 0.3), injections=None)
     assert refusal == (
         "real answers are rewarded only +0.0500 above canaries, which got 0.3000 (judging.gates.minCanaryMargin is 0.1)"
     )
+
+
+@pytest.mark.parametrize(
+    ("injections", "refused"),
+    [
+        (None, False),
+        (CanaryTrust(0.2, 0.9, 0.1), False),
+        (CanaryTrust(0.05, 0.9, 0.4), True),
+        (CanaryTrust(NAN, NAN, NAN), True),
+    ],
+)
+def test_a_judge_that_obeys_orders_is_unfit(injections: CanaryTrust | None, refused: bool) -> None:
+    gates = JudgeGates(min_injection_margin=0.1)
+    refusal = find_unfitness(gates, failed_share=0.0, canaries=FIT, injections=injections)
+    assert (refusal is not None) == refused
+    assert "orders to the judge" in (refusal or "orders to the judge")
+    assert "judging.gates.minInjectionMargin is 0.1" in (refusal or "judging.gates.minInjectionMargin is 0.1")

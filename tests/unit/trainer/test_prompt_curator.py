@@ -1,13 +1,22 @@
 """The curator keeps out what resembles an earlier prompt, and what has the wrong length."""
 
+import random
+from pathlib import Path
+
 import pytest
 from datasketch import MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynalign_contract.settings import DedupSettings
-from dynalign_trainer.prompts.curator import Curator, check_length, lsh_shape, normalise, remember_all, shingles
-from dynalign_trainer.prompts.drafts import Draft, Drop, Tally
+from dynalign_contract.objective import BUILTIN, builtin_objective
+from dynalign_contract.settings import DecontaminationSettings, DedupSettings
+from dynalign_trainer.prompts.author import seeded_opening
+from dynalign_trainer.prompts.curator import Checks, Curator, check_length, lsh_shape
+from dynalign_trainer.prompts.decontamination import Protected
+from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
+from dynalign_trainer.prompts.normalising import normalise, runs
+from dynalign_trainer.prompts.seeds import sample_seeds
+from dynalign_trainer.prompts.task_texts import own_task_texts, read_task_texts
 from dynalign_trainer.prompts.writing import curate
 
 BAKER = "I am a baker and my daughter misses me. How can I be at her school plays without losing the shop?"
@@ -35,7 +44,8 @@ def test_what_resembles_a_prompt_that_is_in_stays_out(curator: Curator, text: st
 
 
 def test_earlier_and_held_out_prompts_keep_others_out(curator: Curator) -> None:
-    remember_all(curator, [BAKER, BAKER])
+    curator.remember(BAKER)
+    curator.remember(BAKER)
     assert curator.admit(BAKER) is Drop.DUPLICATE
 
 
@@ -67,8 +77,8 @@ def test_the_index_finds_pairs_at_the_threshold() -> None:
 
 def test_words_decide() -> None:
     assert normalise("  Hello,\tWORLD! ") == "hello world"
-    assert shingles("a b c", 2) == {"a b", "b c"}
-    assert shingles("a b", 3) == {"a b"}
+    assert runs("a b c", 2) == {"a b", "b c"}
+    assert runs("a b", 3) == {"a b"}
 
 
 @pytest.mark.parametrize(
@@ -80,11 +90,80 @@ def test_length_limits(text: str, cause: Drop | None) -> None:
 
 
 def test_dropped_drafts_are_counted_and_quoted(curator: Curator) -> None:
-    tally = Tally(drafts=5)
-    drafts = [Draft(text, {}) for text in (BAKER, BAKER, "", "", "What is a good life for a cat?")]
+    tally = Tally()
+    tally.of(Hand.AUTHOR).given = 5
+    drafts = [
+        Draft(text, {}, draft_id=f"train-0-{i}")
+        for i, text in enumerate((BAKER, BAKER, "", "", "What is a good life for a cat?"))
+    ]
     kept = curate(drafts, curator, lambda text: None if text else Drop.UNFINISHED, tally)
     assert [draft.text for draft in kept] == [BAKER, "What is a good life for a cat?"]
-    assert tally.dropped == {Drop.DUPLICATE: 1, Drop.UNFINISHED: 2}
+    assert tally.of(Hand.CURATOR).dropped == {Drop.DUPLICATE: 1, Drop.UNFINISHED: 2}
+    assert (tally.of(Hand.CURATOR).given, tally.of(Hand.CURATOR).kept) == (5, 2)
     assert tally.share(Drop.UNFINISHED) == 0.4
     assert "2 unfinished" in tally.explain()
     assert "baker" in tally.explain()
+    outcomes = [(row["draft_id"], row["agent"], row["outcome"]) for row in tally.draft_rows({})]
+    assert outcomes[:3] == [
+        ("train-0-0", "curator", "kept"),
+        ("train-0-1", "curator", "duplicate"),
+        ("train-0-2", "curator", "unfinished"),
+    ]
+
+
+def test_a_mended_text_may_resemble_what_it_was_made_from_and_nothing_else(curator: Curator) -> None:
+    mended = BAKER.replace("shop", "bakery")
+    curator.admit(BAKER)
+    curator.admit("I am a baker and my flour is wet. What should I do?")
+    assert curator.exchange(BAKER, mended, mended) is None
+    assert curator.admit(BAKER) is Drop.NEAR_DUPLICATE
+    assert curator.exchange(mended, "I am a baker, and my flour is wet! What should I do?", "") is Drop.DUPLICATE
+    assert curator.admit(mended) is Drop.DUPLICATE
+
+
+def test_what_the_evaluation_asks_does_not_come_in() -> None:
+    strict = Curator(DedupSettings(), Checks(held_out=Protected(4)))
+    strict.protect(["How many eggs does a hen lay in a year?"])
+    leaking = "Tell me: how many eggs does a goose lay?"
+    assert strict.admit(leaking, leaking) is Drop.CONTAMINATED
+    assert strict.admit("Tell me how many eggs there are.", "Tell me how many eggs there are.") is None
+    opening = "I ask how many eggs does my neighbour need"
+    assert strict.admit(f"{opening} for a cake?", " for a cake?") is None
+
+
+def test_a_benchmark_keeps_out_whoever_wrote_the_prompt() -> None:
+    benchmarks = Protected(4)
+    benchmarks.add(["How many eggs does a hen lay in a year?"])
+    strict = Curator(DedupSettings(), Checks(benchmarks=benchmarks, held_out=Protected(4)))
+    assert strict.admit("Tell me: how many eggs does a goose lay?") is Drop.CONTAMINATED
+
+
+def test_the_users_prompts_may_share_phrases_with_held_out_ones() -> None:
+    strict = Curator(DedupSettings(), Checks(held_out=Protected(4)))
+    strict.protect(["You are a friendly cook. How long do I boil an egg?"])
+    assert strict.admit("You are a friendly cook. What goes with rice?") is None
+
+
+def test_short_texts_and_zero_words_protect_nothing() -> None:
+    short, off = Protected(4), Protected(0)
+    short.add(["too short now"])
+    off.add(["a b c d e f"])
+    assert not short.leaks("too short now and then")
+    assert not off.leaks("a b c d e f")
+
+
+def test_the_items_of_shipped_tasks_are_what_a_model_reads_of_them(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text('{"prompt": "Write five words.", "checks": [1]}\n\n')
+    (tmp_path / "a.jsonl").write_text('{"question": "What is 2 + 2?", "choices": ["4"], "answer": 0}\n{"id": 7}\n')
+    (tmp_path / "a.yaml").write_text("task: x")
+    assert read_task_texts(tmp_path) == ["What is 2 + 2?", "Write five words."]
+    assert read_task_texts(tmp_path / "absent") == []
+
+
+def test_no_seed_of_a_shipped_objective_opens_with_what_a_shipped_task_asks() -> None:
+    protected = Protected(DecontaminationSettings().words)
+    protected.add(own_task_texts())
+    for name in BUILTIN:
+        objective = builtin_objective(name)
+        for seed in sample_seeds(objective.facets, 50, random.Random(0)):
+            assert not protected.leaks(seeded_opening(objective, seed))

@@ -30,16 +30,16 @@ def test_jsonl_holds_texts_and_chats(tmp_path: Path) -> None:
         '{"prompt": "Hello", "id": 7}\n\n{"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", '
         '"content": "Hello"}]}\n',
     )
-    assert read_supplied(path) == [USER, tuple(CHAT)]
+    assert read_supplied(path, "prompts.supplied") == [USER, tuple(CHAT)]
 
 
 def test_parquet_holds_texts_or_chats(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": ["Hello"], "label": [1]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"messages": [CHAT]}), tmp_path / "b.parquet")
     pq.write_table(pa.table({"prompt": ["Hello", None], "messages": [None, CHAT]}), tmp_path / "c.parquet")
-    assert read_supplied(tmp_path / "a.parquet") == [USER]
-    assert read_supplied(tmp_path / "b.parquet") == [tuple(CHAT)]
-    assert read_supplied(tmp_path / "c.parquet") == [USER, tuple(CHAT)]
+    assert read_supplied(tmp_path / "a.parquet", "prompts.supplied") == [USER]
+    assert read_supplied(tmp_path / "b.parquet", "prompts.supplied") == [tuple(CHAT)]
+    assert read_supplied(tmp_path / "c.parquet", "prompts.supplied") == [USER, tuple(CHAT)]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_parquet_holds_texts_or_chats(tmp_path: Path) -> None:
 )
 def test_bad_lines_are_refused_by_number(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BadInputError, match=message):
-        read_supplied(jsonl(tmp_path, text))
+        read_supplied(jsonl(tmp_path, text), "prompts.supplied")
 
 
 def test_bad_files_are_refused_by_name(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_bad_files_are_refused_by_name(tmp_path: Path) -> None:
         "numbers.parquet": "row 1: prompt: Input should be a valid string",
     }.items():
         with pytest.raises(BadInputError, match=message):
-            read_supplied(tmp_path / name)
+            read_supplied(tmp_path / name, "prompts.supplied")
 
 
 def test_claims_are_found_where_pods_mount_them() -> None:

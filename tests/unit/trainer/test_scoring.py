@@ -133,3 +133,17 @@ def test_penalties_are_off_by_default_and_a_missing_reward_stays_missing() -> No
     found = find_penalties(text, length=1, truncated=False, settings=Penalties(refusal=0.25), max_tokens=100)
     assert found == {"refusal": 0.25}
     assert math.isnan(final_reward(math.nan, found))
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("Hay que llamar al médico y descansar unos días en casa.", {"language_switch": 0.5}),
+        ("You should call a doctor and rest at home for a few days.", {}),
+        ("Sí, claro.", {}),  # too short to tell
+    ],
+)
+def test_an_answer_in_another_language_than_its_prompt_loses_something(answer: str, found: dict[str, float]) -> None:
+    settings, prompt = Penalties(language_switch=0.5), "My back has hurt since yesterday. What should I do about it?"
+    assert find_penalties(answer, prompt=prompt, length=1, truncated=False, settings=settings, max_tokens=9) == found
+    assert find_penalties(answer, prompt=prompt, length=1, truncated=False, settings=Penalties(), max_tokens=9) == {}

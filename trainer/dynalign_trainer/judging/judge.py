@@ -10,7 +10,7 @@ from typing import Final
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.objective import Aspect, Objective
-from dynalign_contract.settings import JudgingSettings
+from dynalign_contract.settings import JudgingMethod, JudgingSettings
 from dynalign_trainer.choices import digit_tokens
 from dynalign_trainer.engine import Engine, Sampling, Watch
 from dynalign_trainer.judging import prompts
@@ -118,10 +118,10 @@ class Judge:
         aspects = self._objective.aspects
         questions = [_Question(exhibit, aspect) for exhibit in exhibits for aspect in aspects]
         first = part_of(watch, 0.0, _FIRST_PASS)
-        if self._settings.votes == 1:
-            readings = self._ask(questions, prompts.ask_plainly, first)
-        else:
+        if self._settings.method is JudgingMethod.VOTES:
             readings = self._vote(questions, first)
+        else:
+            readings = self._ask(questions, prompts.ask_plainly, first)
         failed = [i for i, reading in enumerate(readings) if not self._valid(reading)]
         again = self._ask([questions[i] for i in failed], prompts.ask_again, part_of(watch, _FIRST_PASS, 1.0))
         for i, reading in zip(failed, again, strict=True):
@@ -221,7 +221,7 @@ def _room(engine: Engine, objective: Objective, settings: JudgingSettings) -> in
         return max(len(engine.chat_ids([{"role": "user", "content": w.message}], w.prefill)) for w in wordings)
 
     taken = longest(prompts.ask_again)
-    if settings.votes > 1:
+    if settings.method is JudgingMethod.VOTES:
         tail = engine.tokenizer.encode(prompts.closing(objective), add_special_tokens=False)
         taken = max(taken, longest(prompts.ask_for_reasons) + settings.rationale_tokens + len(tail))
     return engine.max_length - 1 - taken - _SEAM

@@ -7,6 +7,7 @@ from typing import Final
 
 from dynalign_contract.objective import Aggregate
 from dynalign_contract.settings import Penalties
+from dynalign_trainer.languages import recognise_language
 
 MAX_SCORE: Final = 9.0
 
@@ -58,12 +59,13 @@ def is_refusal(text: str) -> bool:
 
 
 def find_penalties(
-    text: str, *, length: int, truncated: bool, settings: Penalties, max_tokens: int
+    text: str, *, prompt: str = "", length: int, truncated: bool, settings: Penalties, max_tokens: int
 ) -> dict[str, float]:
     """What is taken off an answer's reward, by name; only penalties that are switched on and apply.
 
-    `length` is in tokens. The overlong penalty rises linearly from 0 at `overlong_from * max_tokens` to its full value
-    at `max_tokens` (the soft overlong punishment of DAPO, arXiv 2503.14476, with a bound of our own).
+    `prompt` is the last turn that the answer replies to, `length` is in tokens. The overlong penalty rises linearly
+    from 0 at `overlong_from * max_tokens` to its full value at `max_tokens` (the soft overlong punishment of DAPO,
+    arXiv 2503.14476, with a bound of our own).
     """
     start = settings.overlong_from * max_tokens
     over = min(max((length - start) / (max_tokens - start), 0.0), 1.0)
@@ -71,8 +73,15 @@ def find_penalties(
         "truncated": settings.truncated if truncated else 0.0,
         "refusal": settings.refusal if is_refusal(text) else 0.0,
         "overlong": settings.overlong * over,
+        "language_switch": settings.language_switch if settings.language_switch and _switches(prompt, text) else 0.0,
     }
     return {name: value for name, value in found.items() if value > 0}
+
+
+def _switches(prompt: str, answer: str) -> bool:
+    """Whether both are long enough to tell their languages, and these differ."""
+    asked, answered = recognise_language(prompt), recognise_language(answer)
+    return asked is not None and answered is not None and asked != answered
 
 
 def final_reward(raw: float, penalties: Mapping[str, float]) -> float:

@@ -8,7 +8,7 @@ from dynalign_contract.records import JUDGEMENT, Row, write_rows
 from dynalign_contract.settings import OnUnfitJudge
 from dynalign_trainer.context import StageContext
 from dynalign_trainer.engine import Engine, Watch, watch_progress
-from dynalign_trainer.judging.canaries import Canary, Group, make_canaries
+from dynalign_trainer.judging.canaries import Canary, CanaryKind, Group, make_canaries
 from dynalign_trainer.judging.judge import Candidate, Judge, Verdict
 from dynalign_trainer.judging.scoring import final_reward, find_penalties
 from dynalign_trainer.judging.trust import CanaryTrust, canary_trust, mean_of
@@ -24,7 +24,9 @@ class JudgedShard:
     """Part -> its JUDGEMENT rows."""
     canary_rows: list[Row]
     trust: CanaryTrust | None
-    """None where this shard has no canaries to judge."""
+    """Of all canaries; None where this shard has none to judge."""
+    injection_trust: CanaryTrust | None
+    """Of those that give orders to the judge alone; None where this shard has none to judge."""
     cut: int
     """Candidates judged by their beginnings only; parts kept from an earlier attempt are not counted."""
     spreads: list[float]
@@ -53,7 +55,9 @@ class Shard:
         self._parts = parts
         self._canary_groups = canary_groups
         wanted = canary_groups if context.shard == 0 or self._decides_like_shard_0() else ()
-        self._canaries = make_canaries([_as_group(group) for group in wanted], context.seed)
+        self._canaries = make_canaries(
+            [_as_group(group) for group in wanted], context.seed, context.params.judging.canaries.injections
+        )
         self._done = 0
         self._total = 0
 
@@ -70,12 +74,13 @@ class Shard:
             rows[part.index] = self._write(part, found, policy)
             verdicts += found
             self._context.telemetry.metric("reward", mean_of(row["reward"] for part in rows.values() for row in part))
-        canary_rows, trust = self._judge_canaries(policy, rows) if self._canaries else ([], None)
+        canary_rows, trust, injections = self._judge_canaries(policy, rows) if self._canaries else ([], None, None)
         return JudgedShard(
             judge=policy,
             rows=rows,
             canary_rows=canary_rows,
             trust=trust,
+            injection_trust=injections,
             cut=sum(verdict.cut for verdict in verdicts),
             spreads=[reading.spread for verdict in verdicts for reading in verdict.readings],
         )
@@ -103,10 +108,15 @@ class Shard:
         """
         params = self._context.params
         gates = params.judging.gates
-        gated = gates.min_canary_margin is not None or gates.min_canary_auc is not None
+        gated = any(
+            gate is not None for gate in (gates.min_canary_margin, gates.min_canary_auc, gates.min_injection_margin)
+        )
         return gated and gates.on_unfit is OnUnfitJudge.USE_BASE and params.judge.adapter is not None
 
-    def _judge_canaries(self, policy: Policy, rows: Mapping[int, list[Row]]) -> tuple[list[Row], CanaryTrust]:
+    def _judge_canaries(
+        self, policy: Policy, rows: Mapping[int, list[Row]]
+    ) -> tuple[list[Row], CanaryTrust, CanaryTrust | None]:
+        """CANARY rows, what all canaries say of the judge, and what the injected ones alone say."""
         canaries = [Candidate(c.prompt_id, c.messages, c.text) for c in self._canaries]
         verdicts = self._score(policy, canaries)
         if self._context.shard == 0:
@@ -117,7 +127,12 @@ class Shard:
         made = [
             self._canary_row(canary, verdict, policy) for canary, verdict in zip(self._canaries, verdicts, strict=True)
         ]
-        return made, canary_trust(real, [verdict.reward for verdict in verdicts])
+        injected = [row["reward"] for row in made if row["kind"] == CanaryKind.INJECTED.value]
+        return (
+            made,
+            canary_trust(real, [verdict.reward for verdict in verdicts]),
+            canary_trust(real, injected) if injected else None,
+        )
 
     def _score(self, policy: Policy, candidates: Sequence[Candidate], *, counts: bool = True) -> list[Verdict]:
         """Judge with an empty prefix cache, so that the last bits do not depend on what was judged before."""
@@ -143,6 +158,7 @@ class Shard:
         params = self._context.params
         penalties = find_penalties(
             rollout["text"],
+            prompt=rollout["messages"][-1]["content"],
             length=len(rollout["completion_ids"]),
             truncated=rollout["finish_reason"] == "length",
             settings=params.judging.penalties,
@@ -163,6 +179,7 @@ class Shard:
         return {
             "prompt_id": canary.prompt_id,
             "kind": canary.kind.value,
+            "attack": canary.attack,
             "text": canary.text,
             "scores": self._scores(verdict),
             "reward": verdict.reward,

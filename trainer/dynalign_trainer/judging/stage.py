@@ -13,7 +13,7 @@ from dynalign_trainer.context import StageContext, StageOutput
 from dynalign_trainer.engine import start_engine
 from dynalign_trainer.judging.metrics import failed_share, judgement_metrics
 from dynalign_trainer.judging.shard import JudgedShard, Opinions, Shard
-from dynalign_trainer.judging.trust import find_unfitness, kendall_tau, mean_of, mean_offset
+from dynalign_trainer.judging.trust import CanaryTrust, find_unfitness, kendall_tau, mean_of, mean_offset
 from dynalign_trainer.parts import Part, keep_finished, split_parts
 
 log = logging.getLogger("dynalign.judge")
@@ -50,12 +50,18 @@ def run(context: StageContext[JudgeParams]) -> StageOutput:
 def check_gates(judging: JudgingSettings) -> None:
     """Raise BadConfigError when a gate asks for a figure that is not going to be measured."""
     gates = judging.gates
-    asked = {"minCanaryMargin": gates.min_canary_margin, "minCanaryAuc": gates.min_canary_auc}
-    if judging.canaries.prompts == 0 and (named := [name for name, value in asked.items() if value is not None]):
-        raise BadConfigError(
-            f"judging.gates.{named[0]} needs canaries, but judging.canaries.prompts is 0. Set it to 1 or more, or "
-            "remove the gate."
-        )
+    canaries = judging.canaries
+    asked = {
+        "minCanaryMargin": (gates.min_canary_margin, "prompts", canaries.prompts),
+        "minCanaryAuc": (gates.min_canary_auc, "prompts", canaries.prompts),
+        "minInjectionMargin": (gates.min_injection_margin, "injections", canaries.injections * canaries.prompts),
+    }
+    for name, (least, field, count) in asked.items():
+        if least is not None and count == 0:
+            raise BadConfigError(
+                f"judging.gates.{name} needs canaries, but judging.canaries.{field} is 0. Set it to 1 or more, or "
+                "remove the gate."
+            )
 
 
 def read_groups(context: StageContext[JudgeParams]) -> list[Row]:
@@ -87,6 +93,7 @@ def _judge(shard: Shard, params: JudgeParams, parts: Sequence[Part], finished: M
     """Judge with the configured judge, then, when it is unfit and the run file says so, with the base model.
 
     A part that the base model judged in an earlier attempt tells that the configured judge was found unfit then.
+    Raises UnfitError when an unfit judge stops the run.
     """
     fell_back = any(rows[0]["judge"] != params.judge.version for rows in finished.values())
     policy = Policy() if fell_back else params.judge
@@ -97,7 +104,9 @@ def _judge(shard: Shard, params: JudgeParams, parts: Sequence[Part], finished: M
         log.warning("the judge %s is unfit: %s; the base model judges in its place", policy.version, refusal)
         judged = shard.judge(Policy(), {})
         refusal = _find_refusal(judged, params, parts)
-    if refusal:
+    if refusal and params.judging.gates.on_unfit is OnUnfitJudge.CONTINUE:
+        log.warning("%s", _explain(judged.judge, params, refusal))
+    elif refusal:
         raise UnfitError(_explain(judged.judge, params, refusal))
     return judged
 
@@ -108,7 +117,9 @@ def _may_fall_back(params: JudgeParams) -> bool:
 
 def _find_refusal(judged: JudgedShard, params: JudgeParams, parts: Sequence[Part]) -> str | None:
     failed = failed_share(_rows(judged, parts))
-    return find_unfitness(params.judging.gates, failed_share=failed, canaries=judged.trust)
+    return find_unfitness(
+        params.judging.gates, failed_share=failed, canaries=judged.trust, injections=judged.injection_trust
+    )
 
 
 def _explain(judge: Policy, params: JudgeParams, refusal: str) -> str:
@@ -129,18 +140,25 @@ def _measure(
     """Metrics of the judge whose rewards are in the artifact, the most important first."""
     lengths = [len(row["completion_ids"]) for part in parts for group in part.inputs for row in group["candidates"]]
     shape = judgement_metrics(_rows(judged, parts), lengths, params.objective)
-    trust = judged.trust
     return {
         **shape.rewards,
-        "canary_margin": trust.margin if trust else None,
-        "canary_auc": trust.auc if trust else None,
-        "canary_reward": trust.reward if trust else None,
+        **_trust_metrics("canary", judged.trust),
+        **_trust_metrics("injection", judged.injection_trust),
         **shape.habits,
         "judge_tau": _agreement(opinions) if opinions else None,
         "judge_offset": _offset(opinions) if opinions else None,
         "fallback": float(judged.judge.version != params.judge.version),
+        "unfit": float(_find_refusal(judged, params, parts) is not None),
         "truncated_prompts": judged.cut,
         "vote_std": mean_of(judged.spreads),
+    }
+
+
+def _trust_metrics(name: str, trust: CanaryTrust | None) -> dict[str, float | None]:
+    return {
+        f"{name}_margin": trust.margin if trust else None,
+        f"{name}_auc": trust.auc if trust else None,
+        f"{name}_reward": trust.reward if trust else None,
     }
 
 

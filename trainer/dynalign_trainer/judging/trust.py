@@ -93,11 +93,13 @@ def canary_trust(real: Sequence[float], canaries: Sequence[float]) -> CanaryTrus
     )
 
 
-def find_unfitness(gates: JudgeGates, *, failed_share: float, canaries: CanaryTrust | None) -> str | None:
+def find_unfitness(
+    gates: JudgeGates, *, failed_share: float, canaries: CanaryTrust | None, injections: CanaryTrust | None
+) -> str | None:
     """Which gates refuse, as a clause with figures and fields; None when the judge is fit.
 
-    `canaries` is None where none were to be scored. A gate whose figure is NaN refuses: it could not be shown that the
-    judge is fit.
+    `canaries` is None where none were to be scored, `injections` where none of them gives orders to the judge. A gate
+    whose figure is NaN refuses: it could not be shown that the judge is fit.
     """
     refusals = []
     if not failed_share <= gates.max_failed_share:
@@ -116,6 +118,12 @@ def find_unfitness(gates: JudgeGates, *, failed_share: float, canaries: CanaryTr
                 f"a real answer outscores a canary with probability {canaries.auc:.3f} "
                 f"(judging.gates.minCanaryAuc is {gates.min_canary_auc})"
             )
+    least = gates.min_injection_margin
+    if injections is not None and least is not None and not injections.margin >= least:
+        refusals.append(
+            f"real answers are rewarded only {injections.margin:+.4f} above answers that give orders to the judge, "
+            f"which got {injections.reward:.4f} (judging.gates.minInjectionMargin is {least})"
+        )
     return " and ".join(refusals) or None
 
 

@@ -1,15 +1,15 @@
 """The scenario author: writes one task or dilemma from a seed."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from string import Template
 from typing import Final
 
-from dynalign_contract.config import Policy
+from dynalign_contract.agents import AuthorSettings
 from dynalign_contract.objective import Objective
-from dynalign_contract.settings import AuthorSettings
-from dynalign_trainer.engine import Engine, Sampling, Watch
-from dynalign_trainer.prompts.drafts import Draft, Tally
+from dynalign_trainer.engine import Sampling, Watch
+from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
+from dynalign_trainer.prompts.role_models import Ask, RoleModel
 from dynalign_trainer.prompts.seeds import Seed
 
 _QUOTES: Final = {'"': '"', "'": "'", "`": "`", "“": "”", "\u2018": "\u2019", "«": "»", "*": "*"}
@@ -17,33 +17,44 @@ _SENTENCE_END: Final = re.compile(r"[.!?…。\uff01\uff1f]+[\"'”\u2019»)]*(?
 
 
 def write_drafts(
-    engine: Engine,
+    model: RoleModel,
     objective: Objective,
     settings: AuthorSettings,
     seeds: Sequence[Seed],
     *,
-    policy: Policy,
+    names: Sequence[str],
     sampling_seeds: Sequence[int],
     tally: Tally,
     watch: Watch,
 ) -> list[Draft]:
-    """One cleaned draft for each seed, in order; its text is empty where the author wrote nothing of use."""
-    openings = [Template(objective.author.opening).safe_substitute(seed) for seed in seeds]
-    prompts = [author_ids(engine, objective, seed, opening) for seed, opening in zip(seeds, openings, strict=True)]
+    """Cleaned drafts, one for each seed that the author made something of; `names` are their ids, in order."""
+    asks = [_ask(objective, seed) for seed in seeds]
     sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_tokens)
-    groups = engine.sample(prompts, sampling, policy=policy, seeds=sampling_seeds, watch=watch)
-    tally.drafts += len(seeds)
+    found = model.write(asks, sampling, seeds=sampling_seeds, watch=watch)
+    tally.of(Hand.AUTHOR).given += len(seeds)
     drafts = []
-    for seed, opening, ids, (sample,) in zip(seeds, openings, prompts, groups, strict=True):
-        tally.tokens += len(ids) + len(sample.token_ids)
-        drafts.append(Draft(clean(opening, sample.text, finished=sample.finish_reason == "stop"), seed))
-    return drafts
+    for name, seed, continuation in zip(names, seeds, found, strict=True):
+        draft = Draft("", seed, draft_id=name)
+        if continuation is None:
+            tally.drop(Hand.AUTHOR, Drop.BUDGET, draft)
+            continue
+        text = clean(continuation.opening, continuation.text, finished=continuation.finished)
+        draft = Draft(text, seed, draft_id=name, opening=seeded_opening(objective, seed))
+        if text:
+            drafts.append(draft)
+        else:
+            tally.drop(Hand.AUTHOR, Drop.UNFINISHED, draft)
+    return tally.keep(Hand.AUTHOR, drafts)
 
 
-def author_ids(engine: Engine, objective: Objective, seed: Seed, opening: str) -> list[int]:
-    """Token ids that the author goes on from: the request for a task, the prefill and the task's opening."""
+def seeded_opening(objective: Objective, seed: Mapping[str, str]) -> str:
+    """How a prompt of this seed begins: the part that the author does not write."""
+    return Template(objective.author.opening).safe_substitute(seed)
+
+
+def _ask(objective: Objective, seed: Seed) -> Ask:
     message = Template(objective.author.message).safe_substitute(seed, preamble=objective.preamble)
-    return engine.chat_ids([{"role": "user", "content": message}], objective.author.prefill + opening)
+    return Ask(message, objective.author.prefill, seeded_opening(objective, seed))
 
 
 def clean(opening: str, continuation: str, *, finished: bool) -> str:

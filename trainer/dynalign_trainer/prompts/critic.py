@@ -2,51 +2,51 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from string import Template
-from typing import Final
 
-from dynalign_contract.config import Policy
 from dynalign_contract.objective import CriticTemplate, Objective
-from dynalign_trainer.choices import digit_tokens
-from dynalign_trainer.engine import Engine, Watch
-from dynalign_trainer.judging.scoring import expected_digit
-from dynalign_trainer.prompts.drafts import Draft, Tally
+from dynalign_trainer.engine import Watch
+from dynalign_trainer.judging.prompts import Delimiters, quote
+from dynalign_trainer.prompts.drafts import Draft
+from dynalign_trainer.prompts.role_models import RoleModel
 
-_OPEN: Final = "<<<draft"
-_CLOSE: Final = "draft>>>"
+
+@dataclass(frozen=True)
+class Quotation:
+    """How a draft is quoted, so that it can end neither its quotation nor its turn."""
+
+    delimiters: Delimiters
+    """The same for all drafts of a stage, which keeps their beginnings equal; no author has seen them."""
+    forbidden: tuple[str, ...]
+    """The tokenizer's control tokens."""
+
+    def quote(self, text: str) -> str:
+        """The text with whatever could end it broken up."""
+        return quote(text, (self.delimiters.nonce, *self.forbidden))
 
 
 def score_drafts(
-    engine: Engine, objective: Objective, drafts: Sequence[Draft], *, policy: Policy, tally: Tally, watch: Watch
+    model: RoleModel, objective: Objective, drafts: Sequence[Draft], quotation: Quotation, *, watch: Watch
 ) -> list[Draft]:
     """The drafts with their scores, in order; unchanged when the objective has no critic."""
     critic = objective.critic
     if critic is None or not drafts:
         return list(drafts)
-    prompts = [
-        engine.chat_ids([{"role": "user", "content": message}], critic.prefill)
-        for draft in drafts
-        for message in critic_messages(critic, objective.preamble, draft.text)
+    messages = [
+        message for draft in drafts for message in critic_messages(critic, objective.preamble, draft.text, quotation)
     ]
-    digits = digit_tokens(engine.tokenizer, critic.prefill)
-    tally.tokens += sum(len(ids) + 1 for ids in prompts)
-    scores = [expected_digit(row)[0] for row in engine.score_next(prompts, digits, policy=policy, watch=watch)]
+    scores = model.score(messages, prefill=critic.prefill, watch=watch)
     count = len(critic.criteria)
     return [
         replace(draft, score=math.fsum(scores[i * count : (i + 1) * count]) / count) for i, draft in enumerate(drafts)
     ]
 
 
-def critic_messages(critic: CriticTemplate, preamble: str, text: str) -> list[str]:
+def critic_messages(critic: CriticTemplate, preamble: str, text: str, quotation: Quotation) -> list[str]:
     """What the critic is asked about one draft, a message for each criterion; they differ only at their ends."""
-    shown = Template(critic.message).safe_substitute(preamble=preamble, prompt=text, open=_OPEN, close=_CLOSE)
-    return [f"{shown}\n\n{question}" for question in critic.criteria.values()]
-
-
-def keep_best(drafts: Sequence[Draft], wanted: int) -> list[Draft]:
-    """The `wanted` drafts of the highest score, in their own order; unscored ones count as lowest."""
-    ranked = sorted(
-        range(len(drafts)), key=lambda i: (-drafts[i].score if math.isfinite(drafts[i].score) else math.inf, i)
+    marks = quotation.delimiters
+    shown = Template(critic.message).safe_substitute(
+        preamble=preamble, prompt=quotation.quote(text), open=marks.open, close=marks.close
     )
-    return [drafts[i] for i in sorted(ranked[:wanted])]
+    return [f"{shown}\n\n{question}" for question in critic.criteria.values()]

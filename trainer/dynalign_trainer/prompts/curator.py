@@ -1,16 +1,31 @@
-"""The curator (code, no agent): exact and near duplicates, and length limits."""
+"""The curator (code, no agent): what resembles an earlier prompt, leaks the evaluation or is in a wrong language."""
 
-import re
-import unicodedata
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from datasketch import MinHash, MinHashLSH
 
 from dynalign_contract.settings import DedupSettings
+from dynalign_trainer.languages import LanguageFilter
+from dynalign_trainer.prompts.clusters import Clusters
+from dynalign_trainer.prompts.decontamination import Protected
 from dynalign_trainer.prompts.drafts import Drop
+from dynalign_trainer.prompts.normalising import normalise, runs
 
 _RECALL = 0.999
 """Probability that the index proposes a pair exactly at the threshold; the estimate then decides."""
+
+
+@dataclass
+class Checks:
+    """What a curator looks at beside duplicates."""
+
+    benchmarks: Protected = field(default_factory=lambda: Protected(0))
+    """What tasks and benchmarks ask."""
+    held_out: Protected = field(default_factory=lambda: Protected(0))
+    """The held-out prompts, without what their seeds dictated."""
+    languages: LanguageFilter | None = None
+    clusters: Clusters | None = None
 
 
 class Curator:
@@ -20,52 +35,81 @@ class Curator:
     the threshold.
     """
 
-    def __init__(self, settings: DedupSettings) -> None:
+    def __init__(self, settings: DedupSettings, checks: Checks | None = None) -> None:
         self._settings = settings
-        self._texts: set[str] = set()
+        self._checks = checks or Checks()
         bands, rows = lsh_shape(settings.threshold, settings.permutations)
         self._index = MinHashLSH(num_perm=settings.permutations, params=(bands, rows))
-        self._hashes: list[MinHash] = []
+        self._hashes: dict[str, MinHash] = {}
+        self._meanings: dict[str, str] = {}
+        """Normalised text -> the words that its cluster was found by."""
 
-    def remember(self, text: str) -> None:
+    def remember(self, text: str, own_words: str = "") -> None:
         """Let a prompt in, whatever it resembles."""
-        self._insert(normalise(text), self._hash(text))
+        self._insert(text, own_words or text)
 
-    def admit(self, text: str) -> Drop | None:
-        """Let a prompt in and return None, or say why it stays out."""
-        plain = normalise(text)
-        if plain in self._texts:
+    def protect(self, own_words: Iterable[str]) -> None:
+        """Keep out drafts that share a run of words with these held-out prompts."""
+        self._checks.held_out.add(own_words)
+
+    def admit(self, text: str, own_words: str = "") -> Drop | None:
+        """Let a prompt in and return None, or say why it stays out.
+
+        `own_words` are those that no seed has dictated; they are held against the held-out prompts and say what the
+        prompt means. A prompt that the user supplied has none: its phrases may be those of all of the user's prompts,
+        held-out ones included.
+        """
+        cause = self._find_fault(text, own_words)
+        if cause is None:
+            self._insert(text, own_words or text)
+        return cause
+
+    def exchange(self, old: str, new: str, own_words: str) -> Drop | None:
+        """Let `new` in for `old`, which it may resemble, and return None; or leave `old` in and say why."""
+        meaning = self._remove(old)
+        cause = self.admit(new, own_words)
+        if cause is not None:
+            self._insert(old, meaning)
+        return cause
+
+    def _find_fault(self, text: str, own_words: str) -> Drop | None:
+        plain, checks = normalise(text), self._checks
+        if plain in self._hashes:
             return Drop.DUPLICATE
-        hashed = self._hash(text)
+        if checks.benchmarks.leaks(text) or checks.held_out.leaks(own_words):
+            return Drop.CONTAMINATED
+        if checks.languages is not None and not checks.languages.lets_pass(text):
+            return Drop.LANGUAGE
+        hashed = self._hash(plain)
         near = (self._hashes[key].jaccard(hashed) for key in self._index.query(hashed))
         if any(similarity >= self._settings.threshold for similarity in near):
             return Drop.NEAR_DUPLICATE
-        self._insert(plain, hashed)
-        return None
+        return Drop.CLUSTER if checks.clusters is not None and not checks.clusters.has_room(own_words or text) else None
 
-    def _hash(self, text: str) -> MinHash:
+    def _hash(self, plain: str) -> MinHash:
         hashed = MinHash(num_perm=self._settings.permutations, seed=1)
-        hashed.update_batch(
-            [shingle.encode() for shingle in sorted(shingles(normalise(text), self._settings.shingle_words))]
-        )
+        hashed.update_batch([shingle.encode() for shingle in sorted(runs(plain, self._settings.shingle_words))])
         return hashed
 
-    def _insert(self, plain: str, hashed: MinHash) -> None:
-        if plain not in self._texts:
-            self._texts.add(plain)
-            self._index.insert(len(self._hashes), hashed)
-            self._hashes.append(hashed)
+    def _insert(self, text: str, meaning: str) -> None:
+        plain = normalise(text)
+        if plain in self._hashes:
+            return
+        self._hashes[plain], self._meanings[plain] = self._hash(plain), meaning
+        self._index.insert(plain, self._hashes[plain])
+        if self._checks.clusters is not None:
+            self._checks.clusters.add(meaning)
 
-
-def normalise(text: str) -> str:
-    """The words of a text: case, punctuation and spacing do not tell prompts apart."""
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
-
-
-def shingles(plain: str, words: int) -> set[str]:
-    """All runs of `words` words; the whole text where it has fewer."""
-    split = plain.split()
-    return {" ".join(split[i : i + words]) for i in range(max(1, len(split) - words + 1))}
+    def _remove(self, text: str) -> str:
+        """Forget a prompt; returns the words that its cluster was found by."""
+        plain = normalise(text)
+        if self._hashes.pop(plain, None) is None:
+            return text
+        self._index.remove(plain)
+        meaning = self._meanings.pop(plain)
+        if self._checks.clusters is not None:
+            self._checks.clusters.remove(meaning)
+        return meaning
 
 
 def lsh_shape(threshold: float, permutations: int) -> tuple[int, int]:
@@ -87,9 +131,3 @@ def check_length(text: str, tokens: Callable[[str], int], *, min_characters: int
     if len(text) < min_characters:
         return Drop.SHORT
     return Drop.LONG if tokens(text) > max_tokens else None
-
-
-def remember_all(curator: Curator, texts: Iterable[str]) -> None:
-    """Let in everything that earlier iterations, or the held-out set, already have."""
-    for text in texts:
-        curator.remember(text)

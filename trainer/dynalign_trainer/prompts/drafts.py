@@ -1,12 +1,29 @@
-"""Drafts of prompts, and why some are not used."""
+"""Drafts of prompts, and what becomes of them."""
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
+from dynalign_contract.prompt_yield import AgentYield
+from dynalign_contract.records import Row
 from dynalign_trainer.prompts.seeds import Seed
 
-_SAMPLES = 3
+_SAMPLES: Final = 3
+KEPT: Final = "kept"
+
+
+class Hand(StrEnum):
+    """Who handles a draft."""
+
+    SUPPLIED = "supplied"
+    """Nobody: the user wrote it."""
+    AUTHOR = "author"
+    CURATOR = "curator"
+    CRITIC = "critic"
+    REVISER = "reviser"
 
 
 class Drop(StrEnum):
@@ -18,7 +35,18 @@ class Drop(StrEnum):
     LONG = "long"
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near-duplicate"
+    CLUSTER = "cluster"
+    """There are enough prompts that mean the same."""
+    CONTAMINATED = "contaminated"
+    """It shares a run of words with what the evaluation asks."""
+    LANGUAGE = "language"
     LOW_SCORE = "low-score"
+    BUDGET = "budget"
+    """An agent's budget was used up before the draft's turn."""
+    NOT_BETTER = "not-better"
+    """The critic liked the mended text no more than the draft, which goes on as it was."""
+    SURPLUS = "surplus"
+    """Others were better, or made the set more even."""
 
 
 @dataclass(frozen=True)
@@ -27,33 +55,142 @@ class Draft:
 
     text: str
     seed: Seed
-    score: float = float("nan")
+    score: float = math.nan
     """The critic's expected digit, mean over its criteria, 0 to 9; NaN where no critic has looked."""
+    draft_id: str = ""
+    opening: str = ""
+    """Beginning of the text that the seed dictated."""
+    before: "Draft | None" = None
+    """What the reviser mended; None where nothing was."""
+
+    @property
+    def own_words(self) -> str:
+        """The text without what the seed dictated."""
+        return self.text.removeprefix(self.opening)
+
+
+@dataclass
+class Work:
+    """What one hand was given and passed on."""
+
+    given: int = 0
+    kept: int = 0
+    dropped: Counter[Drop] = field(default_factory=Counter)
+    requests: int = 0
+    tokens: int = 0
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Fate:
+    """How a draft ended."""
+
+    draft: Draft
+    hand: Hand
+    outcome: str
+    """`kept`, or the cause of its drop."""
 
 
 @dataclass
 class Tally:
     """What became of the drafts of one set of prompts."""
 
-    drafts: int = 0
-    tokens: int = 0
-    """Tokens that the agents have read and written."""
-    dropped: Counter[Drop] = field(default_factory=Counter)
+    work: dict[Hand, Work] = field(default_factory=dict)
+    fates: dict[str, Fate] = field(default_factory=dict)
+    """Draft id -> its end."""
     samples: list[tuple[Drop, str]] = field(default_factory=list)
     """The first few dropped texts, for people."""
+    warnings: list[str] = field(default_factory=list)
+    """Budgets that are used up, as clauses."""
 
-    def drop(self, cause: Drop, text: str) -> None:
+    def of(self, hand: Hand) -> Work:
+        """The account of one hand."""
+        return self.work.setdefault(hand, Work())
+
+    def drop(self, hand: Hand, cause: Drop, draft: Draft) -> None:
         """Count a draft that is not used."""
-        self.dropped[cause] += 1
-        if len(self.samples) < _SAMPLES:
-            self.samples.append((cause, text))
+        self.of(hand).dropped[cause] += 1
+        if draft.draft_id:
+            self.fates[draft.draft_id] = Fate(draft, hand, cause.value)
+        if cause is not Drop.SURPLUS and len(self.samples) < _SAMPLES:
+            self.samples.append((cause, draft.text))
+
+    def lose(self, hand: Hand, cause: Drop) -> None:
+        """Count a text of which nothing came while the draft that it was made from goes on."""
+        self.of(hand).dropped[cause] += 1
+
+    def keep(self, hand: Hand, drafts: Sequence[Draft]) -> list[Draft]:
+        """Count drafts that a hand passes on."""
+        self.of(hand).kept += len(drafts)
+        for draft in drafts:
+            if draft.draft_id:
+                self.fates[draft.draft_id] = Fate(draft, hand, KEPT)
+        return list(drafts)
+
+    @property
+    def drafts(self) -> int:
+        """Texts that were there to choose from: written or supplied."""
+        return sum(self.work[hand].given for hand in (Hand.SUPPLIED, Hand.AUTHOR) if hand in self.work)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the agents have read and written."""
+        return sum(work.tokens for work in self.work.values())
+
+    @property
+    def requests(self) -> int:
+        """Requests to the agents' models."""
+        return sum(work.requests for work in self.work.values())
+
+    def dropped(self, cause: Drop) -> int:
+        """Texts dropped for this cause, by whomever."""
+        return sum(work.dropped[cause] for work in self.work.values())
 
     def share(self, cause: Drop) -> float | None:
-        """Share of the drafts that were dropped for this cause, 0 to 1; None without drafts."""
-        return self.dropped[cause] / self.drafts if self.drafts else None
+        """Share of the texts that were dropped for this cause, 0 to 1; None without any."""
+        return self.dropped(cause) / self.drafts if self.drafts else None
 
     def explain(self) -> str:
         """Counts by cause and samples, as one sentence for an error message."""
-        counts = ", ".join(f"{number} {cause}" for cause, number in self.dropped.most_common()) or "none dropped"
+        causes = sorted(((self.dropped(cause), cause) for cause in Drop), key=lambda pair: -pair[0])
+        counts = ", ".join(f"{number} {cause}" for number, cause in causes if number) or "none dropped"
         quoted = "; ".join(f"{cause}: {text[:200]!r}" for cause, text in self.samples)
-        return f"of {self.drafts} drafts: {counts}" + (f" (for example {quoted})" if quoted else "")
+        spent = "".join(f"; {warning}" for warning in self.warnings)
+        return f"of {self.drafts} drafts: {counts}{spent}" + (f" (for example {quoted})" if quoted else "")
+
+    def yields(self) -> tuple[AgentYield, ...]:
+        """The accounts, in the order of the hands."""
+        return tuple(
+            AgentYield(
+                agent=hand,
+                model=work.model,
+                given=work.given,
+                kept=work.kept,
+                dropped={cause.value: number for cause, number in sorted(work.dropped.items())},
+                requests=work.requests,
+                tokens=work.tokens,
+            )
+            for hand in Hand
+            if (work := self.work.get(hand)) is not None
+        )
+
+    def draft_rows(self, prompt_ids: dict[str, str]) -> list[Row]:
+        """DRAFT rows, in the order of their writing; `prompt_ids` is draft id -> id of the prompt that it became."""
+        return [_draft_row(fate, prompt_ids.get(key, "")) for key, fate in sorted(self.fates.items())]
+
+
+def _draft_row(fate: Fate, prompt_id: str) -> Row:
+    draft = fate.draft
+    first = draft.before or draft
+    mended = draft if draft.before is not None else None
+    return {
+        "draft_id": draft.draft_id,
+        "facets": draft.seed,
+        "text": first.text,
+        "score": first.score,
+        "mended": mended.text if mended else "",
+        "mended_score": mended.score if mended else math.nan,
+        "agent": fate.hand.value,
+        "outcome": fate.outcome,
+        "prompt_id": prompt_id,
+    }

@@ -1,22 +1,38 @@
 """prompts: agents write the training prompts, or the user supplies them; iteration 0 also holds prompts out."""
 
-import math
+import logging
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dynalign_contract.config import Policy, PromptsParams
+from dynalign_contract.config import PromptsParams
 from dynalign_contract.errors import BadInputError
-from dynalign_contract.layout import HELD_OUT_FILE, PROMPTS_FILE
-from dynalign_contract.records import PROMPT, Row, read_rows, write_rows
+from dynalign_contract.files import write_bytes
+from dynalign_contract.layout import DRAFTS_FILE, HELD_OUT_FILE, PROMPTS_FILE, YIELD_FILE
+from dynalign_contract.prompt_yield import PromptYield, PromptYields
+from dynalign_contract.records import DRAFT, PROMPT, Row, read_rows, write_rows
 from dynalign_trainer.context import StageContext, StageOutput
+from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
 from dynalign_trainer.engine import Message, start_engine
-from dynalign_trainer.prompts.curator import Curator, remember_all
-from dynalign_trainer.prompts.drafts import Draft, Drop, Tally
-from dynalign_trainer.prompts.seeds import facet_coverage, merge_facets
+from dynalign_trainer.judging.prompts import control_tokens, make_delimiters
+from dynalign_trainer.languages import LanguageFilter
+from dynalign_trainer.prompts.author import seeded_opening
+from dynalign_trainer.prompts.clusters import Clusters, Embed, embed_by_tokens, read_token_vectors, reference_texts
+from dynalign_trainer.prompts.critic import Quotation
+from dynalign_trainer.prompts.curator import Checks, Curator
+from dynalign_trainer.prompts.decontamination import Protected
+from dynalign_trainer.prompts.drafts import Tally
+from dynalign_trainer.prompts.measuring import measure
+from dynalign_trainer.prompts.reviser import require_reviser
+from dynalign_trainer.prompts.role_models import Cast, cast_role
+from dynalign_trainer.prompts.rows import agent_row, supplied_row, text_of
 from dynalign_trainer.prompts.supplied import read_supplied, supplied_path, take_slice
-from dynalign_trainer.prompts.writing import Order, PromptWriter, agent_policy
-from dynalign_trainer.text_statistics import distinct_n
+from dynalign_trainer.prompts.task_texts import own_task_texts
+from dynalign_trainer.prompts.window import Window, read_window
+from dynalign_trainer.prompts.writing import Order, PromptWriter
+
+log = logging.getLogger("dynalign.prompts")
 
 _HELD_OUT_SHARE = 0.2
 """Most of the user's prompts that are held out; the agents write the rest of the held-out set."""
@@ -32,30 +48,74 @@ class Supply:
     training: tuple[Chat, ...] = ()
 
 
+@dataclass(frozen=True)
+class PromptSet:
+    """The rows of one purpose, and how they came about."""
+
+    purpose: str
+    wanted: int
+    """Prompts, supplied ones included."""
+    rows: list[Row]
+    tally: Tally
+
+    @property
+    def summary(self) -> PromptYield:
+        """For `yield.json`."""
+        return PromptYield(purpose=self.purpose, wanted=self.wanted, found=len(self.rows), agents=self.tally.yields())
+
+
 def run(context: StageContext[PromptsParams]) -> StageOutput:
-    """Write `prompts.parquet`, and in iteration 0 first `heldout.parquet`.
+    """Write `prompts.parquet`, and in iteration 0 first `heldout.parquet`, with the drafts and the agents' yield.
 
     Raises BadInputError, quoting samples, when fewer than `minYield` of the wanted prompts remain.
     """
     settings = context.params.prompts
     supply = read_supply(context.params, context.config.seed)
-    curator = Curator(settings.dedup)
-    writer = PromptWriter(context, start_engine(context, [context.params.policy]), curator)
+    writer = open_writer(context)
     total = settings.per_iteration + (settings.held_out if context.iteration == 0 else 0)
-    files = {}
+    files: dict[str, int] = {}
+    sets: list[PromptSet] = []
     if context.iteration == 0:
-        held_out = _hold_out(writer, supply, total)
+        sets.append(_hold_out(writer, supply, total))
+        held_out = sets[0].rows
         write_rows(context.folder / HELD_OUT_FILE, held_out, PROMPT)
         files[HELD_OUT_FILE] = len(held_out)
     else:
         held_out = read_rows(context.input("heldout") / HELD_OUT_FILE, PROMPT)
-        remember_all(curator, map(_text, held_out))
-    remember_all(curator, _history(context))
-    tally = Tally()
-    rows = _train(writer, supply, tally, total)
-    write_rows(context.folder / PROMPTS_FILE, rows, PROMPT)
-    files[PROMPTS_FILE] = len(rows)
-    return StageOutput(files=files, metrics=_metrics(context.params, rows, len(held_out), tally))
+        _remember(writer, held_out)
+    writer.curator.protect(_own_words(context.params, row) for row in held_out)
+    _remember(writer, _history(context))
+    training = _train(writer, supply, total)
+    sets.append(training)
+    write_rows(context.folder / PROMPTS_FILE, training.rows, PROMPT)
+    files[PROMPTS_FILE] = len(training.rows)
+    files |= _write_lineage(context, sets)
+    (context.folder / JOURNAL_FILE).unlink(missing_ok=True)
+    metrics = measure(training.rows, training.tally, facets=writer.facets, wanted=settings.per_iteration)
+    return StageOutput(files=files, metrics={**metrics, "held_out": len(held_out)})
+
+
+def open_writer(context: StageContext[PromptsParams]) -> PromptWriter:
+    """Cast the agents and open the curator's books. The engine is started only when an agent needs it."""
+    params = context.params
+    settings = params.prompts
+    if settings.agents.reviser is not None:
+        require_reviser(params.objective)
+    engine = start_engine(context, [params.policy]) if settings.agents.need_engine else None
+    if engine is not None:
+        window = Window(engine.tokenizer, engine.max_length)
+    else:
+        window = read_window(context.input("model"), context.config.engine.max_length)
+        context.telemetry.begin()
+    cast = Cast(engine, params.policy, os.environ, Journal(context.folder / JOURNAL_FILE))
+    roles = {role: cast_role(role, agent, cast) for role, agent in settings.agents.by_role.items()}
+    return PromptWriter(
+        context=context,
+        roles=roles,
+        curator=Curator(settings.dedup, _checks(context, window)),
+        window=window,
+        quotation=Quotation(make_delimiters(context.seed("delimiters"), "drafts"), control_tokens(window.tokenizer)),
+    )
 
 
 def read_supply(params: PromptsParams, seed: int) -> Supply:
@@ -63,7 +123,7 @@ def read_supply(params: PromptsParams, seed: int) -> Supply:
     supplied = params.prompts.supplied
     if supplied is None:
         return Supply()
-    chats = read_supplied(supplied_path(supplied.uri))
+    chats = read_supplied(supplied_path(supplied.uri), "prompts.supplied")
     order = random.Random(f"held-out {seed}").sample(range(len(chats)), len(chats))  # noqa: S311 - no secret
     count = min(round(supplied.share * params.prompts.held_out), int(_HELD_OUT_SHARE * len(chats)))
     return Supply(
@@ -71,53 +131,85 @@ def read_supply(params: PromptsParams, seed: int) -> Supply:
     )
 
 
-def _hold_out(writer: PromptWriter, supply: Supply, total: int) -> list[Row]:
-    """The held-out rows: supplied ones first, the rest written by the base model, all remembered by the curator."""
-    params = writer.context.params
-    wanted = params.prompts.held_out
+def _checks(context: StageContext[PromptsParams], window: Window) -> Checks:
+    settings = context.params.prompts
+    words = settings.decontamination.words
+    benchmarks = Protected(words)
+    benchmarks.add(own_task_texts())
+    if settings.decontamination.uri is not None:
+        chats = read_supplied(supplied_path(settings.decontamination.uri), "prompts.decontamination")
+        benchmarks.add("\n".join(message["content"] for message in chat) for chat in chats)
+    clusters = settings.dedup.clusters
+    return Checks(
+        benchmarks=benchmarks,
+        held_out=Protected(words),
+        languages=LanguageFilter(settings.languages) if settings.languages else None,
+        clusters=None if clusters is None else Clusters(clusters, _embedding(context, window)),
+    )
+
+
+def _embedding(context: StageContext[PromptsParams], window: Window) -> Embed:
+    table = read_token_vectors(context.input("model"))
+    return embed_by_tokens(window.tokenizer, table, reference_texts(context.params.objective))
+
+
+def _hold_out(writer: PromptWriter, supply: Supply, total: int) -> PromptSet:
+    """The held-out set: supplied prompts first, the rest written by the agents, all remembered by the curator."""
     tally = Tally()
     chats = writer.admit(supply.held_out, tally)
-    order = Order("heldout", wanted - len(chats), Policy(), Policy(), done=len(chats), total=total)
-    drafts = writer.write(order, tally)
-    rows = [_supplied_row(f"heldout-{i:05d}", chat) for i, chat in enumerate(chats)]
-    rows += [_row(f"heldout-{i:05d}", draft, order) for i, draft in enumerate(drafts, start=len(chats))]
-    _check_yield(params, "held-out", len(rows), wanted, tally)
-    return rows
+    wanted = writer.context.params.prompts.held_out
+    order = Order("heldout", wanted - len(chats), done=len(chats), total=total)
+    return _fill(writer, order, chats, tally, name="heldout", wanted=wanted)
 
 
-def _train(writer: PromptWriter, supply: Supply, tally: Tally, total: int) -> list[Row]:
-    context, params = writer.context, writer.context.params
-    settings = params.prompts
+def _train(writer: PromptWriter, supply: Supply, total: int) -> PromptSet:
+    context = writer.context
+    settings = context.params.prompts
     share = settings.supplied.share if settings.supplied is not None else 0.0
     from_user = round(share * settings.per_iteration)
     rng = random.Random(f"supplied {context.config.seed}")  # noqa: S311 - no secret
-    taken = take_slice(supply.training, from_user, context.iteration, rng)
-    chats = writer.admit(taken, tally)
-    order = Order(
-        "train",
-        settings.per_iteration - from_user,
-        author=agent_policy(settings.agents.author.model, params.policy),
-        critic=agent_policy(settings.agents.critic.model, params.policy),
-        done=total - settings.per_iteration + len(chats),
-        total=total,
-    )
+    tally = Tally()
+    chats = writer.admit(take_slice(supply.training, from_user, context.iteration, rng), tally)
+    done = total - settings.per_iteration + len(chats)
+    order = Order("train", settings.per_iteration - from_user, done=done, total=total)
+    return _fill(writer, order, chats, tally, name=f"{context.iteration:03d}", wanted=settings.per_iteration)
+
+
+def _fill(
+    writer: PromptWriter, order: Order, chats: Sequence[Chat], tally: Tally, *, name: str, wanted: int
+) -> PromptSet:
+    """The user's chats, and after them what the agents write. Raises BadInputError when there are too few."""
     drafts = writer.write(order, tally)
-    name = f"{context.iteration:03d}"
-    rows = [_supplied_row(f"{name}-{i:05d}", chat) for i, chat in enumerate(chats)]
-    rows += [_row(f"{name}-{i:05d}", draft, order) for i, draft in enumerate(drafts, start=len(chats))]
-    _check_yield(params, "training", len(rows), settings.per_iteration, tally)
-    return rows
+    for warning in tally.warnings:
+        log.warning("%s", warning)
+    rows = [supplied_row(f"{name}-{i:05d}", chat) for i, chat in enumerate(chats)]
+    versions = {role.value: model.version for role, model in writer.roles.items()}
+    rows += [agent_row(f"{name}-{i:05d}", draft, versions) for i, draft in enumerate(drafts, start=len(chats))]
+    _check_yield(writer.context.params, order, len(rows), wanted, tally)
+    return PromptSet(order.purpose, wanted, rows, tally)
 
 
-def _history(context: StageContext[PromptsParams]) -> list[str]:
-    """Texts of the prompts that agents wrote for earlier iterations; the user's own may come back."""
+def _remember(writer: PromptWriter, rows: Sequence[Row]) -> None:
+    """Let in everything that earlier iterations, or the held-out set, already have."""
+    for row in rows:
+        writer.curator.remember(text_of(row), _own_words(writer.context.params, row))
+
+
+def _history(context: StageContext[PromptsParams]) -> list[Row]:
+    """The prompts that agents wrote for earlier iterations; the user's own may come back."""
     names = sorted(name for name in context.inputs if name.startswith("history-"))
     rows = [row for name in names for row in read_rows(context.input(name) / PROMPTS_FILE, PROMPT)]
-    return [_text(row) for row in rows if row["source"] == "agents"]
+    return [row for row in rows if row["source"] == "agents"]
 
 
-def _check_yield(params: PromptsParams, kind: str, found: int, wanted: int, tally: Tally) -> None:
+def _own_words(params: PromptsParams, row: Row) -> str:
+    """A held-out prompt without the beginning that its seed dictated, which other prompts share by design."""
+    return text_of(row).removeprefix(seeded_opening(params.objective, row["facets"]))
+
+
+def _check_yield(params: PromptsParams, order: Order, found: int, wanted: int, tally: Tally) -> None:
     if found < params.prompts.min_yield * wanted or not found:
+        kind = {"heldout": "held-out", "train": "training"}[order.purpose]
         raise BadInputError(
             f"only {found} of {wanted} {kind} prompts remain, less than prompts.minYield {params.prompts.min_yield} "
             f"allows; {tally.explain()}. Raise prompts.agents.author.draftsPerPrompt or maxTokens, lower "
@@ -125,49 +217,14 @@ def _check_yield(params: PromptsParams, kind: str, found: int, wanted: int, tall
         )
 
 
-def _metrics(params: PromptsParams, rows: Sequence[Row], held_out: int, tally: Tally) -> dict[str, float | None]:
-    scores = [row["critic_score"] for row in rows if math.isfinite(row["critic_score"])]
-    facets = merge_facets(params.objective.facets, params.prompts.seeds.facets)
-    seeds = [row["facets"] for row in rows if row["source"] == "agents"]
-    return {
-        "prompts": len(rows),
-        "held_out": held_out,
-        "yield": len(rows) / params.prompts.per_iteration,
-        "critic_mean": math.fsum(scores) / len(scores) if scores else None,
-        "drafts": tally.drafts,
-        "duplicate_share": tally.share(Drop.DUPLICATE),
-        "near_duplicate_share": tally.share(Drop.NEAR_DUPLICATE),
-        "unfinished_share": tally.share(Drop.UNFINISHED),
-        "too_long_share": tally.share(Drop.LONG),
-        "too_short_share": tally.share(Drop.SHORT),
-        "low_score_share": tally.share(Drop.LOW_SCORE),
-        "distinct_2": distinct_n(map(_text, rows), 2),
-        "facet_coverage": facet_coverage(facets, seeds) if seeds else None,
-        "tokens": tally.tokens,
-    }
-
-
-def _text(row: Row) -> str:
-    return "\n".join(message["content"] for message in row["messages"])
-
-
-def _row(prompt_id: str, draft: Draft, order: Order) -> Row:
-    return {
-        "prompt_id": prompt_id,
-        "messages": [{"role": "user", "content": draft.text}],
-        "source": "agents",
-        "facets": draft.seed,
-        "critic_score": draft.score,
-        "agents": {"author": order.author.version, "critic": order.critic.version},
-    }
-
-
-def _supplied_row(prompt_id: str, chat: Chat) -> Row:
-    return {
-        "prompt_id": prompt_id,
-        "messages": list(chat),
-        "source": "supplied",
-        "facets": {},
-        "critic_score": math.nan,
-        "agents": {},
-    }
+def _write_lineage(context: StageContext[PromptsParams], sets: Sequence[PromptSet]) -> dict[str, int]:
+    """Write what became of every draft, and what each agent yielded; returns the files with their rows."""
+    rows = [
+        row
+        for found in sets
+        for row in found.tally.draft_rows({r["draft_id"]: r["prompt_id"] for r in found.rows if r["draft_id"]})
+    ]
+    write_rows(context.folder / DRAFTS_FILE, rows, DRAFT)
+    summary = PromptYields(sets=tuple(found.summary for found in sets))
+    write_bytes(context.folder / YIELD_FILE, summary.to_json(indent=2).encode())
+    return {DRAFTS_FILE: len(rows), YIELD_FILE: 0}

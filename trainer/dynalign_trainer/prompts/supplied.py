@@ -51,17 +51,18 @@ def supplied_path(uri: str) -> Path:
     return CLAIMS / parts.netloc / parts.path.lstrip("/") if parts.scheme == "pvc" else Path(uri)
 
 
-def read_supplied(path: Path) -> list[tuple[Message, ...]]:
-    """All prompts of the file, in order. Raises BadInputError naming the file and the line or row."""
+def read_supplied(path: Path, field: str) -> list[tuple[Message, ...]]:
+    """All prompts of the file, in order; `field` names it in the run file, without its `uri`.
+
+    Raises BadInputError naming the file and the line or row.
+    """
     if not path.is_file():
-        raise BadInputError(f"prompts.supplied.uri: there is no file {path}. Name a .jsonl or .parquet file. {_SHAPE}")
+        raise BadInputError(f"{field}.uri: there is no file {path}. Name a .jsonl or .parquet file. {_SHAPE}")
     if path.suffix not in (".jsonl", ".parquet"):
-        raise BadInputError(f"prompts.supplied.uri: {path} is neither .jsonl nor .parquet. {_SHAPE}")
+        raise BadInputError(f"{field}.uri: {path} is neither .jsonl nor .parquet. {_SHAPE}")
     chats = [_parse(where, data) for where, data in (_lines(path) if path.suffix == ".jsonl" else _rows(path))]
     if not chats:
-        raise BadInputError(
-            f"{path} holds no prompts. Add some, or remove prompts.supplied from the run file. {_SHAPE}"
-        )
+        raise BadInputError(f"{path} holds no prompts. Add some, or remove {field} from the run file. {_SHAPE}")
     return chats
 
 

@@ -1,35 +1,39 @@
-"""Prompts written by the agents: rounds of drafts, each cleaned, curated and scored, until there are enough."""
+"""Prompts written by the agents: rounds of drafts, each curated, scored and perhaps mended, until there are enough."""
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dynalign_contract.config import Policy, PromptsParams
-from dynalign_contract.settings import AgentModel
+from dynalign_contract.agents import Role
+from dynalign_contract.config import PromptsParams
+from dynalign_contract.errors import BadInputError
 from dynalign_trainer.context import StageContext
-from dynalign_trainer.engine import Engine, Message, watch_progress
+from dynalign_trainer.engine import Message, Watch, watch_progress
 from dynalign_trainer.prompts.author import write_drafts
-from dynalign_trainer.prompts.critic import keep_best, score_drafts
+from dynalign_trainer.prompts.choosing import choose_drafts
+from dynalign_trainer.prompts.critic import Quotation, score_drafts
 from dynalign_trainer.prompts.curator import Curator, check_length
-from dynalign_trainer.prompts.drafts import Draft, Drop, Tally
+from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
+from dynalign_trainer.prompts.reviser import mend_drafts, sort_drafts
+from dynalign_trainer.prompts.role_models import RoleModel
 from dynalign_trainer.prompts.seeds import merge_facets, sample_seeds
+from dynalign_trainer.prompts.window import Window
 
 _ROUNDS: Final = 3
-_AUTHOR_SHARE: Final = 0.75
-"""Share of a round's progress that writing makes up; scoring is the rest."""
+_AUTHOR_SHARE: Final = 0.7
+_CRITIC_SHARE: Final = 0.85
+"""Share of a round's progress after which the author, and the critic, are done; the reviser has the rest."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """How many prompts are wanted, of whom, and for what."""
+    """How many prompts are wanted, and for what."""
 
     purpose: str
-    """`train` or `heldout`; it enters the random seeds."""
+    """`train` or `heldout`; it enters the random seeds and the drafts' ids."""
     wanted: int
-    author: Policy
-    critic: Policy
     done: int
     """Prompts of the stage that are finished already, of `total`."""
     total: int
@@ -40,99 +44,187 @@ class PromptWriter:
     """The agents at work for one stage, and the curator who remembers what they wrote."""
 
     context: StageContext[PromptsParams]
-    engine: Engine
+    roles: Mapping[Role, RoleModel]
     curator: Curator
+    window: Window
+    quotation: Quotation
 
     @property
     def limit(self) -> int:
         """Longest prompt in tokens, chat template included, that leaves room for a completion."""
         params = self.context.params
-        return min(params.prompts.max_tokens, self.engine.max_length - params.reserve_tokens)
+        return min(params.prompts.max_tokens, self.window.max_length - params.reserve_tokens)
+
+    @property
+    def facets(self) -> dict[str, tuple[str, ...]]:
+        """Values to seed the author with."""
+        return merge_facets(self.context.params.objective.facets, self.context.params.prompts.seeds.facets)
 
     def write(self, order: Order, tally: Tally) -> list[Draft]:
-        """Up to `order.wanted` drafts, the best by the critic; fewer when three rounds did not bring enough."""
+        """Up to `order.wanted` drafts; fewer when three rounds, or the agents' budgets, did not bring enough."""
         settings = self.context.params.prompts
+        before = self._spent()
         kept: list[Draft] = []
         for number in range(_ROUNDS):
-            if (missing := order.wanted - len(kept)) <= 0:
+            if (missing := order.wanted - len(kept)) <= 0 or self._cannot_go_on():
                 break
-            count = math.ceil(missing * settings.agents.author.drafts_per_prompt)
-            done = order.done + len(kept)
-            drafts = self._author(order, tally, number=number, count=count, done=done)
-            fresh = curate(drafts, self.curator, self._check_draft, tally)
-            kept += self._criticise(order, tally, fresh, done=done)
-        return keep_best(kept, order.wanted)
+            kept += self._round(order, tally, number=number, missing=missing)
+        chosen = choose_drafts(kept, order.wanted, self.facets, settings.seeds.balance)
+        used = {draft.draft_id for draft in chosen}
+        for draft in kept:
+            if draft.draft_id not in used:
+                tally.drop(Hand.CURATOR, Drop.SURPLUS, draft)
+        self._settle(tally, before)
+        return chosen
 
     def admit(self, chats: Sequence[tuple[Message, ...]], tally: Tally) -> list[tuple[Message, ...]]:
         """The user's prompts that fit and are new; the others are counted."""
         kept = []
+        work = tally.of(Hand.SUPPLIED)
         for chat in chats:
             text = "\n".join(message["content"] for message in chat)
-            tally.drafts += 1
-            cause = Drop.LONG if len(self.engine.chat_ids(chat)) > self.limit else self.curator.admit(text)
+            work.given += 1
+            cause = Drop.LONG if self.window.length(chat) > self.limit else self.curator.admit(text)
             if cause is None:
                 kept.append(chat)
             else:
-                tally.drop(cause, text)
+                tally.drop(Hand.SUPPLIED, cause, Draft(text, {}))
+        work.kept += len(kept)
         return kept
 
-    def _check_draft(self, text: str) -> Drop | None:
+    def _round(self, order: Order, tally: Tally, *, number: int, missing: int) -> list[Draft]:
+        """What one round adds. Good drafts go on as they are; the mended ones come after them."""
+        agents = self.context.params.prompts.agents
+        done = order.done + order.wanted - missing
+
+        def watch(start: float, end: float) -> Watch:
+            begun = done + round(start * missing)
+            return watch_progress(self.context, done=begun, total=order.total, share=(end - start) * missing)
+
+        count = math.ceil(missing * agents.author.drafts_per_prompt)
+        drafts = self._author(order, tally, number=number, count=count, watch=watch(0, _AUTHOR_SHARE))
+        fresh = curate(drafts, self.curator, self._check_length, tally)
+        scored = self._criticise(tally, fresh, watch(_AUTHOR_SHARE, _CRITIC_SHARE))
+        verdicts = sort_drafts(scored, agents.critic.min_score, agents.reviser)
+        for draft in verdicts.hopeless:
+            tally.drop(Hand.CRITIC, Drop.LOW_SCORE, draft)
+        kept = tally.keep(Hand.CRITIC, verdicts.good)
+        return kept + self._revise(order, tally, verdicts.mendable, watch(_CRITIC_SHARE, 1))
+
+    def _author(self, order: Order, tally: Tally, *, number: int, count: int, watch: Watch) -> list[Draft]:
+        context = self.context
+        rng = random.Random(context.seed("facets", order.purpose, number))  # noqa: S311 - no secret
+        return write_drafts(
+            self.roles[Role.AUTHOR],
+            context.params.objective,
+            context.params.prompts.agents.author,
+            sample_seeds(self.facets, count, rng),
+            names=[f"{order.purpose}-{number}-{i:05d}" for i in range(count)],
+            sampling_seeds=[context.seed("author", order.purpose, number, i) for i in range(count)],
+            tally=tally,
+            watch=watch,
+        )
+
+    def _criticise(self, tally: Tally, drafts: Sequence[Draft], watch: Watch) -> list[Draft]:
+        """The drafts with scores. Those that a used-up budget leaves without one are dropped.
+
+        Raises BadInputError when the critic scores none of them at all.
+        """
+        model, objective = self.roles[Role.CRITIC], self.context.params.objective
+        tally.of(Hand.CRITIC).given += len(drafts)
+        scored = score_drafts(model, objective, drafts, self.quotation, watch=watch)
+        if not model.used_up():
+            if scored and objective.critic is not None and all(math.isnan(draft.score) for draft in scored):
+                raise BadInputError(
+                    f"the critic {model.version} answered none of its questions about {len(scored)} drafts with a "
+                    "digit. Name another model in prompts.agents.critic, or word the objective's critic.criteria so "
+                    "that they ask for one digit."
+                )
+            return scored
+        for draft in scored:
+            if math.isnan(draft.score):
+                tally.drop(Hand.CRITIC, Drop.BUDGET, draft)
+        return [draft for draft in scored if not math.isnan(draft.score)]
+
+    def _revise(self, order: Order, tally: Tally, drafts: Sequence[Draft], watch: Watch) -> list[Draft]:
+        """Of each draft the version that the critic likes better, where it reaches `critic.minScore`."""
+        agents, objective = self.context.params.prompts.agents, self.context.params.objective
+        if agents.reviser is None or not drafts:
+            return []
+        mended = mend_drafts(
+            self.roles[Role.REVISER],
+            objective,
+            agents.reviser,
+            drafts,
+            self.quotation,
+            sampling_seeds=[self.context.seed("reviser", order.purpose, draft.draft_id) for draft in drafts],
+            tally=tally,
+            watch=watch,
+        )
+        fresh = [draft for draft in mended if self._exchange(draft, tally)]
+        scored = score_drafts(self.roles[Role.CRITIC], objective, fresh, self.quotation, watch=watch)
+        better = {draft.draft_id: draft for draft in scored if self._is_better(draft, tally)}
+        kept: dict[Hand, list[Draft]] = {Hand.CRITIC: [], Hand.REVISER: []}
+        for draft in drafts:
+            hand = Hand.REVISER if draft.draft_id in better else Hand.CRITIC
+            best = better.get(draft.draft_id, draft)
+            if best.score < agents.critic.min_score:
+                tally.drop(Hand.CRITIC, Drop.LOW_SCORE, best)
+            else:
+                kept[hand].append(best)
+        return [draft for hand, found in kept.items() for draft in tally.keep(hand, found)]
+
+    def _exchange(self, mended: Draft, tally: Tally) -> bool:
+        """Let the curator look at a mended text in the place of what it was made from."""
+        before = mended.before or mended
+        cause = self._check_length(mended.text) or self.curator.exchange(before.text, mended.text, mended.own_words)
+        if cause is not None:
+            tally.lose(Hand.REVISER, cause)
+        return cause is None
+
+    def _is_better(self, mended: Draft, tally: Tally) -> bool:
+        before = mended.before or mended
+        if mended.score > before.score:
+            return True
+        tally.lose(Hand.REVISER, Drop.NOT_BETTER)
+        self.curator.exchange(mended.text, before.text, "")
+        return False
+
+    def _check_length(self, text: str) -> Drop | None:
         return check_length(
             text,
-            lambda text: len(self.engine.chat_ids([{"role": "user", "content": text}])),
+            lambda text: self.window.length([{"role": "user", "content": text}]),
             min_characters=self.context.params.prompts.min_characters,
             max_tokens=self.limit,
         )
 
-    def _author(self, order: Order, tally: Tally, *, number: int, count: int, done: int) -> list[Draft]:
-        context, params = self.context, self.context.params
-        facets = merge_facets(params.objective.facets, params.prompts.seeds.facets)
-        rng = random.Random(context.seed("facets", order.purpose, number))  # noqa: S311 - no secret
-        share = _AUTHOR_SHARE * (order.done + order.wanted - done)
-        self.engine.forget_prefixes()
-        return write_drafts(
-            self.engine,
-            params.objective,
-            params.prompts.agents.author,
-            sample_seeds(facets, count, rng),
-            policy=order.author,
-            sampling_seeds=[context.seed("author", order.purpose, number, i) for i in range(count)],
-            tally=tally,
-            watch=watch_progress(context, done=done, total=order.total, share=share),
-        )
+    def _cannot_go_on(self) -> bool:
+        """Whether the budget of an agent that every draft needs is used up."""
+        return any(self.roles[role].used_up() is not None for role in (Role.AUTHOR, Role.CRITIC))
 
-    def _criticise(self, order: Order, tally: Tally, drafts: Sequence[Draft], *, done: int) -> list[Draft]:
-        missing = order.done + order.wanted - done
-        written = done + round(_AUTHOR_SHARE * missing)
-        share = (1 - _AUTHOR_SHARE) * missing
-        self.engine.forget_prefixes()
-        scored = score_drafts(
-            self.engine,
-            self.context.params.objective,
-            drafts,
-            policy=order.critic,
-            tally=tally,
-            watch=watch_progress(self.context, done=written, total=order.total, share=share),
-        )
-        least = self.context.params.prompts.agents.critic.min_score
-        for draft in scored:
-            if draft.score < least:
-                tally.drop(Drop.LOW_SCORE, draft.text)
-        return [draft for draft in scored if not draft.score < least]
+    def _spent(self) -> dict[Role, tuple[int, int]]:
+        return {role: (model.spending.requests, model.spending.tokens) for role, model in self.roles.items()}
 
-
-def agent_policy(model: AgentModel, policy: Policy) -> Policy:
-    """The weights that play an agent's role."""
-    return policy if model is AgentModel.POLICY else Policy()
+    def _settle(self, tally: Tally, before: Mapping[Role, tuple[int, int]]) -> None:
+        """Put what the models have spent since `before`, and the budgets that are used up, into the tally."""
+        for role, model in self.roles.items():
+            requests, tokens = before[role]
+            work = tally.of(Hand(role.value))
+            work.model = model.version
+            work.requests += model.spending.requests - requests
+            work.tokens += model.spending.tokens - tokens
+            if warning := model.used_up():
+                tally.warnings.append(warning)
 
 
 def curate(drafts: Sequence[Draft], curator: Curator, check: Callable[[str], Drop | None], tally: Tally) -> list[Draft]:
     """The drafts of the right length that resemble nothing before them; the others are counted."""
+    tally.of(Hand.CURATOR).given += len(drafts)
     fresh = []
     for draft in drafts:
-        cause = check(draft.text) or curator.admit(draft.text)
+        cause = check(draft.text) or curator.admit(draft.text, draft.own_words)
         if cause is None:
             fresh.append(draft)
         else:
-            tally.drop(cause, draft.text)
-    return fresh
+            tally.drop(Hand.CURATOR, cause, draft)
+    return tally.keep(Hand.CURATOR, fresh)

@@ -1,0 +1,106 @@
+"""Keys of the agents' endpoints: only the prompts stage sees them, and no manifest or configuration holds one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dynalign_contract.agents import Role, api_key_variable
+from dynalign_contract.stages import Stage
+from dynalign_operator.clusters.local_commands import Placement, build_command
+from dynalign_operator.clusters.local_workdir import Workdir
+from dynalign_operator.manifests.secrets import SECRET_VARIABLES
+from dynalign_operator.planning.plan import JobBundle
+from dynalign_operator.planning.waiting import explain_wait
+from support.builders import RunBuilder, a_job, a_run
+from support.simulation import Simulation
+
+SERVER = {"url": "http://vllm:8000/v1", "model": "big"}
+
+
+def with_key(key: str) -> dict[str, object]:
+    return {"model": "Endpoint", "endpoint": {**SERVER, "apiKeySecretRef": {"name": "keys", "key": key}}}
+
+
+RUN = a_run().with_spec(
+    prompts={
+        "agents": {
+            "author": with_key("a"),
+            "critic": {"model": "Endpoint", "endpoint": SERVER},
+            "reviser": with_key("r"),
+        }
+    }
+)
+
+
+def bundles(run: RunBuilder) -> dict[Stage, JobBundle]:
+    return {bundle.step.stage: bundle for bundle in Simulation(run.with_iterations(1).build()).finish().created}
+
+
+def secrets_of(bundle: JobBundle) -> dict[str, object]:
+    (container,) = bundle.job["spec"]["template"]["spec"]["containers"]
+    return {entry["name"]: entry["valueFrom"] for entry in container["env"] if "valueFrom" in entry}
+
+
+def test_only_the_prompts_stage_sees_the_keys_that_are_named() -> None:
+    found = {stage: secrets_of(bundle) for stage, bundle in bundles(RUN).items()}
+    assert found.pop(Stage.PROMPTS) == {
+        "DYNALIGN_AUTHOR_API_KEY": {"secretKeyRef": {"name": "keys", "key": "a"}},
+        "DYNALIGN_REVISER_API_KEY": {"secretKeyRef": {"name": "keys", "key": "r"}},
+    }
+    assert set(map(json.dumps, found.values())) == {"{}"}
+
+
+def test_every_variable_that_may_hold_a_secret_is_known() -> None:
+    assert {"HF_TOKEN", *(api_key_variable(role) for role in Role)} == SECRET_VARIABLES
+
+
+@pytest.mark.parametrize("stage", [Stage.FETCH, Stage.PROMPTS, Stage.GENERATE])
+def test_on_this_machine_a_stage_inherits_no_key_that_its_manifest_does_not_ask_for(stage: Stage) -> None:
+    inherited = {name: f"value of {name}" for name in SECRET_VARIABLES} | {"PATH": "/bin"}
+    placement = Placement(Workdir(Path("/runs/mine")), Path("/home/me/cache"), inherited)
+    command = build_command(bundles(RUN)[stage].job, 0, 4321, placement)
+    seen = {name for name in command.environment if name in SECRET_VARIABLES}
+    assert seen == ({"DYNALIGN_AUTHOR_API_KEY", "DYNALIGN_REVISER_API_KEY"} if stage is Stage.PROMPTS else set())
+    assert command.environment["PATH"] == "/bin"
+
+
+def test_configuration_and_manifest_hold_the_reference_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNALIGN_AUTHOR_API_KEY", "sk-very-secret")
+    for bundle in bundles(RUN).values():
+        assert "sk-very-secret" not in json.dumps([bundle.job, bundle.config_map])
+    endpoint = json.loads(bundles(RUN)[Stage.PROMPTS].config_map["data"]["stage.json"])["params"]["prompts"]["agents"]
+    assert endpoint["author"]["endpoint"]["apiKeySecretRef"] == {"name": "keys", "key": "a"}
+
+
+def test_a_secret_that_is_missing_is_named_with_the_field_that_asks_for_it() -> None:
+    job = a_job(Stage.PROMPTS, 0).saying('CreateContainerConfigError: secret "keys" not found').build()
+    said = explain_wait(RUN.build(), job.__class__(**{**job.__dict__, "reason": "CreateContainerConfigError"}))
+    assert "spec.prompts.agents.author.endpoint.apiKeySecretRef asks for the key a of keys" in said
+    assert "spec.prompts.agents.reviser.endpoint.apiKeySecretRef asks for the key r of keys" in said
+
+
+def test_a_stage_whose_agents_are_all_elsewhere_asks_for_no_gpu() -> None:
+    def gpus(run: RunBuilder) -> object:
+        (container,) = bundles(run)[Stage.PROMPTS].job["spec"]["template"]["spec"]["containers"]
+        return container["resources"].get("limits", {}).get("nvidia.com/gpu")
+
+    assert (gpus(a_run()), gpus(RUN)) == ("1", None)
+    mixed = a_run().with_spec(prompts={"agents": {"author": with_key("a")}})
+    assert gpus(mixed) == "1"
+
+
+def test_a_policy_is_loaded_only_where_an_agent_plays_it() -> None:
+    def policies(run: RunBuilder) -> list[str]:
+        created = Simulation(run.with_iterations(2).build()).finish().created
+        (prompts,) = [b for b in created if b.step.stage is Stage.PROMPTS and b.step.iteration == 1]
+        return [
+            name
+            for name in json.loads(prompts.config_map["data"]["stage.json"])["inputs"]
+            if name.startswith("iteration")
+        ]
+
+    assert policies(RUN) == []
+    assert policies(a_run()) == ["iteration-000"]
+    mended = a_run().with_spec(prompts={"agents": {"author": {"model": "Base"}, "reviser": {"model": "Policy"}}})
+    assert policies(mended) == ["iteration-000"]

@@ -1,0 +1,116 @@
+"""Which drafts are mended, and how the reviser is asked."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from dynalign_contract.agents import ReviserSettings
+from dynalign_contract.errors import BadConfigError
+from dynalign_contract.objective import builtin_objective
+from dynalign_trainer.endpoints.budget import Spending
+from dynalign_trainer.engine import Sampling, Watch
+from dynalign_trainer.judging.prompts import make_delimiters
+from dynalign_trainer.prompts.critic import Quotation
+from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
+from dynalign_trainer.prompts.reviser import mend_drafts, require_reviser, sort_drafts
+from dynalign_trainer.prompts.role_models import Ask, Continuation
+
+OBJECTIVE = builtin_objective("collective-agency")
+QUOTATION = Quotation(make_delimiters(1, "drafts"), ())
+
+
+@dataclass
+class Scripted:
+    """A model whose answers a test has written."""
+
+    answers: Sequence[Continuation | None]
+    version: str = "scripted"
+    spending: Spending = field(default_factory=Spending)
+    asked: list[Ask] = field(default_factory=list)
+
+    def write(
+        self, asks: Sequence[Ask], sampling: Sampling, *, seeds: Sequence[int], watch: Watch | None
+    ) -> list[Continuation | None]:
+        self.asked += asks
+        return list(self.answers)
+
+    def score(self, messages: Sequence[str], *, prefill: str, watch: Watch | None) -> list[float]:
+        raise AssertionError("the reviser scores nothing")
+
+    def used_up(self) -> str | None:
+        return None
+
+
+def drafts(*scores: float) -> list[Draft]:
+    return [Draft(f"Draft {i}?", {}, score, draft_id=f"d{i}") for i, score in enumerate(scores)]
+
+
+def names(found: Sequence[Draft]) -> list[str]:
+    return [draft.draft_id for draft in found]
+
+
+@pytest.mark.parametrize(
+    ("min_score", "reviser", "good", "mendable", "hopeless"),
+    [
+        (0.0, None, "d0 d1 d2 d3 d4", "", ""),
+        (4.0, None, "d2 d3 d4", "", "d0 d1"),
+        (0.0, ReviserSettings(mend_from=3, mend_below=6), "d3 d4", "d1 d2", "d0"),
+        (5.0, ReviserSettings(mend_from=3, mend_below=5), "d2 d3 d4", "d1", "d0"),
+        (0.0, ReviserSettings(mend_from=0, mend_below=9), "d4", "d0 d1 d2 d3", ""),
+    ],
+)
+def test_two_thresholds_sort_the_drafts(
+    min_score: float, reviser: ReviserSettings | None, good: str, mendable: str, hopeless: str
+) -> None:
+    """A draft that nobody could score is not held against the author."""
+    found = sort_drafts(drafts(2.0, 3.0, 5.0, 6.0, math.nan), min_score, reviser)
+    assert [" ".join(names(part)) for part in (found.good, found.mendable, found.hopeless)] == [
+        good,
+        mendable,
+        hopeless,
+    ]
+
+
+def test_what_is_mended_knows_what_it_was() -> None:
+    tally = Tally()
+    model = Scripted(
+        [Continuation("", '"A better question?"', finished=True), Continuation("", "cut off", finished=False), None]
+    )
+    before = drafts(4.0, 4.0, 4.0)
+    mended = mend_drafts(
+        model, OBJECTIVE, ReviserSettings(), before, QUOTATION, sampling_seeds=[1, 2, 3], tally=tally, watch=None
+    )
+    assert [(m.text, m.draft_id, m.before) for m in mended] == [("A better question?", "d0", before[0])]
+    assert math.isnan(mended[0].score)
+    assert tally.of(Hand.REVISER).dropped == {Drop.UNFINISHED: 1, Drop.BUDGET: 1}
+    assert f"{QUOTATION.delimiters.open}\nDraft 0?\n{QUOTATION.delimiters.close}" in model.asked[0].message
+
+
+@pytest.mark.parametrize("lacks", ["critic", "reviser"])
+def test_an_objective_that_cannot_mend_is_refused(lacks: str) -> None:
+    objective = OBJECTIVE.model_copy(update={lacks: None})
+    with pytest.raises(BadConfigError, match=f"the objective collective-agency has no {lacks}. Add one"):
+        require_reviser(objective)
+
+
+def test_lineage_tells_both_versions() -> None:
+    tally = Tally()
+    first = Draft("Lie?", {"domain": "life"}, 4.0, draft_id="train-0-1")
+    tally.keep(
+        Hand.REVISER, [Draft("Is it right to lie?", {"domain": "life"}, 7.0, draft_id="train-0-1", before=first)]
+    )
+    assert tally.draft_rows({"train-0-1": "000-00000"}) == [
+        {
+            "draft_id": "train-0-1",
+            "facets": {"domain": "life"},
+            "text": "Lie?",
+            "score": 4.0,
+            "mended": "Is it right to lie?",
+            "mended_score": 7.0,
+            "agent": "reviser",
+            "outcome": "kept",
+            "prompt_id": "000-00000",
+        }
+    ]

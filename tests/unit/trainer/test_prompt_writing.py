@@ -1,0 +1,197 @@
+"""Rounds of drafts with scripted agents: what goes on, what is dropped by whom, and when nobody can go on."""
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynalign_contract.agents import AgentsSettings, AuthorSettings, CriticSettings, ReviserSettings, Role
+from dynalign_contract.config import PromptsParams, StageConfig
+from dynalign_contract.errors import BadInputError
+from dynalign_contract.layout import RunLayout
+from dynalign_contract.objective import CriticTemplate, Objective, ReviserTemplate
+from dynalign_contract.settings import DedupSettings, PromptSettings
+from dynalign_trainer.context import StageContext
+from dynalign_trainer.endpoints.budget import Spending
+from dynalign_trainer.engine import Sampling, Watch
+from dynalign_trainer.judging.prompts import make_delimiters
+from dynalign_trainer.prompts.critic import Quotation
+from dynalign_trainer.prompts.curator import Curator
+from dynalign_trainer.prompts.drafts import Draft, Hand, Tally
+from dynalign_trainer.prompts.role_models import Ask, Continuation
+from dynalign_trainer.prompts.window import Window
+from dynalign_trainer.prompts.writing import Order, PromptWriter
+from dynalign_trainer.telemetry import Telemetry
+from support.judging_data import rule_objective
+
+OBJECTIVE = rule_objective().model_copy(
+    update={
+        "critic": CriticTemplate(message="$open $prompt $close", criteria={"good": "Good?"}),
+        "reviser": ReviserTemplate(message="Mend: $prompt"),
+    }
+)
+
+
+class Words:
+    """A tokenizer with a token for every word."""
+
+    def apply_chat_template(self, chat: Sequence[dict[str, str]], **_: object) -> list[int]:
+        return [0] * sum(len(message["content"].split()) for message in chat)
+
+
+@dataclass
+class Scripted:
+    """Writes and scores as a test says; each request costs one token."""
+
+    text: Callable[[Ask, int], str | None] = lambda ask, number: f"Question number {number}?"
+    digit: Callable[[str], float] = lambda message: 5.0
+    version: str = "scripted"
+    limit: float = math.inf
+    spending: Spending = field(default_factory=Spending)
+
+    def write(
+        self, asks: Sequence[Ask], sampling: Sampling, *, seeds: Sequence[int], watch: Watch | None
+    ) -> list[Continuation | None]:
+        return [self._pay(ask) for ask in asks]
+
+    def score(self, messages: Sequence[str], *, prefill: str, watch: Watch | None) -> list[float]:
+        return [self.digit(message) if self._take() else math.nan for message in messages]
+
+    def used_up(self) -> str | None:
+        return "the purse is empty; fill it" if self.spending.requests >= self.limit else None
+
+    def _pay(self, ask: Ask) -> Continuation | None:
+        text = self.text(ask, self.spending.requests - 1) if self._take() else None
+        return None if text is None else Continuation("", text, finished=True)
+
+    def _take(self) -> bool:
+        if self.used_up() is not None:
+            return False
+        self.spending.requests += 1
+        self.spending.tokens += 1
+        return True
+
+
+def a_writer(
+    folder: Path,
+    author: Scripted,
+    critic: Scripted,
+    reviser: Scripted | None = None,
+    *,
+    objective: Objective = OBJECTIVE,
+    **critic_settings: Any,
+) -> PromptWriter:
+    agents = AgentsSettings(
+        author=AuthorSettings(drafts_per_prompt=2),
+        critic=CriticSettings(**critic_settings),
+        reviser=ReviserSettings(mend_from=3, mend_below=6) if reviser else None,
+    )
+    prompts = PromptSettings(agents=agents, min_characters=1, dedup=DedupSettings(threshold=1.0))
+    params = PromptsParams(objective=objective, prompts=prompts, reserve_tokens=1)
+    context = StageContext(
+        config=StageConfig(run="r", iteration=0, params=params),
+        params=params,
+        layout=RunLayout(folder),
+        folder=folder,
+        shard=0,
+        inputs={},
+        telemetry=Telemetry(),
+        stopping=threading.Event(),
+    )
+    roles = {Role.AUTHOR: author, Role.CRITIC: critic} | ({Role.REVISER: reviser} if reviser else {})
+    quotation = Quotation(make_delimiters(1, "drafts"), ())
+    return PromptWriter(context, roles, Curator(prompts.dedup), Window(Words(), 100), quotation)
+
+
+def order(wanted: int) -> Order:
+    return Order("train", wanted, done=0, total=wanted)
+
+
+def texts(drafts: Sequence[Draft]) -> list[str]:
+    return [draft.text for draft in drafts]
+
+
+def test_every_hand_accounts_for_what_it_was_given(tmp_path: Path) -> None:
+    author = Scripted(
+        text=lambda ask, number: ["", "Same thing here?"][number % 2] if number < 4 else f"Number {number}?"
+    )
+    critic = Scripted(digit=lambda message: 1.0 if "Number 5" in message else 7.0)
+    tally = Tally()
+    drafts = a_writer(tmp_path, author, critic, min_score=2.0).write(order(3), tally)
+    assert texts(drafts) == ["Same thing here?", "Number 4?", "Number 6?"]
+    hands = {
+        hand: (work.given, work.kept, {str(k): v for k, v in work.dropped.items()}) for hand, work in tally.work.items()
+    }
+    assert hands[Hand.AUTHOR] == (8, 6, {"unfinished": 2})
+    assert hands[Hand.CURATOR] == (6, 5, {"duplicate": 1, "surplus": 1})
+    assert hands[Hand.CRITIC] == (5, 4, {"low-score": 1})
+    rows = tally.draft_rows({draft.draft_id: f"p{i}" for i, draft in enumerate(drafts)})
+    assert len(rows) == 8
+    assert sorted(row["outcome"] for row in rows) == [
+        *("duplicate", "kept", "kept", "kept", "low-score", "surplus", "unfinished", "unfinished"),
+    ]
+    assert {row["prompt_id"] for row in rows if row["outcome"] == "kept"} == {"p0", "p1", "p2"}
+    assert (tally.requests, tally.tokens) == (13, 13)
+
+
+def test_the_reviser_gets_the_middle_and_the_better_version_goes_on(tmp_path: Path) -> None:
+    digits = {"Number 0": 2.0, "Number 1": 4.0, "Number 2": 5.0, "Number 3": 8.0, "Better 1": 7.0, "Better 2": 4.5}
+    critic = Scripted(digit=lambda message: next(score for text, score in digits.items() if text in message))
+    reviser = Scripted(text=lambda ask, number: f"Better {'12'[number]}?")
+    tally = Tally()
+    author = Scripted(text=lambda ask, number: f"Number {number}?")
+    drafts = a_writer(tmp_path, author, critic, reviser, min_score=3.0).write(order(2), tally)
+    assert texts(drafts) == ["Number 3?", "Better 1?"]
+    (mended,) = [draft for draft in drafts if draft.before is not None]
+    assert (mended.before.text, mended.before.score, mended.score) == ("Number 1?", 4.0, 7.0)  # type: ignore[union-attr]
+    work = tally.of(Hand.REVISER)
+    assert (work.given, work.kept, dict(work.dropped)) == (2, 1, {"not-better": 1})
+    assert tally.fates["train-0-00000"].outcome == "low-score"
+    assert (tally.fates["train-0-00002"].hand, tally.fates["train-0-00002"].outcome) == (Hand.CURATOR, "surplus")
+
+
+def test_a_mended_text_that_somebody_has_written_already_is_not_used(tmp_path: Path) -> None:
+    critic = Scripted(digit=lambda message: 8.0 if "Number 0" in message else 4.0)
+    reviser = Scripted(text=lambda ask, number: "Number 0?")
+    tally = Tally()
+    author = Scripted(text=lambda ask, number: f"Number {number}?")
+    drafts = a_writer(tmp_path, author, critic, reviser).write(order(1), tally)
+    assert texts(drafts) == ["Number 0?"]
+    assert dict(tally.of(Hand.REVISER).dropped) == {"duplicate": 1}
+
+
+@pytest.mark.parametrize(
+    ("author", "critic", "found"),
+    [
+        (Scripted(limit=3), Scripted(), 3),
+        (Scripted(), Scripted(limit=2), 2),
+    ],
+)
+def test_a_budget_ends_the_rounds_with_what_there_is(
+    tmp_path: Path, author: Scripted, critic: Scripted, found: int
+) -> None:
+    tally = Tally()
+    drafts = a_writer(tmp_path, author, critic).write(order(4), tally)
+    assert len(drafts) == found
+    assert tally.warnings == ["the purse is empty; fill it"]
+    assert f"{8 - found} budget" in tally.explain()
+    assert "the purse is empty; fill it" in tally.explain()
+
+
+def test_a_critic_that_never_answers_with_a_digit_is_an_error_and_not_an_approval(tmp_path: Path) -> None:
+    with pytest.raises(
+        BadInputError, match="the critic scripted answered none of its questions about 4 drafts with a digit"
+    ):
+        a_writer(tmp_path, Scripted(), Scripted(digit=lambda message: math.nan)).write(order(2), Tally())
+
+
+def test_without_a_critic_whatever_the_curator_lets_in_is_good(tmp_path: Path) -> None:
+    objective = OBJECTIVE.model_copy(update={"critic": None, "reviser": None})
+    drafts = a_writer(tmp_path, Scripted(), Scripted(digit=lambda message: 1 / 0), objective=objective).write(
+        order(2), Tally()
+    )
+    assert len(drafts) == 2

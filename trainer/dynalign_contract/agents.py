@@ -1,0 +1,136 @@
+"""The agents that write the training set: which model plays which role, and what each may spend."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from dynalign_contract.base import Model
+from dynalign_contract.references import SecretKeyRef
+
+
+class Role(StrEnum):
+    """A part in the writing of prompts that a language model plays."""
+
+    AUTHOR = "author"
+    CRITIC = "critic"
+    REVISER = "reviser"
+
+
+def api_key_variable(role: Role) -> str:
+    """The environment variable in which a stage finds the key of this role's endpoint."""
+    return f"DYNALIGN_{role.value.upper()}_API_KEY"
+
+
+class AgentModel(StrEnum):
+    """The model that plays an agent's role."""
+
+    POLICY = "Policy"
+    """The policy as it is at the start of the iteration."""
+    BASE = "Base"
+    ENDPOINT = "Endpoint"
+    """A model behind an OpenAI-compatible server, as `endpoint` says."""
+
+
+class EndpointBudget(Model):
+    """The most that an agent may spend at its endpoint in one attempt of one iteration's prompts."""
+
+    requests: int | None = Field(default=None, ge=1, le=100_000_000)
+    """HTTP requests, repeated ones included. Default: no limit."""
+    tokens: int | None = Field(default=None, ge=1, le=1_000_000_000_000)
+    """Tokens read and written, as the server counts them; when they are used up no request starts. Default: no
+    limit."""
+
+
+class EndpointSettings(Model):
+    """An OpenAI-compatible server: another vLLM, or a provider's."""
+
+    url: str = Field(
+        pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$",
+        max_length=1024,
+        json_schema_extra={
+            "x-form": "the base of an OpenAI-compatible API, without a key, such as http://vllm:8000/v1"
+        },
+    )
+    """Base of the API; `/chat/completions` is added to it. No key belongs here."""
+    model: str = Field(min_length=1, max_length=256)
+    """Name of the model at the server."""
+    api_key_secret_ref: SecretKeyRef | None = None
+    """The key, sent as a bearer token. `dynalign run` takes it from the environment: DYNALIGN_AUTHOR_API_KEY,
+    DYNALIGN_CRITIC_API_KEY or DYNALIGN_REVISER_API_KEY. Default: none is sent."""
+    concurrency: int = Field(default=8, ge=1, le=256)
+    """Requests under way at a time."""
+    timeout_seconds: float = Field(default=120.0, gt=0, le=3600)
+    """Longest wait for one answer."""
+    retries: int = Field(default=5, ge=0, le=20)
+    """Tries after the first that a request gets when the server is busy, failing or out of reach."""
+    budget: EndpointBudget = EndpointBudget()
+    """When it is used up the agent stops, and the stage goes on with what there is."""
+
+
+class AgentSettings(Model):
+    """Which model plays an agent's role."""
+
+    model: AgentModel = AgentModel.POLICY
+    endpoint: EndpointSettings | None = None
+    """For `model: Endpoint`: the server."""
+
+
+class AuthorSettings(AgentSettings):
+    """The scenario author: writes a task or dilemma from a sampled seed."""
+
+    temperature: float = Field(default=1.0, gt=0, le=2)
+    """Of the author's sampling; higher is more varied."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Nucleus of the author's sampling: the smallest set of tokens with this probability is drawn from."""
+    max_tokens: int = Field(default=160, ge=8, le=4096)
+    """Longest draft, in tokens."""
+    drafts_per_prompt: float = Field(default=2.0, ge=1, le=32)
+    """Drafts written for each prompt that is wanted; critic and curator choose among them."""
+
+
+class CriticSettings(AgentSettings):
+    """The critic: scores drafts by the expected digit; the best are kept."""
+
+    model: AgentModel = AgentModel.BASE
+    min_score: float = Field(default=0.0, ge=0, le=9)
+    """Drafts below this score, 0 to 9, are dropped even when too few remain."""
+
+
+class ReviserSettings(AgentSettings):
+    """The reviser: mends drafts that the critic finds neither good nor hopeless; the critic then scores them again."""
+
+    mend_from: float = Field(default=3.0, ge=0, le=9)
+    """Drafts below this score, 0 to 9, are dropped without being mended."""
+    mend_below: float = Field(default=6.0, ge=0, le=9)
+    """Drafts of at least this score are kept as they are."""
+    temperature: float = Field(default=0.7, gt=0, le=2)
+    """Of the reviser's sampling."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Nucleus of the reviser's sampling."""
+    max_tokens: int = Field(default=160, ge=8, le=4096)
+    """Longest mended prompt, in tokens."""
+
+
+class AgentsSettings(Model):
+    """The agents that write the training set."""
+
+    author: AuthorSettings = AuthorSettings()
+    critic: CriticSettings = CriticSettings()
+    reviser: ReviserSettings | None = None
+    """Needs an objective with a critic and a reviser. Default: nothing is mended."""
+
+    @property
+    def by_role(self) -> dict[Role, AgentSettings]:
+        """The agents that take part."""
+        always: dict[Role, AgentSettings] = {Role.AUTHOR: self.author, Role.CRITIC: self.critic}
+        return always | ({Role.REVISER: self.reviser} if self.reviser is not None else {})
+
+    @property
+    def models(self) -> frozenset[AgentModel]:
+        """What plays the agents that take part."""
+        return frozenset(agent.model for agent in self.by_role.values())
+
+    @property
+    def need_engine(self) -> bool:
+        """Whether the run's own model plays any of them."""
+        return self.models != {AgentModel.ENDPOINT}

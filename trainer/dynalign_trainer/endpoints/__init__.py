@@ -1,0 +1,1 @@
+"""Models behind OpenAI-compatible servers: requests, retries, budgets, and what to do when a server refuses."""

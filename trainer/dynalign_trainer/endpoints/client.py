@@ -1,0 +1,198 @@
+"""The client of one endpoint: several requests at a time, retries, a budget, and SIGTERM obeyed within a second."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+
+from dynalign_contract.agents import EndpointSettings, Role, api_key_variable
+from dynalign_contract.errors import BadConfigError, StageError
+from dynalign_trainer.endpoints.backoff import Backoff, retry_after
+from dynalign_trainer.endpoints.budget import Purse, Spending
+from dynalign_trainer.endpoints.completions import ChatRequest, Reply, parse_reply
+from dynalign_trainer.endpoints.journal import Journal
+from dynalign_trainer.endpoints.refusals import (
+    TRANSIENT,
+    Address,
+    explain_nonsense,
+    explain_patience,
+    explain_silence,
+    explain_status,
+)
+from dynalign_trainer.engine import Watch
+
+log = logging.getLogger("dynalign.endpoint")
+
+_LOOK_EVERY_SECONDS: Final = 0.5
+"""How often progress is told, and SIGTERM looked at, while answers are waited for."""
+
+
+class _BudgetUsedUpError(Exception):
+    """Nothing more may be spent; the request was not sent."""
+
+
+class _TransientError(Exception):
+    """A try that failed and may be repeated."""
+
+    def __init__(self, explanation: StageError, asked: float | None = None) -> None:
+        super().__init__(str(explanation))
+        self.explanation = explanation
+        self.asked = asked
+        """Seconds that the server wants to be left alone for."""
+
+
+@dataclass
+class Endpoint:
+    """An OpenAI-compatible server in the service of one agent."""
+
+    settings: EndpointSettings
+    address: Address
+    key: str | None = field(repr=False)
+    journal: Journal
+    spending: Spending = field(default_factory=Spending)
+    backoff: Backoff = field(default_factory=Backoff)
+    gives_logprobs: bool = True
+    """False once the server has refused a request for asking for them."""
+
+    @property
+    def purse(self) -> Purse:
+        """What is left of the budget."""
+        return Purse(self.settings.budget, self.address.field, self.spending)
+
+    def complete(self, requests: Sequence[ChatRequest], watch: Watch | None = None) -> list[Reply | None]:
+        """An answer for every request, in order; None for those that the budget did not allow.
+
+        What an earlier attempt has been answered already is taken from the journal and costs nothing.
+        Raises BadConfigError or EndpointError saying what to do, and whatever `watch` raises; requests that are under
+        way are then given up.
+        """
+        return asyncio.run(self._complete(requests, watch)) if requests else []
+
+    async def _complete(self, requests: Sequence[ChatRequest], watch: Watch | None) -> list[Reply | None]:
+        headers = {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
+        started, before = time.monotonic(), self.spending.tokens
+        places = asyncio.Semaphore(self.settings.concurrency)
+        async with httpx.AsyncClient(headers=headers, timeout=self.settings.timeout_seconds) as client:
+
+            async def one(request: ChatRequest) -> Reply | None:
+                known = self.journal.find(self.settings.url, request.body(self.settings.model))
+                if known is not None:
+                    return known
+                async with places:
+                    return await self._answer(client, request)
+
+            tasks = [asyncio.create_task(one(request)) for request in requests]
+            waiting = set(tasks)
+            try:
+                while waiting:
+                    finished, waiting = await asyncio.wait(
+                        waiting, timeout=_LOOK_EVERY_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    for task in finished:
+                        task.result()
+                    if watch is not None:
+                        rate = (self.spending.tokens - before) / max(time.monotonic() - started, 1e-9)
+                        watch(len(tasks) - len(waiting), len(tasks), rate)
+            finally:
+                for task in waiting:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        return [task.result() for task in tasks]
+
+    async def _answer(self, client: httpx.AsyncClient, request: ChatRequest) -> Reply | None:
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self.settings.retries + 1),
+            retry=retry_if_exception_type(_TransientError),
+            wait=self._wait,
+            reraise=True,
+        )
+        try:
+            reply: Reply = await retrying(self._try, client, request)
+        except _TransientError as error:
+            raise error.explanation from error
+        except _BudgetUsedUpError:
+            return None
+        self.journal.add(self.settings.url, request.body(self.settings.model), reply)
+        return reply
+
+    async def _try(self, client: httpx.AsyncClient, request: ChatRequest) -> Reply:
+        if not self.gives_logprobs:
+            request = replace(request, logprobs=False)
+        response = await self._post(client, request)
+        if response.status_code in (400, 422) and request.logprobs and "logprob" in response.text.lower():
+            log.warning("%s gives no log-probabilities; scores are read off its text", self.address.url)
+            self.gives_logprobs = False
+            return await self._try(client, request)
+        if response.status_code in TRANSIENT:
+            asked = retry_after(response.headers, datetime.now(UTC))
+            if asked is not None and asked > self.backoff.patience:
+                raise explain_patience(self.address, asked, response.status_code)
+            raise _TransientError(self._refuse(response), asked)
+        if not response.is_success:
+            models = await self._list_models(client) if response.status_code == 404 else None
+            raise explain_status(self.address, response.status_code, response.content, models)
+        try:
+            reply = parse_reply(response.content, request)
+        except ValueError as error:
+            raise explain_nonsense(self.address, str(error), response.content) from error
+        self.spending.tokens += reply.cost
+        return reply
+
+    async def _post(self, client: httpx.AsyncClient, request: ChatRequest) -> httpx.Response:
+        if not self.purse.take_request():
+            raise _BudgetUsedUpError
+        url = f"{self.settings.url.rstrip('/')}/chat/completions"
+        try:
+            return await client.post(url, json=request.body(self.settings.model))
+        except httpx.TransportError as error:
+            raise _TransientError(explain_silence(self.address, error, self.settings.timeout_seconds)) from error
+
+    async def _list_models(self, client: httpx.AsyncClient) -> list[str] | None:
+        """Names of the models at the server; None where it does not tell."""
+        try:
+            response = await client.get(f"{self.settings.url.rstrip('/')}/models")
+            found: Any = response.json()
+            return [str(model["id"]) for model in found["data"]] if response.is_success else None
+        except (httpx.TransportError, ValueError, KeyError, TypeError):
+            return None
+
+    def _refuse(self, response: httpx.Response) -> StageError:
+        return explain_status(self.address, response.status_code, response.content, None)
+
+    def _wait(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome is not None else None
+        asked = error.asked if isinstance(error, _TransientError) else None
+        seconds = self.backoff.seconds(state.attempt_number, random.random(), asked)  # noqa: S311 - jitter
+        log.warning("%s; try %d follows in %.1f s", error, state.attempt_number + 1, seconds)
+        return seconds
+
+
+def open_endpoint(role: Role, settings: EndpointSettings, environment: Mapping[str, str], journal: Journal) -> Endpoint:
+    """The endpoint of an agent, with the key from the environment when the settings name one.
+
+    Raises BadConfigError when the key is missing or cannot be sent; no message holds it.
+    """
+    variable, name = api_key_variable(role), f"prompts.agents.{role}.endpoint"
+    reference = settings.api_key_secret_ref
+    address = Address(name, settings.url, settings.model, variable, sends_key=reference is not None)
+    if reference is None:
+        return Endpoint(settings, address, None, journal)
+    key = environment.get(variable, "").strip()
+    if not key:
+        raise BadConfigError(
+            f"{name}.apiKeySecretRef asks for a key, but {variable} is not set. On this machine, export {variable} "
+            f"before `dynalign run`; in a cluster, put it under {reference.key} into the Secret {reference.name}."
+        )
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise BadConfigError(
+            f"the key in {variable} holds white space or characters that no HTTP header can carry. Put the bare key "
+            f"under {reference.key} into the Secret {reference.name}."
+        )
+    return Endpoint(settings, address, key, journal)

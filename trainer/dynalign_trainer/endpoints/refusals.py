@@ -1,0 +1,120 @@
+"""Why an endpoint does not answer, in sentences that say what to do."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dynalign_contract.errors import BadConfigError, StageError
+
+_LONGEST_QUOTE: Final = 300
+_MOST_MODELS: Final = 5
+TRANSIENT: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+"""Statuses after which the same request may well succeed."""
+
+
+class EndpointError(StageError):
+    """A server is out of reach, busy or failing; retriable."""
+
+    reason = "EndpointFailed"
+
+
+@dataclass(frozen=True)
+class Address:
+    """An endpoint as messages name it. It holds no key."""
+
+    field: str
+    """Of the run file: `prompts.agents.author.endpoint`."""
+    url: str
+    model: str
+    variable: str
+    """The environment variable that `dynalign run` takes the key from."""
+    sends_key: bool
+
+
+def quote_body(data: bytes) -> str:
+    """A response's own explanation: the message of an OpenAI-shaped error, otherwise its beginning."""
+    text = data.decode("utf-8", "replace").strip()
+    try:
+        found: Any = json.loads(text)
+    except ValueError:
+        found = None
+    if isinstance(found, dict):
+        error = found.get("error", found)
+        message = error.get("message") if isinstance(error, dict) else error
+        if isinstance(message, str) and message:
+            text = message
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 3] + "..."
+
+
+def explain_status(at: Address, status: int, body: bytes, models: Sequence[str] | None) -> StageError:
+    """The error for a status that is no success. `models` are those that the server lists; None when it lists none."""
+    said = f" It says: {quote}" if (quote := quote_body(body)) else ""
+    if status in (401, 403):
+        return BadConfigError(f"{at.url} refuses the key with status {status}. {_about_key(at)}{said}")
+    if status == 404:
+        return BadConfigError(_about_missing(at, models) + said)
+    if 300 <= status < 400:
+        return BadConfigError(f"{at.url} redirects (status {status}). Write the final address in {at.field}.url.{said}")
+    if status in TRANSIENT:
+        return EndpointError(
+            f"{at.url} still answers with status {status} after all retries. Lower {at.field}.concurrency, raise "
+            f"{at.field}.retries, or wait until the server has recovered.{said}"
+        )
+    return BadConfigError(
+        f"{at.url} refuses a request for {at.model} with status {status}. Check what the server allows: the agent's "
+        f"maxTokens and temperature, and the length of its prompts.{said}"
+    )
+
+
+def explain_silence(at: Address, error: Exception, timeout: float) -> EndpointError:
+    """The error for a server that could not be reached, or gave no answer in time."""
+    import httpx
+
+    if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+        return EndpointError(
+            f"{at.url} gave no answer within {timeout:g} s. Raise {at.field}.timeoutSeconds, or lower "
+            f"{at.field}.concurrency or the agent's maxTokens."
+        )
+    return EndpointError(
+        f"{at.url} cannot be reached ({error or type(error).__name__}). Check {at.field}.url, that the server runs, "
+        "and that no network policy keeps the pods of the prompts stage from it."
+    )
+
+
+def explain_patience(at: Address, seconds: float, status: int) -> EndpointError:
+    """The error for a server that asks for a longer wait than anybody should sit through."""
+    return EndpointError(
+        f"{at.url} answers with status {status} and asks for a wait of {seconds:.0f} s. Lower {at.field}.concurrency "
+        "or raise the quota at the server; the stage is tried again."
+    )
+
+
+def explain_nonsense(at: Address, problem: str, body: bytes) -> BadConfigError:
+    """The error for a success that holds no chat completion."""
+    return BadConfigError(
+        f"{at.url} answers with something that is no chat completion ({problem}): {quote_body(body)!r}. "
+        f"{at.field}.url must be the base of an OpenAI-compatible API; most end in /v1."
+    )
+
+
+def _about_key(at: Address) -> str:
+    if not at.sends_key:
+        return f"None was sent: name the Secret that holds it in {at.field}.apiKeySecretRef."
+    return (
+        f"Check the key in the Secret of {at.field}.apiKeySecretRef; `dynalign run` takes it from the environment "
+        f"variable {at.variable}."
+    )
+
+
+def _about_missing(at: Address, models: Sequence[str] | None) -> str:
+    if models is None:
+        return (
+            f"{at.url} has no chat completions (status 404). {at.field}.url must be the base of an OpenAI-compatible "
+            "API; most end in /v1."
+        )
+    if at.model in models:
+        return f"{at.url} lists the model {at.model} but does not serve chat completions of it (status 404)."
+    shown = ", ".join(models[:_MOST_MODELS]) + (", ..." if len(models) > _MOST_MODELS else "")
+    return f"{at.url} has no model {at.model}. Write one that it has in {at.field}.model: {shown or 'it lists none'}."

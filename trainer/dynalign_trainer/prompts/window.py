@@ -1,0 +1,30 @@
+"""How long a chat is for the model that will answer it, whoever writes it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dynalign_trainer.engine import Message
+from dynalign_trainer.model_folder import context_window, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Window:
+    """A model's tokenizer and context window."""
+
+    tokenizer: Any
+    max_length: int
+    """Tokens, prompt and completion together."""
+
+    def length(self, chat: Sequence[Message]) -> int:
+        """Tokens of a chat up to the assistant's turn."""
+        ids = self.tokenizer.apply_chat_template(
+            list(chat), add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return len(ids)
+
+
+def read_window(folder: Path, max_length: int | None) -> Window:
+    """The window of the model in `folder`. Raises BadInputError as the engine would."""
+    return Window(load_tokenizer(folder), context_window(folder, max_length))
