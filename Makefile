@@ -8,7 +8,7 @@ export UV_HTTP_TIMEOUT ?= 180
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-cluster cluster bench-transition bench-judge check check-generated format generate lock clean
+.PHONY: help venv demo test test-local test-fast test-cluster cluster bench-transition bench-judge bench-trainer check check-generated format generate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ bench-transition: venv ## Time from a Job's completion to the next Job's creatio
 
 bench-judge: venv ## What shared prefixes save the judge, with the bundled model (minutes)
 	$(BIN)/python -m benchmarks.judge
+
+bench-trainer: venv ## Throughput and memory of the Packed backend against TRL's, on this machine (half an hour)
+	$(BIN)/python -m benchmarks.trainer
 
 check: venv check-generated ## Format, lint, types, architecture, generated files
 	$(BIN)/ruff format --check .

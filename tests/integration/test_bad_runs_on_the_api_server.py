@@ -56,6 +56,7 @@ IN_OTHER_WORDS: Final = {
 """On this machine a folder is missing; in a cluster it would not even be looked for."""
 
 IN_THE_WORDS_OF_KUBERNETES: Final = {
+    *("aggregation-gspo", "dual-clip-of-one", "tokens-per-micro-batch-fraction", "tokens-per-micro-batch-too-few"),
     *("builtin-unknown", "enum-case", "enum-near", "enum-wrong"),
     *("facet-without-values", "judges-empty", "target-modules-empty"),
     *("learning-rate-zero", "out-of-range-exclusive", "out-of-range-group-of-one", "out-of-range-high"),
