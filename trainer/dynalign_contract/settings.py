@@ -13,13 +13,13 @@ class DType(StrEnum):
     """Number format of weights and activations."""
 
     AUTO = "Auto"
-    """BFloat16 on a GPU, Float32 on a CPU."""
+    """BFloat16 on a GPU, Float32 on a CPU; sampler and trainer alike."""
     FLOAT32 = "Float32"
     BFLOAT16 = "BFloat16"
 
 
 class EngineSettings(Model):
-    """How the inference engine (vLLM) holds the model."""
+    """How the inference engine (vLLM) holds the model; the trainer takes `dtype` from here too."""
 
     dtype: DType = DType.AUTO
     max_length: int | None = Field(default=None, ge=64, le=1_048_576)
@@ -324,7 +324,7 @@ class RatioBand(Model):
 class TrainingSettings(Model):
     """GRPO on recorded groups."""
 
-    backend: TrainingBackend = TrainingBackend.TRL
+    backend: TrainingBackend = TrainingBackend.PACKED
     method: TrainingMethod = TrainingMethod.LORA
     lora: LoraSettings = LoraSettings()
     learning_rate: float = Field(default=1e-5, gt=0, le=1)

@@ -5,8 +5,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS: Final = 2**25
-"""Logits that exist at one time: 128 MiB in float32."""
+CHUNK_ELEMENTS: Final = 2**23
+"""Logits that exist at one time, 32 MiB in float32."""
+CUDA_CHUNK_ELEMENTS: Final = 2**27
+"""The same on a GPU, where reading the weight anew for a few tokens would cost more than computing with it."""
 
 
 class _ChosenLogProbs(torch.autograd.Function):
@@ -21,7 +23,7 @@ class _ChosenLogProbs(torch.autograd.Function):
         logprobs = hidden.new_empty(len(targets), dtype=torch.float32)
         entropies = torch.empty_like(logprobs)
         slopes = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        chunk = max(1, CHUNK_ELEMENTS // weight.size(0))
+        chunk = max(1, (CUDA_CHUNK_ELEMENTS if hidden.is_cuda else CHUNK_ELEMENTS) // weight.size(0))
         for start in range(0, len(targets), chunk):
             part = slice(start, start + chunk)
             logp = torch.log_softmax((hidden[part] @ weight.T).float().div_(temperature), dim=-1)
