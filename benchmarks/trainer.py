@@ -3,8 +3,8 @@
 Both train the bundled SmolLM2-135M-Instruct with LoRA in bfloat16, by the very worker that a run starts, each time in a
 process of its own, by turns. Prompts and completions have log-normal lengths; their tokens are random, which no figure
 depends on, and their recorded log-probabilities are the model's own. Throughput is that of the optimiser steps: loss
-tokens divided by the seconds of their reports. The survey before the first step is in `whole`; imports and the loading
-of the model are in neither. Memory is the process's peak resident set, imports and model included.
+tokens divided by the seconds of their reports. The survey before the first step is in `whole` and `cpu`, imports and
+the loading of the model in none. Memory is the process's peak resident set, imports and model included.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import random
 import resource
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +45,9 @@ SETTINGS: Final = TrainingSettings(
     prompts_per_step=8, tokens_per_micro_batch=1024, gradient_checkpointing=False, checkpoint_steps=10_000
 )
 """`microBatch` is its default of 4 sequences, at most 2048 tokens. No gradient checkpointing, as in the example."""
-_MEMORY_FILE: Final = "measured.json"
+_MEASURED_FILE: Final = "measured.json"
+_MEASURES: Final = ("throughput", "whole", "cpu", "memory_gib")
+_COLUMNS: Final = ("pairs", "loss tok/s", "whole", "by CPU time", "peak GiB")
 _SEED: Final = 7
 
 
@@ -56,6 +59,8 @@ class Measurement:
     """Loss tokens per second of the optimiser steps."""
     whole: float
     """Loss tokens per second from the model standing ready to the last step, survey included."""
+    cpu: float
+    """Loss tokens per second of processor time over the same stretch: hardly disturbed by other work on the machine."""
     memory_gib: float
 
 
@@ -131,6 +136,7 @@ def draw_rows(groups: int) -> list[Row]:
 
 def score(model: Path, rows: Sequence[Row]) -> list[Row]:
     """The rows with the log-probabilities of transformers' own forward pass."""
+    torch.set_num_threads(1)  # beside other work, threads that wait for each other take minutes for what takes seconds
     policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, local_files_only=True)
     scored = []
     for row in rows:
@@ -155,38 +161,50 @@ def measure(folder: Path, rows: Sequence[Row], backend: TrainingBackend) -> Meas
             worker_environment(processes, SINGLE_NODE, gpus=count_gpus()),
             watch=lambda: None,
         )
-        measured = json.loads((work / _MEMORY_FILE).read_text())
+        measured = json.loads((work / _MEASURED_FILE).read_text())
         tokens = sum(len(row["completion_ids"]) for row in rows)
         return Measurement(
             throughput=tokens / sum(report.seconds for report in read_reports(work)),
-            whole=tokens / (measured["end"] - (work / BEGUN_FILE).stat().st_mtime),
+            whole=tokens / measured["seconds"],
+            cpu=tokens / measured["cpu_seconds"],
             memory_gib=measured["peak_kib"] / 2**20,
         )
 
 
 def train_here(path: Path) -> None:
-    """What torchrun starts: the worker's training, and a file with the peak of this process's memory."""
+    """What torchrun starts: the worker's training, and a file with its times and the peak of this process's memory."""
     job = read_job(path)
+    begun: list[tuple[float, float]] = []
+    watcher = threading.Thread(target=_note_beginning, args=(job.work / BEGUN_FILE, begun), daemon=True)
+    watcher.start()
     train(job)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    (job.work / _MEMORY_FILE).write_text(json.dumps({"peak_kib": peak, "end": time.time()}))
+    watcher.join()
+    (clock, cpu), peak = begun[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    times = {"seconds": time.monotonic() - clock, "cpu_seconds": time.process_time() - cpu}
+    (job.work / _MEASURED_FILE).write_text(json.dumps({**times, "peak_kib": peak}))
+
+
+def _note_beginning(mark: Path, begun: list[tuple[float, float]]) -> None:
+    """Note clock and processor time when the model stands ready."""
+    while not mark.exists():
+        time.sleep(0.02)
+    begun.append((time.monotonic(), time.process_time()))
 
 
 def summarise(
     measured: dict[TrainingBackend, list[Measurement]], rows: Sequence[Row]
 ) -> tuple[Table, dict[str, float], dict[str, float]]:
     """The table, and values and ratios of the JSON line. Every ratio is the median over pairs of Packed / TRL."""
-    table = Table("backend", *(Column(name, justify="right") for name in ("pairs", "loss tok/s", "whole", "peak GiB")))
+    table = Table("backend", *(Column(name, justify="right") for name in _COLUMNS))
     values: dict[str, float] = {}
     for backend, runs in measured.items():
-        middle = {name: median(getattr(run, name) for run in runs) for name in ("throughput", "whole", "memory_gib")}
+        middle = {name: median(getattr(run, name) for run in runs) for name in _MEASURES}
         table.add_row(str(backend), str(len(runs)), *(f"{value:.2f}" for value in middle.values()))
         values |= {f"{backend.lower()}_{name}": round(value, 3) for name, value in middle.items()}
     pairs = list(zip(measured[TrainingBackend.PACKED], measured[TrainingBackend.TRL], strict=True))
     ratios = {
-        "throughput": median(ours.throughput / theirs.throughput for ours, theirs in pairs),
-        "whole": median(ours.whole / theirs.whole for ours, theirs in pairs),
-        "memory": median(ours.memory_gib / theirs.memory_gib for ours, theirs in pairs),
+        name.removesuffix("_gib"): median(getattr(ours, name) / getattr(theirs, name) for ours, theirs in pairs)
+        for name in _MEASURES
     }
     tokens = sum(len(row["completion_ids"]) for row in rows)
     table.caption = f"{len(rows)} completions of {tokens} tokens. Packed / TRL, medians over pairs: " + ", ".join(

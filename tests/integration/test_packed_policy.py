@@ -44,13 +44,14 @@ def test_the_flash_kernel_gets_the_same_queries_and_keys(monkeypatch: pytest.Mon
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     layout = lay_out(make_rollouts(3, 4))
     torch.manual_seed(0)
-    query = torch.randn(1, 4, len(layout.ids), 8)
-    key, value = torch.randn(2, 1, 2, len(layout.ids), 8)
-    cpu = torch.device("cpu")
-    one_by_one, _ = attend(None, query, key, value, None, segments=build_segments(layout.segments, cpu), scaling=0.3)
-    at_once, _ = attend(None, query, key, value, None, segments=flash_segments(layout.segments, cpu), scaling=0.3)
+    inputs = [torch.randn(1, heads, len(layout.ids), 8, requires_grad=True) for heads in (4, 2, 2)]
+    cpu, outer = torch.device("cpu"), torch.randn(1, len(layout.ids), 4, 8)
+    one_by_one, _ = attend(None, *inputs, None, segments=build_segments(layout.segments, cpu), scaling=0.3)
+    at_once, _ = attend(None, *inputs, None, segments=flash_segments(layout.segments, cpu), scaling=0.3)
     assert one_by_one.shape == at_once.shape == (1, len(layout.ids), 4, 8)
     assert (one_by_one - at_once).abs().max().item() < 1e-6
+    gradients = [torch.autograd.grad((output * outer).sum(), inputs) for output in (one_by_one, at_once)]
+    assert all((a - b).abs().max().item() < 1e-5 for a, b in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -94,20 +94,24 @@ def attend(
 def _one_by_one(
     query: Tensor, key: Tensor, value: Tensor, segments: Sequence[MaskedSegment], scale: float | None
 ) -> Tensor:
+    lengths = [segment.part.queries for segment in segments]
+    # Splitting, unlike slicing, has a backward pass that writes every gradient once.
+    queries, keys, values = (torch.split(tensor, lengths, dim=2) for tensor in (query, key, value))
+    prompts = {segment.part.start: number for number, segment in enumerate(segments)}
     outputs = []
-    for segment in segments:
-        part, mask = segment.part, segment.mask
-        own, prefix = slice(part.start, part.stop), slice(part.prefix_start, part.prefix_stop)
-        q, k, v = query[:, :, own], key[:, :, own], value[:, :, own]
-        if part.prefix:
-            k, v = torch.cat([key[:, :, prefix], k], dim=2), torch.cat([value[:, :, prefix], v], dim=2)
-        if k.size(2) <= _SHORT:
-            q, k, v = q.float(), k.float(), v.float()
-        output = scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
-        )
+    for q, k, v, segment in zip(queries, keys, values, segments, strict=True):
+        if segment.mask is not None:
+            prompt = prompts[segment.part.prefix_start]
+            k, v = torch.cat([keys[prompt], k], dim=2), torch.cat([values[prompt], v], dim=2)  # noqa: PLW2901
+        output = _attention(q, k, v, segment.mask, scale)
         outputs.append(output.to(query.dtype))
     return torch.cat(outputs, dim=2).transpose(1, 2)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+    if k.size(2) <= _SHORT:
+        q, k, v = q.float(), k.float(), v.float()
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True)
 
 
 def _all_at_once(query: Tensor, key: Tensor, value: Tensor, segments: FlashSegments, scale: float | None) -> Tensor:
