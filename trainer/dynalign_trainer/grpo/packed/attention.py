@@ -1,8 +1,8 @@
 """Attention within the segments of a pack, as an attention implementation of transformers.
 
-On CUDA one call of PyTorch's flash attention for sequences of varying length does all segments; elsewhere each segment
-is a call of scaled dot-product attention. The keys of a completion are those of its prompt, then its own: both kernels
-take the last query to see all keys, which is what makes the shared prompt work.
+On CUDA one call of PyTorch's flash attention for sequences of varying length does all segments; on a CPU, and in
+float32, each segment is a call of scaled dot-product attention. The keys of a completion are those of its prompt, then
+its own: both kernels take the last query to see all keys, which is what makes the shared prompt work.
 """
 
 from collections.abc import Sequence
@@ -50,9 +50,11 @@ class MaskedSegment:
 Segments = FlashSegments | Sequence[MaskedSegment]
 
 
-def build_segments(parts: Sequence[Segment], device: torch.device) -> Segments:
-    """Prepare what depends on the lengths only, once for all layers."""
-    return flash_segments(parts, device) if device.type == "cuda" else [MaskedSegment(p, _mask(p)) for p in parts]
+def build_segments(parts: Sequence[Segment], device: torch.device, dtype: torch.dtype) -> Segments:
+    """Prepare what depends on the lengths only, once for all layers; the flash kernel has no float32."""
+    if device.type == "cuda" and dtype is not torch.float32:
+        return flash_segments(parts, device)
+    return [MaskedSegment(part, _mask(part, device)) for part in parts]
 
 
 def flash_segments(parts: Sequence[Segment], device: torch.device) -> FlashSegments:
@@ -68,10 +70,10 @@ def flash_segments(parts: Sequence[Segment], device: torch.device) -> FlashSegme
     )
 
 
-def _mask(part: Segment) -> Tensor | None:
+def _mask(part: Segment, device: torch.device) -> Tensor | None:
     if not part.prefix:
         return None
-    return torch.ones(part.queries, part.prefix + part.queries, dtype=torch.bool).tril_(part.prefix)
+    return torch.ones(part.queries, part.prefix + part.queries, dtype=torch.bool, device=device).tril_(part.prefix)
 
 
 def attend(

@@ -25,12 +25,13 @@ class PackedPolicy(nn.Module):
     def forward(self, layout: Layout) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the completion tokens and entropies, shapes (M,), float32."""
         model = self.policy.get_base_model()
-        device = next(model.parameters()).device
+        first = next(model.parameters())
+        device, dtype = first.device, first.dtype
         hidden = model.base_model(
             input_ids=torch.tensor([layout.ids], device=device),
             position_ids=torch.tensor([layout.positions], device=device),
             use_cache=False,
-            segments=build_segments(layout.segments, device),
+            segments=build_segments(layout.segments, device, dtype),
         ).last_hidden_state[0]
         predicting = hidden.index_select(0, torch.tensor(layout.predictors, device=device))
         # Where ZeRO-3 spreads the weights, DeepSpeed sees this access and keeps the weight whole until forward ends.
