@@ -12,6 +12,7 @@ import json
 import math
 import random
 import resource
+import signal
 import sys
 import tempfile
 import threading
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.train is not None:
         train_here(options.train)
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     machine = this_machine()
     measured: dict[TrainingBackend, list[Measurement]] = {backend: [] for backend in TrainingBackend}
     try:
