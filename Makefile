@@ -8,7 +8,7 @@ export UV_HTTP_TIMEOUT ?= 180
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-cluster cluster bench-transition bench-judge bench-learning bench-injections check check-generated format generate lock clean
+.PHONY: help venv demo test test-local test-fast test-cluster cluster bench-transition bench-judge bench-learning bench-injections bench-trainer check check-generated format generate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ bench-learning: venv ## Self-alignment against a known rule, five seeds, healthy
 
 bench-injections: venv ## What the answers that give orders to the judge get beside plain ones (minutes)
 	$(BIN)/python -m benchmarks.injections
+
+bench-trainer: venv ## Throughput and memory of the Packed backend against TRL's, on this machine (half an hour)
+	$(BIN)/python -m benchmarks.trainer
 
 check: venv check-generated ## Format, lint, types, architecture, generated files
 	$(BIN)/ruff format --check .

@@ -28,7 +28,6 @@ SHORT = {
     "generation": {"candidates": 4, "maxTokens": 48, "promptsPerPart": 1},
     "training": {
         "promptsPerStep": 1,
-        "microBatch": 16,
         "checkpointSteps": 1,
         "lora": {"rank": 8},
         "gradientCheckpointing": False,

@@ -27,7 +27,7 @@ SPEC = {
     **TINY,
     "prompts": {**TINY["prompts"], "perIteration": 12, "refresh": "Once"},
     "generation": {"candidates": 8, "maxTokens": 96, "promptsPerPart": 1, "shards": 2},
-    "training": {**TINY["training"], "microBatch": 1, "nodes": 2, "zeroStage": 2},
+    "training": {**TINY["training"], "tokensPerMicroBatch": 64, "nodes": 2, "zeroStage": 2},
 }
 WITH_TWO_PODS = (Stage.GENERATE, Stage.JUDGE, Stage.TRAIN)
 ANSWER = f"""

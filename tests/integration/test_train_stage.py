@@ -20,7 +20,7 @@ from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.manifest import read_manifest
 from dynalign_contract.records import Row
 from dynalign_contract.result import StageResult
-from dynalign_contract.settings import KlSettings, LoraSettings, TrainingSettings
+from dynalign_contract.settings import KlSettings, LoraSettings, TrainingBackend, TrainingSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer import train
 from dynalign_trainer.context import StageOutput
@@ -38,6 +38,7 @@ PROMPTS, CANDIDATES = 8, 4
 SETTINGS = TrainingSettings(
     prompts_per_step=1,
     micro_batch=2,
+    tokens_per_micro_batch=32,
     learning_rate=1e-3,
     checkpoint_steps=1000,
     kl=KlSettings(coefficient=0.05),
@@ -103,10 +104,12 @@ def test_leaves_an_adapter_a_batch_and_metrics(whole: tuple[TrainingRun, StageOu
     assert not (iteration / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(("backend", "tolerance"), [(TrainingBackend.PACKED, 0), (TrainingBackend.TRL, 1e-4)])
 def test_stopped_and_with_its_last_checkpoint_damaged_it_ends_with_the_same_adapter(
-    whole: tuple[TrainingRun, StageOutput], tmp_path: Path
+    whole: tuple[TrainingRun, StageOutput], tmp_path: Path, backend: TrainingBackend, tolerance: float
 ) -> None:
-    run = a_run(tmp_path, checkpoint_steps=1)
+    """Bit for bit as the undisturbed run, which was Packed; TRL, disturbed or not, differs in the order of sums."""
+    run = a_run(tmp_path, checkpoint_steps=1, backend=backend)
     rollouts = rollouts_of(run)
     config = run.write(rollouts, make_judgements(rollouts))
     context = run.context(config)
@@ -130,7 +133,7 @@ def test_stopped_and_with_its_last_checkpoint_damaged_it_ends_with_the_same_adap
 
     output = train.run(run.context(config))
     assert output.metrics["trained_steps"] == PROMPTS
-    assert farthest(weights(run), weights(whole[0])) == 0
+    assert farthest(weights(run), weights(whole[0])) <= tolerance
 
 
 def test_two_processes_train_like_one(whole: tuple[TrainingRun, StageOutput], tmp_path: Path) -> None:

@@ -38,7 +38,6 @@ TINY: Mapping[str, Any] = {
         "learningRate": 1e-3,
         "lora": {"rank": 8},
         "promptsPerStep": 1,
-        "microBatch": 8,
         "checkpointSteps": 1,
         "gpusPerNode": 1,
         "gradientCheckpointing": False,

@@ -1,56 +1,86 @@
 """Run under torchrun with job files: trains each job as the worker does and records what DeepSpeed sees at every step.
 
-Writes `probe.pt` into each job's work folder: a list, one entry an optimiser step, of the step's loss over all ranks, and
-the parameters and whole gradients of the adapter, by name, just before the engine steps.
+Writes `probe.pt` into each job's work folder: for every optimiser step the loss over all ranks, and the parameters and
+whole gradients of the adapter, by name, just before the engine steps; rejected rows; and passes of a rank in a step.
 """
 
+import gc
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dynalign_contract.records import BATCH, read_rows
-from dynalign_trainer.grpo import cpu_deepspeed
+from dynalign_contract.records import BATCH, Row, read_rows
+from dynalign_contract.settings import TrainingBackend
 from dynalign_trainer.grpo.job import TrainJob, read_job
+from dynalign_trainer.grpo.measure import StepMeasures
 
 
-def probe(job: TrainJob) -> None:
-    import torch
+def watch(engine: Any, measures: Callable[[], StepMeasures | None], steps: list[dict[str, Any]]) -> None:
+    """Record at every step of the engine that moves the weights."""
+    import deepspeed
     from deepspeed.utils import safe_get_full_grad
+
+    step = engine.step
+
+    def recording_step(*args: Any, **kwargs: Any) -> None:
+        if engine.is_gradient_accumulation_boundary():
+            named = {n.removeprefix("policy."): p for n, p in engine.module.named_parameters() if p.requires_grad}
+            grads = {name: safe_get_full_grad(p).detach().clone() for name, p in named.items()}
+            with deepspeed.zero.GatheredParameters(list(named.values()), enabled=engine.zero_optimization_stage() == 3):
+                params = {name: p.detach().clone() for name, p in named.items()}
+            found = measures()
+            assert found is not None
+            steps.append({"loss": found.loss, "params": params, "grads": grads})
+        step(*args, **kwargs)
+
+    engine.step = recording_step
+
+
+def probe_packed(job: TrainJob, rows: list[Row], steps: list[dict[str, Any]]) -> dict[str, Any]:
+    from dynalign_trainer.grpo.packed.run import build_trainer
+
+    trainer = build_trainer(job, rows)
+    watch(trainer.engine, lambda: trainer.measures, steps)
+    trainer.train()
+    passes = max(trainer.plan.micro_batches(step) for step in range(len(trainer.plan.steps)))
+    trainer.engine.destroy()
+    return {"rejected": trainer.mismatch.rejected, "passes": passes, "rank": trainer.rank}
+
+
+def probe_trl(job: TrainJob, rows: list[Row], steps: list[dict[str, Any]]) -> dict[str, Any]:
+    from accelerate.state import AcceleratorState
     from transformers import TrainerCallback
 
-    from dynalign_trainer.grpo.worker import build_trainer
+    from dynalign_trainer.grpo.replay_run import build_trainer
 
-    seen: list[dict[str, Any]] = []
-    trainer = build_trainer(job, read_rows(job.batch, BATCH))
+    trainer = build_trainer(job, rows)
 
-    class Record(TrainerCallback):
+    class Watch(TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:
-            engine = trainer.model_wrapped
-            step = engine.step
+            watch(trainer.model_wrapped, lambda: trainer.measures, steps)
 
-            def recording_step(*args: Any, **kwargs: Any) -> None:
-                named = [(n, p) for n, p in engine.module.named_parameters() if p.requires_grad]
-                grads = {n: safe_get_full_grad(p).detach().clone() for n, p in named}
-                params = {n: p.detach().clone() for n, p in named}
-                seen.append({"loss": trainer.measures.loss, "params": params, "grads": grads})
-                step(*args, **kwargs)
-
-            engine.step = recording_step
-
-    trainer.add_callback(Record)
+    trainer.add_callback(Watch)
     trainer.train()
-    if trainer.rank == 0:
-        torch.save({"steps": seen, "rejected": trainer.mismatch.rejected}, job.work / "probe.pt")
+    passes = trainer.recorded.schedule.micro_batches
+    seen = {"rejected": trainer.mismatch.rejected, "passes": passes, "rank": trainer.rank}
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return seen
 
 
 def main() -> None:
-    cpu_deepspeed.enable()
+    import torch
     import torch.distributed as dist
-    from accelerate.state import AcceleratorState
 
+    sys.modules.setdefault("vllm", None)  # type: ignore[arg-type]
     for path in sys.argv[1:]:
-        probe(read_job(Path(path)))
-        AcceleratorState._reset_state(reset_partial_state=True)
+        job = read_job(Path(path))
+        steps: list[dict[str, Any]] = []
+        probe = probe_packed if job.training.backend is TrainingBackend.PACKED else probe_trl
+        seen = probe(job, read_rows(job.batch, BATCH), steps)
+        if seen["rank"] == 0:
+            torch.save({**seen, "steps": steps}, job.work / "probe.pt")
+        gc.collect()  # a trainer that is still alive would have the next one's weights spread over ranks
     dist.destroy_process_group()
 
 

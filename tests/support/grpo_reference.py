@@ -35,9 +35,15 @@ def reference_loss(
     sums, lengths = [], []
     for (row, advantage), reference in zip(rows, references, strict=True):
         logp = score(model, row)
-        ratio = (logp - torch.tensor(row["logprobs"], dtype=torch.float64)).exp()
+        log_ratio = logp - torch.tensor(row["logprobs"], dtype=torch.float64)
+        if settings.aggregation is LossAggregation.SEQUENCE_RATIO:
+            log_ratio = log_ratio.mean().expand(len(logp))
+        ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - settings.clip.low, 1 + settings.clip.high)
-        token = -torch.min(ratio * advantage, clipped * advantage)
+        gain = torch.min(ratio * advantage, clipped * advantage)
+        if settings.clip.dual is not None and advantage < 0:
+            gain = gain.clamp(min=settings.clip.dual * advantage)
+        token = -gain
         log_quotient = reference - logp
         token = token + settings.kl.coefficient * (log_quotient.exp() - log_quotient - 1)
         sums.append(token.sum())
@@ -45,7 +51,7 @@ def reference_loss(
     match settings.aggregation:
         case LossAggregation.TOKEN_MEAN:
             return sum(sums) / sum(lengths)
-        case LossAggregation.SEQUENCE_MEAN:
+        case LossAggregation.SEQUENCE_MEAN | LossAggregation.SEQUENCE_RATIO:
             return sum(s / n for s, n in zip(sums, lengths, strict=True)) / len(sums)
         case LossAggregation.CONSTANT:
             return sum(sums) / (full_step * max_tokens)

@@ -25,7 +25,6 @@ SPEC: Mapping[str, Any] = {
         "learningRate": 3e-3,
         "lora": {"rank": 8, "alpha": 16},
         "promptsPerStep": 4,
-        "microBatch": 32,
         "gradientCheckpointing": False,
     },
     "evaluation": {"winRate": {"method": "Pointwise", "tieMargin": 0.02}},

@@ -14,13 +14,13 @@ class DType(StrEnum):
     """Number format of weights and activations."""
 
     AUTO = "Auto"
-    """BFloat16 on a GPU, Float32 on a CPU."""
+    """BFloat16 on a GPU, Float32 on a CPU; sampler and trainer alike."""
     FLOAT32 = "Float32"
     BFLOAT16 = "BFloat16"
 
 
 class EngineSettings(Model):
-    """How the inference engine (vLLM) holds the model."""
+    """How the inference engine (vLLM) holds the model; the trainer takes `dtype` from here too."""
 
     dtype: DType = DType.AUTO
     max_length: int | None = Field(default=None, ge=64, le=1_048_576)
@@ -250,6 +250,8 @@ class JudgingSettings(Model):
 class TrainingBackend(StrEnum):
     """Which trainer computes the loss."""
 
+    PACKED = "Packed"
+    """Without padding: rows share micro-batches by token budget, candidates of one prompt compute it once."""
     TRL = "TRL"
     """TRL's GRPOTrainer replaying the recorded groups."""
 
@@ -300,6 +302,8 @@ class LossAggregation(StrEnum):
     """Within each sequence, then over sequences (GRPO)."""
     CONSTANT = "Constant"
     """Sum divided by a constant length (Dr. GRPO)."""
+    SEQUENCE_RATIO = "SequenceRatio"
+    """As SequenceMean, with one ratio for a whole sequence: the geometric mean of its tokens' (GSPO)."""
 
 
 class KlReference(StrEnum):
@@ -324,6 +328,8 @@ class ClipSettings(Model):
     """Ratios below 1 - low are clipped."""
     high: float = Field(default=0.28, gt=0, le=10)
     """Ratios above 1 + high are clipped; more than `low` lets rare tokens grow (DAPO)."""
+    dual: float | None = Field(default=None, gt=1, le=1000)
+    """Ratios of tokens with a negative advantage count at most this much (dual clip). Default: no such limit."""
 
 
 class RatioBand(Model):
@@ -338,7 +344,7 @@ class RatioBand(Model):
 class TrainingSettings(Model):
     """GRPO on recorded groups."""
 
-    backend: TrainingBackend = TrainingBackend.TRL
+    backend: TrainingBackend = TrainingBackend.PACKED
     method: TrainingMethod = TrainingMethod.LORA
     lora: LoraSettings = LoraSettings()
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
@@ -346,7 +352,9 @@ class TrainingSettings(Model):
     prompts_per_step: int = Field(default=8, ge=1, le=65_536)
     """Groups that one optimiser step consumes."""
     micro_batch: int = Field(default=4, ge=1, le=4096)
-    """Sequences in one forward and backward pass of one process."""
+    """Sequences in one forward and backward pass of one process, for `backend: TRL`."""
+    tokens_per_micro_batch: int = Field(default=4096, ge=16, le=16_777_216)
+    """Tokens in one forward and backward pass of one process, for `backend: Packed`; a longer sequence gets its own."""
     scale: AdvantageScale = AdvantageScale.GROUP
     aggregation: LossAggregation = LossAggregation.TOKEN_MEAN
     clip: ClipSettings = ClipSettings()

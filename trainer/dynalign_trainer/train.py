@@ -163,6 +163,7 @@ def _prepare(context: StageContext[TrainParams], batch: Batch, adapter: Path | N
         work=work,
         output=context.folder.resolve(),
         training=context.params.training,
+        dtype=context.config.engine.dtype,
         temperature=context.params.temperature,
         max_tokens=context.params.max_tokens,
         group_size=batch.group_size,

@@ -18,6 +18,8 @@ from dynalign_contract.settings import (
     JudgingMethod,
     JudgingSettings,
     OnUnfitJudge,
+    TrainingBackend,
+    TrainingSettings,
 )
 from dynalign_operator.api.quantities import parse_quantity
 from dynalign_operator.api.v1alpha1 import BUNDLED_MODELS, AccessMode, StorageSpec, parse_duration
@@ -62,6 +64,8 @@ _TASK_WINDOW: Final = 256
 """Least context window for tasks, in tokens: half of it is for what the model writes."""
 _RATIONALE_TOKENS: Final[int] = JudgingSettings().rationale_tokens
 _INJECTIONS: Final[int] = CanarySettings().injections
+_MICRO_BATCH: Final = TrainingSettings().micro_batch
+_TOKENS_PER_MICRO_BATCH: Final = TrainingSettings().tokens_per_micro_batch
 
 
 def _immutable(at: str) -> Transition:
@@ -287,6 +291,29 @@ _LEARNING_RULES: Final = (
         cel="self.targetModules.all(x, self.targetModules.exists_one(y, x == y))",
         message="names a module twice; name each once",
         holds=lambda lora: len(set(lora.target_modules)) == len(lora.target_modules),
+    ),
+    Rule(
+        at="spec.training",
+        field="microBatch",
+        cel=f"self.backend == 'TRL' || self.microBatch == {_MICRO_BATCH}",
+        message="has an effect with backend: TRL only; set backend to TRL, or write tokensPerMicroBatch instead",
+        holds=lambda training: training.backend is TrainingBackend.TRL or training.micro_batch == _MICRO_BATCH,
+    ),
+    Rule(
+        at="spec.training",
+        field="tokensPerMicroBatch",
+        cel=f"self.backend == 'Packed' || self.tokensPerMicroBatch == {_TOKENS_PER_MICRO_BATCH}",
+        message="has an effect with backend: Packed only; set backend to Packed, or write microBatch instead",
+        holds=lambda training: (
+            training.backend is TrainingBackend.PACKED or training.tokens_per_micro_batch == _TOKENS_PER_MICRO_BATCH
+        ),
+    ),
+    Rule(
+        at="spec.training.clip",
+        field="dual",
+        cel="!has(self.dual) || double(self.dual) > 1.0 + double(self.high)",
+        message="must be more than 1 + high, where the ratio is clipped already; raise dual, or remove it",
+        holds=lambda clip: clip.dual is None or clip.dual > 1 + clip.high,
     ),
     Rule(
         at="spec.training.ratioBand",

@@ -10,6 +10,7 @@ from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.files import atomic_path, write_bytes
 from dynalign_contract.settings import LoraSettings
 from dynalign_trainer.grpo.job import TrainJob
+from dynalign_trainer.grpo.machine import use_bfloat16
 
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
 CONFIG_FILE: Final = "adapter_config.json"
@@ -50,18 +51,19 @@ def _refuse(field: str, wanted: object, found: object) -> None:
     )
 
 
-def load_policy(job: TrainJob) -> Any:
+def load_policy(job: TrainJob, attention: str | None = None) -> Any:
     """The base model with a trainable adapter: the job's own, or a fresh one that is zero in effect.
 
-    A fresh adapter depends on the job's seed only. Raises BadConfigError when no module has one of the target names.
+    A fresh adapter depends on the job's seed only. `attention` is an implementation that transformers knows. Raises
+    BadConfigError when no module has one of the target names.
     """
     import torch
     from peft import LoraConfig, PeftModel, TaskType, get_peft_model
     from transformers import AutoModelForCausalLM, set_seed
 
-    gpu = torch.cuda.is_available()
+    dtype = torch.bfloat16 if use_bfloat16(job.dtype) else torch.float32
     model = AutoModelForCausalLM.from_pretrained(
-        job.model, dtype=torch.bfloat16 if gpu else torch.float32, local_files_only=True
+        job.model, dtype=dtype, attn_implementation=attention, local_files_only=True
     )
     check_targets(model, job.training.lora)
     # Mixed precisions of base and adapter break ZeRO-3's coalesced gathering, so there the adapter keeps the base's.

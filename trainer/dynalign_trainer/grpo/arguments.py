@@ -1,43 +1,27 @@
-"""Settings of a run to the arguments of TRL's trainer and of DeepSpeed."""
+"""Settings of a run to the arguments of TRL's trainer."""
 
 from typing import Any, Final
 
 from dynalign_contract.settings import LossAggregation
+from dynalign_trainer.grpo.checkpoints import KEPT_CHECKPOINTS
 from dynalign_trainer.grpo.job import TrainJob
+from dynalign_trainer.grpo.machine import count_gpus, use_bfloat16
 from dynalign_trainer.grpo.schedule import Schedule
+from dynalign_trainer.grpo.zero import deepspeed_config
 
 _LOSS_TYPES: Final = {
     LossAggregation.TOKEN_MEAN: "dapo",
     LossAggregation.SEQUENCE_MEAN: "grpo",
     LossAggregation.CONSTANT: "dr_grpo",
+    LossAggregation.SEQUENCE_RATIO: "grpo",
 }
-_KEPT_CHECKPOINTS: Final = 2
-"""The last one, and one to fall back to."""
-
-
-def deepspeed_config(zero_stage: int) -> dict[str, Any]:
-    """DeepSpeed's configuration; `auto` takes the trainer's value.
-
-    The optimiser stays PyTorch's AdamW (`zero_allow_untested_optimizer`), whose DeepSpeed counterparts are compiled on
-    first use. On a CPU `overlap_comm` has no stream to overlap with.
-    """
-    import torch
-
-    return {
-        "zero_optimization": {
-            "stage": zero_stage,
-            "overlap_comm": torch.cuda.is_available(),
-            "stage3_gather_16bit_weights_on_model_save": True,
-        },
-        "bf16": {"enabled": "auto"},
-        "fp16": {"enabled": False},
-        "train_micro_batch_size_per_gpu": "auto",
-        "gradient_accumulation_steps": "auto",
-        "train_batch_size": "auto",
-        "gradient_clipping": "auto",
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-    }
+_AUTO: Final = (
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "train_batch_size",
+    "gradient_clipping",
+)
+"""Taken by DeepSpeed from the trainer's arguments."""
 
 
 def trainer_arguments(job: TrainJob, schedule: Schedule) -> dict[str, Any]:
@@ -47,21 +31,23 @@ def trainer_arguments(job: TrainJob, schedule: Schedule) -> dict[str, Any]:
     batch. The KL term is left to the replay (`beta`); its plain k3 estimator is that of LEARNING section 5, without
     TRL's importance weight. Learning rate constant: an iteration has few steps. Dr. GRPO's length is `maxTokens`.
     """
-    import torch
-
-    training, gpu = job.training, torch.cuda.is_available()
+    training = job.training
+    gspo = training.aggregation is LossAggregation.SEQUENCE_RATIO
+    engine = deepspeed_config(training.zero_stage) | {"bf16": {"enabled": "auto"}} | dict.fromkeys(_AUTO, "auto")
     return {
         "output_dir": str(job.work),
-        "deepspeed": deepspeed_config(training.zero_stage),
-        "bf16": gpu,
+        "deepspeed": engine,
+        "bf16": use_bfloat16(job.dtype) and count_gpus() > 0,
         "seed": job.seed,
         "max_steps": schedule.steps,
         "per_device_train_batch_size": schedule.micro_batch,
         "gradient_accumulation_steps": schedule.micro_batches,
         "num_generations": schedule.ranks * schedule.micro_batches * schedule.micro_batch,
         "loss_type": _LOSS_TYPES[training.aggregation],
+        "importance_sampling_level": "sequence" if gspo else "token",
         "epsilon": training.clip.low,
         "epsilon_high": training.clip.high,
+        "delta": training.clip.dual,
         "beta": 0.0,
         "use_bias_correction_kl": False,
         "router_aux_loss_coef": 0.0,
@@ -77,7 +63,7 @@ def trainer_arguments(job: TrainJob, schedule: Schedule) -> dict[str, Any]:
         "gradient_checkpointing": training.gradient_checkpointing,
         "save_strategy": "steps",
         "save_steps": training.checkpoint_steps,
-        "save_total_limit": _KEPT_CHECKPOINTS,
+        "save_total_limit": KEPT_CHECKPOINTS,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "report_to": [],

@@ -3,17 +3,11 @@
 import time
 from typing import Any
 
-from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from dynalign_trainer.grpo.checkpoints import seal_checkpoint
-from dynalign_trainer.grpo.job import BEGUN_FILE, STOP_FILE, StepReport, append_report, keep_reports
+from dynalign_trainer.grpo.progress import asked_to_stop, enter_steps, finish_checkpoint, report_step, tell_begun
 from dynalign_trainer.grpo.replay import ReplayTrainer
-from dynalign_trainer.grpo.survey import read_survey, survey_file, write_survey
-
-
-class StoppedError(Exception):
-    """The stage asked to stop before the first step."""
+from dynalign_trainer.grpo.survey import read_survey, survey_file
 
 
 class ReplayCallback(TrainerCallback):  # type: ignore[misc] # transformers is not followed by mypy
@@ -27,21 +21,17 @@ class ReplayCallback(TrainerCallback):  # type: ignore[misc] # transformers is n
     def on_train_begin(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         """Survey the rows, or read the survey of the checkpoint that training goes on from."""
         trainer, resume = self._trainer, self._job.resume
-        if trainer.rank == 0:
-            (self._job.work / BEGUN_FILE).touch()
+        tell_begun(self._job, trainer.rank)
         surveyed = trainer.survey() if resume is None else read_survey(survey_file(resume, trainer.rank))
         trainer.apply_survey(surveyed)
-        if trainer.rank == 0:
-            keep_reports(self._job.work, state.global_step)
-        if self._asked_to_stop():
-            raise StoppedError
+        enter_steps(self._job, trainer.rank, state.global_step)
         self._clock = time.monotonic()
 
     def on_step_end(
         self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         """Save and end when the stage was asked to stop, on all ranks at the same step."""
-        if self._asked_to_stop():
+        if asked_to_stop(self._job):
             control.should_save = True
             control.should_training_stop = True
         return control
@@ -53,39 +43,20 @@ class ReplayCallback(TrainerCallback):  # type: ignore[misc] # transformers is n
         trainer, measures = self._trainer, self._trainer.measures
         if "loss" not in logs or measures is None:
             return
-        now = time.monotonic()
+        now, grad_norm = time.monotonic(), logs.get("grad_norm")
         if trainer.rank == 0:
-            append_report(self._job.work, self._report(state.global_step, now - self._clock, logs.get("grad_norm")))
+            report_step(
+                self._job,
+                measures,
+                [trainer.recorded.rows[n] for n in trainer.active(state.global_step - 1)],
+                step=state.global_step,
+                steps=trainer.recorded.schedule.steps,
+                grad_norm=None if grad_norm is None else float(grad_norm),
+                seconds=now - self._clock,
+            )
         self._clock = now
 
     def on_save(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         """Add the survey to the checkpoint and seal it once every rank has written its share."""
-        trainer = self._trainer
         folder = self._job.work / f"checkpoint-{state.global_step}"
-        write_survey(survey_file(folder, trainer.rank), trainer.surveyed)
-        trainer.accelerator.wait_for_everyone()
-        if trainer.rank == 0:
-            seal_checkpoint(folder, self._job)
-        trainer.accelerator.wait_for_everyone()
-
-    def _asked_to_stop(self) -> bool:
-        return any(gather_object([(self._job.work / STOP_FILE).exists()]))
-
-    def _report(self, step: int, seconds: float, grad_norm: float | None) -> StepReport:
-        trainer, measures = self._trainer, self._trainer.measures
-        if measures is None:
-            raise RuntimeError("a step was reported before it was measured")
-        rows = [trainer.recorded.rows[n] for n in trainer.active(step - 1)]
-        return StepReport(
-            step=step,
-            steps=trainer.recorded.schedule.steps,
-            loss=measures.loss,
-            kl=measures.kl,
-            entropy=measures.entropy,
-            ratio_mean=measures.ratio_mean,
-            ratio_max=measures.ratio_max,
-            clip_share=measures.clip_share,
-            grad_norm=None if grad_norm is None else float(grad_norm),
-            tokens=sum(len(row["prompt_ids"]) + len(row["completion_ids"]) for row in rows),
-            seconds=seconds,
-        )
+        finish_checkpoint(folder, self._job, self._trainer.surveyed, self._trainer.rank)

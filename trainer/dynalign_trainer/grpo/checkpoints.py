@@ -15,6 +15,8 @@ from dynalign_trainer.grpo.job import TrainJob
 
 log = logging.getLogger("dynalign.train")
 
+KEPT_CHECKPOINTS: Final = 2
+"""The last one, and one to fall back to."""
 _OWNER_FILE: Final = "owner"
 _PREFIX: Final = "checkpoint-"
 
@@ -39,10 +41,26 @@ def seal_checkpoint(folder: Path, job: TrainJob) -> None:
     )
 
 
+def checkpoint_folder(work: Path, step: int) -> Path:
+    """Where the checkpoint after a number of steps lies."""
+    return work / f"{_PREFIX}{step}"
+
+
+def step_of(checkpoint: Path) -> int:
+    """Steps that were taken when a checkpoint was saved; -1 for another folder's name."""
+    digits = checkpoint.name.removeprefix(_PREFIX)
+    return int(digits) if digits.isdecimal() else -1
+
+
+def drop_old_checkpoints(work: Path) -> None:
+    """Keep the last `KEPT_CHECKPOINTS`."""
+    for checkpoint in _by_age(work)[KEPT_CHECKPOINTS:]:
+        shutil.rmtree(checkpoint)
+
+
 def find_checkpoint(folder: Path) -> Path | None:
     """The latest undamaged checkpoint, None where training must begin at the start; damaged ones are removed."""
-    found = sorted(folder.glob(f"{_PREFIX}*"), key=_step, reverse=True)
-    for checkpoint in found:
+    for checkpoint in _by_age(folder):
         try:
             _verify(checkpoint)
         except CorruptArtifactError as error:
@@ -53,9 +71,8 @@ def find_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def _step(checkpoint: Path) -> int:
-    digits = checkpoint.name.removeprefix(_PREFIX)
-    return int(digits) if digits.isdecimal() else -1
+def _by_age(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"{_PREFIX}*"), key=step_of, reverse=True)
 
 
 def _verify(checkpoint: Path) -> None:

@@ -12,19 +12,28 @@ from typing import Any, Final
 CHECKED_ACCELERATE: Final = "1.15.0"
 
 
+def use_gloo() -> None:
+    """Have DeepSpeed compute on the CPU; call it before anything else of DeepSpeed.
+
+    Its shared-memory collective, which it compiles with a C++ compiler on first use, is switched off for gloo.
+    """
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
 def enable() -> None:
     """Let accelerate start DeepSpeed on the CPU; does nothing on a machine with a GPU. Call it before `GRPOConfig`.
 
-    DeepSpeed's shared-memory collective, which it compiles with a C++ compiler on first use, is switched off: gloo does
-    the work. Raises RuntimeError with another version of accelerate than the one this was checked against.
+    Raises RuntimeError with another version of accelerate than the one this was checked against.
     """
     import torch
 
     if torch.cuda.is_available():
         return
-    os.environ["DS_ACCELERATOR"] = "cpu"
+    use_gloo()
     import accelerate
-    import deepspeed
     from accelerate.state import PartialState
     from accelerate.utils import DistributedType
 
@@ -33,7 +42,6 @@ def enable() -> None:
             f"training on a CPU was checked with accelerate {CHECKED_ACCELERATE}, not {accelerate.__version__}: "
             "install that version, or check PartialState._prepare_backend and raise CHECKED_ACCELERATE"
         )
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     original = PartialState._prepare_backend  # noqa: SLF001 - the reason of this file
 
     def prepare_backend(state: Any, cpu: Any, *rest: Any) -> tuple[str, Any]:
@@ -44,3 +52,8 @@ def enable() -> None:
         return found
 
     PartialState._prepare_backend = prepare_backend  # noqa: SLF001 - the reason of this file
+
+
+def compute_in_bfloat16(arguments: Any) -> None:
+    """Have DeepSpeed hold weights and activations in bfloat16 on a CPU; `TrainingArguments(bf16=True)` wants a GPU."""
+    arguments.hf_deepspeed_config.config["bf16"] = {"enabled": True}

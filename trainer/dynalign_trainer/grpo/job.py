@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from dynalign_contract.base import Model
 from dynalign_contract.files import write_bytes
 from dynalign_contract.result import ResultError
-from dynalign_contract.settings import TrainingSettings
+from dynalign_contract.settings import DType, TrainingSettings
 
 JOB_FILE: Final = "job.json"
 RESULT_FILE: Final = "result.json"
@@ -34,6 +34,8 @@ class TrainJob(Model):
     output: Path
     """Where the trained adapter goes."""
     training: TrainingSettings
+    dtype: DType = DType.AUTO
+    """`engine.dtype`: trainer and sampler compute alike."""
     temperature: float
     """At which the rollouts were sampled; log-probabilities are those of logits divided by it."""
     max_tokens: int

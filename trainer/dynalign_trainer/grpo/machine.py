@@ -2,6 +2,8 @@
 
 import os
 
+from dynalign_contract.settings import DType
+
 
 def count_gpus() -> int:
     """CUDA devices that PyTorch can use."""
@@ -15,3 +17,8 @@ def count_cores() -> int:
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return min(available, int(limit)) if limit.isdecimal() and int(limit) > 0 else available
+
+
+def use_bfloat16(dtype: DType) -> bool:
+    """Whether weights and activations are bfloat16; `Auto` is what the inference engine takes it for."""
+    return dtype is DType.BFLOAT16 or (dtype is DType.AUTO and count_gpus() > 0)

@@ -9,25 +9,24 @@ TRL's own batching would drop an incomplete last batch and shuffle rows into mic
 place in a `Schedule`, which is looked up by the number of the micro-batch and checked against the optimiser step.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 from trl import GRPOTrainer
 
-from dynalign_contract.errors import UnfitError
 from dynalign_contract.records import Row
 from dynalign_contract.settings import KlReference, LossAggregation
 from dynalign_trainer.grpo.collate import TrainingSequence, collate
 from dynalign_trainer.grpo.job import Mismatch, TrainJob
-from dynalign_trainer.grpo.measure import StepMeasures, measure_tokens, summarise_step
+from dynalign_trainer.grpo.loss import LossTokens
+from dynalign_trainer.grpo.measure import StepMeasures, add_sums, measure_tokens, summarise_step
+from dynalign_trainer.grpo.ranks import gather
 from dynalign_trainer.grpo.schedule import Schedule
-from dynalign_trainer.grpo.survey import Surveyed, combine, compare
+from dynalign_trainer.grpo.survey import Surveyed, agree, compare
 
 CHECKED_TRL: Final = "1.16.0"
 
@@ -96,17 +95,9 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
 
     def apply_survey(self, surveyed: Mapping[int, Surveyed]) -> None:
         """Reject rows outside the ratio band, on all ranks; raises UnfitError when none remains."""
-        training = self.recorded.job.training
-        ranks = gather_object([compare(self.recorded.rows, surveyed, training.ratio_band)])
+        band = self.recorded.job.training.ratio_band
         self.surveyed = surveyed
-        self.mismatch = combine(ranks)
-        self._rejected = frozenset[int]().union(*(rank.rejected for rank in ranks))
-        if self.mismatch.rows == self.mismatch.rejected:
-            raise UnfitError(
-                f"all {self.mismatch.rows} rows lie outside spec.training.ratioBand ({training.ratio_band.low} to "
-                f"{training.ratio_band.high}): the trainer's log-probabilities are not the sampler's (mean ratio "
-                f"{self.mismatch.ratio_mean}). Check that generate and train use the same dtype, or widen the band."
-            )
+        self.mismatch, self._rejected = agree(gather(compare(self.recorded.rows, surveyed, band)), band)
 
     def active(self, step: int) -> list[int]:
         """Rows of a step that carry loss, over all ranks."""
@@ -130,9 +121,9 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
         loss: Tensor = super()._compute_loss(model, inputs) * self._rescale(step)
         if self._scored is None:
             raise RuntimeError("TRL computed a loss without the log-probabilities that dynalign listens to")
-        sums = measure_tokens(*self._scored, inputs, self.recorded.job.training.clip)
+        sums = self._measure(*self._scored, inputs)
         first = micro == 0
-        self._sums = sums if first else torch.cat([self._sums[:-1] + sums[:-1], torch.maximum(self._sums, sums)[-1:]])
+        self._sums = sums if first else add_sums([self._sums, sums])
         self._loss = loss.item() + (0.0 if first else self._loss)
         if micro == self.recorded.schedule.micro_batches - 1:
             self._finish_step(step)
@@ -162,18 +153,27 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
         match self.recorded.job.training.aggregation:
             case LossAggregation.TOKEN_MEAN:
                 return 1.0
-            case LossAggregation.SEQUENCE_MEAN:
+            case LossAggregation.SEQUENCE_MEAN | LossAggregation.SEQUENCE_RATIO:
                 return slots / max(1, len(self.active(step)))
             case LossAggregation.CONSTANT:
                 return slots / self.recorded.job.rows_per_full_step
 
     def _finish_step(self, step: int) -> None:
-        ranks = gather_object([(self._loss, self._sums.tolist())])
-        sums = torch.tensor([values for _, values in ranks], dtype=torch.float64)
-        total = torch.cat([sums[:, :-1].sum(0), sums[:, -1:].amax(0)])
-        self.measures = summarise_step(total, sum(loss for loss, _ in ranks) / len(ranks))
-        if not math.isfinite(self.measures.loss):
-            raise RuntimeError(f"the loss of optimiser step {step} is {self.measures.loss}: training has diverged")
+        ranks = gather((self._loss, self._sums))
+        loss = sum(loss for loss, _ in ranks) / len(ranks)
+        self.measures = summarise_step(add_sums([sums for _, sums in ranks]), loss, step)
+
+    def _measure(self, logps: Tensor, entropies: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+        """TRL's tokens (B, T) in one row, without padding."""
+        mask = inputs["completion_mask"].bool()
+        sequences = mask.nonzero()[:, 0]
+        tokens = LossTokens(
+            sampler=inputs["old_per_token_logps"][mask],
+            reference=inputs["ref_per_token_logps"][mask],
+            advantages=inputs["advantages"][sequences],
+            sequences=sequences,
+        )
+        return measure_tokens(logps[mask], entropies[mask], tokens, self.recorded.job.training)
 
     def _sequence(self, number: int | None) -> TrainingSequence | None:
         if number is None:

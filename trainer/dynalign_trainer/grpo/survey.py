@@ -15,6 +15,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from dynalign_contract.errors import UnfitError
 from dynalign_contract.records import Row, read_rows, write_rows
 from dynalign_contract.settings import RatioBand
 from dynalign_trainer.grpo.job import Mismatch
@@ -74,6 +75,18 @@ def compare(rows: Sequence[Row], surveyed: Mapping[int, Surveyed], band: RatioBa
 
 def _inside(log_ratio: float, band: RatioBand) -> bool:
     return math.log(band.low) <= log_ratio <= math.log(band.high)
+
+
+def agree(ranks: Sequence[RankMismatch], band: RatioBand) -> tuple[Mismatch, frozenset[int]]:
+    """The mismatch over all ranks and the rejected rows; raises UnfitError when no row remains."""
+    mismatch = combine(ranks)
+    if mismatch.rows == mismatch.rejected:
+        raise UnfitError(
+            f"all {mismatch.rows} rows lie outside spec.training.ratioBand ({band.low} to {band.high}): the trainer's "
+            f"log-probabilities are not the sampler's (mean ratio {mismatch.ratio_mean}). Check that generate and "
+            "train use the same dtype, or widen the band."
+        )
+    return mismatch, frozenset[int]().union(*(rank.rejected for rank in ranks))
 
 
 def combine(ranks: Sequence[RankMismatch]) -> Mismatch:

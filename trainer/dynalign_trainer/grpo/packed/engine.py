@@ -1,0 +1,95 @@
+"""DeepSpeed around the packed policy: start, checkpoints, whole tensors."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dynalign_trainer.grpo import cpu_deepspeed
+from dynalign_trainer.grpo.adapter import adapter_state, load_policy
+from dynalign_trainer.grpo.job import TrainJob
+from dynalign_trainer.grpo.machine import use_bfloat16
+from dynalign_trainer.grpo.zero import deepspeed_config
+
+
+def start_distributed() -> None:
+    """Meet the other processes that torchrun started; does nothing when they have met."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    else:
+        cpu_deepspeed.use_gloo()
+    import deepspeed
+
+    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")
+
+
+def engine_config(job: TrainJob) -> dict[str, Any]:
+    """DeepSpeed's configuration. It counts one micro-batch a step, for the trainer says where steps end."""
+    return deepspeed_config(job.training.zero_stage) | {
+        "bf16": {"enabled": use_bfloat16(job.dtype)},
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": job.training.max_grad_norm,
+    }
+
+
+def start_engine(job: TrainJob) -> Any:
+    """The job's policy as a DeepSpeed engine, ready for its first step.
+
+    Raises BadConfigError when the model cannot be packed or does not have the adapter's modules.
+    """
+    import deepspeed
+    from transformers.integrations import HfDeepSpeedConfig
+
+    from dynalign_trainer.grpo.packed.attention import IMPLEMENTATION
+    from dynalign_trainer.grpo.packed.policy import PackedPolicy, check_packable
+
+    config, training = engine_config(job), job.training
+    is_sharded = training.zero_stage == 3
+    # While it is alive, from_pretrained spreads the weights over the ranks as it loads them.
+    sharding = HfDeepSpeedConfig(config) if is_sharded else None
+    policy = load_policy(job, IMPLEMENTATION)
+    del sharding
+    check_packable(policy.get_base_model())
+    if training.gradient_checkpointing:
+        policy.enable_input_require_grads()
+        # ZeRO-3 frees weights between the passes, which the other kind of checkpointing takes for changed activations.
+        policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": is_sharded})
+    module = PackedPolicy(policy, job.temperature)
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=training.learning_rate, weight_decay=0.0)
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    return engine
+
+
+def save_checkpoint(engine: Any, folder: Path) -> None:
+    """Write this rank's share of a checkpoint: adapter and optimiser; a collective call."""
+    engine.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False, exclude_frozen_parameters=True)
+
+
+def load_checkpoint(engine: Any, folder: Path) -> None:
+    """Go on from a checkpoint; a collective call. Raises RuntimeError when DeepSpeed finds nothing in it."""
+    path, _ = engine.load_checkpoint(str(folder.parent), tag=folder.name, load_module_strict=False)
+    if path is None:
+        raise RuntimeError(f"DeepSpeed finds no checkpoint in {folder}, although its digests are right")
+
+
+def read_adapter(engine: Any) -> dict[str, Any]:
+    """The adapter's tensors by their file names, float32 on the CPU, on every rank; a collective call."""
+    policy = engine.module.policy
+    with _gathered([p for p in policy.parameters() if p.requires_grad], engine.zero_optimization_stage() == 3):
+        return adapter_state(policy)
+
+
+@contextmanager
+def _gathered(parameters: list[Any], is_sharded: bool) -> Iterator[None]:  # noqa: FBT001 - a fact about the parameters
+    if not is_sharded:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(parameters):
+        yield

@@ -1,0 +1,87 @@
+"""The TRL backend's part of a worker process."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from accelerate.utils import DistributedType
+from datasets import Dataset
+from transformers import AutoTokenizer, PrinterCallback
+from trl import GRPOConfig
+
+from dynalign_contract.errors import BadConfigError
+from dynalign_contract.records import Row
+from dynalign_trainer.grpo import cpu_deepspeed
+from dynalign_trainer.grpo.adapter import adapter_state, load_policy, norm_change, write_adapter
+from dynalign_trainer.grpo.arguments import trainer_arguments
+from dynalign_trainer.grpo.callbacks import ReplayCallback
+from dynalign_trainer.grpo.checkpoints import step_of
+from dynalign_trainer.grpo.job import TrainJob, WorkerOutcome, WorkerResult
+from dynalign_trainer.grpo.machine import count_gpus, use_bfloat16
+from dynalign_trainer.grpo.progress import StoppedError
+from dynalign_trainer.grpo.replay import Recorded, ReplayTrainer
+from dynalign_trainer.grpo.schedule import plan_schedule
+
+
+def build_trainer(job: TrainJob, rows: Sequence[Row]) -> ReplayTrainer:
+    """The trainer of a job, ready to train. Raises BadConfigError when the engine would not be DeepSpeed."""
+    cpu_deepspeed.enable()
+    schedule = plan_schedule(rows, ranks=int(os.environ["WORLD_SIZE"]), micro_batch=job.training.micro_batch)
+    # The arguments come first: with ZeRO-3 they decide how the model's weights are loaded.
+    arguments = GRPOConfig(**trainer_arguments(job, schedule))
+    if use_bfloat16(job.dtype) and not count_gpus():
+        cpu_deepspeed.compute_in_bfloat16(arguments)
+    trainer = ReplayTrainer(
+        Recorded(job, rows, schedule),
+        model=load_policy(job),
+        args=arguments,
+        train_dataset=Dataset.from_dict({"micro_batch": list(range(schedule.steps * schedule.micro_batches))}),
+        processing_class=AutoTokenizer.from_pretrained(job.model, local_files_only=True),
+    )
+    if trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
+        raise BadConfigError(
+            f"the training engine is {trainer.accelerator.distributed_type}, not DeepSpeed: start the workers with "
+            "torchrun and install the deepspeed version that dynalign pins"
+        )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(ReplayCallback(trainer))
+    return trainer
+
+
+def train(job: TrainJob, rows: Sequence[Row]) -> WorkerResult:
+    """Take the steps that remain and write the adapter; every rank calls it, rank 0 writes."""
+    trainer = build_trainer(job, rows)
+    policy = trainer.model
+    before = adapter_state(policy)
+    try:
+        trainer.train(resume_from_checkpoint=None if job.resume is None else str(job.resume))
+    except StoppedError:
+        return WorkerResult(outcome=WorkerOutcome.STOPPED)
+    steps = trainer.recorded.schedule.steps
+    if trainer.state.global_step < steps:
+        return WorkerResult(outcome=WorkerOutcome.STOPPED)
+    _check_consumed(trainer, job)
+    after = adapter_state(policy, _gathered(trainer))
+    if trainer.rank == 0:
+        write_adapter(job.output, policy, after)
+    return WorkerResult(
+        outcome=WorkerOutcome.TRAINED, mismatch=trainer.mismatch, adapter_norm_change=norm_change(before, after)
+    )
+
+
+def _gathered(trainer: ReplayTrainer) -> dict[str, Any] | None:
+    """The whole state dictionary where ZeRO-3 has spread it over ranks; a collective call."""
+    if trainer.recorded.job.training.zero_stage < 3:
+        return None
+    state: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return state
+
+
+def _check_consumed(trainer: ReplayTrainer, job: TrainJob) -> None:
+    """Every row of the steps taken by this attempt was consumed exactly once."""
+    first = 0 if job.resume is None else step_of(job.resume)
+    expected = sorted(trainer.recorded.schedule.of_rank(trainer.rank, first))
+    if sorted(trainer.consumed) != expected:
+        raise RuntimeError(
+            f"rank {trainer.rank} trained on {len(trainer.consumed)} rows, not on the {len(expected)} of its schedule"
+        )
