@@ -3,12 +3,18 @@
 # afterwards if it did not run before. Whoever needs one of them waits for it (the scripts lock).
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+mkdir -p "$CACHE"
 running kubelet && was_up=yes || was_up=no
 
-"$HERE/prepare.sh" >&2 &
+set -m   # a process group of its own
+"$HERE/prepare.sh" > "$CACHE/prepare.log" 2>&1 < /dev/null &
 preparation=$!
-"$@" && status=0 || status=$?
-kill "$preparation" 2>/dev/null || true   # what COMMAND needed is there
-wait "$preparation" || true
-[ "$was_up" = yes ] || "$HERE/down.sh" >&2
-exit "$status"
+set +m
+finish() {
+  kill -- "-$preparation" 2>/dev/null || true   # what COMMAND needed is there
+  wait "$preparation" || true
+  [ "$was_up" = yes ] || "$HERE/down.sh" >&2
+}
+trap finish EXIT
+echo "the cluster and its images are made beside the first tests: $CACHE/prepare.log" >&2
+"$@"
