@@ -56,6 +56,8 @@ class Iteration:
     """Spearman's rank correlation of reward and rule over answers; NaN where one of them is constant."""
     auc: float
     """Probability that a real answer outscores a canary."""
+    tau: float
+    """Kendall's rank agreement with the base model as judge; NaN while the policy is the base model."""
 
     @property
     def alarm(self) -> bool:
@@ -110,13 +112,18 @@ def _read_iteration(layout: RunLayout, run: LocalRun, testbed: Testbed, index: i
     ]
     rewards, worths = zip(*pairs, strict=True)
     (stage,) = (s for s in run.status.iterations[index].stages if s.stage is Stage.JUDGE)
-    (auc,) = (metric.value for metric in stage.metrics if metric.name == "canary_auc")
+    metrics = {metric.name: metric.value for metric in stage.metrics}
     return Iteration(
         worth=fmean(map(testbed.rule, texts.values())),
         reward=fmean(rewards),
         agreement=float(spearmanr(rewards, worths).statistic),
-        auc=math.nan if auc is None else auc,
+        auc=_number(metrics.get("canary_auc")),
+        tau=_number(metrics.get("judge_tau")),
     )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def first_alarm(iterations: Sequence[Iteration]) -> int | None:
@@ -136,14 +143,14 @@ def first_loss(iterations: Sequence[Iteration]) -> int | None:
 
 def summarise(found: Mapping[str, Sequence[Sequence[Iteration]]]) -> tuple[Table, dict[str, float]]:
     """The table, a row a run, and what the claims need of it."""
-    columns = ("seed", "worth", "reward", "agreement", "canary AUC", "alarm", "worth lost")
+    columns = ("seed", "worth", "reward", "agreement", "canary AUC", "tau with base", "alarm", "worth lost")
     table = Table("run", *(Column(name, justify="right") for name in columns))
     for kind, runs in found.items():
         for seed, run in enumerate(runs):
             table.add_row(
                 kind,
                 str(seed),
-                *(_path(run, name) for name in ("worth", "reward", "agreement", "auc")),
+                *(_path(run, name) for name in ("worth", "reward", "agreement", "auc", "tau")),
                 *("never" if index is None else str(index) for index in (first_alarm(run), first_loss(run))),
             )
     values: dict[str, float] = {}

@@ -27,6 +27,11 @@ SPEC = {
     **TINY,
     "prompts": {**TINY["prompts"], "perIteration": 12, "refresh": "Once"},
     "generation": {"candidates": 8, "maxTokens": 96, "promptsPerPart": 1, "shards": 2},
+    "evaluation": {
+        **TINY["evaluation"],
+        "capability": {"tasks": ["dynalign_choices"], "limit": 8},
+        "ratings": "BradleyTerry",
+    },
     "training": {**TINY["training"], "tokensPerMicroBatch": 64, "nodes": 2, "zeroStage": 2},
 }
 WITH_TWO_PODS = (Stage.GENERATE, Stage.JUDGE, Stage.TRAIN)
