@@ -24,6 +24,7 @@ from dynalign_contract.settings import KlSettings, LoraSettings, TrainingBackend
 from dynalign_contract.stages import Stage
 from dynalign_trainer import train
 from dynalign_trainer.context import StageOutput
+from dynalign_trainer.grpo import launch
 from dynalign_trainer.grpo.adapter import CONFIG_FILE, WEIGHTS_FILE, check_adapter, check_targets
 from dynalign_trainer.grpo.job import REPORTS_FILE
 from dynalign_trainer.telemetry import Telemetry
@@ -34,7 +35,7 @@ from support.training_data import TrainingRun, make_judgements, make_rollouts, w
 pytestmark = pytest.mark.slow
 
 TERMINATED = int(ExitCode.TERMINATED)
-PROMPTS, CANDIDATES = 8, 4
+PROMPTS, CANDIDATES = 16, 4
 SETTINGS = TrainingSettings(
     prompts_per_step=1,
     micro_batch=2,
@@ -106,9 +107,14 @@ def test_leaves_an_adapter_a_batch_and_metrics(whole: tuple[TrainingRun, StageOu
 
 @pytest.mark.parametrize(("backend", "tolerance"), [(TrainingBackend.PACKED, 0), (TrainingBackend.TRL, 1e-4)])
 def test_stopped_and_with_its_last_checkpoint_damaged_it_ends_with_the_same_adapter(
-    whole: tuple[TrainingRun, StageOutput], tmp_path: Path, backend: TrainingBackend, tolerance: float
+    whole: tuple[TrainingRun, StageOutput],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: TrainingBackend,
+    tolerance: float,
 ) -> None:
     """Bit for bit as the undisturbed run, which was Packed; TRL, disturbed or not, differs in the order of sums."""
+    monkeypatch.setattr(launch, "_POLL_SECONDS", 0.02)  # these steps are short
     run = a_run(tmp_path, checkpoint_steps=1, backend=backend)
     rollouts = rollouts_of(run)
     config = run.write(rollouts, make_judgements(rollouts))
