@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -16,7 +17,7 @@ from unittest.mock import patch
 from dynalign_contract.layout import stage_folder
 from dynalign_contract.result import Metric
 from dynalign_contract.stages import Stage
-from dynalign_operator.clusters.kube_api import KubeApi, open_kube_api
+from dynalign_operator.clusters.kube_api import KubeApi, RefusedError, open_kube_api
 from dynalign_operator.manifests.labels import read_job_labels
 from support.api_server import PATIENCE, ApiServer
 from support.builders import a_result
@@ -116,7 +117,11 @@ class Player:
         }
         path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/status"
         body = {"status": {**status, "containerStatuses": [container]}}
-        await self.api._request("PATCH", path, "play", body, "application/merge-patch+json")
+        try:
+            await self.api._request("PATCH", path, "play", body, "application/merge-patch+json")
+        except RefusedError as error:
+            if error.status != HTTPStatus.NOT_FOUND:  # a pod may go while it is looked at
+                raise
 
     async def until(self, condition: Callable[[dict[str, Any]], bool], what: str, run: str = "r") -> dict[str, Any]:
         """Play until the run's status is as wished."""
