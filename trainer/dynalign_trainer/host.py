@@ -1,35 +1,31 @@
 """`python -m dynalign_trainer.host`: import once what takes stages seconds to import, then fork off one after another.
 
-For machines without a GPU, because what CUDA has initialised does not survive a fork. A line on standard input is a
-HostOrder, a line on standard output a HostAnswer; the host ends when its input does.
+What CUDA has initialised does not survive a fork: where there is a GPU, every stage starts as a program of its own. A
+line on standard input is a HostOrder, a line on standard output a HostAnswer; the host ends when its input does.
 """
 
 import os
 import signal
 import sys
-from typing import Final, TextIO
+from typing import TextIO
 
 from dynalign_contract.host import HostAnswer, HostOrder
 from dynalign_trainer.engine import prepare_environment
 from dynalign_trainer.main import main as run_stage
-
-NOT_HERE: Final = 3
-"""Exit code on a machine on which stages have to start by themselves."""
 
 
 def main() -> None:
     """Serve orders until standard input ends, or until SIGTERM, which goes on to the running stage."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    if not _preload():
-        sys.exit(NOT_HERE)
+    is_loaded = _preload()
     for line in sys.stdin:
-        if not _serve(HostOrder.model_validate_json(line), answers):
+        if not _serve(HostOrder.model_validate_json(line), answers, is_loaded=is_loaded):
             return
 
 
 def _preload() -> bool:
-    """Import what stages import; False where a stage may not be forked."""
+    """Import what stages import; False where a stage may not be forked, and nothing was imported for it."""
     prepare_environment()
     import torch
 
@@ -47,14 +43,14 @@ def _preload() -> bool:
     return True
 
 
-def _serve(order: HostOrder, answers: TextIO) -> bool:
+def _serve(order: HostOrder, answers: TextIO, *, is_loaded: bool) -> bool:
     """Run one stage to its end; False when SIGTERM has come meanwhile."""
     stopped = False
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     pid = os.fork()
     if pid == 0:
         answers.close()  # the host's end shows by the end of this pipe
-        _become_stage(order)
+        _become_stage(order, is_loaded=is_loaded)
 
     def stop(_signal: int, _frame: object) -> None:
         nonlocal stopped
@@ -70,7 +66,7 @@ def _serve(order: HostOrder, answers: TextIO) -> bool:
     return not stopped
 
 
-def _become_stage(order: HostOrder) -> None:
+def _become_stage(order: HostOrder, *, is_loaded: bool) -> None:
     """In the child: a session, an environment and an output of its own, then the stage; never returns."""
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -80,6 +76,9 @@ def _become_stage(order: HostOrder) -> None:
     log = os.open(order.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     for target, source in enumerate((nothing, log, log)):
         os.dup2(source, target)
+    if not is_loaded:
+        program = [sys.executable, "-m", "dynalign_trainer.main", *order.arguments]
+        os.execve(sys.executable, program, order.environment)  # noqa: S606 - what the host was told to run
     os.environ.clear()
     os.environ.update(order.environment)
     run_stage(order.arguments)

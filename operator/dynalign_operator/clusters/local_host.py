@@ -1,5 +1,6 @@
 """Stages as forks of one process that has imported what they need: seconds saved, on machines without a GPU."""
 
+import contextlib
 import os
 import select
 import subprocess
@@ -80,8 +81,9 @@ class HostedStage:
         """Exit code, or -n after signal n."""
         self._answers = cast("IO[bytes]", host.stdout).fileno()
         orders = cast("IO[bytes]", host.stdin)
-        orders.write(f"{order.to_json()}\n".encode())
-        orders.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has just ended, which `poll` tells
+            orders.write(f"{order.to_json()}\n".encode())
+            orders.flush()
 
     def poll(self) -> int | None:
         """The return code if the stage has ended."""
