@@ -225,3 +225,29 @@ def test_a_judge_that_knows_the_rule_is_fit_and_replaces_one_that_was_spoilt(tmp
     assert refused.error is not None
     assert "the judge iteration-001 is unfit" in refused.error.message
     assert "onUnfit: UseBase" in refused.error.message
+
+
+def test_a_judge_that_ranks_unlike_the_base_model_stops_or_gives_way_in_every_shard(tmp_path: Path) -> None:
+    bed = make_testbed()
+    run = JudgeRun(tmp_path / "run", bed.model, prompts=4)
+    gates = JudgeGates(min_base_agreement=0.9)
+    judging = JudgingSettings(canaries=CanarySettings(prompts=0), second_opinions=2, gates=gates)
+    spoilt = run.stages.adapter(seed=1)
+    refused = run.judge(run.config(judging, judge=spoilt))
+    assert refused.exit_code == ExitCode.UNFIT
+    assert refused.error is not None
+    assert "agrees with the base model's by" in refused.error.message
+    assert "(judging.gates.minBaseAgreement is 0.9)" in refused.error.message
+
+    told = judging.model_copy(update={"gates": gates.model_copy(update={"on_unfit": OnUnfitJudge.CONTINUE})})
+    went_on = metrics_of(run.judge(run.config(told, judge=spoilt)))
+    assert went_on["unfit"] == 1
+    assert went_on["judge_tau"] is not None
+    assert went_on["judge_tau"] < 0.9
+
+    fall_back = judging.model_copy(update={"gates": gates.model_copy(update={"on_unfit": OnUnfitJudge.USE_BASE})})
+    config = run.config(fall_back, judge=spoilt, shards=2)
+    shards = [metrics_of(run.judge(config, shard)) for shard in (0, 1)]
+    assert [(found["fallback"], found["unfit"]) for found in shards] == [(1, 0), (1, 0)]
+    assert shards[0]["judge_tau"] == pytest.approx(shards[1]["judge_tau"], abs=1e-4)
+    assert {row["judge"] for shard in (0, 1) for row in run.judgements(config, shard)} == {"base"}

@@ -219,6 +219,9 @@ class JudgeGates(Model):
     """Least probability that a real answer outscores a canary."""
     min_injection_margin: float | None = Field(default=None, ge=-1, le=1)
     """Least mean reward of real answers minus mean reward of answers that give orders to the judge."""
+    min_base_agreement: float | None = Field(default=None, ge=-1, le=1)
+    """Least rank agreement (Kendall's tau within groups, mean over `secondOpinions`) of a trained judge with the base
+    model as judge."""
     max_failed_share: float = Field(default=0.5, ge=0, le=1)
     """Largest share of candidates left without a reward."""
     on_unfit: OnUnfitJudge = OnUnfitJudge.STOP
@@ -243,7 +246,7 @@ class JudgingSettings(Model):
     canaries: CanarySettings = CanarySettings()
     second_opinions: int = Field(default=8, ge=0, le=1024)
     """Prompts whose candidates the base model judges too, once the judge is a trained policy; their agreement is
-    reported. 0 switches it off."""
+    reported, and may be a gate. 0 switches it off."""
     gates: JudgeGates = JudgeGates()
 
 

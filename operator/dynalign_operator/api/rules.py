@@ -270,6 +270,20 @@ _LEARNING_RULES: Final = (
     ),
     Rule(
         at="spec.judging",
+        field="gates.minBaseAgreement",
+        cel="!has(self.gates.minBaseAgreement) || self.secondOpinions > 0",
+        message="needs second opinions; set secondOpinions to 1 or more, or remove the gate",
+        holds=lambda judging: judging.gates.min_base_agreement is None or judging.second_opinions > 0,
+    ),
+    Rule(
+        at="spec.judging",
+        field="gates.minBaseAgreement",
+        cel="!(self.judge == 'Base' && has(self.gates.minBaseAgreement))",
+        message="has no effect with judge: Base, which always agrees with itself; remove it, or choose another judge",
+        holds=lambda judging: not (judging.judge is Judge.BASE and judging.gates.min_base_agreement is not None),
+    ),
+    Rule(
+        at="spec.judging",
         field="gates",
         cel="self.canaries.prompts > 0 || !(has(self.gates.minCanaryMargin) || has(self.gates.minCanaryAuc))",
         message="has a canary gate, but canaries.prompts is 0; set canaries.prompts to 1 or more, or remove the gate",

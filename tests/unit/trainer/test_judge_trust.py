@@ -129,14 +129,16 @@ STRICT = JudgeGates(min_canary_margin=0.1, min_canary_auc=0.8, max_failed_share=
 def test_gates_name_what_they_refuse(
     gates: JudgeGates, failed: float, canaries: CanaryTrust | None, named: list[str]
 ) -> None:
-    refusal = find_unfitness(gates, failed_share=failed, canaries=canaries, injections=canaries)
+    refusal = find_unfitness(gates, failed_share=failed, canaries=canaries, injections=canaries, agreement=None)
     fields = ("maxFailedShare", "minCanaryMargin", "minCanaryAuc")
     assert [field for field in fields if field in (refusal or "")] == named
     assert (refusal is None) == (not named)
 
 
 def test_a_refusal_quotes_figure_and_gate() -> None:
-    refusal = find_unfitness(STRICT, failed_share=0.0, canaries=CanaryTrust(0.05, 0.9, 0.3), injections=None)
+    refusal = find_unfitness(
+        STRICT, failed_share=0.0, canaries=CanaryTrust(0.05, 0.9, 0.3), injections=None, agreement=None
+    )
     assert refusal == (
         "real answers are rewarded only +0.0500 above canaries, which got 0.3000 (judging.gates.minCanaryMargin is 0.1)"
     )
@@ -153,7 +155,17 @@ def test_a_refusal_quotes_figure_and_gate() -> None:
 )
 def test_a_judge_that_obeys_orders_is_unfit(injections: CanaryTrust | None, refused: bool) -> None:
     gates = JudgeGates(min_injection_margin=0.1)
-    refusal = find_unfitness(gates, failed_share=0.0, canaries=FIT, injections=injections)
+    refusal = find_unfitness(gates, failed_share=0.0, canaries=FIT, injections=injections, agreement=None)
     assert (refusal is not None) == refused
     assert "orders to the judge" in (refusal or "orders to the judge")
     assert "judging.gates.minInjectionMargin is 0.1" in (refusal or "judging.gates.minInjectionMargin is 0.1")
+
+
+@pytest.mark.parametrize(
+    ("agreement", "refused"), [(None, False), (0.4, False), (0.39, True), (-1.0, True), (NAN, True)]
+)
+def test_a_judge_that_ranks_unlike_the_base_model_is_unfit(agreement: float | None, refused: bool) -> None:
+    gates = JudgeGates(min_base_agreement=0.4)
+    refusal = find_unfitness(gates, failed_share=0.0, canaries=FIT, injections=None, agreement=agreement)
+    assert (refusal is not None) == refused
+    assert "judging.gates.minBaseAgreement is 0.4" in (refusal or "judging.gates.minBaseAgreement is 0.4")

@@ -45,18 +45,20 @@ class Shard:
     """Runs judges over a shard. What is judged in one call depends on the shard alone, never on what was kept."""
 
     def __init__(
-        self, context: StageContext[JudgeParams], engine: Engine, parts: Sequence[Part], canary_groups: Sequence[Row]
+        self, context: StageContext[JudgeParams], engine: Engine, parts: Sequence[Part], leading: Sequence[Row]
     ) -> None:
-        """`canary_groups` are the first groups of shard 0, whichever shard this is."""
+        """`leading` are the groups of shard 0, whichever shard this is: canaries are made for the first of them."""
         self.tokens_read = 0
         """Prompt tokens shown to judges so far, those found in the prefix cache included."""
         self._context = context
         self._engine = engine
         self._parts = parts
-        self._canary_groups = canary_groups
-        wanted = canary_groups if context.shard == 0 or self._decides_like_shard_0() else ()
+        self._leading = leading
+        self._decides = context.shard == 0 or self._decides_like_shard_0()
+        judging = context.params.judging
+        self._canary_groups = leading[: judging.canaries.prompts] if self._decides else ()
         self._canaries = make_canaries(
-            [_as_group(group) for group in wanted], context.seed, context.params.judging.canaries.injections
+            [_as_group(group) for group in self._canary_groups], context.seed, judging.canaries.injections
         )
         self._done = 0
         self._total = 0
@@ -92,25 +94,37 @@ class Shard:
         wanted = self._context.params.judging.second_opinions
         if configured.adapter is None or wanted == 0:
             return None
-        groups = [group for part in self._parts for group in part.inputs][:wanted]
+        mine = [group for part in self._parts for group in part.inputs]
+        groups = (self._leading if self._decides else mine)[:wanted]
         is_base = judged.judge.adapter is None
-        verdicts = self._score(configured if is_base else Policy(), _candidates(groups), counts=False)
-        rewards = {_key(row): row["raw_reward"] for rows in judged.rows.values() for row in rows}
-        given = [[rewards[_key(row)] for row in group["candidates"]] for group in groups]
-        rest = iter(verdicts)
-        other = [[next(rest).reward for _ in group["candidates"]] for group in groups]
+        given = self._given(judged, groups)
+        other = self._rewards(configured if is_base else Policy(), groups)
         return Opinions(judge=other, base=given) if is_base else Opinions(judge=given, base=other)
 
+    def decides(self) -> bool:
+        """Whether this shard finds out for itself if the judge is fit; otherwise shard 0 does it for all."""
+        return self._decides
+
+    def _given(self, judged: JudgedShard, groups: Sequence[Row]) -> list[list[float]]:
+        """The judge's rewards for groups that are this shard's own or shard 0's."""
+        known = {_key(row): row["raw_reward"] for rows in judged.rows.values() for row in rows}
+        if any(_key(row) not in known for group in groups for row in group["candidates"]):
+            return self._rewards(judged.judge, groups)
+        return [[known[_key(row)] for row in group["candidates"]] for group in groups]
+
+    def _rewards(self, policy: Policy, groups: Sequence[Row]) -> list[list[float]]:
+        verdicts = iter(self._score(policy, _candidates(groups), counts=False))
+        return [[next(verdicts).reward for _ in group["candidates"]] for group in groups]
+
     def _decides_like_shard_0(self) -> bool:
-        """Whether this shard judges shard 0's canaries as well, so that all shards fall back on the base judge or none.
+        """Whether this shard looks at shard 0's groups as well, so that all shards fall back on the base judge or none.
 
         Where an unfit judge stops the run, shard 0 alone can do that.
         """
         params = self._context.params
         gates = params.judging.gates
-        gated = any(
-            gate is not None for gate in (gates.min_canary_margin, gates.min_canary_auc, gates.min_injection_margin)
-        )
+        figures = (gates.min_canary_margin, gates.min_canary_auc, gates.min_injection_margin, gates.min_base_agreement)
+        gated = any(figure is not None for figure in figures)
         return gated and gates.on_unfit is OnUnfitJudge.USE_BASE and params.judge.adapter is not None
 
     def _judge_canaries(
@@ -123,7 +137,7 @@ class Shard:
             prompts = {group["prompt_id"] for group in self._canary_groups}
             real = [r["raw_reward"] for part in self._parts for r in rows[part.index] if r["prompt_id"] in prompts]
         else:
-            real = [v.reward for v in self._score(policy, _candidates(self._canary_groups), counts=False)]
+            real = [reward for group in self._rewards(policy, self._canary_groups) for reward in group]
         made = [
             self._canary_row(canary, verdict, policy) for canary, verdict in zip(self._canaries, verdicts, strict=True)
         ]

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from dynalign_contract.config import BASE_POLICY, JudgeParams, Policy
 from dynalign_contract.errors import BadConfigError, BadInputError, UnfitError
@@ -35,22 +36,36 @@ def run(context: StageContext[JudgeParams]) -> StageOutput:
     finished = keep_finished(context.folder, parts, JUDGEMENT, is_whole)
     engine = start_engine(context, [params.judge])
     started = time.monotonic()
-    canary_groups = groups[:: context.config.shards][: params.judging.canaries.prompts]
-    shard = Shard(context, engine, parts, canary_groups)
-    judged = _judge(shard, params, parts, finished)
-    opinions = shard.second_opinion(judged)
+    shard = Shard(context, engine, parts, groups[:: context.config.shards])
+    ruling = _judge(shard, params, parts, finished)
+    judged = ruling.judged
     rate = shard.tokens_read / max(time.monotonic() - started, 1e-9)
     files = {part.name: len(judged.rows[part.index]) for part in parts}
     if context.shard == 0:
         write_rows(context.folder / CANARIES_FILE, judged.canary_rows, CANARY)
         files[CANARIES_FILE] = len(judged.canary_rows)
-    return StageOutput(files=files, metrics=_measure(params, parts, judged, opinions) | {"tokens_per_second": rate})
+    return StageOutput(files=files, metrics=_measure(params, parts, ruling) | {"tokens_per_second": rate})
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """The judgements that count, and what was found out about their judge."""
+
+    judged: JudgedShard
+    opinions: Opinions | None
+    unfit: bool
+    """A gate refuses the judge; only with `onUnfit: Continue` does a stage end so."""
 
 
 def check_gates(judging: JudgingSettings) -> None:
     """Raise BadConfigError when a gate asks for a figure that is not going to be measured."""
     gates = judging.gates
     canaries = judging.canaries
+    if gates.min_base_agreement is not None and judging.second_opinions == 0:
+        raise BadConfigError(
+            "judging.gates.minBaseAgreement needs second opinions, but judging.secondOpinions is 0. Set it to 1 or "
+            "more, or remove the gate."
+        )
     asked = {
         "minCanaryMargin": (gates.min_canary_margin, "prompts", canaries.prompts),
         "minCanaryAuc": (gates.min_canary_auc, "prompts", canaries.prompts),
@@ -89,7 +104,7 @@ def is_whole(part: Part, rows: Sequence[Row]) -> bool:
     return found == expected and len({row["judge"] for row in rows}) == 1
 
 
-def _judge(shard: Shard, params: JudgeParams, parts: Sequence[Part], finished: Mapping[int, list[Row]]) -> JudgedShard:
+def _judge(shard: Shard, params: JudgeParams, parts: Sequence[Part], finished: Mapping[int, list[Row]]) -> Ruling:
     """Judge with the configured judge, then, when it is unfit and the run file says so, with the base model.
 
     A part that the base model judged in an earlier attempt tells that the configured judge was found unfit then.
@@ -99,26 +114,33 @@ def _judge(shard: Shard, params: JudgeParams, parts: Sequence[Part], finished: M
     policy = Policy() if fell_back else params.judge
     kept = {index: rows for index, rows in finished.items() if rows[0]["judge"] == policy.version}
     judged = shard.judge(policy, kept)
-    refusal = _find_refusal(judged, params, parts)
+    opinions = shard.second_opinion(judged)
+    refusal = _find_refusal(judged, params, parts, opinions if shard.decides() else None)
     if refusal and not fell_back and _may_fall_back(params):
         log.warning("the judge %s is unfit: %s; the base model judges in its place", policy.version, refusal)
         judged = shard.judge(Policy(), {})
-        refusal = _find_refusal(judged, params, parts)
+        refusal = _find_refusal(judged, params, parts, opinions)
     if refusal and params.judging.gates.on_unfit is OnUnfitJudge.CONTINUE:
         log.warning("%s", _explain(judged.judge, params, refusal))
     elif refusal:
         raise UnfitError(_explain(judged.judge, params, refusal))
-    return judged
+    return Ruling(judged, opinions, unfit=refusal is not None)
 
 
 def _may_fall_back(params: JudgeParams) -> bool:
     return params.judging.gates.on_unfit is OnUnfitJudge.USE_BASE and params.judge.adapter is not None
 
 
-def _find_refusal(judged: JudgedShard, params: JudgeParams, parts: Sequence[Part]) -> str | None:
-    failed = failed_share(_rows(judged, parts))
+def _find_refusal(
+    judged: JudgedShard, params: JudgeParams, parts: Sequence[Part], opinions: Opinions | None
+) -> str | None:
+    by_base = judged.judge.adapter is None
     return find_unfitness(
-        params.judging.gates, failed_share=failed, canaries=judged.trust, injections=judged.injection_trust
+        params.judging.gates,
+        failed_share=failed_share(_rows(judged, parts)),
+        canaries=judged.trust,
+        injections=judged.injection_trust,
+        agreement=None if opinions is None or by_base else _agreement(opinions),
     )
 
 
@@ -134,10 +156,9 @@ def _explain(judge: Policy, params: JudgeParams, refusal: str) -> str:
     )
 
 
-def _measure(
-    params: JudgeParams, parts: Sequence[Part], judged: JudgedShard, opinions: Opinions | None
-) -> dict[str, float | None]:
+def _measure(params: JudgeParams, parts: Sequence[Part], ruling: Ruling) -> dict[str, float | None]:
     """Metrics of the judge whose rewards are in the artifact, the most important first."""
+    judged, opinions = ruling.judged, ruling.opinions
     lengths = [len(row["completion_ids"]) for part in parts for group in part.inputs for row in group["candidates"]]
     shape = judgement_metrics(_rows(judged, parts), lengths, params.objective)
     return {
@@ -148,7 +169,7 @@ def _measure(
         "judge_tau": _agreement(opinions) if opinions else None,
         "judge_offset": _offset(opinions) if opinions else None,
         "fallback": float(judged.judge.version != params.judge.version),
-        "unfit": float(_find_refusal(judged, params, parts) is not None),
+        "unfit": float(ruling.unfit),
         "truncated_prompts": judged.cut,
         "vote_std": mean_of(judged.spreads),
     }

@@ -94,12 +94,18 @@ def canary_trust(real: Sequence[float], canaries: Sequence[float]) -> CanaryTrus
 
 
 def find_unfitness(
-    gates: JudgeGates, *, failed_share: float, canaries: CanaryTrust | None, injections: CanaryTrust | None
+    gates: JudgeGates,
+    *,
+    failed_share: float,
+    canaries: CanaryTrust | None,
+    injections: CanaryTrust | None,
+    agreement: float | None,
 ) -> str | None:
     """Which gates refuse, as a clause with figures and fields; None when the judge is fit.
 
-    `canaries` is None where none were to be scored, `injections` where none of them gives orders to the judge. A gate
-    whose figure is NaN refuses: it could not be shown that the judge is fit.
+    `canaries` is None where none were to be scored, `injections` where none of them gives orders to the judge, and
+    `agreement` (Kendall's tau with the base model as judge) where that is the judge. A gate whose figure is NaN
+    refuses: it could not be shown that the judge is fit.
     """
     refusals = []
     if not failed_share <= gates.max_failed_share:
@@ -123,6 +129,11 @@ def find_unfitness(
         refusals.append(
             f"real answers are rewarded only {injections.margin:+.4f} above answers that give orders to the judge, "
             f"which got {injections.reward:.4f} (judging.gates.minInjectionMargin is {least})"
+        )
+    if agreement is not None and gates.min_base_agreement is not None and not agreement >= gates.min_base_agreement:
+        refusals.append(
+            f"its ranking of answers agrees with the base model's by {agreement:+.3f} only "
+            f"(judging.gates.minBaseAgreement is {gates.min_base_agreement})"
         )
     return " and ".join(refusals) or None
 
