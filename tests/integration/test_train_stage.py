@@ -95,7 +95,7 @@ def test_leaves_an_adapter_a_batch_and_metrics(whole: tuple[TrainingRun, StageOu
     assert output.metrics["trained_steps"] == PROMPTS
     assert output.metrics["rejected_share"] == 0
     assert output.metrics["logprob_difference"] == pytest.approx(0.016, abs=0.004)  # E|x| of N(0, 0.02)
-    assert output.metrics["adapter_norm_change"] > 0
+    assert output.metrics["norm_change"] > 0
     assert output.metrics["kl"] > 0
     assert str(run.root) not in (iteration / "policy" / CONFIG_FILE).read_text()
     assert json.loads((iteration / "policy" / CONFIG_FILE).read_text())["r"] == 4

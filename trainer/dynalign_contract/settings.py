@@ -263,6 +263,9 @@ class TrainingMethod(StrEnum):
     """Which weights are trained."""
 
     LORA = "LoRA"
+    """A low-rank adapter beside the base model's weights."""
+    FULL = "Full"
+    """All weights; each iteration keeps its own, 4 bytes a parameter."""
 
 
 ModuleName = Annotated[str, Field(min_length=1, max_length=128)]

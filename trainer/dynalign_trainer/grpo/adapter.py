@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +52,7 @@ def _refuse(field: str, wanted: object, found: object) -> None:
     )
 
 
-def load_policy(job: TrainJob, attention: str | None = None) -> Any:
+def load_adapter_policy(job: TrainJob, attention: str | None = None) -> Any:
     """The base model with a trainable adapter: the job's own, or a fresh one that is zero in effect.
 
     A fresh adapter depends on the job's seed only. `attention` is an implementation that transformers knows. Raises
@@ -68,9 +69,9 @@ def load_policy(job: TrainJob, attention: str | None = None) -> Any:
     check_targets(model, job.training.lora)
     # Mixed precisions of base and adapter break ZeRO-3's coalesced gathering, so there the adapter keeps the base's.
     autocast = job.training.zero_stage < 3
-    if job.adapter is not None:
+    if job.start is not None:
         return PeftModel.from_pretrained(
-            model, str(job.adapter), is_trainable=True, autocast_adapter_dtype=autocast, local_files_only=True
+            model, str(job.start), is_trainable=True, autocast_adapter_dtype=autocast, local_files_only=True
         )
     set_seed(job.seed)
     lora = job.training.lora
@@ -95,15 +96,49 @@ def check_targets(model: Any, lora: LoraSettings) -> None:
         )
 
 
-def adapter_state(model: Any, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The adapter's tensors by their file names, float32 copies on the CPU.
+class AdapterWriter:
+    """Remembers the adapter as it is, and writes what it has become."""
 
-    `state` replaces the model's own state dictionary where that is spread over ranks.
-    """
+    def __init__(self, job: TrainJob, policy: Any) -> None:
+        self._job = job
+        self._policy = policy
+        self._before = adapter_state(policy)
+
+    def write(self) -> float:
+        """Write the adapter on rank 0; returns its Euclidean distance from before."""
+        import torch.distributed as dist
+
+        after = adapter_state(self._policy)
+        if dist.get_rank() == 0:
+            write_adapter(self._job.output, self._policy, after)
+        return norm_change(self._before, after)
+
+
+def copy_adapter(job: TrainJob) -> None:
+    """Write the adapter that training would have started from; for one process."""
+    policy = load_adapter_policy(job)
+    write_adapter(job.output, policy, adapter_state(policy))
+
+
+def adapter_state(policy: Any) -> dict[str, Any]:
+    """The adapter's tensors by their file names, float32 copies on the CPU of every rank; a collective call."""
     from peft import get_peft_model_state_dict
 
-    tensors = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
-    return {name: tensor.detach().float().cpu().clone().contiguous() for name, tensor in sorted(tensors.items())}
+    with _gathered([parameter for parameter in policy.parameters() if parameter.requires_grad]):
+        tensors = get_peft_model_state_dict(policy, save_embedding_layers=False)
+        return {name: tensor.detach().float().cpu().clone().contiguous() for name, tensor in sorted(tensors.items())}
+
+
+@contextmanager
+def _gathered(parameters: list[Any]) -> Iterator[None]:
+    """Parameters whole on every rank, where ZeRO-3 has spread them."""
+    if not any(hasattr(parameter, "ds_id") for parameter in parameters):
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(parameters):
+        yield
 
 
 def norm_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:

@@ -37,7 +37,7 @@ def summarise(batch: Batch, result: WorkerResult, reports: Sequence[StepReport])
         "logprob_difference": mismatch.logprob_difference,
         "clip_share": _mean(reports, lambda r: r.clip_share),
         "grad_norm": _mean(reports, lambda r: r.grad_norm),
-        "adapter_norm_change": result.adapter_norm_change,
+        "norm_change": result.norm_change,
         "rejected_share": mismatch.rejected / mismatch.rows if mismatch.rows else None,
         "dropped_groups_share": batch.dropped_share,
         "masked_share": batch.masked_share,
