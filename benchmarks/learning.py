@@ -4,7 +4,8 @@ The test-bed's model (tests/support/testbed.py) aligns itself for some iteration
 judge was taught a rule, and the rule is known here, so four things can be told that no other model can tell: whether
 answers really got better, how well the model's own judgement agrees with the truth, whether the fitness gates speak
 before the truth is lost, and whether `Rollback` gets back what was lost. For the last two, every seed runs again with
-settings that drive the policy away from what its judge understands (`HACKED`, `RESCUED`).
+settings that drive the policy away from what its judge understands: without any protection (`HACKED`), and with the
+gates and `Rollback` (`RESCUED`).
 
 The gates' figures were chosen by looking at seed 0 alone; the seeds that are reported begin at 1.
 """
@@ -22,7 +23,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
-from benchmarks.learning_figures import Iteration, Run, summarise
+from benchmarks.learning_figures import GATES, Iteration, Run, summarise
 from benchmarks.report import print_report, this_machine
 from dynalign_contract.layout import ANSWERS_FILE, RunLayout
 from dynalign_contract.records import ANSWER, JUDGEMENT, ROLLOUT, read_parts, read_rows
@@ -33,16 +34,26 @@ from support.testbed import Testbed, make_testbed
 
 NAME: Final = "bench-learning"
 SEEDS, ITERATIONS, JOBS = (1, 2, 3, 4, 5), 6, 2
-HEALTHY: Final[Mapping[str, Any]] = {"evaluation": {**SPEC["evaluation"], "every": ITERATIONS}}
+HEALTHY: Final[Mapping[str, Any]] = {
+    "training": {**SPEC["training"], "learningRate": 2e-3},
+    "evaluation": {**SPEC["evaluation"], "every": ITERATIONS},
+}
 """The rule is the evaluation here; the run's own takes place at its end only."""
 HACKED: Final[Mapping[str, Any]] = {
     **HEALTHY,
     "prompts": {**SPEC["prompts"], "agents": {"author": {"model": "Base"}}},
     "training": {**SPEC["training"], "learningRate": 1e-2},
 }
-"""A learning rate three times as high; the base model writes the prompts, for the policy soon cannot."""
-RESCUED: Final[Mapping[str, Any]] = {**HACKED, "evaluation": {**SPEC["evaluation"], "onRegression": "Rollback"}}
-"""The same, evaluated after each iteration and rolled back."""
+"""A learning rate five times as high; the base model writes the prompts, for the policy soon cannot."""
+RESCUED: Final[Mapping[str, Any]] = {
+    **HACKED,
+    "judging": {
+        **SPEC["judging"],
+        "gates": {**GATES.model_dump(mode="json", by_alias=True, exclude_none=True), "onUnfit": "UseBase"},
+    },
+    "evaluation": {**SPEC["evaluation"], "onRegression": "Rollback"},
+}
+"""The same with the gates, which hand the judging to the base model, evaluated after each iteration and rolled back."""
 KINDS: Final = {"healthy": HEALTHY, "hacked": HACKED, "rescued": RESCUED}
 
 

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from dynalign_contract.settings import JudgeGates
 from dynalign_trainer.judging.trust import CanaryTrust, find_unfitness
 
-GATES: Final = JudgeGates(min_canary_auc=0.7, min_base_agreement=0.5)
+GATES: Final = JudgeGates(min_canary_auc=0.7, min_base_agreement=0.75)
 """The gates that are examined; their figures were chosen by looking at seed 0 alone."""
 LOST: Final = 0.1
 """Share of its peak that the rule's score has lost when the truth counts as lost."""

@@ -66,8 +66,21 @@ class ExchangedWeights:
             return
         tensors = changed_tensors(self._base, change)
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
+        self._llm.apply_model(_repack_head)
         self._llm.reset_prefix_cache()
         self._playing = policy.version
+
+
+def _repack_head(model: Any) -> None:
+    """Have a head that shares the embedding's weight see the new one.
+
+    On a CPU vLLM 0.31 computes with a packed copy of it, which `reload_weights` makes anew for all layers that it hands
+    a weight; to this one it hands none.
+    """
+    head = getattr(model, "lm_head", None)
+    method = getattr(head, "quant_method", None)
+    if method is not None:
+        method.process_weights_after_loading(head)
 
 
 class StoredWeights:

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +11,12 @@ from dynalign_contract.files import atomic_path, write_bytes
 from dynalign_contract.settings import LoraSettings
 from dynalign_trainer.grpo.job import TrainJob
 from dynalign_trainer.grpo.machine import use_bfloat16
+from dynalign_trainer.grpo.masters import whole
 
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
 CONFIG_FILE: Final = "adapter_config.json"
+_ADAPTER_NAME: Final = "default"
+"""PEFT's name of the one adapter of a model; it stands in the names of parameters, not in those of files."""
 _BASE_NAME: Final = "model"
 """Written instead of the base model's path: an adapter must not depend on the machine that trained it."""
 
@@ -124,21 +126,20 @@ def adapter_state(policy: Any) -> dict[str, Any]:
     """The adapter's tensors by their file names, float32 copies on the CPU of every rank; a collective call."""
     from peft import get_peft_model_state_dict
 
-    with _gathered([parameter for parameter in policy.parameters() if parameter.requires_grad]):
-        tensors = get_peft_model_state_dict(policy, save_embedding_layers=False)
-        return {name: tensor.detach().float().cpu().clone().contiguous() for name, tensor in sorted(tensors.items())}
+    trained = {name: whole(p).detach() for name, p in policy.named_parameters() if p.requires_grad}
+    tensors = get_peft_model_state_dict(policy, state_dict=trained, save_embedding_layers=False)
+    return {name: tensor.float().cpu().clone().contiguous() for name, tensor in sorted(tensors.items())}
 
 
-@contextmanager
-def _gathered(parameters: list[Any]) -> Iterator[None]:
-    """Parameters whole on every rank, where ZeRO-3 has spread them."""
-    if not any(hasattr(parameter, "ds_id") for parameter in parameters):
-        yield
+def adapter_tensors(job: TrainJob) -> Iterator[tuple[str, Any]]:
+    """Names of the policy's parameters and their stored values before training; none for a fresh adapter."""
+    if job.start is None:
         return
-    import deepspeed
+    from safetensors.torch import load_file
 
-    with deepspeed.zero.GatheredParameters(parameters):
-        yield
+    for name, value in load_file(job.start / WEIGHTS_FILE).items():
+        module, _, last = name.rpartition(".")
+        yield f"{module}.{_ADAPTER_NAME}.{last}", value
 
 
 def norm_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
@@ -151,7 +152,7 @@ def write_adapter(folder: Path, model: Any, tensors: Mapping[str, Any]) -> None:
     """Write the two files that PEFT and vLLM load; the same adapter gives the same bytes."""
     from safetensors.torch import save_file
 
-    config = model.peft_config["default"].to_dict()
+    config = model.peft_config[_ADAPTER_NAME].to_dict()
     config |= {"base_model_name_or_path": _BASE_NAME, "inference_mode": True, "revision": None}
     plain = {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
     with atomic_path(folder / WEIGHTS_FILE) as temporary:

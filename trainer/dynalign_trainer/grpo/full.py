@@ -14,6 +14,7 @@ from dynalign_contract.errors import BadConfigError
 from dynalign_contract.files import atomic_path
 from dynalign_trainer.grpo.job import TrainJob
 from dynalign_trainer.grpo.machine import use_bfloat16
+from dynalign_trainer.grpo.masters import whole
 
 MODEL_CONFIG: Final = "config.json"
 _INDEX: Final = "model.safetensors.index.json"
@@ -33,8 +34,14 @@ def weight_files(folder: Path) -> list[Path]:
 def load_full(job: TrainJob, attention: str | None = None) -> Any:
     """The model with the weights that training starts from, all of them trainable.
 
-    Raises BadConfigError when its weights have other names in memory than in the base model's files.
+    Raises BadConfigError when its weights have other names in memory than in the base model's files, or when they would
+    be trained in bfloat16 alone.
     """
+    if use_bfloat16(job.dtype) and job.training.zero_stage == 0:
+        raise BadConfigError(
+            "spec.training.zeroStage is 0, with which method: Full would round every step to bfloat16. Write "
+            "zeroStage: 1 or more, or engine.dtype: Float32."
+        )
     model = _load(job, start_folder(job), attention)
     in_files = {name for path in weight_files(job.model) for name in _names(path)}
     tied = {id(parameter) for name, parameter in parameters_of(model).items() if name in in_files}
@@ -69,17 +76,10 @@ def parameters_of(model: Any) -> dict[str, Any]:
     return dict(model.named_parameters(remove_duplicate=False))
 
 
-def restore_precision(job: TrainJob, model: Any) -> None:
-    """Give DeepSpeed the digits of the starting weights that bfloat16 has lost; a collective call."""
-    if not use_bfloat16(job.dtype):
-        return
-    from deepspeed.utils import safe_set_full_fp32_param
-
-    parameters = parameters_of(model)
+def starting_tensors(job: TrainJob) -> Iterator[tuple[str, Any]]:
+    """Names of parameters and their values before training, as they are stored."""
     for path in weight_files(start_folder(job)):
-        for name, value in _tensors(path):
-            if name in parameters:
-                safe_set_full_fp32_param(parameters[name], value.float().to(parameters[name].device))
+        yield from _tensors(path)
 
 
 def write_full(job: TrainJob, model: Any, *, is_first: bool) -> float:
@@ -94,7 +94,7 @@ def write_full(job: TrainJob, model: Any, *, is_first: bool) -> float:
     for path in weight_files(start_folder(job)):
         tensors = {}
         for name, before in _tensors(path):
-            value = _whole(parameters[name]) if name in parameters else before
+            value = whole(parameters[name]) if name in parameters else before
             if is_first:
                 tensors[name] = value.detach().float().cpu().clone().contiguous()
                 squares += float((tensors[name] - before.float()).double().square().sum())
@@ -136,11 +136,3 @@ def _tensors(path: Path) -> Iterator[tuple[str, Any]]:
     with safe_open(path, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 - the file is no mapping
             yield name, file.get_tensor(name)
-
-
-def _whole(parameter: Any) -> Any:
-    """A parameter in the optimiser's precision, wherever ZeRO keeps its parts; a collective call."""
-    from deepspeed.utils import safe_get_full_fp32_param
-
-    found = safe_get_full_fp32_param(parameter)
-    return parameter if found is None else found

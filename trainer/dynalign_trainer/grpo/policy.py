@@ -11,12 +11,23 @@ from dynalign_trainer.grpo.adapter import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     AdapterWriter,
+    adapter_tensors,
     check_adapter,
     copy_adapter,
     load_adapter_policy,
 )
-from dynalign_trainer.grpo.full import copy_full, full_files, load_base, load_full, restore_precision, write_full
+from dynalign_trainer.grpo.full import (
+    copy_full,
+    full_files,
+    load_base,
+    load_full,
+    parameters_of,
+    starting_tensors,
+    write_full,
+)
 from dynalign_trainer.grpo.job import TrainJob
+from dynalign_trainer.grpo.machine import use_bfloat16
+from dynalign_trainer.grpo.masters import give_back
 
 
 class Writer(Protocol):
@@ -65,8 +76,9 @@ def causal_lm(policy: Any) -> Any:
 
 def restore_masters(job: TrainJob, policy: Any) -> None:
     """What DeepSpeed's start has rounded off is put back; a collective call, for training from its beginning only."""
-    if job.training.method is TrainingMethod.FULL:
-        restore_precision(job, policy)
+    if use_bfloat16(job.dtype):
+        tensors = adapter_tensors(job) if job.training.method is TrainingMethod.LORA else starting_tensors(job)
+        give_back(parameters_of(policy), tensors)
 
 
 def needs_base(job: TrainJob) -> bool:
