@@ -365,6 +365,9 @@ class TrainingSettings(Model):
     ratio_band: RatioBand = RatioBand()
     min_group_std: float = Field(default=1e-6, ge=0, le=1)
     """Groups whose rewards have a smaller standard deviation teach nothing and are dropped and counted."""
+    noise_floor: float = Field(default=1.0, ge=0, le=100)
+    """For `judging.votes` above 1: groups whose rewards have a standard deviation of at most this many standard errors
+    of a reward, by the spread of the judge's votes, are dropped and counted too. 0 switches this off."""
     mask_truncated: bool = False
     """Truncated candidates count for the baseline but carry no loss."""
     max_grad_norm: float = Field(default=1.0, gt=0, le=1000)

@@ -63,6 +63,7 @@ _DEFAULT_CAPABILITY: Final = CapabilitySettings()
 _TASK_WINDOW: Final = 256
 """Least context window for tasks, in tokens: half of it is for what the model writes."""
 _RATIONALE_TOKENS: Final[int] = JudgingSettings().rationale_tokens
+_NOISE_FLOOR: Final = TrainingSettings().noise_floor
 _INJECTIONS: Final[int] = CanarySettings().injections
 _MICRO_BATCH: Final = TrainingSettings().micro_batch
 _TOKENS_PER_MICRO_BATCH: Final = TrainingSettings().tokens_per_micro_batch
@@ -250,6 +251,13 @@ _LEARNING_RULES: Final = (
         cel=f"self.method == 'Votes' || self.rationaleTokens == {_RATIONALE_TOKENS}",
         message="has an effect with method: Votes only; set method to Votes, or remove rationaleTokens",
         holds=lambda judging: judging.method is JudgingMethod.VOTES or judging.rationale_tokens == _RATIONALE_TOKENS,
+    ),
+    Rule(
+        at="spec",
+        field="training.noiseFloor",
+        cel=f"self.judging.votes > 1 || self.training.noiseFloor == 0.0 || self.training.noiseFloor == {_NOISE_FLOOR}",
+        message="has an effect only when judging.votes is more than 1; raise votes, or remove noiseFloor",
+        holds=lambda s: s.judging.votes > 1 or s.training.noise_floor in (0, _NOISE_FLOOR),
     ),
     Rule(
         at="spec.judging.canaries",
