@@ -22,13 +22,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
-from scipy.stats import spearmanr
-
 from benchmarks.learning_figures import Iteration, Run, summarise
 from benchmarks.report import print_report, this_machine
 from dynalign_contract.layout import ANSWERS_FILE, RunLayout
 from dynalign_contract.records import ANSWER, JUDGEMENT, ROLLOUT, read_parts, read_rows
 from dynalign_contract.stages import Stage
+from dynalign_trainer.judging.trust import mean_of, spearman
 from support.runs import SPEC, LocalRun, write_run
 from support.testbed import Testbed, make_testbed
 
@@ -88,10 +87,13 @@ def align(folder: Path, testbed: Testbed, kind: str, seed: int, iterations: int)
     if done.returncode != 0:
         raise RuntimeError(f"{kind}, seed {seed}:\n{done.stdout}\n{done.stderr}\n{run.logs()}")
     best = run.status.best
+    layout = RunLayout(run.workdir)
+    judged = [_read_judged(layout, testbed, index) for index in range(iterations)]
     return Run(
         kind=kind,
         seed=seed,
-        iterations=[_read_iteration(run, testbed, index) for index in range(iterations)],
+        iterations=[_summarise(run, testbed, index, pairs) for index, pairs in enumerate(judged)],
+        agreement=_agreement([pair for pairs in judged for pair in pairs]),
         exported=best.iteration if best else None,
     )
 
@@ -104,28 +106,31 @@ def _read_records(path: Path | None) -> Iterator[tuple[tuple[str, int], Run]]:
             yield (values["kind"], values["seed"]), Run(**values, iterations=iterations)
 
 
-def _read_iteration(run: LocalRun, testbed: Testbed, index: int) -> Iteration:
-    layout = RunLayout(run.workdir)
+def _read_judged(layout: RunLayout, testbed: Testbed, index: int) -> list[tuple[float, float]]:
+    """Reward, NaN where the judge gave none, and the rule's score of every answer of an iteration."""
     texts = {
         (row["prompt_id"], row["candidate"]): row["text"]
         for row in read_parts([layout.stage(Stage.GENERATE, index)], ROLLOUT)
     }
     judged = read_parts([layout.stage(Stage.JUDGE, index)], JUDGEMENT)
-    pairs = [
-        (row["reward"], testbed.rule(texts[row["prompt_id"], row["candidate"]]))
-        for row in judged
-        if row["reward"] is not None and not math.isnan(row["reward"])
-    ]
-    rewards, worths = zip(*pairs, strict=True)
+    return [(row["reward"], testbed.rule(texts[row["prompt_id"], row["candidate"]])) for row in judged]
+
+
+def _agreement(judged: Sequence[tuple[float, float]]) -> float:
+    """Spearman's rank correlation over the answers that got a reward; NaN where either side is constant."""
+    return spearman(*zip(*judged, strict=True))
+
+
+def _summarise(run: LocalRun, testbed: Testbed, index: int, judged: Sequence[tuple[float, float]]) -> Iteration:
     (stage,) = (s for s in run.status.iterations[index].stages if s.stage is Stage.JUDGE)
     metrics = {metric.name: metric.value for metric in stage.metrics}
     return Iteration(
-        worth=fmean(map(testbed.rule, texts.values())),
-        reward=fmean(rewards),
-        agreement=float(spearmanr(rewards, worths).statistic),
+        worth=fmean(worth for _, worth in judged),
+        reward=mean_of(reward for reward, _ in judged),
+        agreement=_agreement(judged),
         auc=_number(metrics.get("canary_auc")),
         tau=_number(metrics.get("judge_tau")),
-        held_out=_held_out_worth(layout, testbed, index),
+        held_out=_held_out_worth(RunLayout(run.workdir), testbed, index),
     )
 
 
