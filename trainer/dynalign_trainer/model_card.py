@@ -1,6 +1,6 @@
 """The model card of an export: where the model comes from, what it was aligned to, and how it scored."""
 
-from dynalign_contract.config import ExportParams, IterationSummary
+from dynalign_contract.config import BASE_POLICY, ExportParams, IterationSummary
 
 
 def build_model_card(run: str, params: ExportParams) -> str:
@@ -55,7 +55,7 @@ no part in the training, before you trust the rewards. The licence and the limit
 
 
 def _introduction(params: ExportParams) -> str:
-    if params.policy.adapter is None and params.iterations:
+    if params.policy.version == BASE_POLICY and params.iterations:
         return (
             "The base model as it was: dynalign (method: arXiv 2512.05464) tried to align it with itself, and every "
             "iteration\nthat was evaluated was worse, as the table below says."
