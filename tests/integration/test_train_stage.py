@@ -256,6 +256,7 @@ def test_equal_rewards_leave_a_fresh_adapter_without_effect(tmp_path: Path) -> N
     output = train_on(run, rollouts, [0.5] * len(rollouts))
     assert output.metrics["trained_steps"] == 0
     assert output.metrics["dropped_groups_share"] == 1
+    assert output.metrics["noisy_groups_share"] is None
     assert all(value.abs().max() == 0 for name, value in weights(run).items() if "lora_B" in name)
 
 

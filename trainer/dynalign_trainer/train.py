@@ -75,10 +75,11 @@ def run(context: StageContext[TrainParams]) -> StageOutput:
     batch = _build(context)
     if not batch.rows:
         log.warning(
-            "no group of this iteration teaches anything (%d of %d dropped: equal rewards, or every candidate masked); "
-            "the policy stays as it is",
+            "no group of this iteration teaches anything (%d of %d dropped: equal rewards, differences within the "
+            "judge's noise (%d), or every candidate masked); the policy stays as it is",
             batch.dropped_groups,
             batch.groups,
+            batch.noisy_groups or 0,
         )
         if context.gang.nodes == 1:
             processes = Processes(count=1, threads=processes.count * processes.threads)
@@ -131,6 +132,7 @@ def _build(context: StageContext[TrainParams]) -> Batch:
         "steps": float(batch.steps),
         "loss_tokens": float(sum(batch.loss_tokens)),
         "dropped_groups_share": batch.dropped_share,
+        "noisy_groups_share": batch.noisy_share,
         "masked_share": batch.masked_share,
     }
     write_manifest(

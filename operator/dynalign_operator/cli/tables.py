@@ -8,7 +8,7 @@ from rich.table import Table
 
 from dynalign_contract.result import START_SECONDS
 from dynalign_contract.stages import ITERATION_STAGES, Stage
-from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, StagePhase, StageStatus
+from dynalign_operator.api.status import AlignmentRunStatus, BestIteration, IterationStatus, StagePhase, StageStatus
 
 MARKS: Final = {
     StagePhase.PENDING: "·",
@@ -72,6 +72,14 @@ def describe_numbers(iteration: IterationStatus) -> str:
     if iteration.capability_delta is not None:
         parts.append(f"capability {describe_capability(iteration)}")
     return ", ".join(parts)
+
+
+def describe_best(best: BestIteration | None) -> str:
+    """`; best is iteration 3 (highest held-out win rate ...)`; empty while nothing has been trained."""
+    if best is None:
+        return ""
+    name = "the base model" if best.iteration is None else f"iteration {best.iteration}"
+    return f"; best is {name} ({best.reason})"
 
 
 def describe_seconds(seconds: float | None) -> str:

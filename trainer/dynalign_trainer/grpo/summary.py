@@ -40,6 +40,7 @@ def summarise(batch: Batch, result: WorkerResult, reports: Sequence[StepReport])
         "norm_change": result.norm_change,
         "rejected_share": mismatch.rejected / mismatch.rows if mismatch.rows else None,
         "dropped_groups_share": batch.dropped_share,
+        "noisy_groups_share": batch.noisy_share,
         "masked_share": batch.masked_share,
         "loss_tokens": float(sum(batch.loss_tokens)),
         "tokens_per_second": tokens / seconds if seconds > 0 else None,

@@ -185,6 +185,7 @@ class Shard:
             "raw_reward": verdict.reward,
             "penalties": penalties,
             "reward": final_reward(verdict.reward, penalties),
+            "reward_error": verdict.error,
             "retries": verdict.retries,
             "judge": policy.version,
         }
