@@ -102,9 +102,10 @@ def summary_tables(status: AlignmentRunStatus) -> Group:
     above these; `agrees` is the judge's rank agreement with the base model, Kendall's tau.
     `start-up` is the time from a stage's process start to its first useful work.
     """
-    evaluated = [_evaluation_table(status)] if any(i.win_rate is not None for i in status.iterations) else []
-    tables = (_scores_table(status), _trust_table(status), *evaluated, _effort_table(status), _start_table(status))
-    return Group(*(part for table in tables for part in ("", table)[table is tables[0] :]))
+    parts: list[Table | str] = [_scores_table(status), "", _trust_table(status)]
+    if any(iteration.win_rate is not None for iteration in status.iterations):
+        parts += ["", _evaluation_table(status)]
+    return Group(*parts, "", _effort_table(status), "", _start_table(status))
 
 
 def _scores_table(status: AlignmentRunStatus) -> Table:
