@@ -41,6 +41,7 @@ HEALTHY: Final[Mapping[str, Any]] = {
 """The rule is the evaluation here; the run's own takes place at its end only."""
 HACKED: Final[Mapping[str, Any]] = {
     **HEALTHY,
+    "judging": {**SPEC["judging"], "gates": {"onUnfit": "Continue"}},
     "prompts": {**SPEC["prompts"], "agents": {"author": {"model": "Base"}}},
     "training": {**SPEC["training"], "learningRate": 1e-2},
 }

@@ -14,9 +14,15 @@ from dynalign_contract.stages import Stage
 from dynalign_trainer import train
 from dynalign_trainer.context import StageOutput
 from dynalign_trainer.grpo import launch
-from dynalign_trainer.telemetry import Telemetry
 from support.tiny_qwen3 import write_tiny_qwen3
-from support.training_data import TrainingRun, make_judgements, make_rollouts, with_sampler, write_artifact
+from support.training_data import (
+    StopAfterTwoSteps,
+    TrainingRun,
+    make_judgements,
+    make_rollouts,
+    with_sampler,
+    write_artifact,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -97,14 +103,8 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bits(
     config = run.write(rollouts, make_judgements(rollouts))
     context = run.context(config)
 
-    class StopAfterTwoSteps(Telemetry):
-        def progress(self, done: float, total: float) -> None:
-            super().progress(done, total)
-            if done >= 2:
-                context.stopping.set()
-
     with pytest.raises(TerminatedError):
-        train.run(replace(context, telemetry=StopAfterTwoSteps()))
+        train.run(replace(context, telemetry=StopAfterTwoSteps(context.stopping)))
     assert train.run(run.context(config)).metrics["trained_steps"] == PROMPTS
     assert farthest(weights(policy_folder(run)), weights(policy_folder(whole[0]))) == 0
 

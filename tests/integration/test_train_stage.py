@@ -27,10 +27,16 @@ from dynalign_trainer.context import StageOutput
 from dynalign_trainer.grpo import launch
 from dynalign_trainer.grpo.adapter import CONFIG_FILE, WEIGHTS_FILE, check_adapter, check_targets
 from dynalign_trainer.grpo.job import REPORTS_FILE
-from dynalign_trainer.telemetry import Telemetry
 from support.processes import free_port
 from support.tiny_qwen3 import write_tiny_qwen3
-from support.training_data import TrainingRun, make_judgements, make_rollouts, with_sampler, write_artifact
+from support.training_data import (
+    StopAfterTwoSteps,
+    TrainingRun,
+    make_judgements,
+    make_rollouts,
+    with_sampler,
+    write_artifact,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -120,14 +126,8 @@ def test_stopped_and_with_its_last_checkpoint_damaged_it_ends_with_the_same_adap
     config = run.write(rollouts, make_judgements(rollouts))
     context = run.context(config)
 
-    class StopAfterTwoSteps(Telemetry):
-        def progress(self, done: float, total: float) -> None:
-            super().progress(done, total)
-            if done >= 2:
-                context.stopping.set()
-
     with pytest.raises(TerminatedError):
-        train.run(replace(context, telemetry=StopAfterTwoSteps()))
+        train.run(replace(context, telemetry=StopAfterTwoSteps(context.stopping)))
     assert not (context.folder / WEIGHTS_FILE).exists()
 
     checkpoints = sorted(
