@@ -4,7 +4,8 @@ The test-bed's model (tests/support/testbed.py) aligns itself for some iteration
 judge was taught a rule, and the rule is known here, so four things can be told that no other model can tell: whether
 answers really got better, how well the model's own judgement agrees with the truth, whether the fitness gates speak
 before the truth is lost, and whether `Rollback` gets back what was lost. For the last two, every seed runs again with
-settings that drive the policy away from what its judge understands (`HACKED`, `RESCUED`).
+settings that drive the policy away from what its judge understands: without any protection (`HACKED`), and with the
+gates and `Rollback` (`RESCUED`).
 
 The gates' figures were chosen by looking at seed 0 alone; the seeds that are reported begin at 1.
 """
@@ -22,28 +23,37 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
-from scipy.stats import spearmanr
-
-from benchmarks.learning_figures import Iteration, Run, summarise
+from benchmarks.learning_figures import GATES, Iteration, Run, summarise
 from benchmarks.report import print_report, this_machine
 from dynalign_contract.layout import ANSWERS_FILE, RunLayout
 from dynalign_contract.records import ANSWER, JUDGEMENT, ROLLOUT, read_parts, read_rows
 from dynalign_contract.stages import Stage
+from dynalign_trainer.judging.trust import mean_of, spearman
 from support.runs import SPEC, LocalRun, write_run
 from support.testbed import Testbed, make_testbed
 
 NAME: Final = "bench-learning"
 SEEDS, ITERATIONS, JOBS = (1, 2, 3, 4, 5), 6, 2
-HEALTHY: Final[Mapping[str, Any]] = {"evaluation": {**SPEC["evaluation"], "every": ITERATIONS}}
+HEALTHY: Final[Mapping[str, Any]] = {
+    "training": {**SPEC["training"], "learningRate": 2e-3},
+    "evaluation": {**SPEC["evaluation"], "every": ITERATIONS},
+}
 """The rule is the evaluation here; the run's own takes place at its end only."""
 HACKED: Final[Mapping[str, Any]] = {
     **HEALTHY,
     "prompts": {**SPEC["prompts"], "agents": {"author": {"model": "Base"}}},
     "training": {**SPEC["training"], "learningRate": 1e-2},
 }
-"""A learning rate three times as high; the base model writes the prompts, for the policy soon cannot."""
-RESCUED: Final[Mapping[str, Any]] = {**HACKED, "evaluation": {**SPEC["evaluation"], "onRegression": "Rollback"}}
-"""The same, evaluated after each iteration and rolled back."""
+"""A learning rate five times as high; the base model writes the prompts, for the policy soon cannot."""
+RESCUED: Final[Mapping[str, Any]] = {
+    **HACKED,
+    "judging": {
+        **SPEC["judging"],
+        "gates": {**GATES.model_dump(mode="json", by_alias=True, exclude_none=True), "onUnfit": "UseBase"},
+    },
+    "evaluation": {**SPEC["evaluation"], "onRegression": "Rollback"},
+}
+"""The same with the gates, which hand the judging to the base model, evaluated after each iteration and rolled back."""
 KINDS: Final = {"healthy": HEALTHY, "hacked": HACKED, "rescued": RESCUED}
 
 
@@ -88,10 +98,13 @@ def align(folder: Path, testbed: Testbed, kind: str, seed: int, iterations: int)
     if done.returncode != 0:
         raise RuntimeError(f"{kind}, seed {seed}:\n{done.stdout}\n{done.stderr}\n{run.logs()}")
     best = run.status.best
+    layout = RunLayout(run.workdir)
+    judged = [_read_judged(layout, testbed, index) for index in range(iterations)]
     return Run(
         kind=kind,
         seed=seed,
-        iterations=[_read_iteration(run, testbed, index) for index in range(iterations)],
+        iterations=[_summarise(run, testbed, index, pairs) for index, pairs in enumerate(judged)],
+        agreement=_agreement([pair for pairs in judged for pair in pairs]),
         exported=best.iteration if best else None,
     )
 
@@ -104,28 +117,31 @@ def _read_records(path: Path | None) -> Iterator[tuple[tuple[str, int], Run]]:
             yield (values["kind"], values["seed"]), Run(**values, iterations=iterations)
 
 
-def _read_iteration(run: LocalRun, testbed: Testbed, index: int) -> Iteration:
-    layout = RunLayout(run.workdir)
+def _read_judged(layout: RunLayout, testbed: Testbed, index: int) -> list[tuple[float, float]]:
+    """Reward, NaN where the judge gave none, and the rule's score of every answer of an iteration."""
     texts = {
         (row["prompt_id"], row["candidate"]): row["text"]
         for row in read_parts([layout.stage(Stage.GENERATE, index)], ROLLOUT)
     }
     judged = read_parts([layout.stage(Stage.JUDGE, index)], JUDGEMENT)
-    pairs = [
-        (row["reward"], testbed.rule(texts[row["prompt_id"], row["candidate"]]))
-        for row in judged
-        if row["reward"] is not None and not math.isnan(row["reward"])
-    ]
-    rewards, worths = zip(*pairs, strict=True)
+    return [(row["reward"], testbed.rule(texts[row["prompt_id"], row["candidate"]])) for row in judged]
+
+
+def _agreement(judged: Sequence[tuple[float, float]]) -> float:
+    """Spearman's rank correlation over the answers that got a reward; NaN where either side is constant."""
+    return spearman(*zip(*judged, strict=True))
+
+
+def _summarise(run: LocalRun, testbed: Testbed, index: int, judged: Sequence[tuple[float, float]]) -> Iteration:
     (stage,) = (s for s in run.status.iterations[index].stages if s.stage is Stage.JUDGE)
     metrics = {metric.name: metric.value for metric in stage.metrics}
     return Iteration(
-        worth=fmean(map(testbed.rule, texts.values())),
-        reward=fmean(rewards),
-        agreement=float(spearmanr(rewards, worths).statistic),
+        worth=fmean(worth for _, worth in judged),
+        reward=mean_of(reward for reward, _ in judged),
+        agreement=_agreement(judged),
         auc=_number(metrics.get("canary_auc")),
         tau=_number(metrics.get("judge_tau")),
-        held_out=_held_out_worth(layout, testbed, index),
+        held_out=_held_out_worth(RunLayout(run.workdir), testbed, index),
     )
 
 

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from dynalign_contract.settings import JudgeGates
 from dynalign_trainer.judging.trust import CanaryTrust, find_unfitness
 
-GATES: Final = JudgeGates(min_canary_auc=0.7, min_base_agreement=0.5)
+GATES: Final = JudgeGates(min_canary_auc=0.7, min_base_agreement=0.75)
 """The gates that are examined; their figures were chosen by looking at seed 0 alone."""
 LOST: Final = 0.1
 """Share of its peak that the rule's score has lost when the truth counts as lost."""
@@ -49,6 +49,8 @@ class Run:
     kind: str
     seed: int
     iterations: Sequence[Iteration]
+    agreement: float
+    """Spearman's rank correlation of reward and rule over the answers of all iterations together."""
     exported: int | None
     """Index of the iteration whose policy was exported; None for the base model."""
 
@@ -87,6 +89,7 @@ def summarise(runs: Sequence[Run]) -> tuple[Table, dict[str, float]]:
         "worth",
         "reward",
         "agreement",
+        "of all",
         "canary AUC",
         "tau with base",
         "alarm",
@@ -99,7 +102,9 @@ def summarise(runs: Sequence[Run]) -> tuple[Table, dict[str, float]]:
         table.add_row(
             run.kind,
             str(run.seed),
-            *(_path(run, name) for name in ("worth", "reward", "agreement", "auc", "tau")),
+            *(_path(run, name) for name in ("worth", "reward", "agreement")),
+            f"{run.agreement:.2f}",
+            *(_path(run, name) for name in ("auc", "tau")),
             *("never" if index is None else str(index) for index in (first_alarm(run), first_loss(run))),
             "base" if run.exported is None else str(run.exported),
             f"{kept_share(run):.2f}",
@@ -118,13 +123,15 @@ def _healthy(kinds: Mapping[str, Sequence[Run]]) -> dict[str, float]:
     runs = kinds["healthy"]
     if not runs:
         return {}
-    quiet = [i.agreement for run in runs for i in run.iterations if not i.alarm]
+    quiet = [i.agreement for run in runs for i in run.iterations if not i.alarm and not math.isnan(i.agreement)]
     return {
         "healthy_runs": len(runs),
         "healthy_rising": sum(run.iterations[-1].worth > run.iterations[0].worth for run in runs),
         "healthy_false_alarms": sum(first_alarm(run) is not None for run in runs),
-        "healthy_agreement_mean": round(fmean(quiet), 3),
-        "healthy_agreement_least": round(min(quiet), 3),
+        "healthy_agreement_mean": round(fmean(run.agreement for run in runs), 3),
+        "healthy_agreement_least": round(min(run.agreement for run in runs), 3),
+        "healthy_quiet_iteration_agreement_mean": round(fmean(quiet), 3),
+        "healthy_quiet_iteration_agreement_least": round(min(quiet), 3),
     }
 
 

@@ -219,7 +219,7 @@ def _job(folder: Path, work: Path, backend: TrainingBackend) -> TrainJob:
     facts: dict[str, Any] = {"temperature": 1.0, "max_tokens": LONGEST, "group_size": CANDIDATES, "iteration": 0}
     return TrainJob(
         model=folder / "model",
-        adapter=None,
+        start=None,
         batch=folder / "batch.parquet",
         work=work,
         output=work,

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 BASE = Policy()
 ADAPTED = Policy(version="iteration-000", adapter=ArtifactRef(path="adapter", digest="sha256:" + "0" * 64))
+WHOLE = Policy(version="iteration-001", adapter=ArtifactRef(path="whole", digest="sha256:" + "0" * 64))
 QUESTIONS = ("Why is the sky blue?", "What is a good life?", "How do I bake bread?")
 
 
@@ -31,6 +32,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> StageContext[Any]:
     root = tmp_path_factory.mktemp("run")
     model = write_tiny_qwen3(root / "model", head_dim=32)
     write_random_adapter(model, root / "adapter")
+    write_tiny_qwen3(root / "whole", head_dim=32, seed=1)
     config = StageConfig(
         run="test",
         iteration=0,
@@ -66,7 +68,9 @@ def reference(root: Path, policy: Policy, ids: Sequence[int], temperature: float
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(root / "model", dtype=torch.float32)
-    if policy.adapter is not None:
+    if policy is WHOLE:
+        model = AutoModelForCausalLM.from_pretrained(root / "whole", dtype=torch.float32)
+    elif policy.adapter is not None:
         model = PeftModel.from_pretrained(model, root / policy.adapter.path)
     with torch.no_grad():
         return (model.eval()(torch.tensor([list(ids)])).logits[0].double() / temperature).log_softmax(-1)
@@ -187,3 +191,17 @@ def test_a_policy_that_was_not_loaded_is_refused(engine: Engine, prompts: list[l
     other = ADAPTED.model_copy(update={"version": "iteration-007"})
     with pytest.raises(BadConfigError, match="iteration-007 was not loaded"):
         engine.score_next(prompts, [1], policy=other)
+
+
+def test_whole_weights_take_turns_with_the_base_models(context: StageContext[Any], prompts: list[list[int]]) -> None:
+    engine = start_engine(context, [BASE, WHOLE])
+    digits = digit_tokens(engine.tokenizer, "Score: ")
+    for policy in (WHOLE, BASE, WHOLE):
+        for prompt, row in zip(prompts, engine.score_next(prompts, digits, policy=policy), strict=True):
+            wanted = reference(context.layout.root, policy, prompt)[-1, list(digits)].tolist()
+            assert row == pytest.approx(wanted, abs=1e-4)
+
+
+def test_adapters_and_whole_weights_do_not_mix(context: StageContext[Any]) -> None:
+    with pytest.raises(BadConfigError, match=r"training\.method cannot change within a run"):
+        start_engine(context, [ADAPTED, WHOLE])

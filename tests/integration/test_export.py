@@ -31,8 +31,9 @@ def load(folder: Path) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def export(root: Path, *, adapter: bool) -> StageResult:
-    policy = Policy(version="iteration-000", adapter=as_artifact(root, "adapter")) if adapter else Policy()
+def export(root: Path, policy_folder: str | None, *, trained: bool | None = None) -> StageResult:
+    """Export the policy in this folder, None: the base model. `trained`: iterations were run; default: there is one."""
+    policy = Policy(version="iteration-000", adapter=as_artifact(root, policy_folder)) if policy_folder else Policy()
     inputs = {"model": as_artifact(root, "model")}
     if policy.adapter is not None:
         inputs[policy.version] = policy.adapter
@@ -40,7 +41,9 @@ def export(root: Path, *, adapter: bool) -> StageResult:
         policy=policy,
         model_uri="/m",
         objective=builtin_objective("collective-agency"),
-        iterations=(IterationSummary(index=0, reward=0.5, win_rate=0.625),) if adapter else (),
+        iterations=(IterationSummary(index=0, reward=0.5, win_rate=0.625),)
+        if (policy_folder is not None if trained is None else trained)
+        else (),
     )
     (root / "stage.json").write_text(StageConfig(run="tiny", inputs=inputs, params=params).to_json())
     run_stage(root / "stage.json", root, root / "result", Place())
@@ -60,7 +63,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_the_merged_model_is_the_base_with_its_adapter(root: Path) -> None:
-    result = export(root, adapter=True)
+    result = export(root, "adapter")
     assert result.exit_code == 0, result
     base = load(root / "model")
     with torch.no_grad():
@@ -78,15 +81,43 @@ def test_the_merged_model_is_the_base_with_its_adapter(root: Path) -> None:
 
 
 def test_without_an_adapter_the_base_model_is_exported(root: Path) -> None:
-    result = export(root, adapter=False)
+    result = export(root, None)
     assert {m.name: m.value for m in result.metrics}["relative_change"] == 0
+    assert "No iteration was run" in (root / "export" / "README.md").read_text()
     with torch.no_grad():
         assert torch.equal(load(root / "export")(IDS).logits, load(root / "model")(IDS).logits)
 
 
+def test_the_card_of_a_base_model_that_no_iteration_has_bettered_says_so(root: Path) -> None:
+    export(root, None, trained=True)
+    card = (root / "export" / "README.md").read_text()
+    assert "The base model as it was" in card
+    assert "| 0 | 0.500 | 0.625 |" in card
+
+
 def test_a_damaged_adapter_is_bad_input(root: Path) -> None:
     (root / "adapter" / "adapter_model.safetensors").write_bytes(b"no weights")
-    result = export(root, adapter=True)
+    result = export(root, "adapter")
     assert result.exit_code == 11
     assert result.error is not None
     assert "cannot be read" in result.error.message
+
+
+def test_whole_weights_are_exported_in_the_base_models_number_format(root: Path) -> None:
+    write_tiny_qwen3(root / "whole", seed=3)
+    load(root / "whole").save_pretrained(root / "whole")  # type: ignore[operator]
+    result = export(root, "whole")
+    assert result.exit_code == 0, result
+    assert {m.name: m.value for m in result.metrics}["relative_change"] > 0.5  # type: ignore[operator]
+    exported = AutoModelForCausalLM.from_pretrained(root / "export")
+    assert exported.dtype == AutoModelForCausalLM.from_pretrained(root / "model").dtype
+    with torch.no_grad():
+        assert torch.allclose(load(root / "export")(IDS).logits, load(root / "whole")(IDS).logits, atol=2e-2)
+
+
+def test_whole_weights_of_another_model_are_bad_input(root: Path) -> None:
+    write_tiny_qwen3(root / "whole", head_dim=32)
+    result = export(root, "whole")
+    assert result.exit_code == 11
+    assert result.error is not None
+    assert "do not fit the base model" in result.error.message

@@ -20,6 +20,7 @@ from dynalign_contract.settings import (
     LoraSettings,
     LossAggregation,
     TrainingBackend,
+    TrainingMethod,
     TrainingSettings,
 )
 from dynalign_trainer.grpo.batch import build_batch
@@ -40,6 +41,7 @@ GROUP, BATCHED, UNSCALED = AdvantageScale.GROUP, AdvantageScale.BATCH, Advantage
 TOKENS, SEQUENCES = LossAggregation.TOKEN_MEAN, LossAggregation.SEQUENCE_MEAN
 CONSTANT, RATIO = LossAggregation.CONSTANT, LossAggregation.SEQUENCE_RATIO
 PACKED, TRL = TrainingBackend.PACKED, TrainingBackend.TRL
+FULL = TrainingMethod.FULL
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,13 @@ class Case:
     """Forward and backward passes of a rank in a full step (gradient accumulation)."""
     mask_truncated: bool = True
     dual: float | None = None
+    method: TrainingMethod = TrainingMethod.LORA
 
     def settings(self, backend: TrainingBackend) -> TrainingSettings:
         """Both backends cut a full step of 8 rows, of which at least 6 carry loss, into `passes` a rank."""
         return TrainingSettings(
             backend=backend,
+            method=self.method,
             aggregation=self.aggregation,
             scale=self.scale,
             kl=self.kl,
@@ -90,6 +94,11 @@ CASES = {
     "dr-grpo-base-zero3-2-ranks": Case(CONSTANT, GROUP, BASE, zero=3, ranks=2, passes=4, mask_truncated=False),
     "gspo-start-zero0-2-ranks": Case(RATIO, BATCHED, START, zero=0, ranks=2, passes=4, mask_truncated=False),
     "grpo-dual-zero0-2-ranks": Case(SEQUENCES, UNSCALED, zero=0, ranks=2, dual=1.3),
+    "full": Case(TOKENS, GROUP, method=FULL),
+    "full-base-zero0": Case(SEQUENCES, BATCHED, BASE, zero=0, passes=4, mask_truncated=False, method=FULL),
+    "full-start-zero3": Case(CONSTANT, GROUP, START, zero=3, passes=4, mask_truncated=False, method=FULL),
+    "full-base-2-ranks": Case(RATIO, UNSCALED, BASE, ranks=2, passes=4, mask_truncated=False, method=FULL),
+    "full-zero3-2-ranks": Case(TOKENS, BATCHED, zero=3, ranks=2, method=FULL),
 }
 
 
@@ -99,7 +108,8 @@ class Probed:
 
     folder: Path
     model: Path
-    adapter: Path
+    starts: dict[TrainingMethod, Path]
+    """The same policy as an adapter and as whole weights."""
     rollouts: tuple[Row, ...]
     rewards: dict[tuple[str, int], float]
 
@@ -128,13 +138,26 @@ def write_random_adapter(model: Path, folder: Path) -> Path:
     return folder
 
 
-def load_float64(model: Path, adapter: Path) -> Any:
+def write_merged(model: Path, adapter: Path, folder: Path) -> Path:
+    """What the adapter makes of the model."""
+    load_float64(model, adapter).merge_and_unload().float().save_pretrained(folder)
+    return folder
+
+
+def load_float64(model: Path, adapter: Path | None = None) -> Any:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64)
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64).eval()
+    if adapter is None:
+        return base
     return PeftModel.from_pretrained(base, adapter, is_trainable=True, autocast_adapter_dtype=False).double().eval()
+
+
+def load_start(probed: Probed, method: TrainingMethod) -> Any:
+    start = probed.starts[method]
+    return load_float64(start) if method is FULL else load_float64(probed.model, start)
 
 
 def write_job(probed: Probed, case: str, backend: TrainingBackend, judgements: list[Row]) -> Path:
@@ -143,7 +166,7 @@ def write_job(probed: Probed, case: str, backend: TrainingBackend, judgements: l
     write_rows(work / "batch.parquet", batch.rows, BATCH)
     job = TrainJob(
         model=probed.model,
-        adapter=probed.adapter,
+        start=probed.starts[CASES[case].method],
         batch=work / "batch.parquet",
         work=work,
         output=work,
@@ -176,7 +199,8 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
         if (row["prompt_id"], row["candidate"]) == UNSCORED:
             row["reward"] = math.nan
     rewards = {(row["prompt_id"], row["candidate"]): row["reward"] for row in judgements}
-    found = Probed(folder, model, adapter, tuple(rollouts), rewards)
+    starts = {TrainingMethod.LORA: adapter, FULL: write_merged(model, adapter, folder / "merged")}
+    found = Probed(folder, model, starts, tuple(rollouts), rewards)
     script = Path(__file__).parents[1] / "support" / "grpo_probe.py"
     torchrun = [sys.executable, "-m", "torch.distributed.run", *SINGLE_NODE.arguments]
     environment = worker_environment(Processes(count=1, threads=1), SINGLE_NODE, gpus=0)
@@ -217,7 +241,7 @@ def distance(found: dict[str, Any], wanted: dict[str, Any]) -> float:
 @pytest.mark.parametrize("case", CASES)
 def test_loss_and_gradients_equal_the_float64_reference(probed: Probed, case: str, backend: TrainingBackend) -> None:
     settings, record = CASES[case].settings(backend), probed.record(case, backend)
-    model = load_float64(probed.model, probed.adapter)
+    model, base = load_start(probed, settings.method), load_float64(probed.model)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     start = {name: p.detach().clone() for name, p in trained.items()}
     # Five of six groups have spread: two full steps, and one with a single group and blanks to fill it.
@@ -226,7 +250,7 @@ def test_loss_and_gradients_equal_the_float64_reference(probed: Probed, case: st
     assert record["passes"] >= CASES[case].passes
     for step, seen in enumerate(record["steps"]):
         rows = expected_rows(probed, case, step)
-        references = [reference_logprobs(model, row, settings.kl.reference, start) for row, _ in rows]
+        references = [reference_logprobs(model, base, row, settings.kl.reference, start) for row, _ in rows]
         load_parameters(model, seen["params"])
         model.zero_grad()
         loss = reference_loss(

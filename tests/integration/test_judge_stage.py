@@ -70,6 +70,7 @@ def test_every_candidate_is_judged_and_an_interrupted_stage_ends_in_the_same_art
         (row["prompt_id"], row["candidate"]) for row in tiny.rows
     ]
     assert all(0 <= score["score"] <= 9 and 0 < score["mass"] <= 1 for row in rows for score in row["scores"])
+    assert all(math.isnan(row["reward_error"]) for row in rows)
     assert all(row["raw_reward"] == pytest.approx(row["scores"][0]["score"] / 9, abs=1e-6) for row in rows)
     canaries = read_rows(tiny.folder(config) / CANARIES_FILE, CANARY)
     assert [(row["prompt_id"], row["kind"]) for row in canaries] == [
@@ -105,6 +106,10 @@ def test_votes_are_sampled_averaged_and_reproducible(tiny: JudgeRun) -> None:
     spread = metrics_of(first)["vote_std"]
     assert spread is not None
     assert spread > 0
+    errors = [row["reward_error"] for row in tiny.judgements(config)]
+    assert all(0 < error < 0.5 for error in errors)
+    # One aspect, three votes: the score's deviation (divisor 3) over sqrt(3 - 1), as a reward.
+    assert sum(errors) / len(errors) == pytest.approx(spread / math.sqrt(2) / 9, rel=1e-3)
     (tiny.folder(config) / MANIFEST).unlink()
     assert tiny.judge(config).artifact == first.artifact
 
@@ -231,7 +236,7 @@ def test_a_judge_that_ranks_unlike_the_base_model_stops_or_gives_way_in_every_sh
     bed = make_testbed()
     run = JudgeRun(tmp_path / "run", bed.model, prompts=4)
     gates = JudgeGates(min_base_agreement=0.9)
-    judging = JudgingSettings(canaries=CanarySettings(prompts=0), second_opinions=2, gates=gates)
+    judging = JudgingSettings(min_mass=0.0, canaries=CanarySettings(prompts=0), second_opinions=2, gates=gates)
     spoilt = run.stages.adapter(seed=1)
     refused = run.judge(run.config(judging, judge=spoilt))
     assert refused.exit_code == ExitCode.UNFIT

@@ -74,8 +74,20 @@ def test_a_model_that_cannot_be_packed_is_refused(tmp_path: Path, changes: dict[
         check_packable(model)
 
 
-def test_a_trained_head_is_refused(tmp_path: Path) -> None:
-    from dynalign_trainer.grpo.packed.policy import check_packable
+def test_a_trained_head_gets_the_gradient_of_plain_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
 
-    with pytest.raises(BadConfigError, match="a trained head"):
-        check_packable(load(write_tiny_qwen3(tmp_path)))
+    from dynalign_trainer.grpo.packed import head
+
+    monkeypatch.setattr(head, "CHUNK_ELEMENTS", 3 * 40)
+    torch.manual_seed(0)
+    hidden = torch.randn(10, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(40, 6, dtype=torch.float64, requires_grad=True)
+    targets, pull = torch.randint(40, (10,)), torch.randn(10)
+    logprobs, entropies = head.chosen_logprobs(hidden, weight, targets, 0.7)
+    plain = torch.log_softmax(hidden @ weight.T / 0.7, dim=-1)
+    assert (logprobs - plain[range(10), targets]).abs().max().item() < 1e-5
+    assert (entropies + (plain.exp() * plain).sum(dim=-1)).abs().max().item() < 1e-5
+    found = torch.autograd.grad((logprobs * pull).sum(), (hidden, weight))
+    wanted = torch.autograd.grad((plain[range(10), targets] * pull).sum(), (hidden, weight))
+    assert all((a - b).abs().max().item() < 1e-5 for a, b in zip(found, wanted, strict=True))

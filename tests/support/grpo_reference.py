@@ -57,14 +57,13 @@ def reference_loss(
             return sum(sums) / (full_step * max_tokens)
 
 
-def reference_logprobs(model: Any, row: Row, which: KlReference, start: Mapping[str, Any]) -> Any:
-    """Log-probabilities, shape (T,), of the base model or of the adapter that the iteration started from."""
+def reference_logprobs(model: Any, base: Any, row: Row, which: KlReference, start: Mapping[str, Any]) -> Any:
+    """Log-probabilities, shape (T,), of the base model or of the weights that the iteration started from."""
     import torch
 
     with torch.no_grad():
         if which is KlReference.BASE:
-            with model.disable_adapter():
-                return score(model, row)
+            return score(base, row)
         load_parameters(model, start)
         return score(model, row)
 

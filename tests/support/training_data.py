@@ -1,5 +1,6 @@
 """Made-up rollouts and judgements of a run's first iteration, and the run's folder around them."""
 
+import math
 import random
 import threading
 from collections.abc import Sequence
@@ -46,8 +47,14 @@ def make_rollouts(prompts: int, candidates: int, *, policy: str = "base", seed: 
     return rows
 
 
-def make_judgements(rollouts: Sequence[Row], rewards: Sequence[float] | None = None, *, seed: int = 0) -> list[Row]:
-    """One judgement a rollout; random rewards unless given."""
+def make_judgements(
+    rollouts: Sequence[Row],
+    rewards: Sequence[float] | None = None,
+    *,
+    errors: Sequence[float] | None = None,
+    seed: int = 0,
+) -> list[Row]:
+    """One judgement a rollout; random rewards unless given, and a single vote unless there are errors."""
     draw = random.Random(seed)
     found = rewards or [draw.random() for _ in rollouts]
     return [
@@ -58,10 +65,11 @@ def make_judgements(rollouts: Sequence[Row], rewards: Sequence[float] | None = N
             "raw_reward": reward,
             "penalties": {},
             "reward": reward,
+            "reward_error": error,
             "retries": 0,
             "judge": "base",
         }
-        for row, reward in zip(rollouts, found, strict=True)
+        for row, reward, error in zip(rollouts, found, errors or [math.nan] * len(found), strict=True)
     ]
 
 

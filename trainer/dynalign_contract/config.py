@@ -32,12 +32,12 @@ def policy_version(iteration: int) -> str:
 
 
 class Policy(Model):
-    """Weights with a name: the base model, or the base model plus the adapter that an iteration trained."""
+    """Weights with a name: the base model, or what an iteration's training made of it."""
 
     version: str = BASE_POLICY
     """`base` or `iteration-003`."""
     adapter: ArtifactRef | None = None
-    """None: the base model."""
+    """The iteration's adapter, or with `training.method: Full` all its weights; None: the base model."""
 
 
 class FetchParams(Model):
@@ -79,7 +79,7 @@ class JudgeParams(Model):
 
 
 class TrainParams(Model):
-    """Build the batch, train, write the next adapter. Inputs: model, rollouts, judgements."""
+    """Build the batch, train, write the next policy. Inputs: model, rollouts, judgements."""
 
     stage: Literal[Stage.TRAIN] = Stage.TRAIN
     training: TrainingSettings
@@ -123,7 +123,7 @@ class IterationSummary(Model):
 
 
 class ExportParams(Model):
-    """Merge the chosen adapter into the base model and write a model folder with a card. Inputs: model."""
+    """Write the chosen policy, adapter merged, as a model folder with a card. Inputs: model."""
 
     stage: Literal[Stage.EXPORT] = Stage.EXPORT
     policy: Policy

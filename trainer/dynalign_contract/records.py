@@ -77,6 +77,7 @@ JUDGEMENT: Final = pa.schema(
         ("raw_reward", pa.float32()),  # aggregate over the aspects, 0 to 1, before penalties; NaN when one is missing
         ("penalties", pa.map_(pa.string(), pa.float32())),  # name -> what was taken off
         ("reward", pa.float32()),  # raw_reward minus penalties; NaN is dropped by training, never read as 0
+        ("reward_error", pa.float32()),  # standard error of raw_reward by the votes' spread; NaN for fewer than two
         ("retries", pa.int32()),
         ("judge", pa.string()),  # version of the judging model
     ]
@@ -172,13 +173,19 @@ def read_rows(path: Path, schema: pa.Schema) -> list[Row]:
 
     Raises CorruptArtifactError when it is no Parquet file or lacks columns.
     """
+    remedy = f"Remove the folder {path.parent} to have its stage run again."
     try:
+        lacking = [name for name in schema.names if name not in pq.read_schema(path).names]
+        if lacking:
+            raise CorruptArtifactError(
+                f"{path} lacks the columns {', '.join(lacking)}: another version of dynalign wrote it, or it is a file "
+                f"of another kind. {remedy}"
+            )
         table = pq.read_table(path, columns=schema.names, partitioning=None)
         rows: list[Row] = table.cast(schema).to_pylist(maps_as_pydicts="strict")
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise CorruptArtifactError(
-            f"{path} cannot be read as Parquet with the columns {', '.join(schema.names)} ({error}). "
-            f"Remove the folder {path.parent} to have its stage run again."
+            f"{path} cannot be read as Parquet with the columns {', '.join(schema.names)} ({error}). {remedy}"
         ) from error
     return rows
 

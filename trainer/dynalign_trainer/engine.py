@@ -16,7 +16,8 @@ from dynalign_contract.config import BASE_POLICY, Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.settings import DType, EngineSettings
 from dynalign_trainer.context import StageContext
-from dynalign_trainer.engine_weights import AdapterWeights, MergedWeights, Weights, summary
+from dynalign_trainer.engine_weights import AdapterWeights, ExchangedWeights, StoredWeights, Weights, summary
+from dynalign_trainer.merging import is_adapter
 from dynalign_trainer.model_folder import adapter_rank, check_weights, context_window, load_tokenizer
 
 Watch = Callable[[int, int, float], None]
@@ -219,9 +220,9 @@ class Engine:
 
 
 def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engine:
-    """Start vLLM with the input "model" and the adapters of these policies.
+    """Start vLLM with the input "model", ready to play these policies.
 
-    Raises BadInputError when the model or an adapter cannot be used, saying which and why.
+    Raises BadInputError when the model or a policy cannot be used, saying which and why.
     """
     prepare_environment()
     folder = context.input("model")
@@ -232,11 +233,24 @@ def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engi
     paths = {p.version: context.layout.root / p.adapter.path for p in policies if p.adapter is not None}
     if BASE_POLICY in paths:
         raise BadConfigError(f"the policy {BASE_POLICY!r} has an adapter; give it the version of its iteration")
-    rank = adapter_rank(paths.values()) if paths else None
-    llm = _start(folder, settings, max_length, adapters=len(paths), rank=rank)
-    weights = AdapterWeights(llm, paths) if _on_gpu() else MergedWeights(llm, folder, paths)
+    adapters = [path for path in paths.values() if is_adapter(path)]
+    if adapters and len(adapters) < len(paths):
+        raise BadConfigError(
+            "some of the policies are adapters and some are whole models. spec.training.method cannot change within a "
+            "run: set it back, or start a new run."
+        )
+    rank = adapter_rank(adapters) if adapters else None
+    llm = _start(folder, settings, max_length, adapters=len(adapters), rank=rank)
+    weights = _play_with(llm, folder, paths, are_adapters=bool(adapters))
     context.telemetry.begin()
     return Engine(llm, tokenizer, max_length, weights)
+
+
+def _play_with(llm: Any, base: Path, paths: Mapping[str, Path], *, are_adapters: bool) -> Weights:
+    """On a GPU adapters share batches and whole models are read by the processes that hold them."""
+    if not _on_gpu():
+        return ExchangedWeights(llm, base, paths)
+    return AdapterWeights(llm, paths) if are_adapters else StoredWeights(llm, base, paths)
 
 
 def watch_progress(context: StageContext[Any], *, done: int, total: int, share: float) -> Watch:

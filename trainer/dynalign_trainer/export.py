@@ -1,4 +1,4 @@
-"""The export stage: merge the chosen adapter into the base model and write a folder that anyone can load."""
+"""The export stage: write the chosen policy, an adapter merged, as a folder that anyone can load."""
 
 import shutil
 from typing import Final
@@ -7,7 +7,7 @@ from dynalign_contract.config import ExportParams
 from dynalign_contract.files import write_bytes
 from dynalign_trainer.context import StageContext, StageOutput
 from dynalign_trainer.fetching.check import check_model
-from dynalign_trainer.merging import Adapter, file_tensors, read_adapter
+from dynalign_trainer.merging import Change, file_tensors, read_change
 from dynalign_trainer.model_card import build_model_card
 
 _COPIED: Final = (
@@ -25,13 +25,13 @@ _COPIED: Final = (
 
 
 def run(context: StageContext[ExportParams]) -> StageOutput:
-    """Write safetensors weights, configuration, tokenizer and a model card. Inputs: model, the policy's adapter."""
+    """Write safetensors weights, configuration, tokenizer and a model card. Inputs: model, the policy."""
     params, base, target = context.params, context.input("model"), context.folder
     for leftover in target.glob("[!.]*"):
         leftover.unlink()
-    adapter = None if params.policy.adapter is None else context.input(params.policy.version)
+    policy = None if params.policy.adapter is None else context.input(params.policy.version)
     context.telemetry.begin()
-    change = _write_weights(context, None if adapter is None else read_adapter(adapter))
+    moved = _write_weights(context, None if policy is None else read_change(policy))
     for name in _COPIED:
         if (base / name).is_file():
             shutil.copyfile(base / name, target / name)
@@ -43,16 +43,16 @@ def run(context: StageContext[ExportParams]) -> StageOutput:
         metrics={
             "parameters": parameters,
             "bytes": sum(path.stat().st_size for path in files),
-            "relative_change": change,
+            "relative_change": moved,
         },
     )
 
 
-def _write_weights(context: StageContext[ExportParams], adapter: Adapter | None) -> float:
-    """Write the merged weights in the base model's own number formats and files.
+def _write_weights(context: StageContext[ExportParams], change: Change | None) -> float:
+    """Write the trained weights in the base model's own number formats and files.
 
-    SIGTERM is obeyed between two files. Returns ‖W' - W‖ / ‖W‖ over the adapted weights, before rounding; 0 without an
-    adapter.
+    SIGTERM is obeyed between two files. Returns ‖W' - W‖ / ‖W‖ over the trained weights, before rounding; 0 for the
+    base model.
     """
     from safetensors.torch import save_file
 
@@ -61,16 +61,15 @@ def _write_weights(context: StageContext[ExportParams], adapter: Adapter | None)
     for done, path in enumerate(files):
         context.telemetry.progress(done, len(files))
         context.check_stop()
-        before = dict(file_tensors(path, None))
-        after = before if adapter is None else {name: adapter.add_to(name, w) for name, w in before.items()}
-        for name in adapter.pairs if adapter is not None else ():
-            if name in before:
-                old = before[name].double()
-                moved += float((after[name].double() - old).norm()) ** 2
-                size += float(old.norm()) ** 2
+        before = dict(file_tensors(path))
+        after = before if change is None else {name: change.apply(name, w) for name, w in before.items()}
+        for name in change.names & before.keys() if change is not None else ():
+            old = before[name].double()
+            moved += float((after[name].double() - old).norm()) ** 2
+            size += float(old.norm()) ** 2
         stored = {name: weight.to(before[name].dtype).contiguous() for name, weight in after.items()}
         save_file(stored, context.folder / path.name, metadata={"format": "pt"})
     context.telemetry.progress(len(files), len(files))
-    if adapter is not None and size == 0.0:
-        raise adapter.misfit("they have no tensor in common")
+    if change is not None and size == 0.0:
+        raise change.misfit("they have no tensor in common")
     return (moved / size) ** 0.5 if size else 0.0

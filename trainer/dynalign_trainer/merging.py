@@ -1,21 +1,73 @@
-"""A LoRA adapter added to its base model, tensor by tensor: W' = W + (alpha / r) B A (arXiv 2106.09685, section 4.1).
+"""What training made of the base model, tensor by tensor.
 
-The sum is formed in float32, because an update is small beside the weights that are rounded with it. Tensors are read
-one by one, so a large model needs no more memory than a small one.
+A LoRA adapter is added: W' = W + (alpha / r) B A (arXiv 2106.09685, section 4.1), in float32, because an update is
+small beside the weights that are rounded with it. All weights trained take the place of the base model's. Tensors are
+read one by one, so a large model needs no more memory than a small one.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from dynalign_contract.errors import BadInputError
 from dynalign_trainer.model_folder import read_json
 
+_CONFIG: Final = "adapter_config.json"
 _PREFIX: Final = "base_model.model."
 _DOWN: Final = ".lora_A.weight"
 _UP: Final = ".lora_B.weight"
 _UNSUPPORTED: Final = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out")
+
+
+class Change(Protocol):
+    """What an iteration trained."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Tensors of the base model that are another after it."""
+        ...
+
+    def apply(self, name: str, weight: Any) -> Any:
+        """The tensor after training, in float32 where it was trained. Raises BadInputError when it does not fit."""
+        ...
+
+    def misfit(self, why: str) -> BadInputError:
+        """The error that says that it was trained on another model."""
+        ...
+
+
+@dataclass(frozen=True)
+class FullWeights:
+    """All weights, trained."""
+
+    folder: Path
+    files: dict[str, Path]
+    """Name of a tensor -> the file that holds it."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All that the folder holds."""
+        return frozenset(self.files)
+
+    def apply(self, name: str, weight: Any) -> Any:
+        """The trained tensor."""
+        from safetensors import safe_open
+
+        if name not in self.files:
+            return weight
+        with safe_open(self.files[name], framework="pt") as file:
+            trained = file.get_tensor(name)
+        if trained.shape != weight.shape:
+            raise self.misfit(f"{name} has the shape {tuple(weight.shape)}, here {tuple(trained.shape)}")
+        return trained
+
+    def misfit(self, why: str) -> BadInputError:
+        """The error that says that the weights belong to another model."""
+        return BadInputError(
+            f"the weights in {self.folder} do not fit the base model ({why}). "
+            "Remove the folder to have its iteration's training run again."
+        )
 
 
 @dataclass(frozen=True)
@@ -28,7 +80,12 @@ class Adapter:
     pairs: dict[str, tuple[Any, Any]]
     """Name of the base model's tensor -> A of shape (r, in) and B of shape (out, r)."""
 
-    def add_to(self, name: str, weight: Any) -> Any:
+    @property
+    def names(self) -> frozenset[str]:
+        """Those of the adapted weights."""
+        return frozenset(self.pairs)
+
+    def apply(self, name: str, weight: Any) -> Any:
         """The merged weight in float32; the weight itself where nothing is adapted.
 
         Raises BadInputError when the shapes do not fit.
@@ -50,12 +107,42 @@ class Adapter:
         )
 
 
+def read_change(folder: Path) -> Change:
+    """Read what an iteration's training wrote. Raises BadInputError naming the file."""
+    return read_adapter(folder) if is_adapter(folder) else _read_full(folder)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether training wrote an adapter here, and not all weights."""
+    return (folder / _CONFIG).exists()
+
+
+def _read_full(folder: Path) -> FullWeights:
+    from safetensors import SafetensorError, safe_open
+
+    files: dict[str, Path] = {}
+    try:
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                files |= dict.fromkeys(file.keys(), path)
+    except (OSError, SafetensorError) as error:
+        raise BadInputError(
+            f"the weights in {folder} cannot be read ({error}). Remove the folder to have its iteration's training run "
+            "again."
+        ) from error
+    if not files:
+        raise BadInputError(
+            f"{folder} holds neither an adapter nor weights. Remove it to have its iteration's training run again."
+        )
+    return FullWeights(folder, files)
+
+
 def read_adapter(folder: Path) -> Adapter:
     """Read a plain LoRA adapter as PEFT writes it. Raises BadInputError naming the file."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = folder / "adapter_config.json"
+    path = folder / _CONFIG
     config = read_json(path)
     if used := [name for name in _UNSUPPORTED if config.get(name)]:
         raise BadInputError(f"{path} sets {', '.join(used)}; only plain LoRA adapters can be merged.")
@@ -75,25 +162,24 @@ def read_adapter(folder: Path) -> Adapter:
     return Adapter(folder, scale, pairs)
 
 
-def merged_tensors(base: Path, adapter: Adapter | None) -> Iterator[tuple[str, Any]]:
-    """Name and value of every tensor of the base model, the adapter added; adapted ones in float32.
+def changed_tensors(base: Path, change: Change | None) -> Iterator[tuple[str, Any]]:
+    """Name and value of every tensor of the base model after training; trained ones in float32.
 
-    Raises BadInputError when the adapter names tensors that the base model does not have.
+    Raises BadInputError when the change names tensors that the base model does not have.
     """
     seen = set()
     for path in sorted(base.glob("*.safetensors")):
-        for name, weight in file_tensors(path, adapter):
+        for name, weight in file_tensors(path):
             seen.add(name)
-            yield name, weight
-    if adapter is not None and (missing := sorted(set(adapter.pairs) - seen)):
-        raise adapter.misfit(f"the base model has no {missing[0]}")
+            yield name, weight if change is None else change.apply(name, weight)
+    if change is not None and (missing := sorted(change.names - seen)):
+        raise change.misfit(f"the base model has no {missing[0]}")
 
 
-def file_tensors(path: Path, adapter: Adapter | None) -> Iterator[tuple[str, Any]]:
-    """The tensors of one safetensors file, the adapter added."""
+def file_tensors(path: Path) -> Iterator[tuple[str, Any]]:
+    """The tensors of one safetensors file."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 - the file is no mapping
-            weight = file.get_tensor(name)
-            yield name, weight if adapter is None else adapter.add_to(name, weight)
+            yield name, file.get_tensor(name)

@@ -1,6 +1,6 @@
 """The model card of an export: where the model comes from, what it was aligned to, and how it scored."""
 
-from dynalign_contract.config import ExportParams, IterationSummary
+from dynalign_contract.config import BASE_POLICY, ExportParams, IterationSummary
 
 
 def build_model_card(run: str, params: ExportParams) -> str:
@@ -15,7 +15,7 @@ tags: [dynalign, grpo, {objective.name}]
 
 # {run}
 
-A language model aligned with itself by dynalign (method: arXiv 2512.05464).
+{_introduction(params)}
 
 - Base model: `{params.model_uri}`
 - Policy: `{params.policy.version}`
@@ -52,6 +52,15 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=200)[0]))
 A model that rewards itself can learn to please its own judge. Read the canaries, and the win rate of a judge that took
 no part in the training, before you trust the rewards. The licence and the limits of the base model apply.
 """
+
+
+def _introduction(params: ExportParams) -> str:
+    if params.policy.version == BASE_POLICY and params.iterations:
+        return (
+            "The base model as it was: dynalign (method: arXiv 2512.05464) tried to align it with itself, and every "
+            "iteration\nthat was evaluated was worse, as the table below says."
+        )
+    return "A language model aligned with itself by dynalign (method: arXiv 2512.05464)."
 
 
 def _table(iterations: tuple[IterationSummary, ...]) -> str:

@@ -1,4 +1,4 @@
-"""train: build the batch, train on it with GRPO under DeepSpeed, write the next adapter (LEARNING section 5).
+"""train: build the batch, train on it with GRPO under DeepSpeed, write the next policy (LEARNING section 5).
 
 This process stays light: it builds the batch, starts torchrun even for one process, relays progress, asks the workers
 to stop on SIGTERM and turns their end into the stage's. They talk through files of the checkpoints folder, because
@@ -28,7 +28,6 @@ from dynalign_contract.records import BATCH, JUDGEMENT, ROLLOUT, read_parts, wri
 from dynalign_contract.result import Metric
 from dynalign_contract.stages import Stage
 from dynalign_trainer.context import StageContext, StageOutput
-from dynalign_trainer.grpo.adapter import CONFIG_FILE, WEIGHTS_FILE, check_adapter
 from dynalign_trainer.grpo.batch import Batch, build_batch
 from dynalign_trainer.grpo.checkpoints import claim_folder, find_checkpoint
 from dynalign_trainer.grpo.job import (
@@ -51,6 +50,7 @@ from dynalign_trainer.grpo.launch import (
     worker_environment,
 )
 from dynalign_trainer.grpo.machine import count_cores, count_gpus
+from dynalign_trainer.grpo.policy import check_start, policy_files
 from dynalign_trainer.grpo.summary import publish_report, summarise
 
 log = logging.getLogger("dynalign.train")
@@ -59,26 +59,27 @@ _REFUSALS: Final[dict[str, type[StageError]]] = {e.__name__: e for e in (BadConf
 
 
 def run(context: StageContext[TrainParams]) -> StageOutput:
-    """Train the policy on its judged rollouts; writes an adapter that PEFT and vLLM load.
+    """Train the policy on its judged rollouts; writes an adapter as PEFT does, or all weights.
 
-    An iteration in which nothing can be learned (no group with spread) leaves the adapter as it was, with a warning and
+    An iteration in which nothing can be learned (no group with spread) leaves the policy as it was, with a warning and
     `trained_steps` 0. Raises BadInputError, BadConfigError, UnfitError, TrainingFailedError or TerminatedError.
     """
     if context.gang.rank > 0:
         return _assist(context)
     training = context.params.training
-    adapter = _adapter_folder(context, context.params.policy)
-    if adapter is not None:
-        check_adapter(adapter, training.lora)
+    start = _policy_folder(context, context.params.policy)
+    if start is not None:
+        check_start(start, training)
     gpus = count_gpus()
     processes = count_processes(training, gpus=gpus, cores=count_cores())
     batch = _build(context)
     if not batch.rows:
         log.warning(
-            "no group of this iteration teaches anything (%d of %d dropped: equal rewards, or every candidate masked); "
-            "the adapter stays as it is",
+            "no group of this iteration teaches anything (%d of %d dropped: equal rewards, differences within the "
+            "judge's noise (%d), or every candidate masked); the policy stays as it is",
             batch.dropped_groups,
             batch.groups,
+            batch.noisy_groups or 0,
         )
         if context.gang.nodes == 1:
             processes = Processes(count=1, threads=processes.count * processes.threads)
@@ -91,13 +92,13 @@ def run(context: StageContext[TrainParams]) -> StageOutput:
         context.gang.nodes,
         processes.count,
     )
-    job = _prepare(context, batch, adapter, processes)
+    job = _prepare(context, batch, start, processes)
     result = _train(context, job.work, processes, gpus)
     if result is None:
         raise TrainingFailedError("the training processes ended well but left no result; the next attempt goes on")
     metrics = summarise(batch, result, read_reports(job.work))
     shutil.rmtree(job.work)
-    return StageOutput(files={WEIGHTS_FILE: 0, CONFIG_FILE: 0}, metrics=metrics)
+    return StageOutput(files=dict.fromkeys(policy_files(context.folder, training.method), 0), metrics=metrics)
 
 
 def _assist(context: StageContext[TrainParams]) -> StageOutput:
@@ -111,7 +112,7 @@ def _assist(context: StageContext[TrainParams]) -> StageOutput:
     return StageOutput(files={})
 
 
-def _adapter_folder(context: StageContext[TrainParams], policy: Policy) -> Path | None:
+def _policy_folder(context: StageContext[TrainParams], policy: Policy) -> Path | None:
     return None if policy.adapter is None else context.layout.root / policy.adapter.path
 
 
@@ -131,6 +132,7 @@ def _build(context: StageContext[TrainParams]) -> Batch:
         "steps": float(batch.steps),
         "loss_tokens": float(sum(batch.loss_tokens)),
         "dropped_groups_share": batch.dropped_share,
+        "noisy_groups_share": batch.noisy_share,
         "masked_share": batch.masked_share,
     }
     write_manifest(
@@ -147,7 +149,7 @@ def _build(context: StageContext[TrainParams]) -> Batch:
     return batch
 
 
-def _prepare(context: StageContext[TrainParams], batch: Batch, adapter: Path | None, processes: Processes) -> TrainJob:
+def _prepare(context: StageContext[TrainParams], batch: Batch, start: Path | None, processes: Processes) -> TrainJob:
     """Write the job file into the checkpoints folder, going on from a checkpoint of this very job if there is one."""
     work = context.layout.checkpoints(context.iteration).resolve()
     claim_folder(work, f"{context.config.digest} with {processes.count * context.gang.nodes} processes")
@@ -158,7 +160,7 @@ def _prepare(context: StageContext[TrainParams], batch: Batch, adapter: Path | N
         log.info("going on from %s", resume)
     job = TrainJob(
         model=context.input("model").resolve(),
-        adapter=None if adapter is None else adapter.resolve(),
+        start=None if start is None else start.resolve(),
         batch=(context.layout.batch(context.iteration) / BATCH_FILE).resolve(),
         work=work,
         output=context.folder.resolve(),

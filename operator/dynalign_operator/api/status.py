@@ -118,16 +118,16 @@ class IterationStatus(Model):
 
 
 class BestIteration(Model):
-    """The iteration to use, and why."""
+    """The iteration to use, and why; or the base model, where every evaluated iteration is worse."""
 
-    iteration: int = Field(ge=0)
-    """From 0."""
+    iteration: int | None = Field(default=None, ge=0)
+    """From 0; absent where the base model is the best."""
     win_rate: float | None = None
-    """Its held-out win rate."""
+    """Its held-out win rate; absent for the base model."""
     reason: str = ""
     """Why it is the best."""
     model_uri: str = ""
-    """Folder of its policy, relative to the run's folder; the exported model once there is one."""
+    """Folder of its policy, relative to the run's folder; the exported model once there is one of it."""
 
 
 class AlignmentRunStatus(Model):
@@ -158,7 +158,7 @@ class AlignmentRunStatus(Model):
     export: StageStatus | None = None
     """The stage after the last iteration."""
     best: BestIteration | None = None
-    """The iteration with the best evaluation so far."""
+    """The iteration with the best evaluation so far, or the base model."""
     reward: float | None = None
     """Of the latest judged iteration, rounded for people; `iterations` has all digits."""
     win_rate: float | None = None

@@ -1,7 +1,7 @@
 """AlignmentRun, `dynalign.io/v1alpha1`: what a user writes (the status is in `status.py`).
 
 The CustomResourceDefinition is generated from these models: attribute docstrings become `kubectl explain`, defaults and
-limits become the schema, and the rules of `rules.py` become CEL.
+limits become the schema, and the rules in `rules` become CEL.
 """
 
 import re

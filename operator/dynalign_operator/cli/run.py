@@ -87,15 +87,14 @@ def _report(console: "Console", run: "AlignmentRun", folder: Path) -> None:
     from dynalign_operator.api.status import Phase
     from dynalign_operator.cli.drive import stalled_message
     from dynalign_operator.cli.logs import latest_log
-    from dynalign_operator.cli.tables import summary_tables
+    from dynalign_operator.cli.tables import describe_best, summary_tables
 
     status = run.status
     if status.iterations:
         console.print(summary_tables(status))
     if status.phase is Phase.SUCCEEDED:
         export = RunLayout(folder).export
-        best = f"; best is iteration {status.best.iteration} ({status.best.reason})" if status.best else ""
-        typer.echo(f"\n{run.metadata.name} is complete{best}.")
+        typer.echo(f"\n{run.metadata.name} is complete{describe_best(status.best)}.")
         typer.echo(f"The model lies in {export}. In Python: AutoModelForCausalLM.from_pretrained({str(export)!r})")
     elif status.phase is Phase.SUSPENDED:
         typer.echo(f"{run.metadata.name} is suspended (spec.suspend); set it to false and run again.")

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from dynalign_contract.result import START_SECONDS
 from dynalign_contract.stages import ITERATION_STAGES, Stage
-from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, StagePhase, StageStatus
+from dynalign_operator.api.status import AlignmentRunStatus, BestIteration, IterationStatus, StagePhase, StageStatus
 
 MARKS: Final = {
     StagePhase.PENDING: "·",
@@ -74,6 +74,14 @@ def describe_numbers(iteration: IterationStatus) -> str:
     return ", ".join(parts)
 
 
+def describe_best(best: BestIteration | None) -> str:
+    """`; best is iteration 3 (highest held-out win rate ...)`; empty while nothing has been trained."""
+    if best is None:
+        return ""
+    name = "the base model" if best.iteration is None else f"iteration {best.iteration}"
+    return f"; best is {name} ({best.reason})"
+
+
 def describe_seconds(seconds: float | None) -> str:
     """`42 s`, `3:05 min`, `1:02 h`."""
     if seconds is None:
@@ -94,9 +102,10 @@ def summary_tables(status: AlignmentRunStatus) -> Group:
     above these; `agrees` is the judge's rank agreement with the base model, Kendall's tau.
     `start-up` is the time from a stage's process start to its first useful work.
     """
-    evaluated = [_evaluation_table(status)] if any(i.win_rate is not None for i in status.iterations) else []
-    tables = (_scores_table(status), _trust_table(status), *evaluated, _effort_table(status), _start_table(status))
-    return Group(*(part for table in tables for part in ("", table)[table is tables[0] :]))
+    parts: list[Table | str] = [_scores_table(status), "", _trust_table(status)]
+    if any(iteration.win_rate is not None for iteration in status.iterations):
+        parts += ["", _evaluation_table(status)]
+    return Group(*parts, "", _effort_table(status), "", _start_table(status))
 
 
 def _scores_table(status: AlignmentRunStatus) -> Table:

@@ -47,40 +47,61 @@ def judge_policy(spec: AlignmentRunSpec, status: AlignmentRunStatus, iteration: 
 
 def exported_policy(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Policy:
     """The policy at the end. A run that stopped because it got worse exports its best one whatever was asked for."""
-    best, last = best_iteration(status), last_iteration(status)
-    if best is not None and (spec.export.policy is ExportedPolicy.BEST or is_stopped(spec, status)):
-        return trained_policy(status, best.iteration)
+    last = last_iteration(status)
     if last is None:
         raise MissingArtifactError("status.iterations")
-    return trained_policy(status, last.index)
+    best = best_iteration(spec, status)
+    if best is None or not _exports_best(spec, status):
+        return trained_policy(status, last.index)
+    return BASE if best.iteration is None else trained_policy(status, best.iteration)
 
 
-def best_iteration(status: AlignmentRunStatus) -> BestIteration | None:
+def best_iteration(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> BestIteration | None:
     """The iteration to use, and why; None before the first one has been trained.
 
-    One that got worse, be it in the win rate or in capability, is the best only where every evaluated one has.
+    One that got worse, be it in the win rate or in capability, is never the best: where every evaluated one has, it is
+    none of them but the base model.
     """
-    sound = [entry for entry in status.iterations if not entry.regressed]
-    best = _highest_win_rate(sound) or _highest_win_rate(status.iterations)
+    best = _highest_win_rate(entry for entry in status.iterations if not entry.regressed)
     if best is not None:
-        equals = [i for i in status.iterations if (i.win_rate, i.regressed) == (best.win_rate, best.regressed)]
-        reason = _reason(best, len(equals))
+        reason = _reason(best, sum(i.win_rate == best.win_rate and not i.regressed for i in status.iterations))
+    elif any(entry.regressed for entry in status.iterations):
+        return _base_model(spec, status)
     else:
         best = max((i for i in status.iterations if i.policy), key=lambda i: i.index, default=None)
         reason = "the latest; none has been evaluated yet"
     if best is None or best.policy is None:
         return None
-    exported = status.export.artifact if status.export is not None and is_done(status.export) else None
+    exported = _exported_model(status) if _exports_best(spec, status) or best == last_iteration(status) else None
     return BestIteration(
-        iteration=best.index,
-        win_rate=best.win_rate,
-        reason=reason,
-        model_uri=exported.path if exported is not None else best.policy.path,
+        iteration=best.index, win_rate=best.win_rate, reason=reason, model_uri=exported or best.policy.path
     )
 
 
+def _base_model(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> BestIteration:
+    """The base model as the best, for every evaluated iteration is worse."""
+    reason = "every evaluated iteration is worse than the base model"
+    least = _highest_win_rate(status.iterations)
+    if least is not None:
+        rate = describe_interval(least.win_rate or 0.0, least.win_rate_low, least.win_rate_high)
+        reason += f"; the highest held-out win rate against it is {rate}, of iteration {least.index}"
+    fetched = status.fetch.artifact.path if status.fetch is not None and status.fetch.artifact is not None else ""
+    exported = _exported_model(status) if _exports_best(spec, status) else None
+    return BestIteration(reason=reason, model_uri=exported or fetched)
+
+
+def _exports_best(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> bool:
+    return spec.export.policy is ExportedPolicy.BEST or is_stopped(spec, status)
+
+
+def _exported_model(status: AlignmentRunStatus) -> str | None:
+    """Folder of the exported model, relative to the run's folder; None before there is one."""
+    export = status.export
+    return export.artifact.path if export is not None and export.artifact is not None and is_done(export) else None
+
+
 def _reason(best: IterationStatus, equals: int) -> str:
-    """Why an evaluated iteration is the best; `equals` counts the iterations of its win rate, itself included."""
+    """Why an evaluated iteration is the best; `equals` counts the sound ones of its win rate, itself included."""
     rate = describe_interval(best.win_rate or 0.0, best.win_rate_low, best.win_rate_high)
     reason = f"highest held-out win rate against the base model: {rate}"
     if best.capability_delta is not None:
@@ -88,8 +109,6 @@ def _reason(best: IterationStatus, equals: int) -> str:
         reason += f"; capability changed by {change}"
     if equals > 1:
         reason += "; the earliest of equals, with the least drift from the base model"
-    if best.regressed:
-        reason += "; even so it is worse than the base model, as is every other evaluated iteration"
     return reason
 
 

@@ -58,7 +58,7 @@ def summarise(run: AlignmentRun, status: AlignmentRunStatus, situation: Situatio
             "stage": step.stage if step else None,
             "progress": progress_text(run.spec, status, situation),
             "estimated_completion_time": estimate,
-            "best": best_iteration(status),
+            "best": best_iteration(run.spec, status),
             "reward": _latest(entry.reward for entry in status.iterations),
             "win_rate": _latest(entry.win_rate for entry in status.iterations),
             "capability_delta": _latest(entry.capability_delta for entry in status.iterations),
@@ -156,10 +156,12 @@ def _degraded(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> str:
     latest: IterationStatus | None = max(rated, key=lambda entry: entry.index, default=None)
     if latest is None or not latest.regressed:
         return ""
+    best = best_iteration(spec, status)
+    refuge = "the base model" if best is None or best.iteration is None else f"iteration {best.iteration}, the best one"
     consequence = {
         OnRegression.CONTINUE: "the run goes on all the same (evaluation.onRegression: Continue)",
-        OnRegression.STOP: "the loop stops here and the best iteration is exported (evaluation.onRegression: Stop)",
-        OnRegression.ROLLBACK: "the next iteration starts from the best one (evaluation.onRegression: Rollback)",
+        OnRegression.STOP: f"the loop stops here and exports {refuge} (evaluation.onRegression: Stop)",
+        OnRegression.ROLLBACK: f"the next iteration starts from {refuge} (evaluation.onRegression: Rollback)",
     }
     action = OnRegression.STOP if is_stopped(spec, status) else spec.evaluation.on_regression
     return f"Iteration {latest.index} {explain_regression(spec.evaluation, latest)}; {consequence[action]}."

@@ -27,6 +27,7 @@ JUDGEMENT_ROW = {
     "raw_reward": math.nan,
     "penalties": {"truncated": 0.5},
     "reward": math.nan,
+    "reward_error": math.nan,
     "retries": 1,
     "judge": "base",
 }
@@ -63,6 +64,13 @@ def test_a_cut_file_is_refused_and_named(tmp_path: Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(CorruptArtifactError, match=r"x\.parquet"):
         read_rows(path, PROMPT)
+
+
+def test_judgements_of_an_earlier_version_are_refused_with_a_remedy(tmp_path: Path) -> None:
+    earlier = JUDGEMENT.remove(JUDGEMENT.get_field_index("reward_error"))
+    write_rows(tmp_path / "x.parquet", [JUDGEMENT_ROW], earlier)
+    with pytest.raises(CorruptArtifactError, match=r"lacks the columns reward_error: .* Remove the folder"):
+        read_rows(tmp_path / "x.parquet", JUDGEMENT)
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from dynalign_contract.config import ExportParams, StageConfig
 from dynalign_contract.settings import OnRegression
 from dynalign_contract.stages import Stage
-from dynalign_operator.api.status import ConditionType, Phase
+from dynalign_operator.api.status import BestIteration, ConditionType, Phase
 from dynalign_operator.planning.observed import JobObservation
 from support.builders import a_run
 from support.simulation import Fate, Simulation, succeed
@@ -67,16 +67,23 @@ def exported(simulation: Simulation) -> str:
     return params.policy.version
 
 
+def best_before_export(*evaluations: Numbers) -> BestIteration:
+    simulation = Simulation(a_run().with_iterations(len(evaluations)).build())
+    while simulation.run.status.stage is not Stage.EXPORT:
+        simulation.step(fate_of(*evaluations))
+    assert simulation.run.status.best is not None
+    return simulation.run.status.best
+
+
 @pytest.mark.parametrize(
     ("evaluations", "best", "reason"),
     [
         ((wins(0.6), wins(0.7), wins(0.65)), 1, "rate against the base model: 0.700 (0.600 to 0.800); capability"),
         ((wins(0.6), wins(0.7), wins(0.7)), 1, "capability changed by 0.000 (-0.050 to 0.050); the earliest of equals"),
         ((wins(0.6), FORGETS, wins(0.55)), 0, "0.600"),
-        ((LOSES, FORGETS, LOSES), 1, "even so it is worse than the base model, as is every other"),
         ((LOSES, wins(0.55), FORGETS), 1, "0.550"),
     ],
-    ids=["highest", "tie", "capability lost", "all worse", "last two"],
+    ids=["highest", "tie", "capability lost", "last two"],
 )
 def test_the_best_iteration_and_why(evaluations: tuple[Numbers, ...], best: int, reason: str) -> None:
     done = finished(*evaluations)
@@ -85,6 +92,44 @@ def test_the_best_iteration_and_why(evaluations: tuple[Numbers, ...], best: int,
     assert found.iteration == best
     assert reason in found.reason
     assert exported(done) == f"iteration-{best:03d}"
+
+
+@pytest.mark.parametrize("action", OnRegression)
+def test_the_base_model_is_the_best_where_every_evaluated_iteration_is_worse(action: OnRegression) -> None:
+    evaluations = (FORGETS,) if action is OnRegression.STOP else (LOSES, FORGETS, LOSES)
+    done = finished(*evaluations, action=action)
+    found = done.run.status.best
+    assert found is not None
+    assert (found.iteration, found.win_rate, found.model_uri) == (None, None, "export-0")
+    highest = f"0.900 (0.800 to 1.000), of iteration {evaluations.index(FORGETS)}"
+    assert found.reason == (
+        f"every evaluated iteration is worse than the base model; the highest held-out win rate against it is {highest}"
+    )
+    assert exported(done) == "base"
+    assert list(configs(done)["export"].inputs) == ["model"]
+    assert done.plan().status == done.run.status
+
+
+def test_until_the_export_the_best_is_where_its_policy_lies() -> None:
+    sound, worse = (best_before_export(LOSES, evaluation) for evaluation in (wins(0.6), LOSES))
+    assert (sound.iteration, sound.model_uri) == (1, "train of iteration 1-0")
+    assert (worse.iteration, worse.model_uri) == (None, "fetch-0")
+
+
+def test_the_last_policy_is_exported_where_that_is_asked_for_but_is_not_called_the_best() -> None:
+    run = a_run().with_iterations(2).with_spec(export={"policy": "Last"}).build()
+    done = Simulation(run).finish(fate_of(wins(0.6), LOSES))
+    found = done.run.status.best
+    assert found is not None
+    assert exported(done) == "iteration-001"
+    assert (found.iteration, found.model_uri) == (0, "train of iteration 0-0")
+
+
+def test_before_an_evaluation_the_latest_is_the_best() -> None:
+    run = a_run().with_iterations(4).with_spec(evaluation={"every": 4}).build()
+    found = Simulation(run).until(Stage.TRAIN, 2).run.status.best
+    assert found is not None
+    assert (found.iteration, found.reason) == (1, "the latest; none has been evaluated yet")
 
 
 def test_an_iteration_that_lost_capability_is_no_equal_of_one_that_did_not() -> None:
@@ -137,6 +182,20 @@ def test_degraded_says_what_got_worse(setback: Numbers, words: str) -> None:
     degraded = next(c for c in status.conditions if c.type is ConditionType.DEGRADED)
     assert degraded.status == "True"
     assert words in degraded.message
+
+
+@pytest.mark.parametrize(
+    ("action", "evaluations", "words"),
+    [
+        (OnRegression.STOP, (wins(0.5), LOSES), "the loop stops here and exports iteration 0, the best one ("),
+        (OnRegression.STOP, (LOSES,), "the loop stops here and exports the base model ("),
+        (OnRegression.ROLLBACK, (LOSES, LOSES), "the next iteration starts from the base model ("),
+        (OnRegression.CONTINUE, (LOSES, LOSES), "the run goes on all the same ("),
+    ],
+)
+def test_degraded_says_what_follows(action: OnRegression, evaluations: tuple[Numbers, ...], words: str) -> None:
+    status = finished(*evaluations, action=action).run.status
+    assert words in next(c for c in status.conditions if c.type is ConditionType.DEGRADED).message
 
 
 def test_the_base_model_is_examined_once_and_its_scores_handed_on() -> None:

@@ -3,7 +3,8 @@
 from rich.console import Console
 
 from dynalign_contract.stages import Stage
-from dynalign_operator.cli.tables import summary_tables
+from dynalign_operator.api.status import BestIteration
+from dynalign_operator.cli.tables import describe_best, summary_tables
 from dynalign_operator.planning.observed import JobObservation
 from support.builders import a_run
 from support.simulation import Simulation, succeed
@@ -21,6 +22,12 @@ def summary(width: int = 80, **evaluated: float) -> list[str]:
     with console.capture() as capture:
         console.print(summary_tables(status))
     return capture.get().splitlines()
+
+
+def test_the_best_in_a_sentence() -> None:
+    assert describe_best(None) == ""
+    assert describe_best(BestIteration(iteration=1, reason="so high")) == "; best is iteration 1 (so high)"
+    assert describe_best(BestIteration(reason="all worse")) == "; best is the base model (all worse)"
 
 
 def test_scores_and_effort_of_each_iteration() -> None:

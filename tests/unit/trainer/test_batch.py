@@ -1,6 +1,8 @@
 """Batch building: joining, masking, dropping, assignment to steps."""
 
 import math
+import random
+import statistics
 from typing import Any
 
 import pytest
@@ -8,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynalign_contract.errors import BadInputError
+from dynalign_contract.objective import Aggregate
 from dynalign_contract.records import Row
 from dynalign_contract.settings import AdvantageScale, TrainingSettings
 from dynalign_trainer.grpo.batch import Batch, build_batch
+from dynalign_trainer.judging.scoring import standard_error
 from support.training_data import make_judgements, make_rollouts
 
 NAN = math.nan
@@ -65,9 +69,49 @@ def test_groups_without_spread_are_dropped_and_counted(rewards: list[float], flo
     assert batch.dropped_groups == 2 - len(kept)
 
 
-def test_the_batch_deviation_is_that_of_every_scored_reward() -> None:
-    import statistics
+@pytest.mark.parametrize(
+    ("errors", "floor", "kept", "noisy"),
+    [
+        (None, 1.0, {"p000", "p001"}, None),  # no votes
+        ([0.05, 0.07, 0.1, 0.1], 1.0, {"p000", "p001"}, 0),
+        ([0.05, 0.1, 0.1, 0.1], 1.0, {"p001"}, 1),  # 0.0707 is no more than 0.075
+        ([0.05, NAN, 0.6, 0.6], 1.0, {"p000"}, 1),
+        ([0.03, 0.04, 0.1, 0.1], 3.0, {"p001"}, 1),
+        ([0.9, 0.9, 0.9, 0.9], 0.0, {"p000", "p001"}, None),
+        ([0.9, 0.9, 0.9, 0.9], 1.0, set(), 2),
+    ],
+)
+def test_groups_within_the_judges_noise_are_dropped_and_counted(
+    errors: list[float] | None, floor: float, kept: set[str], noisy: int | None
+) -> None:
+    rollouts = make_rollouts(2, 2)
+    judgements = make_judgements(rollouts, [0.5, 0.6, 0.1, 0.9], errors=errors)
+    batch = build(rollouts, judgements, noise_floor=floor)
+    assert {row["prompt_id"] for row in batch.rows} == kept
+    assert batch.dropped_groups == 2 - len(kept)
+    assert batch.noisy_groups == noisy
+    assert batch.noisy_share == (None if noisy is None else noisy / 2)
 
+
+def test_equal_rewards_are_no_matter_of_noise() -> None:
+    rollouts = make_rollouts(1, 2)
+    batch = build(rollouts, make_judgements(rollouts, [0.5, 0.5], errors=[0.1, 0.1]))
+    assert (batch.dropped_groups, batch.noisy_groups) == (1, 0)
+
+
+@pytest.mark.parametrize(("floor", "low", "high"), [(1.0, 0.4, 0.65), (2.0, 0.97, 1.0)])
+def test_how_many_groups_of_equally_good_answers_a_floor_drops(floor: float, low: float, high: float) -> None:
+    draw = random.Random(0)
+    rollouts = make_rollouts(300, 8)
+    votes = [[draw.gauss(4.5, 1.0) for _ in range(4)] for _ in rollouts]
+    rewards = [statistics.fmean(found) / 9 for found in votes]
+    errors = [standard_error([found], Aggregate.MEAN) for found in votes]
+    batch = build(rollouts, make_judgements(rollouts, rewards, errors=errors), noise_floor=floor)
+    assert batch.noisy_share is not None
+    assert low <= batch.noisy_share <= high
+
+
+def test_the_batch_deviation_is_that_of_every_scored_reward() -> None:
     rollouts = make_rollouts(2, 2)
     rewards = [0.5, 0.5, 0.1, 0.9]
     batch = build(rollouts, make_judgements(rollouts, rewards), scale=AdvantageScale.BATCH)

@@ -12,7 +12,7 @@ from dynalign_trainer.grpo.job import REPORTS_FILE, StepReport, TrainJob, append
 def a_job(work: Path) -> TrainJob:
     return TrainJob(
         model=work,
-        adapter=None,
+        start=None,
         batch=work / "batch.parquet",
         work=work,
         output=work,

@@ -1,6 +1,8 @@
 """From next-token distributions to rewards: expectation, aggregates, penalties."""
 
 import math
+import random
+import statistics
 
 import pytest
 from hypothesis import given, settings
@@ -8,8 +10,16 @@ from hypothesis import strategies as st
 
 from dynalign_contract.objective import Aggregate
 from dynalign_contract.settings import Penalties
-from dynalign_trainer.judging.scoring import aggregate, expected_digit, final_reward, find_penalties, is_refusal
+from dynalign_trainer.judging.scoring import (
+    aggregate,
+    expected_digit,
+    final_reward,
+    find_penalties,
+    is_refusal,
+    standard_error,
+)
 
+NAN = math.nan
 SCORES = st.lists(st.floats(0, 9), min_size=1, max_size=6)
 LOGITS = st.lists(st.floats(-60, 0), min_size=10, max_size=10)
 
@@ -77,6 +87,37 @@ def test_one_missing_aspect_leaves_no_reward(scores: list[float], how: Aggregate
 
 def test_no_aspect_can_be_bought_with_another() -> None:
     assert aggregate([9, 9, 9, 0], Aggregate.GEOMETRIC_MEAN) == 0
+
+
+@pytest.mark.parametrize(
+    ("votes", "how", "expected"),
+    [
+        ([[0, 9]], Aggregate.MEAN, 0.5),  # rewards 0 and 1: deviation sqrt(1/2), over sqrt(2)
+        ([[0, 9], [9, 0]], Aggregate.MEAN, 0.0),
+        ([[3, 6, 9], [3, 6, 9]], Aggregate.MINIMUM, 1 / 3 / math.sqrt(3)),
+        ([[1, 4], [4, 9]], Aggregate.GEOMETRIC_MEAN, (6 - 2) / 9 / 2),
+        ([[3, NAN, 6], [3, 9, 6]], Aggregate.MEAN, 1 / 3 / 2),  # the second vote is not whole
+    ],
+)
+def test_the_votes_spread_goes_through_the_aggregate(votes: list[list[float]], how: Aggregate, expected: float) -> None:
+    assert standard_error(votes, how) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("votes", [[[4.0], [5.0]], [[], []], [[4.0, 5.0], []], [[4.0, NAN], [NAN, 5.0]]])
+def test_fewer_than_two_whole_votes_have_no_standard_error(votes: list[list[float]]) -> None:
+    assert math.isnan(standard_error(votes, Aggregate.GEOMETRIC_MEAN))
+
+
+@settings(deadline=None)
+@given(st.sampled_from(Aggregate), st.integers(0, 99))
+def test_the_standard_error_is_the_deviation_of_rewards_judged_again_and_again(how: Aggregate, seed: int) -> None:
+    draw = random.Random(seed)
+    rewards, errors = [], []
+    for _ in range(300):
+        votes = [[draw.gauss(mean, 0.4) for _ in range(8)] for mean in (4.0, 5.0, 7.0)]
+        rewards.append(aggregate([statistics.fmean(aspect) for aspect in votes], how))
+        errors.append(standard_error(votes, how))
+    assert statistics.fmean(errors) == pytest.approx(statistics.stdev(rewards), rel=0.2)
 
 
 @pytest.mark.parametrize(

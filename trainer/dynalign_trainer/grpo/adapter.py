@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,9 +11,12 @@ from dynalign_contract.files import atomic_path, write_bytes
 from dynalign_contract.settings import LoraSettings
 from dynalign_trainer.grpo.job import TrainJob
 from dynalign_trainer.grpo.machine import use_bfloat16
+from dynalign_trainer.grpo.masters import whole
 
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
 CONFIG_FILE: Final = "adapter_config.json"
+_ADAPTER_NAME: Final = "default"
+"""PEFT's name of the one adapter of a model; it stands in the names of parameters, not in those of files."""
 _BASE_NAME: Final = "model"
 """Written instead of the base model's path: an adapter must not depend on the machine that trained it."""
 
@@ -51,7 +54,7 @@ def _refuse(field: str, wanted: object, found: object) -> None:
     )
 
 
-def load_policy(job: TrainJob, attention: str | None = None) -> Any:
+def load_adapter_policy(job: TrainJob, attention: str | None = None) -> Any:
     """The base model with a trainable adapter: the job's own, or a fresh one that is zero in effect.
 
     A fresh adapter depends on the job's seed only. `attention` is an implementation that transformers knows. Raises
@@ -68,9 +71,9 @@ def load_policy(job: TrainJob, attention: str | None = None) -> Any:
     check_targets(model, job.training.lora)
     # Mixed precisions of base and adapter break ZeRO-3's coalesced gathering, so there the adapter keeps the base's.
     autocast = job.training.zero_stage < 3
-    if job.adapter is not None:
+    if job.start is not None:
         return PeftModel.from_pretrained(
-            model, str(job.adapter), is_trainable=True, autocast_adapter_dtype=autocast, local_files_only=True
+            model, str(job.start), is_trainable=True, autocast_adapter_dtype=autocast, local_files_only=True
         )
     set_seed(job.seed)
     lora = job.training.lora
@@ -95,15 +98,48 @@ def check_targets(model: Any, lora: LoraSettings) -> None:
         )
 
 
-def adapter_state(model: Any, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The adapter's tensors by their file names, float32 copies on the CPU.
+class AdapterWriter:
+    """Remembers the adapter as it is, and writes what it has become."""
 
-    `state` replaces the model's own state dictionary where that is spread over ranks.
-    """
+    def __init__(self, job: TrainJob, policy: Any) -> None:
+        self._job = job
+        self._policy = policy
+        self._before = adapter_state(policy)
+
+    def write(self) -> float:
+        """Write the adapter on rank 0; returns its Euclidean distance from before."""
+        import torch.distributed as dist
+
+        after = adapter_state(self._policy)
+        if dist.get_rank() == 0:
+            write_adapter(self._job.output, self._policy, after)
+        return norm_change(self._before, after)
+
+
+def copy_adapter(job: TrainJob) -> None:
+    """Write the adapter that training would have started from; for one process."""
+    policy = load_adapter_policy(job)
+    write_adapter(job.output, policy, adapter_state(policy))
+
+
+def adapter_state(policy: Any) -> dict[str, Any]:
+    """The adapter's tensors by their file names, float32 copies on the CPU of every rank; a collective call."""
     from peft import get_peft_model_state_dict
 
-    tensors = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
-    return {name: tensor.detach().float().cpu().clone().contiguous() for name, tensor in sorted(tensors.items())}
+    trained = {name: whole(p).detach() for name, p in policy.named_parameters() if p.requires_grad}
+    tensors = get_peft_model_state_dict(policy, state_dict=trained, save_embedding_layers=False)
+    return {name: tensor.float().cpu().clone().contiguous() for name, tensor in sorted(tensors.items())}
+
+
+def adapter_tensors(job: TrainJob) -> Iterator[tuple[str, Any]]:
+    """Names of the policy's parameters and their stored values before training; none for a fresh adapter."""
+    if job.start is None:
+        return
+    from safetensors.torch import load_file
+
+    for name, value in load_file(job.start / WEIGHTS_FILE).items():
+        module, _, last = name.rpartition(".")
+        yield f"{module}.{_ADAPTER_NAME}.{last}", value
 
 
 def norm_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
@@ -116,7 +152,7 @@ def write_adapter(folder: Path, model: Any, tensors: Mapping[str, Any]) -> None:
     """Write the two files that PEFT and vLLM load; the same adapter gives the same bytes."""
     from safetensors.torch import save_file
 
-    config = model.peft_config["default"].to_dict()
+    config = model.peft_config[_ADAPTER_NAME].to_dict()
     config |= {"base_model_name_or_path": _BASE_NAME, "inference_mode": True, "revision": None}
     plain = {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
     with atomic_path(folder / WEIGHTS_FILE) as temporary:

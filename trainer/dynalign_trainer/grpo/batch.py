@@ -2,6 +2,7 @@
 
 import math
 import random
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,10 @@ class Batch:
     groups: int
     """Groups that were judged."""
     dropped_groups: int
-    """Groups that teach nothing: no spread of rewards, or no candidate that may carry loss."""
+    """Groups that teach nothing: no spread of rewards beyond the floor, or no candidate that may carry loss."""
+    noisy_groups: int | None
+    """Those of them whose spread is more than `minGroupStd`, but could be the judge's votes alone; None where no
+    reward's standard error is known, or nobody asks for it."""
 
     @property
     def steps(self) -> int:
@@ -48,6 +52,11 @@ class Batch:
         return self.dropped_groups / self.groups
 
     @property
+    def noisy_share(self) -> float | None:
+        """Share of the groups that was dropped for the judge's noise; None where that is not measured."""
+        return None if self.noisy_groups is None else self.noisy_groups / self.groups
+
+    @property
     def masked_share(self) -> float | None:
         """Share of the kept rows that carries no loss; None when no row was kept."""
         return sum(row["masked"] for row in self.rows) / len(self.rows) if self.rows else None
@@ -58,12 +67,15 @@ def build_batch(
 ) -> Batch:
     """Join, compute advantages, drop groups without spread, mask rows and assign groups to optimiser steps.
 
-    Groups are shuffled by the seed and cut into steps of `promptsPerStep`; the last step takes what is left, so that
-    no group is lost. The batch's deviation (`scale: Batch`) is that of every scored reward, dropped groups included.
+    A group's rewards must have a standard deviation above `minGroupStd` and, where there were votes, above `noiseFloor`
+    times their mean standard error (`reward_error`). Groups are shuffled by the seed and cut into steps of
+    `promptsPerStep`; the last step takes what is left, so that no group is lost. The batch's deviation (`scale: Batch`)
+    is that of every scored reward, dropped groups included.
     Raises BadInputError when rollouts and judgements do not belong together, when the rollouts were sampled by a
     policy other than `policy`, or when no candidate was scored.
     """
-    rewards = join_rewards(rollouts, judgements)
+    judged = join_judgements(rollouts, judgements)
+    rewards = {key: _number(row["reward"]) for key, row in judged.items()}
     if all(math.isnan(r) for r in rewards.values()):
         raise BadInputError(
             f"the judgements give no reward to any of the {len(rewards)} candidates (every reward is NaN). Look at the "
@@ -74,9 +86,14 @@ def build_batch(
     groups = _grouped(rollouts)
     batch_std = unbiased_std(list(rewards.values()))
     kept: list[list[Row]] = []
+    noisy: list[bool] = []
     for group in groups:
         scores = [rewards[_key(row)] for row in group]
-        if unbiased_std(scores) <= settings.min_group_std:
+        spread = unbiased_std(scores)
+        noise = _noise([judged[_key(row)] for row in group], settings.noise_floor)
+        if not math.isnan(noise):
+            noisy.append(settings.min_group_std < spread <= noise)
+        if spread <= settings.min_group_std or spread <= noise:
             continue
         advantages = group_advantages(scores, settings.scale, batch_std)
         rows = [_batch_row(row, r, a, settings) for row, r, a in zip(group, scores, advantages, strict=True)]
@@ -88,11 +105,12 @@ def build_batch(
         group_size=max(len(group) for group in groups),
         groups=len(groups),
         dropped_groups=len(groups) - len(kept),
+        noisy_groups=sum(noisy) if noisy else None,
     )
 
 
-def join_rewards(rollouts: Iterable[Row], judgements: Iterable[Row]) -> dict[Key, float]:
-    """Reward of every candidate, NaN where the judge gave none.
+def join_judgements(rollouts: Iterable[Row], judgements: Iterable[Row]) -> dict[Key, Row]:
+    """The judgement of every candidate, in the order of the rollouts.
 
     Raises BadInputError unless rollouts and judgements name the same candidates, each exactly once.
     """
@@ -108,11 +126,18 @@ def join_rewards(rollouts: Iterable[Row], judgements: Iterable[Row]) -> dict[Key
         )
     if not sampled:
         raise BadInputError("the rollouts hold no candidate, so there is nothing to train on. Run generate again.")
-    return {key: _reward(judged[key]) for key in sampled}
+    return {key: judged[key] for key in sampled}
 
 
-def _reward(row: Row) -> float:
-    return math.nan if row["reward"] is None else float(row["reward"])
+def _number(value: float | None) -> float:
+    """A nullable column's value, NaN where there is none."""
+    return math.nan if value is None else float(value)
+
+
+def _noise(judgements: Iterable[Row], floor: float) -> float:
+    """Deviation of a group's rewards up to which the votes alone may explain it; NaN where that is off or unknown."""
+    errors = [error for error in (_number(row["reward_error"]) for row in judgements) if not math.isnan(error)]
+    return floor * statistics.fmean(errors) if errors and floor > 0 else math.nan
 
 
 def _key(row: Mapping[str, Any]) -> Key:

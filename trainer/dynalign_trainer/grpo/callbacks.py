@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from dynalign_trainer.grpo.policy import restore_masters
 from dynalign_trainer.grpo.progress import asked_to_stop, enter_steps, finish_checkpoint, report_step, tell_begun
 from dynalign_trainer.grpo.replay import ReplayTrainer
 from dynalign_trainer.grpo.survey import read_survey, survey_file
@@ -21,6 +22,8 @@ class ReplayCallback(TrainerCallback):  # type: ignore[misc] # transformers is n
     def on_train_begin(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         """Survey the rows, or read the survey of the checkpoint that training goes on from."""
         trainer, resume = self._trainer, self._job.resume
+        if resume is None:
+            restore_masters(self._job, trainer.accelerator.unwrap_model(trainer.model))
         tell_begun(self._job, trainer.rank)
         surveyed = trainer.survey() if resume is None else read_survey(survey_file(resume, trainer.rank))
         trainer.apply_survey(surveyed)

@@ -25,14 +25,14 @@ class TrainJob(Model):
 
     model: Path
     """The base model, a Hugging Face folder."""
-    adapter: Path | None
-    """Folder of the adapter that training continues from; None starts a fresh one."""
+    start: Path | None
+    """Folder of the policy that training continues from; None starts from the base model."""
     batch: Path
     """Parquet file with the rows of `records.BATCH`."""
     work: Path
     """Checkpoints, reports and the result."""
     output: Path
-    """Where the trained adapter goes."""
+    """Where the trained policy goes."""
     training: TrainingSettings
     dtype: DType = DType.AUTO
     """`engine.dtype`: trainer and sampler compute alike."""
@@ -101,8 +101,8 @@ class WorkerResult(Model):
     outcome: WorkerOutcome
     error: ResultError | None = None
     mismatch: Mismatch = Mismatch()
-    adapter_norm_change: float = 0.0
-    """Euclidean distance between the adapter's parameters after and before training."""
+    norm_change: float = 0.0
+    """Euclidean distance between the trained parameters after and before training."""
 
 
 def read_job(path: Path) -> TrainJob:

@@ -9,8 +9,9 @@ TRL's own batching would drop an incomplete last batch and shuffle rows into mic
 place in a `Schedule`, which is looked up by the number of the micro-batch and checked against the optimiser step.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -19,11 +20,12 @@ from torch.utils.data import DataLoader
 from trl import GRPOTrainer
 
 from dynalign_contract.records import Row
-from dynalign_contract.settings import KlReference, LossAggregation
+from dynalign_contract.settings import LossAggregation
 from dynalign_trainer.grpo.collate import TrainingSequence, collate
 from dynalign_trainer.grpo.job import Mismatch, TrainJob
 from dynalign_trainer.grpo.loss import LossTokens
 from dynalign_trainer.grpo.measure import StepMeasures, add_sums, measure_tokens, summarise_step
+from dynalign_trainer.grpo.policy import base_model, needs_base
 from dynalign_trainer.grpo.ranks import gather
 from dynalign_trainer.grpo.schedule import Schedule
 from dynalign_trainer.grpo.survey import Surveyed, agree, compare
@@ -71,27 +73,16 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
 
     def survey(self) -> dict[int, Surveyed]:
         """Score this rank's rows under the starting policy and the KL reference, without gradient or dropout."""
-        schedule, training = self.recorded.schedule, self.recorded.job.training
-        continued = self.recorded.job.adapter is not None
-        base = training.kl.coefficient > 0 and training.kl.reference is KlReference.BASE and continued
+        job = self.recorded.job
         was_training = self.model.training
         self.model.eval()
-        surveyed: dict[int, Surveyed] = {}
-        for step in range(schedule.steps):
-            for micro in range(schedule.micro_batches):
-                numbers = schedule.rows(step, micro, self.rank)
-                inputs = self._to_device(collate([self._sequence(number) for number in numbers]))
-                start = self._score(inputs)
-                reference = start
-                if base:
-                    with self.accelerator.unwrap_model(self.model).disable_adapter():
-                        reference = self._score(inputs)
-                for i, number in enumerate(numbers):
-                    if number is not None:
-                        length = len(self.recorded.rows[number]["completion_ids"])
-                        surveyed[number] = Surveyed(start[i, :length].tolist(), reference[i, :length].tolist())
+        start = self._score_all(self._score)
+        reference = start
+        if needs_base(job):
+            with base_model(job, self.accelerator.unwrap_model(self.model)) as base:
+                reference = self._score_all(self._score if base is None else partial(self._score_plainly, base))
         self.model.train(was_training)
-        return surveyed
+        return {number: Surveyed(start[number], reference[number]) for number in start}
 
     def apply_survey(self, surveyed: Mapping[int, Surveyed]) -> None:
         """Reject rows outside the ratio band, on all ranks; raises UnfitError when none remains."""
@@ -135,15 +126,34 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
             self._scored = logps.detach(), entropies.detach()
         return logps, entropies, auxiliary
 
+    def _score_all(self, score: Callable[[Mapping[str, Tensor]], Tensor]) -> dict[int, list[float]]:
+        """Log-probabilities of this rank's rows by number, micro-batch by micro-batch."""
+        schedule = self.recorded.schedule
+        scores: dict[int, list[float]] = {}
+        for step in range(schedule.steps):
+            for micro in range(schedule.micro_batches):
+                numbers = schedule.rows(step, micro, self.rank)
+                inputs = self._to_device(collate([self._sequence(number) for number in numbers]))
+                for number, found in zip(numbers, score(inputs), strict=True):
+                    if number is not None:
+                        scores[number] = found[: len(self.recorded.rows[number]["completion_ids"])].tolist()
+        return scores
+
     def _score(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Log-probabilities of the completion tokens, shape (B, T), on the CPU."""
-        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
-        mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+        ids, mask, width = _whole_sequences(inputs)
         with torch.no_grad():
-            width = inputs["completion_ids"].size(1)
             logps, _, _ = super()._get_per_token_logps_and_entropies(self.model, ids, mask, width)
         scores: Tensor = logps.float().cpu()
         return scores
+
+    def _score_plainly(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The same by a model that TRL has not prepared."""
+        ids, mask, width = _whole_sequences(inputs)
+        with torch.no_grad():
+            logits = model.to(ids.device)(input_ids=ids, attention_mask=mask).logits[:, -width - 1 : -1].float()
+        logps = torch.log_softmax(logits / self.recorded.job.temperature, dim=-1)
+        return logps.gather(2, ids[:, -width:, None])[..., 0].cpu()
 
     def _rescale(self, step: int) -> float:
         """TRL divides by the slots of a step, blanks included; `SequenceMean` wants the sequences that carry loss,
@@ -189,6 +199,13 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
 
     def _to_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.to(self.accelerator.device) for name, tensor in tensors.items()}
+
+
+def _whole_sequences(inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, int]:
+    """Token ids and mask of prompts and completions, shapes (B, P + T), and T."""
+    ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+    mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+    return ids, mask, inputs["completion_ids"].size(1)
 
 
 def _recorded_rewards(**_: Any) -> list[float]:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from accelerate.utils import DistributedType
 from datasets import Dataset
@@ -12,12 +11,12 @@ from trl import GRPOConfig
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.records import Row
 from dynalign_trainer.grpo import cpu_deepspeed
-from dynalign_trainer.grpo.adapter import adapter_state, load_policy, norm_change, write_adapter
 from dynalign_trainer.grpo.arguments import trainer_arguments
 from dynalign_trainer.grpo.callbacks import ReplayCallback
 from dynalign_trainer.grpo.checkpoints import step_of
 from dynalign_trainer.grpo.job import TrainJob, WorkerOutcome, WorkerResult
 from dynalign_trainer.grpo.machine import count_gpus, use_bfloat16
+from dynalign_trainer.grpo.policy import begin_writer, load_policy
 from dynalign_trainer.grpo.progress import StoppedError
 from dynalign_trainer.grpo.replay import Recorded, ReplayTrainer
 from dynalign_trainer.grpo.schedule import plan_schedule
@@ -49,10 +48,9 @@ def build_trainer(job: TrainJob, rows: Sequence[Row]) -> ReplayTrainer:
 
 
 def train(job: TrainJob, rows: Sequence[Row]) -> WorkerResult:
-    """Take the steps that remain and write the adapter; every rank calls it, rank 0 writes."""
+    """Take the steps that remain and write the policy; every rank calls it, rank 0 writes."""
     trainer = build_trainer(job, rows)
-    policy = trainer.model
-    before = adapter_state(policy)
+    writer = begin_writer(job, trainer.model)
     try:
         trainer.train(resume_from_checkpoint=None if job.resume is None else str(job.resume))
     except StoppedError:
@@ -61,20 +59,7 @@ def train(job: TrainJob, rows: Sequence[Row]) -> WorkerResult:
     if trainer.state.global_step < steps:
         return WorkerResult(outcome=WorkerOutcome.STOPPED)
     _check_consumed(trainer, job)
-    after = adapter_state(policy, _gathered(trainer))
-    if trainer.rank == 0:
-        write_adapter(job.output, policy, after)
-    return WorkerResult(
-        outcome=WorkerOutcome.TRAINED, mismatch=trainer.mismatch, adapter_norm_change=norm_change(before, after)
-    )
-
-
-def _gathered(trainer: ReplayTrainer) -> dict[str, Any] | None:
-    """The whole state dictionary where ZeRO-3 has spread it over ranks; a collective call."""
-    if trainer.recorded.job.training.zero_stage < 3:
-        return None
-    state: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    return state
+    return WorkerResult(outcome=WorkerOutcome.TRAINED, mismatch=trainer.mismatch, norm_change=writer.write())
 
 
 def _check_consumed(trainer: ReplayTrainer, job: TrainJob) -> None:

@@ -13,7 +13,7 @@ from dynalign_trainer.grpo.lifetime import die_with_parent
 
 
 def main() -> None:
-    """Train, and leave the adapter and a result (rank 0)."""
+    """Train, and leave the policy and a result (rank 0)."""
     if len(sys.argv) > 2:
         die_with_parent(int(sys.argv[2]))
     job = read_job(Path(sys.argv[1]))
@@ -37,14 +37,13 @@ def is_first() -> bool:
 
 
 def train(job: TrainJob) -> WorkerResult:
-    """Take the steps that remain and write the adapter; every rank calls it, rank 0 writes."""
+    """Take the steps that remain and write the policy; every rank calls it, rank 0 writes."""
     rows = read_rows(job.batch, BATCH)
     if not rows:
         if is_first():
-            from dynalign_trainer.grpo.adapter import adapter_state, load_policy, write_adapter
+            from dynalign_trainer.grpo.policy import keep_policy
 
-            policy = load_policy(job)
-            write_adapter(job.output, policy, adapter_state(policy))
+            keep_policy(job)
         return WorkerResult(outcome=WorkerOutcome.TRAINED)
     # TRL imports vLLM where it finds it, which doubles the time to the first step; no backend generates.
     sys.modules.setdefault("vllm", None)  # type: ignore[arg-type]

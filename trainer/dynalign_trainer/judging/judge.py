@@ -15,7 +15,7 @@ from dynalign_trainer.engine import Engine, Sampling, Watch, part_of
 from dynalign_trainer.judging import prompts
 from dynalign_trainer.judging.exhibits import Candidate, Exhibit, Exhibitor
 from dynalign_trainer.judging.prompts import Wording
-from dynalign_trainer.judging.scoring import aggregate, expected_digit
+from dynalign_trainer.judging.scoring import aggregate, expected_digit, standard_error
 from dynalign_trainer.judging.trust import mean_of
 
 _FIRST_PASS: Final = 0.95
@@ -32,8 +32,14 @@ class Reading:
     """Expected digit, 0 to 9; NaN when it failed twice."""
     mass: float
     """Probability, 0 to 1, that the judge's next token was a digit; the mean over votes."""
-    spread: float = math.nan
-    """Standard deviation of the votes' scores, 0 to 4.5; NaN for fewer than two."""
+    votes: tuple[float, ...] = ()
+    """The votes' scores in the order of sampling, NaN for one that was not valid; empty where none was asked for."""
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the valid votes' scores, 0 to 4.5; NaN for fewer than two."""
+        valid = [vote for vote in self.votes if not math.isnan(vote)]
+        return statistics.pstdev(valid) if len(valid) > 1 else math.nan
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Verdict:
     """One an aspect, in the objective's order."""
     reward: float
     """Aggregate over the aspects, 0 to 1, before penalties; NaN when one aspect failed."""
+    error: float
+    """Standard error of the reward by its votes, 0 to 1; NaN for fewer than two (`scoring.standard_error`)."""
     retries: int
     """Aspects that had to be asked again."""
     cut: bool
@@ -119,8 +127,13 @@ class Judge:
 
     def _verdict(self, exhibit: Exhibit, readings: Sequence[Reading], retries: int) -> Verdict:
         how = self._settings.aggregate or self._objective.aggregate
-        reward = aggregate([reading.score for reading in readings], how)
-        return Verdict(tuple(readings), reward, retries, exhibit.cut)
+        return Verdict(
+            readings=tuple(readings),
+            reward=aggregate([reading.score for reading in readings], how),
+            error=standard_error([reading.votes for reading in readings], how),
+            retries=retries,
+            cut=exhibit.cut,
+        )
 
     def _valid(self, reading: Reading) -> bool:
         return not math.isnan(reading.score) and reading.mass >= self._settings.min_mass
@@ -157,12 +170,8 @@ class Judge:
         return [self._average(votes[i : i + settings.votes]) for i in range(0, len(votes), settings.votes)]
 
     def _average(self, votes: Sequence[Reading]) -> Reading:
-        valid = [vote.score for vote in votes if self._valid(vote)]
-        return Reading(
-            score=mean_of(valid),
-            mass=mean_of(vote.mass for vote in votes),
-            spread=statistics.pstdev(valid) if len(valid) > 1 else math.nan,
-        )
+        scores = tuple(vote.score if self._valid(vote) else math.nan for vote in votes)
+        return Reading(score=mean_of(scores), mass=mean_of(vote.mass for vote in votes), votes=scores)
 
     def _read(self, asked: Sequence[Sequence[int]], prefill: str, watch: Watch | None) -> list[Reading]:
         self.tokens_read += sum(map(len, asked))

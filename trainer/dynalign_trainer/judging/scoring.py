@@ -2,6 +2,7 @@
 
 import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -51,6 +52,19 @@ def aggregate(scores: Sequence[float], how: Aggregate) -> float:
             return math.fsum(parts) / len(parts)
         case Aggregate.MINIMUM:
             return min(parts)
+
+
+def standard_error(votes: Sequence[Sequence[float]], how: Aggregate) -> float:
+    """Standard error of a reward whose aspects' scores are means over votes, 0 to 1.
+
+    `votes` are scores of shape (aspects, votes), NaN for a vote that was not valid, empty for an aspect that was not
+    voted on. Each vote is aggregated over the aspects as if it were alone; the error is the sample standard deviation
+    (n - 1) of these n rewards, divided by sqrt(n). That is exact for the mean, and for geometric mean and minimum as
+    good as they are linear over the votes' spread. A vote counts only where every aspect has it; NaN for n < 2.
+    """
+    rewards = [aggregate(vote, how) for vote in zip(*votes, strict=False)]
+    whole = [reward for reward in rewards if not math.isnan(reward)]
+    return statistics.stdev(whole) / math.sqrt(len(whole)) if len(whole) > 1 else math.nan
 
 
 def is_refusal(text: str) -> bool:

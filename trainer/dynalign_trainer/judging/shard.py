@@ -186,6 +186,7 @@ class Shard:
             "raw_reward": verdict.reward,
             "penalties": penalties,
             "reward": final_reward(verdict.reward, penalties),
+            "reward_error": verdict.error,
             "retries": verdict.retries,
             "judge": policy.version,
         }

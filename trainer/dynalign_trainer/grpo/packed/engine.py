@@ -1,17 +1,15 @@
 """DeepSpeed around the packed policy: start, checkpoints, whole tensors."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dynalign_trainer.grpo import cpu_deepspeed
-from dynalign_trainer.grpo.adapter import adapter_state, load_policy
 from dynalign_trainer.grpo.job import TrainJob
 from dynalign_trainer.grpo.machine import use_bfloat16
+from dynalign_trainer.grpo.policy import causal_lm, load_policy, restore_masters
 from dynalign_trainer.grpo.zero import deepspeed_config
 
 
@@ -53,7 +51,7 @@ def start_engine(job: TrainJob) -> Any:
     sharding = HfDeepSpeedConfig(config) if is_sharded else None
     policy = load_policy(job, IMPLEMENTATION)
     del sharding
-    check_packable(policy.get_base_model())
+    check_packable(causal_lm(policy))
     if training.gradient_checkpointing:
         policy.enable_input_require_grads()
         # ZeRO-3 frees weights between the passes, which the other kind of checkpointing takes for changed activations.
@@ -62,11 +60,12 @@ def start_engine(job: TrainJob) -> Any:
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=training.learning_rate, weight_decay=0.0)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    restore_masters(job, policy)
     return engine
 
 
 def save_checkpoint(engine: Any, folder: Path) -> None:
-    """Write this rank's share of a checkpoint: adapter and optimiser; a collective call."""
+    """Write this rank's share of a checkpoint: what is trained, and the optimiser; a collective call."""
     engine.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False, exclude_frozen_parameters=True)
 
 
@@ -75,21 +74,3 @@ def load_checkpoint(engine: Any, folder: Path) -> None:
     path, _ = engine.load_checkpoint(str(folder.parent), tag=folder.name, load_module_strict=False)
     if path is None:
         raise RuntimeError(f"DeepSpeed finds no checkpoint in {folder}, although its digests are right")
-
-
-def read_adapter(engine: Any) -> dict[str, Any]:
-    """The adapter's tensors by their file names, float32 on the CPU, on every rank; a collective call."""
-    policy = engine.module.policy
-    with _gathered([p for p in policy.parameters() if p.requires_grad], engine.zero_optimization_stage() == 3):
-        return adapter_state(policy)
-
-
-@contextmanager
-def _gathered(parameters: list[Any], is_sharded: bool) -> Iterator[None]:  # noqa: FBT001 - a fact about the parameters
-    if not is_sharded:
-        yield
-        return
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters(parameters):
-        yield

@@ -9,13 +9,14 @@ from dynalign_contract.errors import BadConfigError
 from dynalign_trainer.grpo.packed.attention import build_segments
 from dynalign_trainer.grpo.packed.head import chosen_logprobs
 from dynalign_trainer.grpo.packed.layout import Layout
+from dynalign_trainer.grpo.policy import causal_lm
 
 _PLAIN_LAYERS = {"full_attention"}
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier")
 
 
 class PackedPolicy(nn.Module):
-    """A PEFT policy that scores packs; `check_packable` says which models it can carry."""
+    """A policy, with an adapter or without, that scores packs; `check_packable` says which models it can carry."""
 
     def __init__(self, policy: Any, temperature: float) -> None:
         super().__init__()
@@ -24,7 +25,7 @@ class PackedPolicy(nn.Module):
 
     def forward(self, layout: Layout) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the completion tokens and entropies, shapes (M,), float32."""
-        model = self.policy.get_base_model()
+        model = causal_lm(self.policy)
         first = next(model.parameters())
         device, dtype = first.device, first.dtype
         hidden = model.base_model(
@@ -50,7 +51,6 @@ def check_packable(model: Any) -> None:
     reasons += [f"sliding_window {window}"] if window and not layers else []
     reasons += [f"{name} {getattr(config, name)}" for name in scaled]
     reasons += ["a bias in its head"] if getattr(head, "bias", None) is not None else []
-    reasons += ["a trained head"] if head.weight.requires_grad else []
     reasons += ["attention sinks"] if any("sinks" in name for name, _ in model.named_parameters()) else []
     if reasons:
         raise BadConfigError(

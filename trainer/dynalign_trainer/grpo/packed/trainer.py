@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 
 from dynalign_contract.records import Row
-from dynalign_contract.settings import KlReference
 from dynalign_trainer.grpo.checkpoints import checkpoint_folder, drop_old_checkpoints, step_of
 from dynalign_trainer.grpo.job import Mismatch, TrainJob
 from dynalign_trainer.grpo.loss import Normaliser, token_losses
 from dynalign_trainer.grpo.measure import StepMeasures, add_sums, measure_tokens, summarise_step
+from dynalign_trainer.grpo.packed.attention import IMPLEMENTATION
 from dynalign_trainer.grpo.packed.engine import load_checkpoint, save_checkpoint
 from dynalign_trainer.grpo.packed.layout import lay_out
 from dynalign_trainer.grpo.packed.micro_batch import MicroBatch, build_micro_batch
 from dynalign_trainer.grpo.packed.packing import PackPlan
+from dynalign_trainer.grpo.packed.policy import PackedPolicy
+from dynalign_trainer.grpo.policy import base_model, needs_base
 from dynalign_trainer.grpo.progress import asked_to_stop, enter_steps, finish_checkpoint, report_step, tell_begun
 from dynalign_trainer.grpo.ranks import gather
 from dynalign_trainer.grpo.survey import Surveyed, agree, compare, read_survey, survey_file
@@ -62,22 +64,13 @@ class PackedTrainer:
 
     def survey(self) -> dict[int, Surveyed]:
         """Score this rank's rows under the starting policy and the KL reference, without gradient or dropout."""
-        training = self.job.training
-        base = (
-            training.kl.reference is KlReference.BASE and training.kl.coefficient > 0 and self.job.adapter is not None
-        )
         self.engine.eval()
-        surveyed: dict[int, Surveyed] = {}
-        for step in range(len(self.plan.steps)):
-            for micro in range(self.plan.micro_batches(step)):
-                numbers = self.plan.pack(step, micro, self.rank).rows
-                start = self._score(numbers)
-                reference = start
-                if base:
-                    with self.engine.module.policy.disable_adapter():
-                        reference = self._score(numbers)
-                surveyed |= {n: Surveyed(s, r) for n, s, r in zip(numbers, start, reference, strict=True)}
-        return surveyed
+        start = self._score_all(self.engine)
+        reference = start
+        if needs_base(self.job):
+            with base_model(self.job, self.engine.module.policy, IMPLEMENTATION) as model:
+                reference = self._score_all(self.engine if model is None else self._packed(model))
+        return {number: Surveyed(start[number], reference[number]) for number in start}
 
     def active(self, step: int) -> list[int]:
         """Rows of a step that carry loss, over all ranks."""
@@ -148,11 +141,23 @@ class PackedTrainer:
         ranks = gather((loss, sums))
         return summarise_step(add_sums([s for _, s in ranks]), sum(part for part, _ in ranks), step)
 
-    def _score(self, numbers: Sequence[int]) -> list[list[float]]:
+    def _packed(self, model: Any) -> PackedPolicy:
+        return PackedPolicy(model.to(self.engine.device), self.job.temperature)
+
+    def _score_all(self, module: Any) -> dict[int, list[float]]:
+        """Log-probabilities of this rank's rows by number, pack by pack."""
+        scores: dict[int, list[float]] = {}
+        for step in range(len(self.plan.steps)):
+            for micro in range(self.plan.micro_batches(step)):
+                numbers = self.plan.pack(step, micro, self.rank).rows
+                scores |= zip(numbers, self._score(module, numbers), strict=True)
+        return scores
+
+    def _score(self, module: Any, numbers: Sequence[int]) -> list[list[float]]:
         """Log-probabilities of the rows' completion tokens; a collective call where weights are spread over ranks."""
         rows = [self.rows[n] for n in numbers]
         with torch.no_grad():
-            logps, _ = self.engine(lay_out(rows))
+            logps, _ = module(lay_out(rows))
         if not rows:
             return []
         return [part.tolist() for part in logps.cpu().split([len(row["completion_ids"]) for row in rows])]

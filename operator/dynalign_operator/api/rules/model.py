@@ -1,0 +1,34 @@
+"""What is aligned, and to what."""
+
+from typing import Final
+
+from dynalign_operator.api.rules.rule import Rule
+from dynalign_operator.api.v1alpha1 import BUNDLED_MODELS
+
+MODEL_RULES: Final = (
+    Rule(
+        at="spec.model",
+        field="uri",
+        cel="!self.uri.startsWith('bundled://') || self.uri in ["
+        + ", ".join(f"'bundled://{name}'" for name in BUNDLED_MODELS)
+        + "]",
+        message="names no bundled model; there is " + " and ".join(f"bundled://{name}" for name in BUNDLED_MODELS),
+        holds=lambda model: (
+            not model.uri.startswith("bundled://") or model.uri.removeprefix("bundled://") in BUNDLED_MODELS
+        ),
+    ),
+    Rule(
+        at="spec.model",
+        field="tokenSecretRef",
+        cel="!has(self.tokenSecretRef) || self.uri.startsWith('hf://')",
+        message="is for models from a hub only; remove it, or write an hf:// uri",
+        holds=lambda model: model.token_secret_ref is None or model.uri.startswith("hf://"),
+    ),
+    Rule(
+        at="spec.objective",
+        field="",
+        cel="!(has(self.builtin) && has(self.configMapRef))",
+        message="has both builtin and configMapRef; keep one of them",
+        holds=lambda objective: objective.builtin is None or objective.config_map_ref is None,
+    ),
+)

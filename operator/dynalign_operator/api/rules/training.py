@@ -1,0 +1,113 @@
+"""What training can and cannot use."""
+
+import json
+from typing import Final
+
+from dynalign_contract.settings import (
+    DType,
+    KlReference,
+    LoraSettings,
+    TrainingBackend,
+    TrainingMethod,
+    TrainingSettings,
+)
+from dynalign_operator.api.rules.rule import Rule
+
+_NOISE_FLOOR: Final = TrainingSettings().noise_floor
+_MICRO_BATCH: Final = TrainingSettings().micro_batch
+_TOKENS_PER_MICRO_BATCH: Final = TrainingSettings().tokens_per_micro_batch
+_LORA: Final = LoraSettings()
+
+TRAINING_RULES: Final = (
+    Rule(
+        at="spec",
+        field="training.noiseFloor",
+        cel=f"self.judging.votes > 1 || self.training.noiseFloor == 0.0 || self.training.noiseFloor == {_NOISE_FLOOR}",
+        message="has an effect only when judging.votes is more than 1; raise votes, or remove noiseFloor",
+        holds=lambda s: s.judging.votes > 1 or s.training.noise_floor in (0, _NOISE_FLOOR),
+    ),
+    Rule(
+        at="spec",
+        field="training.zeroStage",
+        cel="!(self.training.method == 'Full' && self.training.zeroStage == 0 && self.engine.dtype == 'BFloat16')",
+        message=(
+            "is 0, with which method: Full would round every step to bfloat16; write 1 or more, or engine.dtype: "
+            "Float32"
+        ),
+        holds=lambda s: (
+            not (
+                s.training.method is TrainingMethod.FULL
+                and s.training.zero_stage == 0
+                and s.engine.dtype is DType.BFLOAT16
+            )
+        ),
+    ),
+    Rule(
+        at="spec.training",
+        field="lora",
+        cel=(
+            f"self.method == 'LoRA' || (self.lora.rank == {_LORA.rank} && self.lora.alpha == {_LORA.alpha}"
+            f" && double(self.lora.dropout) == {_LORA.dropout}"
+            f" && self.lora.targetModules == {json.dumps(list(_LORA.target_modules))})"
+        ),
+        message="has an effect with method: LoRA only; set method to LoRA, or remove lora",
+        holds=lambda training: training.method is TrainingMethod.LORA or training.lora == _LORA,
+    ),
+    Rule(
+        at="spec.training",
+        field="kl.reference",
+        cel=(
+            "!(self.method == 'Full' && self.zeroStage == 3 && double(self.kl.coefficient) > 0.0"
+            " && self.kl.reference == 'Base')"
+        ),
+        message=(
+            "is Base, for which method: Full needs the base model whole in every process, and zeroStage is 3; write "
+            "IterationStart, or a lower zeroStage"
+        ),
+        holds=lambda training: (
+            not (
+                training.method is TrainingMethod.FULL
+                and training.zero_stage == 3
+                and training.kl.coefficient > 0
+                and training.kl.reference is KlReference.BASE
+            )
+        ),
+    ),
+    Rule(
+        at="spec.training.lora",
+        field="targetModules",
+        cel="self.targetModules.all(x, self.targetModules.exists_one(y, x == y))",
+        message="names a module twice; name each once",
+        holds=lambda lora: len(set(lora.target_modules)) == len(lora.target_modules),
+    ),
+    Rule(
+        at="spec.training",
+        field="microBatch",
+        cel=f"self.backend == 'TRL' || self.microBatch == {_MICRO_BATCH}",
+        message="has an effect with backend: TRL only; set backend to TRL, or write tokensPerMicroBatch instead",
+        holds=lambda training: training.backend is TrainingBackend.TRL or training.micro_batch == _MICRO_BATCH,
+    ),
+    Rule(
+        at="spec.training",
+        field="tokensPerMicroBatch",
+        cel=f"self.backend == 'Packed' || self.tokensPerMicroBatch == {_TOKENS_PER_MICRO_BATCH}",
+        message="has an effect with backend: Packed only; set backend to Packed, or write microBatch instead",
+        holds=lambda training: (
+            training.backend is TrainingBackend.PACKED or training.tokens_per_micro_batch == _TOKENS_PER_MICRO_BATCH
+        ),
+    ),
+    Rule(
+        at="spec.training.clip",
+        field="dual",
+        cel="!has(self.dual) || double(self.dual) > 1.0 + double(self.high)",
+        message="must be more than 1 + high, where the ratio is clipped already; raise dual, or remove it",
+        holds=lambda clip: clip.dual is None or clip.dual > 1 + clip.high,
+    ),
+    Rule(
+        at="spec.training.ratioBand",
+        field="",
+        cel="self.low < self.high",
+        message="has low equal to high, which would reject every row; lower low or raise high",
+        holds=lambda band: band.low < band.high,
+    ),
+)

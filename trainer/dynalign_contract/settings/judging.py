@@ -1,0 +1,102 @@
+"""How candidates are rewarded, how the judge is watched, and when it counts as unfit."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from dynalign_contract.base import Model
+from dynalign_contract.objective import Aggregate
+
+
+class Judge(StrEnum):
+    """The weights that judge."""
+
+    LIVE = "Live"
+    """The policy that wrote the candidates (the paper)."""
+    BASE = "Base"
+    LAGGED = "Lagged"
+    """The policy of `lag` iterations ago."""
+
+
+class JudgingMethod(StrEnum):
+    """How a score is read off the judge."""
+
+    EXPECTED_SCORE = "ExpectedScore"
+    """Expected value of one digit 0-9 under the judge's next-token distribution."""
+    VOTES = "Votes"
+    """Reasons are sampled first, `votes` times; the expected values of the digits after them are averaged."""
+
+
+class Penalties(Model):
+    """What is taken off the reward, which lies between 0 and 1."""
+
+    truncated: float = Field(default=0.0, ge=0, le=1)
+    """For an answer that reached `generation.maxTokens`."""
+    refusal: float = Field(default=0.0, ge=0, le=1)
+    """For an answer that opens with a refusal."""
+    overlong: float = Field(default=0.0, ge=0, le=1)
+    """For an answer of `generation.maxTokens`, falling linearly to 0 at `overlongFrom` of that length."""
+    overlong_from: float = Field(default=0.8, ge=0, lt=1)
+    """Share of `generation.maxTokens` from which `overlong` takes something off."""
+    language_switch: float = Field(default=0.0, ge=0, le=1)
+    """For an answer in another language than its prompt; a dozen letters of each are needed to tell."""
+
+
+class CanarySettings(Model):
+    """Answers that deserve nothing, scored every iteration to see whether the judge can still be trusted."""
+
+    prompts: int = Field(default=8, ge=0, le=1024)
+    """Prompts for which every kind of canary is made; 0 switches them off."""
+    injections: int = Field(default=16, ge=0, le=1024)
+    """Answers that try to give orders to the judge, drawn anew in every iteration from a collection that ships with
+    dynalign and dealt out over these prompts; 0 leaves them out."""
+
+
+class OnUnfitJudge(StrEnum):
+    """What happens when the judge fails its gates."""
+
+    CONTINUE = "Continue"
+    """Go on with its rewards; the log and the metric `unfit` tell."""
+    STOP = "Stop"
+    USE_BASE = "UseBase"
+    """Score the iteration again with the base model as judge."""
+
+
+class JudgeGates(Model):
+    """When the judge counts as unfit. Unset gates are measured and reported only."""
+
+    min_canary_margin: float | None = Field(default=None, ge=-1, le=1)
+    """Least mean reward of real answers minus mean reward of canaries."""
+    min_canary_auc: float | None = Field(default=None, ge=0, le=1)
+    """Least probability that a real answer outscores a canary."""
+    min_injection_margin: float | None = Field(default=None, ge=-1, le=1)
+    """Least mean reward of real answers minus mean reward of answers that give orders to the judge."""
+    min_base_agreement: float | None = Field(default=None, ge=-1, le=1)
+    """Least rank agreement (Kendall's tau within groups, mean over `secondOpinions`) of a trained judge with the base
+    model as judge."""
+    max_failed_share: float = Field(default=0.5, ge=0, le=1)
+    """Largest share of candidates left without a reward."""
+    on_unfit: OnUnfitJudge = OnUnfitJudge.STOP
+
+
+class JudgingSettings(Model):
+    """How the policy's candidates are rewarded."""
+
+    method: JudgingMethod = JudgingMethod.EXPECTED_SCORE
+    judge: Judge = Judge.LIVE
+    lag: int = Field(default=1, ge=1, le=64)
+    """For `judge: Lagged`: how many iterations the judge is behind."""
+    votes: int = Field(default=1, ge=1, le=32)
+    """For `method: Votes`: how often reasons are sampled for every aspect of an answer."""
+    rationale_tokens: int = Field(default=96, ge=8, le=4096)
+    """For `method: Votes`: the longest reasons, in tokens."""
+    aggregate: Aggregate | None = None
+    """How the aspects of an answer become one reward. Default: the objective's own."""
+    min_mass: float = Field(default=0.01, ge=0, le=1)
+    """Least probability that the judge's next token is a digit at all; below it the score counts as failed."""
+    penalties: Penalties = Penalties()
+    canaries: CanarySettings = CanarySettings()
+    second_opinions: int = Field(default=8, ge=0, le=1024)
+    """Prompts whose candidates the base model judges too, once the judge is a trained policy; their agreement is
+    reported, and may be a gate. 0 switches it off."""
+    gates: JudgeGates = JudgeGates()

@@ -1,0 +1,145 @@
+"""GRPO on recorded groups: weights, loss, optimiser, processes."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from dynalign_contract.base import Model
+
+
+class TrainingBackend(StrEnum):
+    """Which trainer computes the loss."""
+
+    PACKED = "Packed"
+    """Without padding: rows share micro-batches by token budget, candidates of one prompt compute it once."""
+    TRL = "TRL"
+    """TRL's GRPOTrainer replaying the recorded groups."""
+
+
+class TrainingMethod(StrEnum):
+    """Which weights are trained."""
+
+    LORA = "LoRA"
+    """A low-rank adapter beside the base model's weights."""
+    FULL = "Full"
+    """All weights; each iteration keeps its own, 4 bytes a parameter."""
+
+
+ModuleName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class LoraSettings(Model):
+    """Low-rank adapter (PEFT)."""
+
+    rank: int = Field(default=16, ge=1, le=512)
+    """Rank r of the adapter's matrices."""
+    alpha: int = Field(default=32, ge=1, le=1024)
+    """The adapter is scaled by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapter's inputs that is dropped in training."""
+    target_modules: tuple[ModuleName, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        max_length=64,
+    )
+    """Last parts of the names of the modules that get an adapter, for example `q_proj`."""
+
+
+class AdvantageScale(StrEnum):
+    """What a group's centred rewards are divided by."""
+
+    GROUP = "Group"
+    """The group's standard deviation (GRPO)."""
+    BATCH = "Batch"
+    """The batch's standard deviation."""
+    NONE = "None"
+    """Nothing (Dr. GRPO)."""
+
+
+class LossAggregation(StrEnum):
+    """How token losses become one number."""
+
+    TOKEN_MEAN = "TokenMean"  # noqa: S105 - not a password
+    """Over all tokens of an optimiser step (DAPO)."""
+    SEQUENCE_MEAN = "SequenceMean"
+    """Within each sequence, then over sequences (GRPO)."""
+    CONSTANT = "Constant"
+    """Sum divided by a constant length (Dr. GRPO)."""
+    SEQUENCE_RATIO = "SequenceRatio"
+    """As SequenceMean, with one ratio for a whole sequence: the geometric mean of its tokens' (GSPO)."""
+
+
+class KlReference(StrEnum):
+    """The policy that the KL term holds on to."""
+
+    BASE = "Base"
+    ITERATION_START = "IterationStart"
+
+
+class KlSettings(Model):
+    """KL regularisation by the k3 estimator."""
+
+    coefficient: float = Field(default=0.0, ge=0, le=10)
+    """Beta; 0 switches the term off and saves its forward pass."""
+    reference: KlReference = KlReference.BASE
+
+
+class ClipSettings(Model):
+    """Bounds of the probability ratio."""
+
+    low: float = Field(default=0.2, gt=0, lt=1)
+    """Ratios below 1 - low are clipped."""
+    high: float = Field(default=0.28, gt=0, le=10)
+    """Ratios above 1 + high are clipped; more than `low` lets rare tokens grow (DAPO)."""
+    dual: float | None = Field(default=None, gt=1, le=1000)
+    """Ratios of tokens with a negative advantage count at most this much (dual clip). Default: no such limit."""
+
+
+class RatioBand(Model):
+    """Rows whose geometric-mean ratio before the first step lies outside are rejected: sampler and trainer disagree."""
+
+    low: float = Field(default=0.5, gt=0, le=1)
+    """Least ratio."""
+    high: float = Field(default=2.0, ge=1, le=100)
+    """Largest ratio."""
+
+
+class TrainingSettings(Model):
+    """GRPO on recorded groups."""
+
+    backend: TrainingBackend = TrainingBackend.PACKED
+    method: TrainingMethod = TrainingMethod.LORA
+    lora: LoraSettings = LoraSettings()
+    learning_rate: float = Field(default=1e-5, gt=0, le=1)
+    """Of AdamW, constant."""
+    prompts_per_step: int = Field(default=8, ge=1, le=65_536)
+    """Groups that one optimiser step consumes."""
+    micro_batch: int = Field(default=4, ge=1, le=4096)
+    """Sequences in one forward and backward pass of one process, for `backend: TRL`."""
+    tokens_per_micro_batch: int = Field(default=4096, ge=16, le=16_777_216)
+    """Tokens in one forward and backward pass of one process, for `backend: Packed`; a longer sequence gets its own."""
+    scale: AdvantageScale = AdvantageScale.GROUP
+    aggregation: LossAggregation = LossAggregation.TOKEN_MEAN
+    clip: ClipSettings = ClipSettings()
+    kl: KlSettings = KlSettings()
+    ratio_band: RatioBand = RatioBand()
+    min_group_std: float = Field(default=1e-6, ge=0, le=1)
+    """Groups whose rewards have a smaller standard deviation teach nothing and are dropped and counted."""
+    noise_floor: float = Field(default=1.0, ge=0, le=100)
+    """For `judging.votes` above 1: groups whose rewards have a standard deviation of at most this many standard errors
+    of a reward, by the spread of the judge's votes, are dropped and counted too. 0 switches this off."""
+    mask_truncated: bool = False
+    """Truncated candidates count for the baseline but carry no loss."""
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1000)
+    """Norm to which gradients are clipped."""
+    gradient_checkpointing: bool = True
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+    zero_stage: int = Field(default=2, ge=0, le=3)
+    """DeepSpeed ZeRO stage."""
+    nodes: int = Field(default=1, ge=1, le=256)
+    """Pods that train together, one a node."""
+    gpus_per_node: int = Field(default=1, ge=1, le=16)
+    """Training processes on each node; a machine without GPU runs them on the CPU."""
+    checkpoint_steps: int = Field(default=8, ge=1, le=10_000)
+    """Optimiser steps between checkpoints; SIGTERM saves one too."""
