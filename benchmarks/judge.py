@@ -28,7 +28,8 @@ from dynalign_contract.settings import EngineSettings, JudgingSettings
 from dynalign_trainer.context import StageContext
 from dynalign_trainer.engine import Engine, Sampling, Watch, start_engine
 from dynalign_trainer.fetching.bundled import fetch_bundled
-from dynalign_trainer.judging.judge import Candidate, Judge
+from dynalign_trainer.judging.exhibits import Candidate
+from dynalign_trainer.judging.judge import Judge
 from dynalign_trainer.judging.scoring import expected_digit
 from dynalign_trainer.telemetry import Telemetry
 

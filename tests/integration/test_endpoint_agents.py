@@ -1,13 +1,7 @@
 """Agents behind vLLM's own OpenAI server: the prompts stage without an engine of its own, and what goes wrong."""
 
 import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,11 +12,10 @@ from dynalign_contract.agents import (
     AgentsSettings,
     AuthorSettings,
     CriticSettings,
-    EndpointBudget,
-    EndpointSettings,
     ReviserSettings,
 )
 from dynalign_contract.config import PromptsParams, StageConfig
+from dynalign_contract.endpoints import EndpointBudget, EndpointSettings
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import DRAFTS_FILE, HELD_OUT_FILE, PROMPTS_FILE, YIELD_FILE
 from dynalign_contract.objective import CriticTemplate, ReviserTemplate
@@ -30,9 +23,9 @@ from dynalign_contract.prompt_yield import PromptYields
 from dynalign_contract.records import DRAFT, PROMPT, read_rows
 from dynalign_contract.references import SecretKeyRef
 from dynalign_contract.settings import DedupSettings, PromptSettings
-from dynalign_operator.clusters.local_processes import free_port
 from support.judging_data import StageRun, metrics_of, rule_objective
 from support.testbed import make_testbed
+from support.vllm_server import serve_testbed
 
 pytestmark = pytest.mark.slow
 
@@ -48,48 +41,11 @@ OBJECTIVE = rule_objective().model_copy(
 )
 
 
-@dataclass(frozen=True)
-class Server:
-    url: str
-    log: Path
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """vLLM serving the test-bed's model as `bed`."""
-    port, log = free_port(), tmp_path_factory.mktemp("vllm") / "server.log"
-    environment = os.environ | {
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_NO_USAGE_STATS": "1",
-        "TORCH_COMPILE_DISABLE": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "HF_HUB_OFFLINE": "1",
-        "NO_PROXY": "127.0.0.1",
-    }
-    arguments = ["--host=127.0.0.1", f"--port={port}", "--served-model-name=bed", "--max-model-len=512"]
-    arguments += ["--dtype=float32", "--enforce-eager", "--generation-config=vllm", f"--api-key={KEY}"]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", f"--model={make_testbed().model}"]
-    with (
-        log.open("wb") as output,
-        subprocess.Popen([*command, *arguments], env=environment, stdout=output, stderr=output) as process,
-    ):
-        try:
-            wait_for_health(f"http://127.0.0.1:{port}/health", process, log)
-            yield Server(f"http://127.0.0.1:{port}/v1", log)
-        finally:
-            process.terminate()
-
-
-def wait_for_health(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Poll until the server answers; its end ends the wait too."""
-    while process.poll() is None:
-        try:
-            if httpx.get(url, trust_env=False).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)  # between two looks at it
-    pytest.fail(f"vLLM's server ended: {log.read_text()[-3000:]}")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Base URL of vLLM serving the test-bed's model as `bed`."""
+    with serve_testbed(tmp_path_factory.mktemp("vllm"), KEY) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -129,10 +85,8 @@ def config(run: StageRun, found: AgentsSettings, **settings: Any) -> StageConfig
     return run.config(PromptsParams(objective=OBJECTIVE, prompts=prompts, reserve_tokens=48), {})
 
 
-def test_three_agents_behind_an_endpoint_write_the_prompts_and_no_engine_is_started(
-    server: Server, run: StageRun
-) -> None:
-    wanted = config(run, agents(server.url))
+def test_three_agents_behind_an_endpoint_write_the_prompts_and_no_engine_is_started(server: str, run: StageRun) -> None:
+    wanted = config(run, agents(server))
     result = run.execute(wanted)
     assert result.artifact is not None, result.error
     folder = run.root / result.artifact.path
@@ -163,9 +117,9 @@ def test_three_agents_behind_an_endpoint_write_the_prompts_and_no_engine_is_star
 
 
 def test_a_wrong_key_and_a_wrong_model_are_told_apart(
-    server: Server, run: StageRun, monkeypatch: pytest.MonkeyPatch
+    server: str, run: StageRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    missing = run.execute(config(run, agents(server.url, model="big")))
+    missing = run.execute(config(run, agents(server, model="big")))
     assert missing.exit_code == ExitCode.BAD_CONFIG
     assert missing.error is not None
     assert (
@@ -173,21 +127,21 @@ def test_a_wrong_key_and_a_wrong_model_are_told_apart(
     )
 
     monkeypatch.setenv("DYNALIGN_AUTHOR_API_KEY", "sk-wrong")
-    refused = run.execute(config(run, agents(server.url)))
+    refused = run.execute(config(run, agents(server)))
     assert refused.exit_code == ExitCode.BAD_CONFIG
     assert refused.error is not None
     assert "refuses the key with status 401" in refused.error.message
     assert "sk-wrong" not in refused.error.message
 
 
-def test_a_budget_that_is_too_small_ends_the_stage_and_is_named(server: Server, run: StageRun) -> None:
-    result = run.execute(config(run, agents(server.url, budget=EndpointBudget(requests=2))))
+def test_a_budget_that_is_too_small_ends_the_stage_and_is_named(server: str, run: StageRun) -> None:
+    result = run.execute(config(run, agents(server, budget=EndpointBudget(requests=2))))
     assert result.exit_code == ExitCode.BAD_INPUT
     assert result.error is not None
     assert "prompts.agents.author.endpoint.budget.requests of 2 is used up (2 spent); raise it" in result.error.message
 
 
-def test_what_vllm_calls_the_likeliest_digit_is_what_its_log_probabilities_say(server: Server) -> None:
+def test_what_vllm_calls_the_likeliest_digit_is_what_its_log_probabilities_say(server: str) -> None:
     """The fields of the response that the critic reads are those that vLLM sends."""
     body = {
         "model": "bed",
@@ -203,7 +157,7 @@ def test_what_vllm_calls_the_likeliest_digit_is_what_its_log_probabilities_say(s
         "top_logprobs": 20,
     }
     found = httpx.post(
-        f"{server.url}/chat/completions",
+        f"{server}/chat/completions",
         json=body,
         headers={"Authorization": f"Bearer {KEY}"},
         timeout=60,

@@ -1,11 +1,12 @@
-"""The agents that write the training set: which model plays which role, and what each may spend."""
+"""The agents that write the training set, and which model plays which role."""
 
 from enum import StrEnum
 
 from pydantic import Field
 
 from dynalign_contract.base import Model
-from dynalign_contract.references import SecretKeyRef
+from dynalign_contract.endpoints import EndpointSettings, EndpointUse
+from dynalign_contract.stages import Stage
 
 
 class Role(StrEnum):
@@ -16,9 +17,14 @@ class Role(StrEnum):
     REVISER = "reviser"
 
 
-def api_key_variable(role: Role) -> str:
-    """The environment variable in which a stage finds the key of this role's endpoint."""
-    return f"DYNALIGN_{role.value.upper()}_API_KEY"
+def agent_endpoint(role: Role) -> EndpointUse:
+    """The endpoint that may play this role."""
+    return EndpointUse(
+        field=f"prompts.agents.{role}.endpoint",
+        stage=Stage.PROMPTS,
+        variable=f"DYNALIGN_{role.value.upper()}_API_KEY",
+        lengths="the agent's maxTokens",
+    )
 
 
 class AgentModel(StrEnum):
@@ -29,42 +35,6 @@ class AgentModel(StrEnum):
     BASE = "Base"
     ENDPOINT = "Endpoint"
     """A model behind an OpenAI-compatible server, as `endpoint` says."""
-
-
-class EndpointBudget(Model):
-    """The most that an agent may spend at its endpoint in one attempt of one iteration's prompts."""
-
-    requests: int | None = Field(default=None, ge=1, le=100_000_000)
-    """HTTP requests, repeated ones included. Default: no limit."""
-    tokens: int | None = Field(default=None, ge=1, le=1_000_000_000_000)
-    """Tokens read and written, as the server counts them; when they are used up no request starts. Default: no
-    limit."""
-
-
-class EndpointSettings(Model):
-    """An OpenAI-compatible server: another vLLM, or a provider's."""
-
-    url: str = Field(
-        pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$",
-        max_length=1024,
-        json_schema_extra={
-            "x-form": "the base of an OpenAI-compatible API, without a key, such as http://vllm:8000/v1"
-        },
-    )
-    """Base of the API; `/chat/completions` is added to it. No key belongs here."""
-    model: str = Field(min_length=1, max_length=256)
-    """Name of the model at the server."""
-    api_key_secret_ref: SecretKeyRef | None = None
-    """The key, sent as a bearer token. `dynalign run` takes it from the environment: DYNALIGN_AUTHOR_API_KEY,
-    DYNALIGN_CRITIC_API_KEY or DYNALIGN_REVISER_API_KEY. Default: none is sent."""
-    concurrency: int = Field(default=8, ge=1, le=256)
-    """Requests under way at a time."""
-    timeout_seconds: float = Field(default=120.0, gt=0, le=3600)
-    """Longest wait for one answer."""
-    retries: int = Field(default=5, ge=0, le=20)
-    """Tries after the first that a request gets when the server is busy, failing or out of reach."""
-    budget: EndpointBudget = EndpointBudget()
-    """When it is used up the agent stops, and the stage goes on with what there is."""
 
 
 class AgentSettings(Model):

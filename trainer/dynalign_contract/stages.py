@@ -20,7 +20,7 @@ ITERATION_STAGES: Final = (Stage.PROMPTS, Stage.GENERATE, Stage.JUDGE, Stage.TRA
 """The stages of one iteration, in order; fetch comes before the first iteration and export after the last."""
 
 ONLINE_STAGES: Final = frozenset({Stage.FETCH, Stage.EXPORT})
-"""The only stages that may reach the internet."""
+"""The only stages that may reach a model hub. Those that an endpoint plays a part in reach its server too."""
 
 SHARDED_STAGES: Final = frozenset({Stage.GENERATE, Stage.JUDGE})
 """The stages that split their prompts over `generation.shards` workers."""

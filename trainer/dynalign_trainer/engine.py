@@ -267,6 +267,17 @@ def watch_progress(context: StageContext[Any], *, done: int, total: int, share: 
     return watch
 
 
+def part_of(watch: Watch | None, start: float, end: float) -> Watch | None:
+    """A Watch for one of several calls: it tells `watch` of progress from `start` to `end`, both 0 to 1."""
+    if watch is None:
+        return None
+
+    def inner(done: int, total: int, rate: float) -> None:
+        watch(round(1000 * (start + (end - start) * done / total)), 1000, rate)
+
+    return inner
+
+
 def prepare_environment() -> None:
     """Set what vLLM and OpenMP read when they are loaded. What the pod or the user has set stays, caches above all.
 

@@ -36,14 +36,15 @@ def require_objective(run_file: RunFile) -> RunFile:
 
 
 def require_keys(run_file: RunFile, environment: Mapping[str, str]) -> RunFile:
-    """Refuse a run whose agents need keys that are not in this process's environment: no Secret has them here."""
+    """Refuse a run whose endpoints need keys that are not in this process's environment: no Secret has them here."""
     problems = [
         Problem(
             f"{secret.field} names a Secret, and there are none on this machine; export {secret.variable} before "
             "`dynalign run`, or remove the reference.",
             run_file.lines.get(tuple(secret.field.split("."))),
         )
-        for secret in secret_variables(run_file.run, Stage.PROMPTS)
+        for stage in (Stage.PROMPTS, Stage.EVALUATE)
+        for secret in secret_variables(run_file.run, stage)
         if not environment.get(secret.variable, "").strip()
     ]
     if problems:

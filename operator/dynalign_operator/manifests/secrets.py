@@ -3,14 +3,17 @@
 from dataclasses import dataclass
 from typing import Final
 
-from dynalign_contract.agents import Role, api_key_variable
+from dynalign_contract.agents import Role, agent_endpoint
+from dynalign_contract.endpoints import JUDGE_ENDPOINT, EndpointSettings, EndpointUse
 from dynalign_contract.references import SecretKeyRef
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 
 _HUB_TOKEN: Final = "HF_TOKEN"  # noqa: S105 - the name of a variable
 
-SECRET_VARIABLES: Final = frozenset({_HUB_TOKEN, *map(api_key_variable, Role)})
+SECRET_VARIABLES: Final = frozenset(
+    {_HUB_TOKEN, JUDGE_ENDPOINT.variable, *(agent_endpoint(role).variable for role in Role)}
+)
 """Every variable that may hold a secret; no stage gets one that its manifest does not ask for."""
 
 
@@ -25,21 +28,19 @@ class SecretVariable:
 
 
 def secret_variables(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, ...]:
-    """Those of a stage: the hub's token for fetch, the keys of the agents' endpoints for prompts."""
+    """Those of a stage: the hub's token for fetch, and the keys of the endpoints that the stage talks to."""
     if stage is Stage.FETCH:
         token = run.spec.model.token_secret_ref
         return () if token is None else (SecretVariable(_HUB_TOKEN, "spec.model.tokenSecretRef", token),)
-    return _agents(run) if stage is Stage.PROMPTS else ()
-
-
-def _agents(run: AlignmentRun) -> tuple[SecretVariable, ...]:
-    endpoints = {role: agent.endpoint for role, agent in run.spec.prompts.agents.by_role.items()}
     return tuple(
-        SecretVariable(
-            api_key_variable(role),
-            f"spec.prompts.agents.{role}.endpoint.apiKeySecretRef",
-            endpoint.api_key_secret_ref,
-        )
-        for role, endpoint in endpoints.items()
-        if endpoint is not None and endpoint.api_key_secret_ref is not None
+        SecretVariable(use.variable, f"spec.{use.field}.apiKeySecretRef", endpoint.api_key_secret_ref)
+        for use, endpoint in _endpoints(run)
+        if use.stage is stage and endpoint is not None and endpoint.api_key_secret_ref is not None
     )
+
+
+def _endpoints(run: AlignmentRun) -> list[tuple[EndpointUse, EndpointSettings | None]]:
+    """Every endpoint that may play a part in a run."""
+    agents = run.spec.prompts.agents.by_role
+    judge = run.spec.evaluation.win_rate.endpoint
+    return [*((agent_endpoint(role), agent.endpoint) for role, agent in agents.items()), (JUDGE_ENDPOINT, judge)]

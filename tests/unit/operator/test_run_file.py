@@ -83,6 +83,10 @@ KEYED = """  model: {uri: 'bundled://smollm2-135m-instruct'}
           url: http://vllm:8000/v1
           model: big
           apiKeySecretRef: {name: keys, key: author}
+  evaluation:
+    winRate:
+      judges: [Endpoint]
+      endpoint: {url: 'http://vllm:8000/v1', model: big, apiKeySecretRef: {name: keys, key: judge}}
 """
 
 
@@ -92,13 +96,16 @@ def test_a_key_that_is_not_exported_is_missed_before_the_run_begins(
     file = tmp_path / "run.yaml"
     file.write_text(HEAD + KEYED)
     monkeypatch.delenv("DYNALIGN_AUTHOR_API_KEY", raising=False)
+    monkeypatch.delenv("DYNALIGN_JUDGE_API_KEY", raising=False)
     assert CliRunner().invoke(app, ["validate", str(file)]).exit_code == 0
     result = CliRunner().invoke(app, ["run", str(file), "--workdir", str(tmp_path / "run")])
     assert result.exit_code == 10
     assert result.stderr == (
         f"{file}:13: spec.prompts.agents.author.endpoint.apiKeySecretRef names a Secret, and there are none on this "
         "machine; export DYNALIGN_AUTHOR_API_KEY before `dynalign run`, or remove the reference.\n"
+        f"{file}:17: spec.evaluation.winRate.endpoint.apiKeySecretRef names a Secret, and there are none on this "
+        "machine; export DYNALIGN_JUDGE_API_KEY before `dynalign run`, or remove the reference.\n"
     )
     assert not (tmp_path / "run").exists()
     run_file = load_run_file(file)
-    assert require_keys(run_file, {"DYNALIGN_AUTHOR_API_KEY": "sk-x"}) is run_file
+    assert require_keys(run_file, {"DYNALIGN_AUTHOR_API_KEY": "sk-x", "DYNALIGN_JUDGE_API_KEY": "sk-y"}) is run_file

@@ -1,11 +1,12 @@
-"""Keys of the agents' endpoints: only the prompts stage sees them, and no manifest or configuration holds one."""
+"""Keys of endpoints: only the stage that talks to one sees its key, and no manifest or configuration holds any."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dynalign_contract.agents import Role, api_key_variable
+from dynalign_contract.agents import Role, agent_endpoint
 from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.local_commands import Placement, build_command
 from dynalign_operator.clusters.local_workdir import Workdir
@@ -29,8 +30,14 @@ RUN = a_run().with_spec(
             "critic": {"model": "Endpoint", "endpoint": SERVER},
             "reviser": with_key("r"),
         }
-    }
+    },
+    evaluation={"winRate": {"judges": ["Endpoint"], "endpoint": with_key("j")["endpoint"]}},
 )
+KEYS = {
+    Stage.PROMPTS: {"DYNALIGN_AUTHOR_API_KEY": "a", "DYNALIGN_REVISER_API_KEY": "r"},
+    Stage.EVALUATE: {"DYNALIGN_JUDGE_API_KEY": "j"},
+}
+"""Stage -> variable -> key of the Secret."""
 
 
 def bundles(run: RunBuilder) -> dict[Stage, JobBundle]:
@@ -42,26 +49,26 @@ def secrets_of(bundle: JobBundle) -> dict[str, object]:
     return {entry["name"]: entry["valueFrom"] for entry in container["env"] if "valueFrom" in entry}
 
 
-def test_only_the_prompts_stage_sees_the_keys_that_are_named() -> None:
+def test_a_stage_sees_the_keys_of_its_own_endpoints_only() -> None:
     found = {stage: secrets_of(bundle) for stage, bundle in bundles(RUN).items()}
-    assert found.pop(Stage.PROMPTS) == {
-        "DYNALIGN_AUTHOR_API_KEY": {"secretKeyRef": {"name": "keys", "key": "a"}},
-        "DYNALIGN_REVISER_API_KEY": {"secretKeyRef": {"name": "keys", "key": "r"}},
+    assert {stage: secrets for stage, secrets in found.items() if secrets} == {
+        stage: {variable: {"secretKeyRef": {"name": "keys", "key": key}} for variable, key in keys.items()}
+        for stage, keys in KEYS.items()
     }
-    assert set(map(json.dumps, found.values())) == {"{}"}
 
 
 def test_every_variable_that_may_hold_a_secret_is_known() -> None:
-    assert {"HF_TOKEN", *(api_key_variable(role) for role in Role)} == SECRET_VARIABLES
+    agents = {agent_endpoint(role).variable for role in Role}
+    assert {"HF_TOKEN", *agents, "DYNALIGN_JUDGE_API_KEY"} == SECRET_VARIABLES
 
 
-@pytest.mark.parametrize("stage", [Stage.FETCH, Stage.PROMPTS, Stage.GENERATE])
+@pytest.mark.parametrize("stage", [Stage.FETCH, Stage.PROMPTS, Stage.GENERATE, Stage.EVALUATE])
 def test_on_this_machine_a_stage_inherits_no_key_that_its_manifest_does_not_ask_for(stage: Stage) -> None:
     inherited = {name: f"value of {name}" for name in SECRET_VARIABLES} | {"PATH": "/bin"}
     placement = Placement(Workdir(Path("/runs/mine")), Path("/home/me/cache"), inherited)
     command = build_command(bundles(RUN)[stage].job, 0, 4321, placement)
     seen = {name for name in command.environment if name in SECRET_VARIABLES}
-    assert seen == ({"DYNALIGN_AUTHOR_API_KEY", "DYNALIGN_REVISER_API_KEY"} if stage is Stage.PROMPTS else set())
+    assert seen == set(KEYS.get(stage, {}))
     assert command.environment["PATH"] == "/bin"
 
 
@@ -74,10 +81,14 @@ def test_configuration_and_manifest_hold_the_reference_and_no_key(monkeypatch: p
 
 
 def test_a_secret_that_is_missing_is_named_with_the_field_that_asks_for_it() -> None:
-    job = a_job(Stage.PROMPTS, 0).saying('CreateContainerConfigError: secret "keys" not found').build()
-    said = explain_wait(RUN.build(), job.__class__(**{**job.__dict__, "reason": "CreateContainerConfigError"}))
+    def explain(stage: Stage) -> str:
+        job = a_job(stage, 0).saying('CreateContainerConfigError: secret "keys" not found').build()
+        return explain_wait(RUN.build(), replace(job, reason="CreateContainerConfigError"))
+
+    said = explain(Stage.PROMPTS)
     assert "spec.prompts.agents.author.endpoint.apiKeySecretRef asks for the key a of keys" in said
     assert "spec.prompts.agents.reviser.endpoint.apiKeySecretRef asks for the key r of keys" in said
+    assert "spec.evaluation.winRate.endpoint.apiKeySecretRef asks for the key j of keys" in explain(Stage.EVALUATE)
 
 
 def test_a_stage_whose_agents_are_all_elsewhere_asks_for_no_gpu() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -13,11 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynalign_contract.agents import EndpointBudget, EndpointSettings, Role
+from dynalign_contract.agents import Role, agent_endpoint
+from dynalign_contract.endpoints import JUDGE_ENDPOINT, EndpointBudget, EndpointSettings
 from dynalign_contract.errors import BadConfigError, StageError, TerminatedError
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.references import SecretKeyRef
 from dynalign_trainer.endpoints.backoff import Backoff, retry_after
+from dynalign_trainer.endpoints.choosing import DIGIT, LETTER, Form
 from dynalign_trainer.endpoints.client import Endpoint, open_endpoint
 from dynalign_trainer.endpoints.completions import ChatRequest, parse_reply
 from dynalign_trainer.endpoints.journal import Journal
@@ -50,9 +53,14 @@ def endpoint(url: str, journal: Path | None = None, **settings: Any) -> Endpoint
     """One that waits milliseconds between its tries; without a `journal` it remembers nothing."""
     wanted = EndpointSettings(url=url, model="m", **{"retries": 2, **settings})
     kept = Journal(Path(os.devnull) if journal is None else journal)
-    opened = open_endpoint(Role.AUTHOR, wanted, {"DYNALIGN_AUTHOR_API_KEY": f"{SECRET}\n"}, kept)
+    opened = open_endpoint(agent_endpoint(Role.AUTHOR), wanted, {"DYNALIGN_AUTHOR_API_KEY": f"{SECRET}\n"}, kept)
     opened.backoff = Backoff(first=0.002, most=0.01)
     return opened
+
+
+def read(answer: Answer, form: Form) -> tuple[float, ...] | None:
+    request = replace(ask(), choices=form.choices, logprobs=True)
+    return parse_reply(json.dumps(answer.body).encode(), request).choices
 
 
 def refused(found: Endpoint, *requests: ChatRequest) -> StageError:
@@ -98,7 +106,9 @@ def test_no_key_is_sent_that_the_run_file_does_not_name_and_none_is_shown() -> N
 def test_a_key_that_cannot_be_sent_is_refused_before_any_work(key: str, words: str) -> None:
     settings = EndpointSettings(url="http://x/v1", model="m", api_key_secret_ref=KEY)
     with pytest.raises(BadConfigError, match=words) as caught:
-        open_endpoint(Role.CRITIC, settings, {"DYNALIGN_CRITIC_API_KEY": key}, Journal(Path(os.devnull)))
+        open_endpoint(
+            agent_endpoint(Role.CRITIC), settings, {"DYNALIGN_CRITIC_API_KEY": key}, Journal(Path(os.devnull))
+        )
     assert not key.strip() or key not in str(caught.value)
 
 
@@ -193,6 +203,16 @@ def test_a_server_that_is_not_there() -> None:
     assert found.spending.requests == 3
 
 
+def test_what_is_said_names_the_part_of_the_run_that_the_endpoint_plays() -> None:
+    with serve_chat(lambda body: completion("x")) as server:
+        url = server.url
+    settings = EndpointSettings(url=url, model="m", retries=0)
+    with pytest.raises(EndpointError) as caught:
+        open_endpoint(JUDGE_ENDPOINT, settings, {}, Journal(Path(os.devnull))).complete([ask()])
+    assert "Check evaluation.winRate.endpoint.url" in str(caught.value)
+    assert "keeps the pods of the evaluate stage from it" in str(caught.value)
+
+
 def test_a_server_that_does_not_answer_in_time() -> None:
     silent = threading.Event()
 
@@ -276,7 +296,7 @@ def test_progress_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "score"),
+    ("answer", "expected"),
     [
         (scored(("7", {"7": 0.5, "8": 0.25, " 3": 0.25})), 6.25),
         (scored(("Score", {"Score": 0.9}), (": ", {}), ("4", {"4": 0.6, "6": 0.2, "x": 0.2})), 4.5),
@@ -290,9 +310,34 @@ def test_progress_is_told() -> None:
     ],
 )
 def test_scores_are_expected_digits_where_the_server_tells_and_digits_of_the_text_otherwise(
-    answer: Answer, score: float | None
+    answer: Answer, expected: float | None
 ) -> None:
-    assert parse_reply(json.dumps(answer.body).encode(), ask()).score == pytest.approx(score)
+    masses = read(answer, DIGIT)
+    assert (masses is None) is (expected is None)
+    if masses is not None:
+        assert sum(digit * mass for digit, mass in enumerate(masses)) / sum(masses) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "masses"),
+    [
+        (scored(("A", {"A": 0.6, "B": 0.3, " B": 0.05})), (0.6, 0.35)),
+        (scored((" Answer", {" Answer": 0.9}), (" B", {" B": 0.8, "B": 0.1})), (0.0, 0.9)),
+        (scored(("BA", {"BA": 0.9, "A": 0.1})), None),
+        (completion("A"), (1.0, 0.0)),
+        (completion("**B**"), (0.0, 1.0)),
+        (completion("Better answer: B."), (0.0, 1.0)),
+        (completion("Both are good."), None),
+        (completion("7"), None),
+    ],
+)
+def test_letters_are_read_as_digits_are(answer: Answer, masses: tuple[float, float] | None) -> None:
+    found = read(answer, LETTER)
+    assert found == (None if masses is None else pytest.approx(masses))
+
+
+def test_of_a_text_no_character_is_read() -> None:
+    assert parse_reply(json.dumps(completion("A 7").body).encode(), ask()).choices is None
 
 
 def test_a_critic_that_gives_no_digit_is_asked_once_more() -> None:

@@ -23,9 +23,9 @@ from dynalign_trainer.prompts.critic import Quotation
 from dynalign_trainer.prompts.curator import Curator
 from dynalign_trainer.prompts.drafts import Draft, Hand, Tally
 from dynalign_trainer.prompts.role_models import Ask, Continuation
-from dynalign_trainer.prompts.window import Window
 from dynalign_trainer.prompts.writing import Order, PromptWriter
 from dynalign_trainer.telemetry import Telemetry
+from dynalign_trainer.window import Window
 from support.judging_data import rule_objective
 
 OBJECTIVE = rule_objective().model_copy(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dynalign_contract.config import Policy
-from dynalign_contract.settings import EvaluationJudge, WinRateMethod
+from dynalign_contract.endpoints import EndpointSettings
+from dynalign_contract.settings import EvaluationJudge, WinRateMethod, WinRateSettings
 from dynalign_trainer.evaluation.contests import Contest, build_comparisons, read_matches
 from dynalign_trainer.evaluation.ratings import Match, Rating, rate
 from dynalign_trainer.evaluation.statistics import Duel
@@ -55,21 +56,32 @@ def test_who_has_never_lost_is_finitely_strong() -> None:
     assert 400 < found["iteration-000"].points < 800
 
 
-def contest(opponent: str, version: str, judge: EvaluationJudge, policy: str, outcome: float) -> Contest:
-    by = "base" if judge is EvaluationJudge.BASE else policy
-    return Contest(opponent, Policy(version=version), judge, by, [Duel(0.5, 0.5, outcome, 3, both_orders=True)])
+JUDGES = {EvaluationJudge.BASE: "base", EvaluationJudge.LIVE: "iteration-001", EvaluationJudge.ENDPOINT: "endpoint:big"}
 
 
-def test_matches_are_those_of_one_judge_and_decided() -> None:
-    policy, base, live = "iteration-001", EvaluationJudge.BASE, EvaluationJudge.LIVE
+def contest(opponent: str, version: str, judge: EvaluationJudge, outcome: float) -> Contest:
+    duels = [Duel(0.5, 0.5, outcome, 3, both_orders=True)]
+    return Contest(opponent, Policy(version=version), judge, JUDGES[judge], duels)
+
+
+def test_matches_are_those_of_the_headline_judge_and_decided() -> None:
+    policy, (base, live, other) = "iteration-001", JUDGES
     contests = [
-        contest("base", "base", base, policy, 1.0),
-        contest("previous", "iteration-000", base, policy, math.nan),
-        contest("base", "base", live, policy, 0.0),
-        contest("previous", "iteration-000", live, policy, 0.5),
+        contest("base", "base", base, 1.0),
+        contest("previous", "iteration-000", base, math.nan),
+        contest("base", "base", live, 0.0),
+        contest("previous", "iteration-000", live, 0.5),
+        contest("base", "base", other, 0.5),
     ]
     rows = build_comparisons(
         contests, [{"prompt_id": "h"}], policy=Policy(version=policy), method=WinRateMethod.PAIRWISE
     )
-    assert read_matches(rows, base) == [Match(policy, "base", "h", 1.0)]
-    assert read_matches(rows, live) == [Match(policy, "base", "h", 0.0), Match(policy, "iteration-000", "h", 0.5)]
+
+    def matches(judge: EvaluationJudge, model: str = "big") -> list[Match]:
+        endpoint = EndpointSettings(url="http://vllm:8000/v1", model=model)
+        return read_matches(rows, WinRateSettings(judges=(judge,), endpoint=endpoint))
+
+    assert matches(base) == [Match(policy, "base", "h", 1.0)]
+    assert matches(live) == [Match(policy, "base", "h", 0.0), Match(policy, "iteration-000", "h", 0.5)]
+    assert matches(other) == [Match(policy, "base", "h", 0.5)]
+    assert matches(other, model="another") == []

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from dynalign_contract.base import Model
+from dynalign_contract.endpoints import EndpointSettings
 
 
 class WinRateMethod(StrEnum):
@@ -23,6 +24,8 @@ class EvaluationJudge(StrEnum):
     BASE = "Base"
     LIVE = "Live"
     """The policy under evaluation itself: reported as such, never the headline."""
+    ENDPOINT = "Endpoint"
+    """A model behind an OpenAI-compatible server, as `endpoint` says."""
 
 
 class WinRateSettings(Model):
@@ -30,9 +33,11 @@ class WinRateSettings(Model):
 
     method: WinRateMethod = WinRateMethod.PAIRWISE
     judges: tuple[EvaluationJudge, ...] = Field(
-        default=(EvaluationJudge.BASE, EvaluationJudge.LIVE), min_length=1, max_length=2
+        default=(EvaluationJudge.BASE, EvaluationJudge.LIVE), min_length=1, max_length=3
     )
     """The first one's win rate is the headline and decides gates."""
+    endpoint: EndpointSettings | None = None
+    """For `Endpoint` among the judges: the server."""
     max_tokens: int | None = Field(default=None, ge=1, le=131_072)
     """Longest answer; default: `generation.maxTokens`."""
     tie_margin: float = Field(default=0.0, ge=0, le=1)

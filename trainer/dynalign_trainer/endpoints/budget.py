@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from dynalign_contract.agents import EndpointBudget
+from dynalign_contract.endpoints import EndpointBudget
 
 
 @dataclass
 class Spending:
-    """Counts what an agent spends in one stage."""
+    """Counts what is spent in one stage."""
 
     requests: int = 0
     tokens: int = 0

@@ -12,7 +12,7 @@ from typing import Any, Final
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
-from dynalign_contract.agents import EndpointSettings, Role, api_key_variable
+from dynalign_contract.endpoints import EndpointSettings, EndpointUse
 from dynalign_contract.errors import BadConfigError, StageError
 from dynalign_trainer.endpoints.backoff import Backoff, retry_after
 from dynalign_trainer.endpoints.budget import Purse, Spending
@@ -50,7 +50,7 @@ class _TransientError(Exception):
 
 @dataclass
 class Endpoint:
-    """An OpenAI-compatible server in the service of one agent."""
+    """An OpenAI-compatible server in the service of one part of a run."""
 
     settings: EndpointSettings
     address: Address
@@ -174,25 +174,27 @@ class Endpoint:
         return seconds
 
 
-def open_endpoint(role: Role, settings: EndpointSettings, environment: Mapping[str, str], journal: Journal) -> Endpoint:
-    """The endpoint of an agent, with the key from the environment when the settings name one.
+def open_endpoint(
+    use: EndpointUse, settings: EndpointSettings, environment: Mapping[str, str], journal: Journal
+) -> Endpoint:
+    """The endpoint of a part of the run, with the key from the environment when the settings name one.
 
     Raises BadConfigError when the key is missing or cannot be sent; no message holds it.
     """
-    variable, name = api_key_variable(role), f"prompts.agents.{role}.endpoint"
     reference = settings.api_key_secret_ref
-    address = Address(name, settings.url, settings.model, variable, sends_key=reference is not None)
+    address = Address(use, settings.url, settings.model, sends_key=reference is not None)
     if reference is None:
         return Endpoint(settings, address, None, journal)
-    key = environment.get(variable, "").strip()
+    key = environment.get(use.variable, "").strip()
     if not key:
         raise BadConfigError(
-            f"{name}.apiKeySecretRef asks for a key, but {variable} is not set. On this machine, export {variable} "
-            f"before `dynalign run`; in a cluster, put it under {reference.key} into the Secret {reference.name}."
+            f"{use.field}.apiKeySecretRef asks for a key, but {use.variable} is not set. On this machine, export "
+            f"{use.variable} before `dynalign run`; in a cluster, put it under {reference.key} into the Secret "
+            f"{reference.name}."
         )
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise BadConfigError(
-            f"the key in {variable} holds white space or characters that no HTTP header can carry. Put the bare key "
-            f"under {reference.key} into the Secret {reference.name}."
+            f"the key in {use.variable} holds white space or characters that no HTTP header can carry. Put the bare "
+            f"key under {reference.key} into the Secret {reference.name}."
         )
     return Endpoint(settings, address, key, journal)

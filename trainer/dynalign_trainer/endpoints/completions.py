@@ -8,8 +8,6 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field, ValidationError
 
-from dynalign_trainer.judging.scoring import expected_digit
-
 TOP_LOGPROBS: Final = 20
 """The most that OpenAI's API, and vLLM by default, give for a token."""
 
@@ -26,6 +24,8 @@ class ChatRequest:
     top_p: float
     max_tokens: int
     seed: int
+    choices: tuple[str, ...] = ()
+    """Single characters of which the answer should be one; empty where a text is wanted."""
     logprobs: bool = False
     """Ask for the likeliest alternatives of every token."""
 
@@ -49,8 +49,8 @@ class Reply:
     text: str
     finished: bool
     """It ended by itself, not at `max_tokens`."""
-    score: float | None
-    """The digit that it gives, 0 to 9, as `read_digit` says; None where it gives none."""
+    choices: tuple[float, ...] | None
+    """Probability of each of the request's choices, as `read_choices` says; None where it makes none."""
     cost: int
     """Tokens read and written."""
 
@@ -106,39 +106,30 @@ def parse_reply(data: bytes, request: ChatRequest) -> Reply:
     return Reply(
         text=text,
         finished=choice.finish_reason != "length",
-        score=read_digit(text, logprobs or ()),
+        choices=read_choices(text, logprobs or (), request.choices),
         cost=usage.prompt_tokens + usage.completion_tokens or estimate,
     )
 
 
-def read_digit(text: str, positions: Sequence[_Position]) -> float | None:
-    """The score, 0 to 9, that an answer gives; None where it holds none.
+def read_choices(text: str, positions: Sequence[_Position], choices: Sequence[str]) -> tuple[float, ...] | None:
+    """The probability that an answer gives each of some characters, in their order; None where it names none of them.
 
-    With log-probabilities it is the expected digit at the first token that is a digit and nothing else (white space
-    aside), as the engine's own judge reads it; without them it is the first digit that stands alone in the text.
+    With log-probabilities these are the characters' own at the first token that is one of them and nothing else (white
+    space aside), as the engine's own judge reads them. Without them, the first character of them that stands alone in
+    the text has 1 and the others have 0; none stands alone in `10`, `4.5` and `BA`.
     """
     for position in positions:
-        if _is_digit(position.token):
-            return _expected(position)
-    found = _lone_digits(text)
-    return float(found[0]) if found else None
+        if position.token.strip() in choices:
+            masses = _masses(position, choices)
+            return masses if any(masses) else None
+    found = re.search(rf"(?<![\w.,])(?:{'|'.join(map(re.escape, choices))})(?!\w|[.,]\d)", text) if choices else None
+    return tuple(float(choice == found[0]) for choice in choices) if found else None
 
 
-def _expected(position: _Position) -> float:
-    """Over the digits among the alternatives; ` 7` and `7` are the same digit."""
+def _masses(position: _Position, choices: Sequence[str]) -> tuple[float, ...]:
+    """Probability of each choice among the alternatives; ` 7` and `7` are the same digit."""
     logprobs = {other.token: other.logprob for other in (*position.top_logprobs, position)}
-    masses = [0.0] * 10
-    for text, logprob in logprobs.items():
-        if _is_digit(text):
-            masses[int(text.strip())] += math.exp(min(logprob, 0.0))
-    score, _ = expected_digit([math.log(mass) if mass > 0 else -math.inf for mass in masses])
-    return score
-
-
-def _is_digit(text: str) -> bool:
-    return len(text.strip()) == 1 and text.strip() in "0123456789"
-
-
-def _lone_digits(text: str) -> Sequence[str]:
-    """Digits with neither a digit nor a decimal point beside them: none in `10` and `4.5`."""
-    return re.findall(r"(?<![\d.,])[0-9](?!\d|[.,]\d)", text)
+    return tuple(
+        math.fsum(math.exp(min(logprob, 0.0)) for token, logprob in logprobs.items() if token.strip() == choice)
+        for choice in choices
+    )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from dynalign_contract.endpoints import EndpointUse
 from dynalign_contract.errors import BadConfigError, StageError
 
 _LONGEST_QUOTE: Final = 300
@@ -23,13 +24,15 @@ class EndpointError(StageError):
 class Address:
     """An endpoint as messages name it. It holds no key."""
 
-    field: str
-    """Of the run file: `prompts.agents.author.endpoint`."""
+    use: EndpointUse
     url: str
     model: str
-    variable: str
-    """The environment variable that `dynalign run` takes the key from."""
     sends_key: bool
+
+    @property
+    def field(self) -> str:
+        """Of the run file: `prompts.agents.author.endpoint`."""
+        return self.use.field
 
 
 def quote_body(data: bytes) -> str:
@@ -63,8 +66,8 @@ def explain_status(at: Address, status: int, body: bytes, models: Sequence[str] 
             f"{at.field}.retries, or wait until the server has recovered.{said}"
         )
     return BadConfigError(
-        f"{at.url} refuses a request for {at.model} with status {status}. Check what the server allows: the agent's "
-        f"maxTokens and temperature, and the length of its prompts.{said}"
+        f"{at.url} refuses a request for {at.model} with status {status}. Check what the server allows: "
+        f"{at.use.lengths}, the temperature, and the length of the prompts.{said}"
     )
 
 
@@ -75,11 +78,11 @@ def explain_silence(at: Address, error: Exception, timeout: float) -> EndpointEr
     if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
         return EndpointError(
             f"{at.url} gave no answer within {timeout:g} s. Raise {at.field}.timeoutSeconds, or lower "
-            f"{at.field}.concurrency or the agent's maxTokens."
+            f"{at.field}.concurrency or {at.use.lengths}."
         )
     return EndpointError(
         f"{at.url} cannot be reached ({error or type(error).__name__}). Check {at.field}.url, that the server runs, "
-        "and that no network policy keeps the pods of the prompts stage from it."
+        f"and that no network policy keeps the pods of the {at.use.stage} stage from it."
     )
 
 
@@ -104,7 +107,7 @@ def _about_key(at: Address) -> str:
         return f"None was sent: name the Secret that holds it in {at.field}.apiKeySecretRef."
     return (
         f"Check the key in the Secret of {at.field}.apiKeySecretRef; `dynalign run` takes it from the environment "
-        f"variable {at.variable}."
+        f"variable {at.use.variable}."
     )
 
 

@@ -1,20 +1,19 @@
 """How a judge compares two answers: side by side in both orders, or each scored alone."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Template
 from typing import Protocol
 
-from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.objective import Objective
 from dynalign_contract.records import Row
-from dynalign_contract.settings import JudgingSettings, WinRateMethod
-from dynalign_trainer.choices import letter_tokens
-from dynalign_trainer.engine import Engine, Watch
+from dynalign_contract.settings import WinRateMethod, WinRateSettings
+from dynalign_trainer.engine import Watch
+from dynalign_trainer.evaluation.judge_models import JudgeModel
 from dynalign_trainer.evaluation.statistics import Duel, decide
-from dynalign_trainer.judging.judge import Candidate, Judge
+from dynalign_trainer.judging.exhibits import Candidate
 from dynalign_trainer.judging.prompts import (
     Delimiters,
     control_tokens,
@@ -23,6 +22,7 @@ from dynalign_trainer.judging.prompts import (
     quote,
     render_request,
 )
+from dynalign_trainer.window import Window
 
 
 @dataclass(frozen=True)
@@ -61,37 +61,35 @@ class PairJudge(Protocol):
 
 
 class Comparer:
-    """A policy of the run, in the stage's engine, as the judge of pairs."""
+    """A model as the judge of pairs."""
 
     def __init__(
         self,
-        engine: Engine,
+        model: JudgeModel,
         objective: Objective,
-        judging: JudgingSettings,
+        settings: WinRateSettings,
         *,
-        policy: Policy,
-        method: WinRateMethod,
-        tie_margin: float,
-        seed: Callable[..., int],
+        min_mass: float,
+        window: Window,
+        delimiter_seed: int,
     ) -> None:
-        """`seed` makes a 31-bit seed from a salt."""
-        self.policy = policy
-        self._method = method
-        self._engine = engine
+        """`min_mass` is the least probability that A and B need together. `window` is the run's own."""
+        self._model = model
         self._objective = objective
-        self._judging = judging
-        self._tie_margin = tie_margin
-        self._seed = seed
-        self._forbidden = control_tokens(engine.tokenizer)
+        self._settings = settings
+        self._min_mass = min_mass
+        self._window = window
+        self._delimiter_seed = delimiter_seed
+        self._forbidden = control_tokens(window.tokenizer)
 
     @property
     def version(self) -> str:
-        """The policy's."""
-        return self.policy.version
+        """The model's."""
+        return self._model.version
 
     def compare(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Duel]:
         """Side by side or each alone, as the method says."""
-        match self._method:
+        match self._settings.method:
             case WinRateMethod.PAIRWISE:
                 return self.compare_pairwise(pairs, watch)
             case WinRateMethod.POINTWISE:
@@ -100,16 +98,11 @@ class Comparer:
     def compare_pairwise(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Duel]:
         """Show both answers in both orders; p(A) / (p(A) + p(B)) is the preference for the one shown first.
 
-        It is NaN when A and B together have less than `judging.minMass`. Answers too long for the context window are
-        cut to the same number of characters. Raises BadInputError naming a prompt that leaves no room for answers, or
-        when the tokenizer cannot write A and B as single tokens.
+        Answers too long for the context window are cut to the same number of characters. Raises BadInputError naming a
+        prompt that leaves no room for answers, and whatever the model raises.
         """
-        tokens = letter_tokens(self._engine.tokenizer, self._objective.compare.prefill)
-        asked = [pair for pair in pairs if not pair.identical]
-        prompts = [ids for pair in asked for ids in self._both_orders(pair)]
-        self._engine.forget_prefixes()
-        rows = self._engine.score_next(prompts, tokens, policy=self.policy, watch=watch)
-        favours = iter([self._favour_first(a, b) for a, b in rows])
+        questions = [question for pair in pairs if not pair.identical for question in self._both_orders(pair)]
+        favours = iter([favour_first(a, b, self._min_mass) for a, b in self._model.choose(questions, watch)])
         return [pair.tie() if pair.identical else self._duel(pair, next(favours), 1 - next(favours)) for pair in pairs]
 
     def compare_pointwise(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Duel]:
@@ -118,52 +111,52 @@ class Comparer:
         Differences up to the tie margin are ties.
         """
         asked = [pair for pair in pairs if not pair.identical]
-        judge = Judge(self._engine, self._objective, self._judging, policy=self.policy, seed=self._seed)
         answers = [_as_candidate(row) for pair in asked for row in (pair.candidate, pair.opponent)]
-        self._engine.forget_prefixes()
-        rewards = iter([verdict.reward for verdict in judge.score(answers, watch)])
+        rewards = iter(self._model.reward(answers, watch))
         return [
             pair.tie() if pair.identical else self._difference(pair, next(rewards), next(rewards)) for pair in pairs
         ]
 
     def _duel(self, pair: Pair, first: float, second: float) -> Duel:
-        outcome = decide(first, second, self._tie_margin)
+        outcome = decide(first, second, self._settings.tie_margin)
         return Duel(first, second, outcome, pair.length_difference, both_orders=True)
 
     def _difference(self, pair: Pair, candidate: float, opponent: float) -> Duel:
         preference = 0.5 + (candidate - opponent) / 2
-        outcome = decide(preference, preference, self._tie_margin / 2)
+        outcome = decide(preference, preference, self._settings.tie_margin / 2)
         return Duel(preference, preference, outcome, pair.length_difference, both_orders=False)
 
-    def _favour_first(self, a: float, b: float) -> float:
-        mass = math.exp(a) + math.exp(b)
-        return math.exp(a) / mass if mass > 0 and mass >= self._judging.min_mass else math.nan
-
-    def _both_orders(self, pair: Pair) -> tuple[list[int], list[int]]:
+    def _both_orders(self, pair: Pair) -> tuple[str, str]:
         longest = max(len(pair.candidate["text"]), len(pair.opponent["text"]))
-        limit = self._engine.max_length - 1
-        orders = self._orders(pair, longest)
-        if max(map(len, orders)) <= limit:
-            return orders
-        cap = longest_fitting(longest, lambda cap: max(map(len, self._orders(pair, cap))) <= limit)
+        whole = self._orders(pair, longest)
+        if all(map(self._model.fits, whole)):
+            return whole
+        cap = longest_fitting(longest, lambda cap: all(map(self._model.fits, self._orders(pair, cap))))
         if cap is None:
             raise BadInputError(
                 f"held-out prompt {pair.candidate['prompt_id']} and the objective leave no room for two answers in the "
-                f"judge's context window of {self._engine.max_length} tokens. Raise engine.maxLength or set "
+                f"judge's context window of {self._window.max_length} tokens. Raise engine.maxLength or set "
                 "evaluation.winRate.method: Pointwise."
             )
         return self._orders(pair, cap)
 
-    def _orders(self, pair: Pair, cap: int) -> tuple[list[int], list[int]]:
+    def _orders(self, pair: Pair, cap: int) -> tuple[str, str]:
         candidate, opponent = pair.candidate["text"][:cap], pair.opponent["text"][:cap]
-        return self._ids(pair, candidate, opponent), self._ids(pair, opponent, candidate)
+        return self._question(pair, candidate, opponent), self._question(pair, opponent, candidate)
 
-    def _ids(self, pair: Pair, a: str, b: str) -> list[int]:
-        delimiters = make_delimiters(self._seed("delimiters"), pair.candidate["prompt_id"])
-        message = build_comparison(
-            self._objective, pair.candidate["messages"], a, b, delimiters=delimiters, forbidden=self._forbidden
-        )
-        return self._engine.chat_ids([{"role": "user", "content": message}], self._objective.compare.prefill)
+    def _question(self, pair: Pair, a: str, b: str) -> str:
+        delimiters = make_delimiters(self._delimiter_seed, pair.candidate["prompt_id"])
+        messages = pair.candidate["messages"]
+        return build_comparison(self._objective, messages, a, b, delimiters=delimiters, forbidden=self._forbidden)
+
+
+def favour_first(a: float, b: float, min_mass: float) -> float:
+    """The preference for what is shown first, 0 to 1, from the log-probabilities of A and B.
+
+    NaN when one of them is NaN, or when both together have less than `min_mass`.
+    """
+    mass = math.exp(a) + math.exp(b)
+    return math.exp(a) / mass if mass > 0 and mass >= min_mass else math.nan
 
 
 def build_comparison(

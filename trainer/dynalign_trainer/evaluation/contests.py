@@ -7,7 +7,7 @@ from typing import Final
 
 from dynalign_contract.config import Policy
 from dynalign_contract.records import Row
-from dynalign_contract.settings import EvaluationJudge, WinRateMethod
+from dynalign_contract.settings import EvaluationJudge, WinRateMethod, WinRateSettings
 from dynalign_trainer.evaluation.ratings import Match
 from dynalign_trainer.evaluation.statistics import Duel
 
@@ -49,12 +49,23 @@ def build_comparisons(
     ]
 
 
-def read_matches(rows: Iterable[Row], judge: EvaluationJudge) -> list[Match]:
-    """The decided comparisons of one judge. `Live` is whoever was the candidate at the time."""
+def read_matches(rows: Iterable[Row], settings: WinRateSettings) -> list[Match]:
+    """The decided comparisons of the headline judge. `Live` is whoever was the candidate at the time."""
     return [
         Match(row["policy"], row["opponent_policy"], row["prompt_id"], row["outcome"])
         for row in rows
-        if row["judge"] == (BASE if judge is EvaluationJudge.BASE else row["policy"])
+        if row["judge"] == _headline_version(settings, row["policy"])
         and row["policy"] != row["opponent_policy"]
         and not math.isnan(row["outcome"])
     ]
+
+
+def _headline_version(settings: WinRateSettings, policy: str) -> str | None:
+    """What the records call the first judge of an evaluation of this policy."""
+    match settings.judges[0]:
+        case EvaluationJudge.BASE:
+            return BASE
+        case EvaluationJudge.LIVE:
+            return policy
+        case EvaluationJudge.ENDPOINT:
+            return settings.endpoint.version if settings.endpoint is not None else None

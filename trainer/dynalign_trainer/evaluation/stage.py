@@ -1,5 +1,6 @@
 """evaluate: does the policy answer held-out prompts better than the base model, and better than before?"""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
@@ -8,12 +9,14 @@ from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, HELD_OUT_FI
 from dynalign_contract.records import COMPARISON, Row, write_rows
 from dynalign_contract.settings import EvaluationJudge
 from dynalign_trainer.context import StageContext, StageOutput
+from dynalign_trainer.endpoints.journal import JOURNAL_FILE
 from dynalign_trainer.engine import Engine, start_engine
 from dynalign_trainer.evaluation import statistics
 from dynalign_trainer.evaluation.answers import keep_or_sample, read_held_out, sample_answers
 from dynalign_trainer.evaluation.capability import Examination, Outcome
-from dynalign_trainer.evaluation.comparing import Comparer, Pair, PairJudge
+from dynalign_trainer.evaluation.comparing import Pair, PairJudge
 from dynalign_trainer.evaluation.contests import BASE, PREVIOUS, Contest, build_comparisons
+from dynalign_trainer.evaluation.judges import build_judges, measure_spending, open_judge_endpoint
 from dynalign_trainer.evaluation.progress import Progress
 from dynalign_trainer.evaluation.standings import rate_policies
 
@@ -22,14 +25,16 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput:
     """Write answers, comparisons and scores of tasks; report win rates and capability.
 
     A regression is reported, what follows is the planner's choice. Raises BadInputError when there are no held-out
-    prompts, one does not fit into the context window, or a task cannot be loaded.
+    prompts, one does not fit into the context window, or a task cannot be loaded; BadConfigError or EndpointError when
+    the endpoint of a judge cannot be used.
     """
     params = context.params
     prompts = read_held_out(context.input("heldout") / HELD_OUT_FILE)
     policies = (Policy(), params.previous, params.policy)
     opponents = {BASE: Policy()} | ({PREVIOUS: params.previous} if params.previous.version != BASE else {})
+    endpoint = open_judge_endpoint(context, os.environ)
     engine = start_engine(context, [policy for policy in policies if policy.adapter is not None])
-    judges = _judges(context, engine)
+    judges = build_judges(context, engine, endpoint)
     examination = Examination(context)
     versions = len({policy.version for policy in policies})
     units = len(prompts) * (versions + len(judges) * len(opponents)) + examination.units
@@ -44,6 +49,7 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput:
     write_rows(context.folder / COMPARISONS_FILE, rows, COMPARISON)
     ratings = rate_policies(context, rows)
     capability = examination.take(engine, progress)
+    (context.folder / JOURNAL_FILE).unlink(missing_ok=True)
     return StageOutput(
         files={
             ANSWERS_FILE: len(prompts) * versions,
@@ -51,7 +57,11 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput:
             **ratings.files,
             **capability.files,
         },
-        metrics={**_measure(context, contests, answers, capability), **ratings.metrics},
+        metrics={
+            **_measure(context, contests, answers, capability),
+            **ratings.metrics,
+            **measure_spending(endpoint),
+        },
     )
 
 
@@ -69,25 +79,6 @@ def _answer(
         return sample_answers(engine, prompts, policy, max_tokens=max_tokens, watch=progress.begin(len(prompts)))
 
     return keep_or_sample(context.folder / ANSWERS_FILE, prompts, policies, sample)
-
-
-def _judges(context: StageContext[EvaluateParams], engine: Engine) -> dict[EvaluationJudge, PairJudge]:
-    """Judges in the configured order, each once."""
-    params = context.params
-    settings = params.evaluation.win_rate
-    weights = {EvaluationJudge.BASE: Policy(), EvaluationJudge.LIVE: params.policy}
-    return {
-        judge: Comparer(
-            engine,
-            params.objective,
-            params.judging,
-            policy=weights[judge],
-            method=settings.method,
-            tie_margin=settings.tie_margin,
-            seed=context.seed,
-        )
-        for judge in settings.judges
-    }
 
 
 def _contest(
@@ -122,7 +113,10 @@ def _measure(
     headline = settings.judges[0]
     duels = found[BASE, headline]
     previous = found.get((PREVIOUS, headline), duels)
-    live = found.get((BASE, EvaluationJudge.LIVE))
+
+    def win_rate_of(judge: EvaluationJudge) -> float | None:
+        return statistics.win_rate(found[BASE, judge]) if judge in settings.judges else None
+
     rate = statistics.win_rate(duels)
     options: _Options = {
         "confidence": settings.confidence,
@@ -143,7 +137,8 @@ def _measure(
         "win_rate_previous_low": over_previous.low,
         "win_rate_previous_high": over_previous.high,
         "preference": statistics.mean_preference(duels),
-        "win_rate_live": statistics.win_rate(live) if live is not None else None,
+        "win_rate_live": win_rate_of(EvaluationJudge.LIVE),
+        "win_rate_endpoint": win_rate_of(EvaluationJudge.ENDPOINT),
         "ties": statistics.tie_share(duels),
         "order_flips": statistics.order_flips(duels),
         "first_position": statistics.first_position(duels),

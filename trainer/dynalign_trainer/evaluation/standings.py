@@ -31,7 +31,7 @@ def rate_policies(context: StageContext[EvaluateParams], comparisons: Sequence[R
     settings = context.params.evaluation
     names = sorted(name for name in context.inputs if name.startswith(_EARLIER))
     earlier = [row for name in names for row in read_rows(context.input(name) / COMPARISONS_FILE, COMPARISON)]
-    matches = read_matches([*earlier, *comparisons], settings.win_rate.judges[0])
+    matches = read_matches([*earlier, *comparisons], settings.win_rate)
     if settings.ratings is Ratings.NONE or not matches:
         return Standings()
     rated = rate(matches, confidence=settings.win_rate.confidence, resamples=_RESAMPLES, seed=context.seed("ratings"))

@@ -8,32 +8,20 @@ from dataclasses import dataclass
 from typing import Final
 
 from dynalign_contract.config import Policy
-from dynalign_contract.errors import BadInputError
 from dynalign_contract.objective import Aspect, Objective
 from dynalign_contract.settings import JudgingMethod, JudgingSettings
 from dynalign_trainer.choices import digit_tokens
-from dynalign_trainer.engine import Engine, Sampling, Watch
+from dynalign_trainer.engine import Engine, Sampling, Watch, part_of
 from dynalign_trainer.judging import prompts
-from dynalign_trainer.judging.prompts import Delimiters, Wording
+from dynalign_trainer.judging.exhibits import Candidate, Exhibit, Exhibitor
+from dynalign_trainer.judging.prompts import Wording
 from dynalign_trainer.judging.scoring import aggregate, expected_digit, standard_error
 from dynalign_trainer.judging.trust import mean_of
 
 _FIRST_PASS: Final = 0.95
 """Share of the progress that is over when only the retries are left."""
 
-_SEAM: Final = 8
-"""Tokens that a context and a question may have more together than apart."""
-
 Phrase = Callable[[Objective, str, Aspect], Wording]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An answer in its place."""
-
-    prompt_id: str
-    messages: Sequence[dict[str, str]]
-    text: str
 
 
 @dataclass(frozen=True)
@@ -71,15 +59,8 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class _Exhibit:
-    context: str
-    candidate: Candidate
-    cut: bool
-
-
-@dataclass(frozen=True)
 class _Question:
-    exhibit: _Exhibit
+    exhibit: Exhibit
     aspect: Aspect
 
 
@@ -108,21 +89,25 @@ class Judge:
         self._objective = objective
         self._settings = settings
         self._seed = seed
-        self._delimiter_seed = seed("delimiters")
-        self._forbidden = prompts.control_tokens(engine.tokenizer)
         again = prompts.ask_again(objective, "", objective.aspects[0])
         self._digits = {
             prefill: digit_tokens(engine.tokenizer, prefill)
             for prefill in (objective.judge.prefill, again.prefill, prompts.closing(objective))
         }
-        self._room = _room(engine, objective, settings)
+        self._exhibitor = Exhibitor(
+            engine.tokenizer,
+            objective,
+            max_length=engine.max_length,
+            question_tokens=_question_tokens(engine, objective, settings),
+            delimiter_seed=seed("delimiters"),
+        )
 
     def score(self, candidates: Sequence[Candidate], watch: Watch | None = None) -> list[Verdict]:
         """Judge candidates, those of one prompt adjacent so that they share its prefix; order kept.
 
         Raises BadInputError naming a prompt that fills the judge's context window alone.
         """
-        exhibits = [self._exhibit(candidate) for candidate in candidates]
+        exhibits = [self._exhibitor.show(candidate) for candidate in candidates]
         aspects = self._objective.aspects
         questions = [_Question(exhibit, aspect) for exhibit in exhibits for aspect in aspects]
         first = part_of(watch, 0.0, _FIRST_PASS)
@@ -140,7 +125,7 @@ class Judge:
             for k, exhibit in enumerate(exhibits)
         ]
 
-    def _verdict(self, exhibit: _Exhibit, readings: Sequence[Reading], retries: int) -> Verdict:
+    def _verdict(self, exhibit: Exhibit, readings: Sequence[Reading], retries: int) -> Verdict:
         how = self._settings.aggregate or self._objective.aggregate
         return Verdict(
             readings=tuple(readings),
@@ -196,34 +181,9 @@ class Judge:
     def _ids(self, wording: Wording) -> list[int]:
         return self._engine.chat_ids([{"role": "user", "content": wording.message}], wording.prefill)
 
-    def _exhibit(self, candidate: Candidate) -> _Exhibit:
-        """The candidate in its context, cut to its longest beginning that leaves room for every aspect's question."""
-        delimiters = prompts.make_delimiters(self._delimiter_seed, candidate.prompt_id)
-        whole = self._context(candidate, candidate.text, delimiters)
-        if self._fits(whole):
-            return _Exhibit(whole, candidate, cut=False)
-        length = prompts.longest_fitting(
-            len(candidate.text), lambda end: self._fits(self._context(candidate, candidate.text[:end], delimiters))
-        )
-        if length is None:
-            raise BadInputError(
-                f"prompt {candidate.prompt_id} and the objective's rubric leave no room for an answer in the judge's "
-                f"context window of {self._engine.max_length} tokens. Raise engine.maxLength, lower prompts.maxTokens "
-                "or judging.rationaleTokens, or shorten the objective."
-            )
-        return _Exhibit(self._context(candidate, candidate.text[:length], delimiters), candidate, cut=True)
 
-    def _context(self, candidate: Candidate, text: str, delimiters: Delimiters) -> str:
-        return prompts.build_context(
-            self._objective, candidate.messages, text, delimiters=delimiters, forbidden=self._forbidden
-        )
-
-    def _fits(self, context: str) -> bool:
-        return len(self._engine.tokenizer.encode(context, add_special_tokens=False)) <= self._room
-
-
-def _room(engine: Engine, objective: Objective, settings: JudgingSettings) -> int:
-    """Tokens of the context window that are left for a context beside the longest question, in every wording."""
+def _question_tokens(engine: Engine, objective: Objective, settings: JudgingSettings) -> int:
+    """Tokens that the longest question takes of the context window, in every wording, with the answer to it."""
 
     def longest(phrase: Phrase) -> int:
         wordings = [phrase(objective, "", aspect) for aspect in objective.aspects]
@@ -233,15 +193,4 @@ def _room(engine: Engine, objective: Objective, settings: JudgingSettings) -> in
     if settings.method is JudgingMethod.VOTES:
         tail = engine.tokenizer.encode(prompts.closing(objective), add_special_tokens=False)
         taken = max(taken, longest(prompts.ask_for_reasons) + settings.rationale_tokens + len(tail))
-    return engine.max_length - 1 - taken - _SEAM
-
-
-def part_of(watch: Watch | None, start: float, end: float) -> Watch | None:
-    """A Watch for one of several calls: it tells `watch` of progress from `start` to `end`, both 0 to 1."""
-    if watch is None:
-        return None
-
-    def inner(done: int, total: int, rate: float) -> None:
-        watch(round(1000 * (start + (end - start) * done / total)), 1000, rate)
-
-    return inner
+    return taken + 1

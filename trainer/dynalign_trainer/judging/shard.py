@@ -9,7 +9,8 @@ from dynalign_contract.settings import OnUnfitJudge
 from dynalign_trainer.context import StageContext
 from dynalign_trainer.engine import Engine, Watch, watch_progress
 from dynalign_trainer.judging.canaries import Canary, CanaryKind, Group, make_canaries
-from dynalign_trainer.judging.judge import Candidate, Judge, Verdict
+from dynalign_trainer.judging.exhibits import Candidate
+from dynalign_trainer.judging.judge import Judge, Verdict
 from dynalign_trainer.judging.scoring import final_reward, find_penalties
 from dynalign_trainer.judging.trust import CanaryTrust, canary_trust, mean_of
 from dynalign_trainer.parts import Part

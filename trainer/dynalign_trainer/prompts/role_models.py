@@ -1,15 +1,15 @@
 """The models that play the agents: the engine with one set of weights, or a model behind an endpoint."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from dynalign_contract.agents import AgentModel, AgentSettings, Role
+from dynalign_contract.agents import AgentModel, AgentSettings, Role, agent_endpoint
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadConfigError
 from dynalign_trainer.choices import digit_tokens
 from dynalign_trainer.endpoints.budget import Spending
+from dynalign_trainer.endpoints.choosing import DIGIT, ask_choices
 from dynalign_trainer.endpoints.client import Endpoint, open_endpoint
 from dynalign_trainer.endpoints.completions import ChatRequest
 from dynalign_trainer.endpoints.journal import Journal
@@ -17,11 +17,6 @@ from dynalign_trainer.engine import Engine, Sampling, Watch
 from dynalign_trainer.judging.scoring import expected_digit
 
 _BEGIN: Final = "Begin your answer with exactly these words and go on from them: "
-_DIGIT_ONLY: Final = "Reply with nothing but one digit from 0 to 9."
-_INSIST: Final = "Do not explain. Your whole reply must be a single digit from 0 to 9."
-_DIGIT_TOKENS: Final = 8
-"""Room for a digit with a word before it."""
-_INSIST_TOKENS: Final = 64
 
 
 @dataclass(frozen=True)
@@ -133,7 +128,7 @@ class EndpointRole:
     @property
     def version(self) -> str:
         """The model's name at the server."""
-        return f"endpoint:{self.endpoint.settings.model}"
+        return self.endpoint.settings.version
 
     @property
     def spending(self) -> Spending:
@@ -163,23 +158,11 @@ class EndpointRole:
     def score(self, messages: Sequence[str], *, prefill: str, watch: Watch | None) -> list[float]:
         """The expected digit where the server gives log-probabilities, else the digit in the text; asked twice."""
         del prefill  # the server begins the turn itself
-        scores = self._read(messages, _DIGIT_ONLY, _DIGIT_TOKENS, watch)
-        failed = [i for i, score in enumerate(scores) if math.isnan(score)]
-        again = self._read([messages[i] for i in failed], _INSIST, _INSIST_TOKENS, None)
-        for i, score in zip(failed, again, strict=True):
-            scores[i] = score
-        return scores
+        return [expected_digit(row)[0] for row in ask_choices(self.endpoint, messages, DIGIT, watch)]
 
     def used_up(self) -> str | None:
         """What the endpoint's purse says."""
         return self.endpoint.purse.used_up()
-
-    def _read(self, messages: Sequence[str], order: str, max_tokens: int, watch: Watch | None) -> list[float]:
-        requests = [
-            ChatRequest(f"{message}\n\n{order}", 0.0, 1.0, max_tokens, seed=0, logprobs=True) for message in messages
-        ]
-        replies = self.endpoint.complete(requests, watch)
-        return [math.nan if reply is None or reply.score is None else reply.score for reply in replies]
 
 
 def split_opening(opening: str, text: str, *, finished: bool) -> Continuation:
@@ -209,7 +192,7 @@ def cast_role(role: Role, settings: AgentSettings, cast: Cast) -> RoleModel:
             raise BadConfigError(
                 f"prompts.agents.{role}.endpoint is missing with model: Endpoint; give it url and model."
             )
-        return EndpointRole(open_endpoint(role, settings.endpoint, cast.environment, cast.journal))
+        return EndpointRole(open_endpoint(agent_endpoint(role), settings.endpoint, cast.environment, cast.journal))
     if cast.engine is None:
         raise ValueError(f"the {role} is played by {settings.model}, but no engine was started")
     return EngineRole(cast.engine, cast.policy if settings.model is AgentModel.POLICY else Policy())

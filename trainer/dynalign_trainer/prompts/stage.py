@@ -29,8 +29,8 @@ from dynalign_trainer.prompts.role_models import Cast, cast_role
 from dynalign_trainer.prompts.rows import agent_row, supplied_row, text_of
 from dynalign_trainer.prompts.supplied import read_supplied, supplied_path, take_slice
 from dynalign_trainer.prompts.task_texts import own_task_texts
-from dynalign_trainer.prompts.window import Window, read_window
 from dynalign_trainer.prompts.writing import Order, PromptWriter
+from dynalign_trainer.window import Window, read_window
 
 log = logging.getLogger("dynalign.prompts")
 

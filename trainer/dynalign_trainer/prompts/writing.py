@@ -19,7 +19,7 @@ from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
 from dynalign_trainer.prompts.reviser import mend_drafts, sort_drafts
 from dynalign_trainer.prompts.role_models import RoleModel
 from dynalign_trainer.prompts.seeds import merge_facets, sample_seeds
-from dynalign_trainer.prompts.window import Window
+from dynalign_trainer.window import Window
 
 _ROUNDS: Final = 3
 _AUTHOR_SHARE: Final = 0.7

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from dynalign_contract.settings import OWN_TASK_PREFIX, OWN_TASKS, CapabilitySettings
+from dynalign_contract.settings import OWN_TASK_PREFIX, OWN_TASKS, CapabilitySettings, EvaluationJudge
 from dynalign_operator.api.rules.rule import Rule
 
 _DEFAULT_CAPABILITY: Final = CapabilitySettings()
@@ -14,6 +14,20 @@ EVALUATION_RULES: Final = (
         cel="self.judges.all(x, self.judges.exists_one(y, x == y))",
         message="names a judge twice; name each once",
         holds=lambda win_rate: len(set(win_rate.judges)) == len(win_rate.judges),
+    ),
+    Rule(
+        at="spec.evaluation.winRate",
+        field="endpoint",
+        cel="!('Endpoint' in self.judges) || has(self.endpoint)",
+        message="is missing with Endpoint among the judges; give it a url and a model, or take Endpoint out of judges",
+        holds=lambda win_rate: EvaluationJudge.ENDPOINT not in win_rate.judges or win_rate.endpoint is not None,
+    ),
+    Rule(
+        at="spec.evaluation.winRate",
+        field="endpoint",
+        cel="'Endpoint' in self.judges || !has(self.endpoint)",
+        message="has an effect with Endpoint among the judges only; add Endpoint to judges, or remove endpoint",
+        holds=lambda win_rate: EvaluationJudge.ENDPOINT in win_rate.judges or win_rate.endpoint is None,
     ),
     Rule(
         at="spec.evaluation.capability",

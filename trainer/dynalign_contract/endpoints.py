@@ -1,0 +1,75 @@
+"""Models behind OpenAI-compatible servers: where they are, what may be spent, and which parts of a run they play."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import Field
+
+from dynalign_contract.base import Model
+from dynalign_contract.references import SecretKeyRef
+from dynalign_contract.stages import Stage
+
+
+class EndpointBudget(Model):
+    """The most that may be spent at an endpoint in one attempt of one stage: an iteration's prompts or evaluation."""
+
+    requests: int | None = Field(default=None, ge=1, le=100_000_000)
+    """HTTP requests, repeated ones included. Default: no limit."""
+    tokens: int | None = Field(default=None, ge=1, le=1_000_000_000_000)
+    """Tokens read and written, as the server counts them; when they are used up no request starts. Default: no
+    limit."""
+
+
+class EndpointSettings(Model):
+    """An OpenAI-compatible server: another vLLM, or a provider's."""
+
+    url: str = Field(
+        pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$",
+        max_length=1024,
+        json_schema_extra={
+            "x-form": "the base of an OpenAI-compatible API, without a key, such as http://vllm:8000/v1"
+        },
+    )
+    """Base of the API; `/chat/completions` is added to it. No key belongs here."""
+    model: str = Field(min_length=1, max_length=256)
+    """Name of the model at the server."""
+    api_key_secret_ref: SecretKeyRef | None = None
+    """The key, sent as a bearer token. `dynalign run` takes it from the environment: DYNALIGN_AUTHOR_API_KEY,
+    DYNALIGN_CRITIC_API_KEY and DYNALIGN_REVISER_API_KEY for the agents, DYNALIGN_JUDGE_API_KEY for the judge of the
+    evaluation. Default: none is sent."""
+    concurrency: int = Field(default=8, ge=1, le=256)
+    """Requests under way at a time."""
+    timeout_seconds: float = Field(default=120.0, gt=0, le=3600)
+    """Longest wait for one answer."""
+    retries: int = Field(default=5, ge=0, le=20)
+    """Tries after the first that a request gets when the server is busy, failing or out of reach."""
+    budget: EndpointBudget = EndpointBudget()
+    """When it is used up nothing more is asked, and the stage goes on with what there is."""
+
+    @property
+    def version(self) -> str:
+        """What records call the model."""
+        return f"endpoint:{self.model}"
+
+
+@dataclass(frozen=True)
+class EndpointUse:
+    """A part of a run that a model behind an endpoint may play."""
+
+    field: str
+    """Where the run file names the endpoint, below `spec`: `prompts.agents.author.endpoint`."""
+    stage: Stage
+    """The stage whose pods talk to it."""
+    variable: str
+    """The environment variable that holds its key."""
+    lengths: str
+    """What makes its requests or answers longer, as messages call it."""
+
+
+JUDGE_ENDPOINT: Final = EndpointUse(
+    field="evaluation.winRate.endpoint",
+    stage=Stage.EVALUATE,
+    variable="DYNALIGN_JUDGE_API_KEY",
+    lengths="evaluation.winRate.maxTokens",
+)
+"""The judge of the evaluation's win rates."""
