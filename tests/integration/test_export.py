@@ -73,6 +73,7 @@ def test_the_merged_model_is_the_base_with_its_adapter(root: Path) -> None:
     assert torch.allclose(actual, expected, atol=1e-4)
     assert not torch.allclose(actual, unaligned, atol=1e-2)
     assert AutoTokenizer.from_pretrained(root / "export").chat_template
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in (root / "export").iterdir())
     card = (root / "export" / "README.md").read_text()
     assert "| 0 | 0.500 | 0.625 |" in card
     assert "**Benevolence**" in card

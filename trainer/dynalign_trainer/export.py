@@ -10,6 +10,8 @@ from dynalign_trainer.fetching.check import check_model
 from dynalign_trainer.merging import Change, file_tensors, read_change
 from dynalign_trainer.model_card import build_model_card
 
+_READABLE: Final = 0o644
+"""Others serve the model: pods of another user, on the same volume."""
 _COPIED: Final = (
     "config.json",
     "model.safetensors.index.json",
@@ -68,7 +70,9 @@ def _write_weights(context: StageContext[ExportParams], change: Change | None) -
             moved += float((after[name].double() - old).norm()) ** 2
             size += float(old.norm()) ** 2
         stored = {name: weight.to(before[name].dtype).contiguous() for name, weight in after.items()}
-        save_file(stored, context.folder / path.name, metadata={"format": "pt"})
+        written = context.folder / path.name
+        save_file(stored, written, metadata={"format": "pt"})
+        written.chmod(_READABLE)  # safetensors leaves it to the owner alone
     context.telemetry.progress(len(files), len(files))
     if change is not None and size == 0.0:
         raise change.misfit("they have no tensor in common")

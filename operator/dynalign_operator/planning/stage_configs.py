@@ -139,6 +139,7 @@ def _evaluate(place: _Place) -> _Parts:
     params = EvaluateParams(
         objective=place.objective,
         evaluation=place.spec.evaluation,
+        judging=place.spec.judging,
         policy=trained,
         previous=place.start,
         max_tokens=place.spec.generation.max_tokens,
