@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from dynalign_contract.config import StageConfig
+from dynalign_contract.config import EvaluateParams, JudgeParams, StageConfig
 from dynalign_contract.settings import OnRegression
 from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, Condition, ConditionType, Phase, StagePhase
@@ -65,6 +65,14 @@ def test_the_whole_sequence() -> None:
     assert (status.reward, status.win_rate) == (0.51, 0.51)
     assert status.best is not None
     assert (status.best.iteration, status.best.model_uri) == (1, "export-0")
+
+
+def test_judge_and_evaluation_score_alike() -> None:
+    done = Simulation(a_run().with_spec(judging={"aggregate": "Minimum", "minMass": 0.2}).build()).finish()
+    params = [config_of(done, f"{stage} of iteration 0").params for stage in ("judge", "evaluate")]
+    settings = [p.judging for p in params if isinstance(p, JudgeParams | EvaluateParams)]
+    assert settings[0] == settings[1]
+    assert settings[0].min_mass == 0.2
 
 
 def test_a_finished_run_is_left_alone() -> None:
