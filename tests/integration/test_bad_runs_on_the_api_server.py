@@ -62,7 +62,7 @@ IN_THE_WORDS_OF_KUBERNETES: Final = {
     *("clusters-similarity", "endpoint-budget-nothing", "endpoint-concurrency-zero", "injection-gate-out-of-range"),
     *("endpoint-key-in-the-file", "endpoint-secret-without-key", "endpoint-without-model"),
     *("aggregation-gspo", "dual-clip-of-one", "tokens-per-micro-batch-fraction", "tokens-per-micro-batch-too-few"),
-    *("facet-without-values", "judges-empty", "target-modules-empty"),
+    *("facet-without-values", "judges-empty", "noise-floor-negative", "target-modules-empty"),
     *("learning-rate-zero", "out-of-range-exclusive", "out-of-range-group-of-one", "out-of-range-high"),
     *("out-of-range-infinite", "out-of-range-low", "out-of-range-unit"),
     *("model-missing", "model-uri-missing", "objective-ref-without-name", "spec-missing", "token-without-key"),
