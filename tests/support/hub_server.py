@@ -1,14 +1,15 @@
-"""A model hub on the loopback interface that speaks the requests of huggingface_hub, and can fail in the ways hubs do."""
+"""A hub on the loopback interface that speaks the requests of huggingface_hub and datasets, and can fail as hubs do."""
 
 import hashlib
 import json
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 
 def commit_id(name: str) -> str:
@@ -17,10 +18,12 @@ def commit_id(name: str) -> str:
 
 @dataclass
 class Hub:
-    """One repository and its behaviour; `with Hub(...) as hub` serves it at `hub.url`."""
+    """One model's repository and its behaviour; `with Hub(...) as hub` serves it at `hub.url`."""
 
     repository: str
     folder: Path
+    datasets: Mapping[str, Path] = field(default_factory=dict)
+    """Repositories of data sets by name, which may have folders."""
     commit: str = commit_id("first")
     """What the branch `main` means now."""
     cut_once_at: int | None = None
@@ -54,10 +57,15 @@ class Hub:
         return {"id": self.repository, "modelId": self.repository, "sha": self.commit, "siblings": siblings}
 
     def tree(self) -> list[dict[str, Any]]:
-        return [
-            {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": _etag(path)}
-            for path in sorted(self.folder.iterdir())
-        ]
+        return [_entry(path, self.folder) for path in sorted(self.folder.iterdir())]
+
+
+def _entry(path: Path, root: Path) -> dict[str, Any]:
+    """What the hub tells about a file or folder of a repository."""
+    kind = {"type": "directory", "size": 0, "oid": commit_id(str(path))}
+    if path.is_file():
+        kind = {"type": "file", "size": path.stat().st_size, "oid": _etag(path)}
+    return {"path": path.relative_to(root).as_posix(), **kind}
 
 
 def _etag(path: Path) -> str:
@@ -74,12 +82,17 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
+    _form: dict[str, list[str]]
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
         self._respond(with_body=False)
 
     def do_GET(self) -> None:
+        self._respond(with_body=True)
+
+    def do_POST(self) -> None:
+        self._form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
         self._respond(with_body=True)
 
     def _respond(self, *, with_body: bool) -> None:
@@ -91,6 +104,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(401, "RepoNotFound")
         elif parts[:2] == ["api", "models"]:
             self._describe("/".join(parts[2:4]), *parts[4:6])
+        elif parts[:2] == ["api", "datasets"]:
+            self._describe_dataset("/".join(parts[2:4]), parts[4:])
+        elif parts[0] == "datasets":
+            self._dataset_file("/".join(parts[1:3]), "/".join(parts[5:]), with_body=with_body)
         else:
             hub.commits.add(parts[3])
             self._file(hub.folder / parts[-1], parts[3], with_body=with_body)
@@ -102,6 +119,32 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "RevisionNotFound")
         else:
             self._json(self.hub.tree() if what == "tree" else self.hub.describe())
+
+    def _describe_dataset(self, name: str, question: list[str]) -> None:
+        """What is asked: nothing or `revision`, `tree` with a folder, or `paths-info` with paths in the form."""
+        if (root := self.hub.datasets.get(name)) is None:
+            self._refuse(404, "RepoNotFound")
+            return
+        what, under = (question or ["revision"])[0], question[2:]
+        entries = [_entry(path, root) for path in sorted(root.rglob("*"))]
+        if what == "tree":
+            within = "/".join([*under, ""])
+            is_deep = "recursive=true" in self.path.lower()
+            found = [entry for entry in entries if entry["path"].startswith(within)]
+            self._json([entry for entry in found if is_deep or "/" not in entry["path"].removeprefix(within)])
+        elif what == "paths-info":
+            self._json([entry for entry in entries if entry["path"] in self._form["paths"]])
+        else:
+            siblings = [{"rfilename": entry["path"]} for entry in entries if entry["type"] == "file"]
+            self._json({"id": name, "sha": self.hub.commit, "siblings": siblings})
+
+    def _dataset_file(self, name: str, path: str, *, with_body: bool) -> None:
+        if (root := self.hub.datasets.get(name)) is None:
+            self._refuse(404, "RepoNotFound")
+        elif not (root / path).is_file():
+            self._refuse(404, "EntryNotFound")
+        else:
+            self._file(root / path, self.hub.commit, with_body=with_body)
 
     def _refuse(self, status: int, code: str) -> None:
         self.send_response(status)

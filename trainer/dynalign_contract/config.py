@@ -16,6 +16,7 @@ from dynalign_contract.settings import (
     GenerationSettings,
     JudgingSettings,
     PromptSettings,
+    TaskName,
     TrainingSettings,
 )
 from dynalign_contract.stages import SHARDED_STAGES, Stage
@@ -41,10 +42,13 @@ class Policy(Model):
 
 
 class FetchParams(Model):
-    """Bring the base model onto the volume."""
+    """Bring the base model onto the volume, and what the evaluation's tasks are made of."""
 
     stage: Literal[Stage.FETCH] = Stage.FETCH
     uri: str
+    tasks: tuple[TaskName, ...] = Field(default=(), exclude_if=lambda tasks: not tasks)
+    """Tasks whose data come from elsewhere (`CapabilitySettings.foreign_tasks`). Where there are none, the field is
+    left out of the file and of the digest."""
 
 
 class PromptsParams(Model):

@@ -28,6 +28,8 @@ BATCH_FILE: Final = "batch.parquet"
 MODEL_FOLDER: Final = "model"
 COMPILED_FOLDER: Final = "cache"
 """What vLLM and torch compile and look up once for all stages of a run; not an artifact, and safe to remove."""
+TASKS_FOLDER: Final = "tasks"
+"""Data of the evaluation's tasks that dynalign does not ship, one folder a task, whole or absent; not an artifact."""
 
 
 def part_name(index: int) -> str:
@@ -64,6 +66,11 @@ class RunLayout:
     def model(self) -> Path:
         """The base model, a Hugging Face folder."""
         return self.root / MODEL_FOLDER
+
+    @property
+    def tasks(self) -> Path:
+        """Data of foreign tasks, below it a Hugging Face cache for each, under the task's name."""
+        return self.root / TASKS_FOLDER
 
     @property
     def export(self) -> Path:

@@ -1,4 +1,4 @@
-"""The fetch stage: bring the base model onto the volume and check that it can be aligned."""
+"""The fetch stage: bring the base model, and data of tasks, onto the volume; check that the model can be aligned."""
 
 from pathlib import Path
 
@@ -9,10 +9,14 @@ from dynalign_trainer.fetching.bundled import fetch_bundled
 from dynalign_trainer.fetching.check import check_model
 from dynalign_trainer.fetching.folder import claim_folder, fetch_folder
 from dynalign_trainer.fetching.hub import fetch_hub
+from dynalign_trainer.fetching.task_data import fetch_task_data
 
 
 def run(context: StageContext[FetchParams]) -> StageOutput:
-    """Write a Hugging Face model folder: configuration, tokenizer, safetensors weights."""
+    """Write a Hugging Face model folder: configuration, tokenizer, safetensors weights.
+
+    Before that, beside it, the data of foreign tasks: what can be refused comes before what takes long.
+    """
     uri, target = context.params.uri, context.folder
 
     def watch(done: int, total: int) -> None:
@@ -20,6 +24,7 @@ def run(context: StageContext[FetchParams]) -> StageOutput:
         context.check_stop()
 
     context.telemetry.begin()
+    fetch_task_data(context.params.tasks, context.layout.tasks, watch)
     scheme, separator, rest = uri.partition("://")
     if not separator:
         fetch_folder(Path(uri), target, watch)

@@ -78,7 +78,8 @@ def build_stage_config(
 
 
 def _fetch(place: _Place) -> _Parts:
-    return _Parts(FetchParams(uri=place.spec.model.uri))
+    tasks = place.spec.evaluation.capability.foreign_tasks
+    return _Parts(FetchParams(uri=place.spec.model.uri, tasks=tasks))
 
 
 def _prompts(place: _Place) -> _Parts:

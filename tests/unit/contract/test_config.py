@@ -24,6 +24,14 @@ def test_the_attempt_does_not_change_the_digest() -> None:
     assert FETCH.model_copy(update={"attempt": 7}).digest == FETCH.digest
 
 
+def test_a_fetch_without_tasks_is_the_fetch_that_it_was_before_there_were_any() -> None:
+    assert "tasks" not in FETCH.to_json()
+    assert FETCH.digest == "sha256:b7bce54576b054d83be83fa77171b2f13db775304388a8710695fe71939ecfa5"
+    assert (
+        FETCH.model_copy(update={"params": FetchParams(uri=FETCH.params.uri, tasks=("ifeval",))}).digest != FETCH.digest
+    )
+
+
 @pytest.mark.parametrize(
     "change",
     [

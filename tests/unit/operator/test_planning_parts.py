@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from dynalign_contract.config import ExportParams, StageConfig
+from dynalign_contract.config import ExportParams, FetchParams, StageConfig
 from dynalign_contract.stages import Stage
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.names import MAX_NAME, job_name
@@ -135,6 +135,13 @@ def test_prompts_that_are_written_once_serve_every_iteration() -> None:
     made = configs(a_run().with_iterations(3).with_spec(prompts={"refresh": "Once"}))
     first = made["generate of iteration 0"].inputs["prompts"]
     assert [made[f"generate of iteration {i}"].inputs["prompts"] for i in (1, 2)] == [first, first]
+
+
+def test_fetch_brings_the_data_of_the_tasks_that_do_not_ship_with_dynalign() -> None:
+    tasks = ["dynalign_choices", "ifeval", "gsm8k"]
+    made = configs(a_run().with_spec(evaluation={"capability": {"tasks": tasks}}))
+    assert isinstance(made["fetch"].params, FetchParams)
+    assert made["fetch"].params.tasks == ("ifeval", "gsm8k")
 
 
 def test_an_attempt_does_not_change_the_digest_of_its_configuration() -> None:

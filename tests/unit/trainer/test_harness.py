@@ -11,9 +11,13 @@ from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.settings import OWN_TASKS
 from dynalign_trainer.engine import Likelihood, Sample, Sampling
-from dynalign_trainer.evaluation import harness
-from dynalign_trainer.evaluation.harness import load_suites, measure
+from dynalign_trainer.evaluation import suites
+from dynalign_trainer.evaluation.harness import measure
 from dynalign_trainer.evaluation.harness_model import EngineLM
+from dynalign_trainer.evaluation.suites import load_suites
+
+NO_DATA = Path("/nowhere")
+"""Fetch has brought nothing."""
 
 
 class Letters:
@@ -70,8 +74,8 @@ def write_task(folder: Path, text: str) -> None:
 
 @pytest.mark.parametrize("name", OWN_TASKS)
 def test_own_tasks_are_found_with_their_items(name: str) -> None:
-    (whole,) = load_suites([name], None)
-    (part,) = load_suites([name], 5)
+    (whole,) = load_suites([name], None, NO_DATA)
+    (part,) = load_suites([name], 5, NO_DATA)
     assert whole.items in (64, 72)
     assert part.items == 5
 
@@ -79,7 +83,7 @@ def test_own_tasks_are_found_with_their_items(name: str) -> None:
 def test_choices_are_asked_as_plain_text_and_instructions_as_chats() -> None:
     engine = Parrot()
     rows = []
-    for suite in load_suites(list(OWN_TASKS), 2):
+    for suite in load_suites(list(OWN_TASKS), 2, NO_DATA):
         rows += measure(engine, suite, Policy(), None)  # type: ignore[arg-type]
     assert [(row["task"], row["item"], row["metric"]) for row in rows] == [
         ("dynalign_choices", "dynalign_choices/0", "acc"),
@@ -136,16 +140,19 @@ def test_blanks_between_context_and_continuation_belong_to_the_continuation() ->
 
 
 def test_data_out_of_reach_are_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness, "_OWN", tmp_path)
+    monkeypatch.setattr(suites, "_OWN", tmp_path)
     write_task(
         tmp_path, f"dataset_path: json\ndataset_kwargs: {{data_files: {tmp_path}/none.json}}\ntest_split: train\n"
     )
     with pytest.raises(BadInputError, match=r"data of the task dynalign_test .* cannot be loaded: .*HF_HOME"):
-        load_suites(["dynalign_test"], None)
+        load_suites(["dynalign_test"], None, NO_DATA)
+    (tmp_path / "data" / "dynalign_test").mkdir(parents=True)
+    with pytest.raises(BadInputError, match=rf"in {tmp_path}/data/dynalign_test cannot be loaded"):
+        load_suites(["dynalign_test"], None, tmp_path / "data")
 
 
 def test_a_task_without_a_score_per_item_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness, "_OWN", tmp_path)
+    monkeypatch.setattr(suites, "_OWN", tmp_path)
     source = "dynalign_trainer.evaluation.tasks.documents.load_choices"
     write_task(
         tmp_path,
@@ -153,6 +160,6 @@ def test_a_task_without_a_score_per_item_is_bad_input(tmp_path: Path, monkeypatc
         'doc_to_text: ""\ndoc_to_target: "{{question}}"\n'
         "metric_list: [{metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}]\n",
     )
-    (suite,) = load_suites(["dynalign_test"], 2)
+    (suite,) = load_suites(["dynalign_test"], 2, NO_DATA)
     with pytest.raises(BadInputError, match="has no score per item for which more is better"):
         measure(Parrot(), suite, Policy(), None)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from dynalign_contract.settings.evaluation import (
     EvaluationSettings,
     OnRegression,
     Ratings,
+    TaskName,
     WinRateMethod,
     WinRateSettings,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "Refresh",
     "SeedSettings",
     "SuppliedPrompts",
+    "TaskName",
     "TrainingBackend",
     "TrainingMethod",
     "TrainingSettings",

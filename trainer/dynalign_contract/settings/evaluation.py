@@ -67,8 +67,9 @@ class CapabilitySettings(Model):
 
     tasks: tuple[TaskName, ...] = Field(default=(), max_length=16)
     """`dynalign_choices` (72 multiple-choice questions) and `dynalign_instructions` (64 instructions that a program can
-    check) ship with dynalign and need no network; every other task of the harness, for example `ifeval`, needs its data
-    in the pod's Hugging Face cache. Default: none, capability is not measured."""
+    check) ship with dynalign and need no network. The data of every other task of the harness, for example `ifeval`,
+    are brought onto the volume by the fetch stage, which runs once: name such tasks when you create the run. Default:
+    none, capability is not measured."""
     limit: int | None = Field(default=None, ge=1, le=1_000_000)
     """Items of each task, from its first. Default: all."""
     max_drop: float = Field(default=0.02, ge=0, lt=1)
@@ -78,6 +79,11 @@ class CapabilitySettings(Model):
     """One-sided: of the verdict, and of each end of the intervals."""
     resamples: int = Field(default=2000, ge=100, le=1_000_000)
     """Paired bootstrap resamples over items."""
+
+    @property
+    def foreign_tasks(self) -> tuple[str, ...]:
+        """The tasks that do not ship with dynalign."""
+        return tuple(name for name in self.tasks if not name.startswith(OWN_TASK_PREFIX))
 
 
 class OnRegression(StrEnum):

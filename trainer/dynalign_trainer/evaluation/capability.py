@@ -20,7 +20,7 @@ from dynalign_trainer.evaluation.paired import TaskScores, estimate_capability
 from dynalign_trainer.evaluation.progress import Progress
 
 if TYPE_CHECKING:
-    from dynalign_trainer.evaluation.harness import Suite
+    from dynalign_trainer.evaluation.suites import Suite
 
 EARLIER = "capability"
 """Name of the input that holds the rows of an earlier evaluation, those of the base model among them."""
@@ -50,7 +50,7 @@ class Examination:
         """Raises BadInputError when a task or its data cannot be found."""
         self._context = context
         self._settings = context.params.evaluation.capability
-        self._suites = _load(self._settings)
+        self._suites = _load(self._settings, context.layout.tasks)
 
     @property
     def units(self) -> int:
@@ -132,12 +132,12 @@ def _scores(rows: Sequence[Row]) -> Floats:
     return np.array([row["score"] for row in rows], dtype=np.float64)
 
 
-def _load(settings: CapabilitySettings) -> "list[Suite]":
+def _load(settings: CapabilitySettings, data: Path) -> "list[Suite]":
     if not settings.tasks:
         return []
-    from dynalign_trainer.evaluation.harness import load_suites
+    from dynalign_trainer.evaluation.suites import load_suites
 
-    return load_suites(settings.tasks, settings.limit)
+    return load_suites(settings.tasks, settings.limit, data)
 
 
 def _read(path: Path) -> list[Row]:

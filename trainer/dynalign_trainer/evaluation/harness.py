@@ -2,53 +2,16 @@
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from lm_eval.evaluator import evaluate
-from lm_eval.tasks import TaskManager
 
 from dynalign_contract.config import Policy
-from dynalign_contract.errors import BadInputError
 from dynalign_contract.records import Row
-from dynalign_contract.settings import OWN_TASK_PREFIX, OWN_TASKS
 from dynalign_trainer.engine import Engine, Watch
 from dynalign_trainer.evaluation.harness_model import EngineLM, without_score
-
-_OWN: Final = Path(__file__).with_name("tasks")
-_FEWSHOT_SEED: Final = 1234
-"""The harness's own default."""
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A task, or a group of tasks, as a run file names it."""
-
-    name: str
-    tasks: Mapping[str, Any]
-    """The harness's own tasks by name."""
-    limit: int | None
-    """Items of each of them."""
-
-    @property
-    def items(self) -> int:
-        """Items in all."""
-        counts = [len(task.eval_docs) for task in self.tasks.values()]
-        return sum(count if self.limit is None else min(count, self.limit) for count in counts)
-
-
-def load_suites(names: Sequence[str], limit: int | None) -> list[Suite]:
-    """Find the tasks and their items; other than our own are looked for among those of the harness.
-
-    Raises BadInputError when there is no such task, or its data are not in reach.
-    """
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    foreign = not all(name.startswith(OWN_TASK_PREFIX) for name in names)
-    manager = TaskManager(include_path=str(_OWN), include_defaults=foreign)
-    return [Suite(name, _load(manager, name), limit) for name in names]
+from dynalign_trainer.evaluation.suites import Suite
 
 
 def measure(engine: Engine, suite: Suite, policy: Policy, watch: Watch | None) -> list[Row]:
@@ -70,25 +33,6 @@ def measure(engine: Engine, suite: Suite, policy: Policy, watch: Watch | None) -
         for name, task in tasks.items():
             rows += _rows(suite.name, name, task, found["samples"][name], policy)
     return rows
-
-
-def _load(manager: TaskManager, name: str) -> Mapping[str, Any]:
-    if name not in manager.all_tasks:
-        raise BadInputError(
-            f"evaluation.capability.tasks names {name}, which lm-evaluation-harness does not have; write "
-            f"{', '.join(OWN_TASKS)} or a task of the harness."
-        )
-    try:
-        tasks: dict[str, Any] = manager.load([name])["tasks"]
-    except Exception as error:  # what a data set that is out of reach raises depends on its loader
-        raise BadInputError(
-            f"the data of the task {name} (evaluation.capability.tasks) cannot be loaded: {error}. This stage has no "
-            "network: put the data set into the Hugging Face cache (HF_HOME) of its pod, or write dynalign_choices or "
-            "dynalign_instructions, which bring their own."
-        ) from error
-    for task in tasks.values():
-        task.set_fewshot_seed(_FEWSHOT_SEED)
-    return tasks
 
 
 def _rows(suite: str, name: str, task: Any, samples: Iterable[Mapping[str, Any]], policy: Policy) -> list[Row]:

