@@ -4,8 +4,8 @@ The test-bed's model (tests/support/testbed.py) aligns itself for some iteration
 judge was taught a rule, and the rule is known here, so four things can be told that no other model can tell: whether
 answers really got better, how well the model's own judgement agrees with the truth, whether the fitness gates speak
 before the truth is lost, and whether `Rollback` gets back what was lost. For the last two, every seed runs again with
-settings that drive the policy away from what its judge understands: without any protection (`HACKED`), and with the
-gates and `Rollback` (`RESCUED`).
+settings that drive the policy away from what its judge understands: without any protection (`HACKED`), and with a
+gate and `Rollback` (`RESCUED`).
 
 The gates' figures were chosen by looking at seed 0 alone; the seeds that are reported begin at 1.
 """
@@ -50,11 +50,14 @@ RESCUED: Final[Mapping[str, Any]] = {
     **HACKED,
     "judging": {
         **SPEC["judging"],
-        "gates": {**GATES.model_dump(mode="json", by_alias=True, exclude_none=True), "onUnfit": "UseBase"},
+        "gates": {"minBaseAgreement": GATES.min_base_agreement, "onUnfit": "UseBase"},
     },
     "evaluation": {**SPEC["evaluation"], "onRegression": "Rollback"},
 }
-"""The same with the gates, which hand the judging to the base model, evaluated after each iteration and rolled back."""
+"""The same, evaluated after each iteration and rolled back; the gate hands the judging to the base model.
+
+The canary gate would stop it: once the answers are as bad as canaries no judge tells them apart.
+"""
 KINDS: Final = {"healthy": HEALTHY, "hacked": HACKED, "rescued": RESCUED}
 
 
