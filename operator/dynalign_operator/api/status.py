@@ -98,6 +98,8 @@ class IterationStatus(Model):
     """Lower end of the win rate's confidence interval."""
     win_rate_high: float | None = None
     """Upper end of the win rate's confidence interval."""
+    preference: float | None = None
+    """The judge's mean preference for the policy's answers over the base model's, 0 to 1; 0.5 where it has none."""
     capability: float | None = None
     """Mean score over the tasks of `evaluation.capability`, each of which weighs the same."""
     capability_delta: float | None = None

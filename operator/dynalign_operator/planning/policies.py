@@ -1,6 +1,6 @@
 """Which weights play which part: who answers, who judges, what is evaluated, what is exported."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dynalign_contract.config import BASE_POLICY, Policy, policy_version
 from dynalign_contract.settings import Judge, OnRegression
@@ -62,9 +62,10 @@ def best_iteration(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> BestIt
     One that got worse, be it in the win rate or in capability, is never the best: where every evaluated one has, it is
     none of them but the base model.
     """
-    best = _highest_win_rate(entry for entry in status.iterations if not entry.regressed)
+    sound = [entry for entry in status.iterations if not entry.regressed]
+    best = _highest_win_rate(sound)
     if best is not None:
-        reason = _reason(best, sum(i.win_rate == best.win_rate and not i.regressed for i in status.iterations))
+        reason = _reason(best, [entry for entry in sound if entry.win_rate == best.win_rate])
     elif any(entry.regressed for entry in status.iterations):
         return _base_model(spec, status)
     else:
@@ -100,21 +101,24 @@ def _exported_model(status: AlignmentRunStatus) -> str | None:
     return export.artifact.path if export is not None and export.artifact is not None and is_done(export) else None
 
 
-def _reason(best: IterationStatus, equals: int) -> str:
-    """Why an evaluated iteration is the best; `equals` counts the sound ones of its win rate, itself included."""
+def _reason(best: IterationStatus, equals: Sequence[IterationStatus]) -> str:
+    """Why an evaluated iteration is the best; `equals` are the sound ones of its win rate, itself included."""
     rate = describe_interval(best.win_rate or 0.0, best.win_rate_low, best.win_rate_high)
     reason = f"highest held-out win rate against the base model: {rate}"
     if best.capability_delta is not None:
         change = describe_interval(best.capability_delta, best.capability_delta_low, best.capability_delta_high)
         reason += f"; capability changed by {change}"
-    if equals > 1:
+    if sum(entry.preference == best.preference for entry in equals) > 1:
         reason += "; the earliest of equals, with the least drift from the base model"
+    elif len(equals) > 1 and best.preference is not None:
+        reason += f"; of {len(equals)} equals the one with the clearest preference, {best.preference:.3f}"
     return reason
 
 
 def _highest_win_rate(iterations: Iterable[IterationStatus]) -> IterationStatus | None:
-    """Of equals the earlier one: the same quality for less drift from the base model."""
-    rated = [
-        (entry.win_rate, -entry.index, entry) for entry in iterations if entry.policy and entry.win_rate is not None
-    ]
-    return max(rated, key=lambda item: item[:2])[2] if rated else None
+    """Of equals the one that the judge prefers by most, for a win rate says nothing of margins.
+
+    Of those the earlier one: the same quality for less drift from the base model.
+    """
+    rated = [entry for entry in iterations if entry.policy and entry.win_rate is not None]
+    return max(rated, key=lambda entry: (entry.win_rate, entry.preference or 0.0, -entry.index), default=None)

@@ -13,7 +13,7 @@ from dynalign_operator.planning.observed import JobObservation
 from dynalign_operator.planning.stage_status import iteration_status, stage_status, with_iteration, with_stage
 
 _EVALUATED: Final = (
-    *("win_rate", "win_rate_low", "win_rate_high"),
+    *("win_rate", "win_rate_low", "win_rate_high", "preference"),
     *("capability", "capability_delta", "capability_delta_low", "capability_delta_high"),
 )
 """Metrics of evaluate that become an iteration's numbers, under their own names."""

@@ -26,9 +26,10 @@ FORGETS: Numbers = {
 }
 
 
-def wins(rate: float, change: float = 0.0) -> Numbers:
+def wins(rate: float, change: float = 0.0, preference: float = 0.6) -> Numbers:
     return {
         "win_rate": rate,
+        "preference": preference,
         "win_rate_low": rate - 0.1,
         "win_rate_high": rate + 0.1,
         "capability": 0.6 + change,
@@ -80,10 +81,15 @@ def best_before_export(*evaluations: Numbers) -> BestIteration:
     [
         ((wins(0.6), wins(0.7), wins(0.65)), 1, "rate against the base model: 0.700 (0.600 to 0.800); capability"),
         ((wins(0.6), wins(0.7), wins(0.7)), 1, "capability changed by 0.000 (-0.050 to 0.050); the earliest of equals"),
+        (
+            (wins(0.7), wins(0.7, preference=0.8), wins(0.7)),
+            1,
+            "of 3 equals the one with the clearest preference, 0.800",
+        ),
         ((wins(0.6), FORGETS, wins(0.55)), 0, "0.600"),
         ((LOSES, wins(0.55), FORGETS), 1, "0.550"),
     ],
-    ids=["highest", "tie", "capability lost", "last two"],
+    ids=["highest", "tie", "clearest", "capability lost", "last two"],
 )
 def test_the_best_iteration_and_why(evaluations: tuple[Numbers, ...], best: int, reason: str) -> None:
     done = finished(*evaluations)
