@@ -152,6 +152,7 @@ def _rescued(kinds: Mapping[str, Sequence[Run]]) -> dict[str, float]:
         return {}
     return {
         "rescued_runs": len(runs),
+        "rescued_with_the_best": sum(kept_share(run) >= 1 for run in runs),
         "rescued_kept_least": round(min(map(kept_share, runs)), 3),
         "rescued_kept_mean": round(fmean(map(kept_share, runs)), 3),
     }
