@@ -15,6 +15,7 @@ from dynalign_contract.files import atomic_path
 from dynalign_trainer.grpo.job import TrainJob
 from dynalign_trainer.grpo.machine import use_bfloat16
 from dynalign_trainer.grpo.masters import whole
+from dynalign_trainer.merging import file_tensors, read_change
 
 MODEL_CONFIG: Final = "config.json"
 _INDEX: Final = "model.safetensors.index.json"
@@ -43,9 +44,10 @@ def load_full(job: TrainJob, attention: str | None = None) -> Any:
             "zeroStage: 1 or more, or engine.dtype: Float32."
         )
     model = _load(job, start_folder(job), attention)
-    in_files = {name for path in weight_files(job.model) for name in _names(path)}
-    tied = {id(parameter) for name, parameter in parameters_of(model).items() if name in in_files}
-    if missing := sorted(n for n, p in parameters_of(model).items() if n not in in_files and id(p) not in tied):
+    in_files = read_change(job.model).names
+    parameters = parameters_of(model)
+    written = {id(parameter) for name, parameter in parameters.items() if name in in_files}
+    if missing := sorted(name for name, parameter in parameters.items() if id(parameter) not in written):
         raise BadConfigError(
             f"spec.training.method is Full, but {type(model).__name__} trains {missing[0]}, which the model's files do "
             "not have, so its weights could not be written as they were read. Write method: LoRA."
@@ -79,35 +81,47 @@ def parameters_of(model: Any) -> dict[str, Any]:
 def starting_tensors(job: TrainJob) -> Iterator[tuple[str, Any]]:
     """Names of parameters and their values before training, as they are stored."""
     for path in weight_files(start_folder(job)):
-        yield from _tensors(path)
+        yield from file_tensors(path)
 
 
-def write_full(job: TrainJob, model: Any, *, is_first: bool) -> float:
-    """Write the policy's weights, gathered from all ranks; a collective call in which rank 0 writes.
+class FullWriter:
+    """Writes all weights; what they were is in files."""
 
-    Returns the Euclidean distance to the starting weights; 0 on other ranks.
-    """
-    from safetensors.torch import save_file
+    def __init__(self, job: TrainJob, model: Any) -> None:
+        self._job = job
+        self._model = model
 
-    parameters = parameters_of(model)
-    squares = 0.0
-    for path in weight_files(start_folder(job)):
-        tensors = {}
-        for name, before in _tensors(path):
-            value = whole(parameters[name]) if name in parameters else before
+    def write(self) -> float:
+        """Gather, compare and write file by file; a collective call in which rank 0 writes.
+
+        Returns the Euclidean distance to the starting weights; 0 on other ranks.
+        """
+        import torch.distributed as dist
+        from safetensors.torch import save_file
+
+        job, parameters, is_first = self._job, parameters_of(self._model), dist.get_rank() == 0
+        squares = 0.0
+        for path in weight_files(start_folder(job)):
+            tensors = {}
+            for name, before in file_tensors(path):
+                value = whole(parameters[name]) if name in parameters else before
+                if is_first:
+                    tensors[name] = value.detach().float().cpu().clone().contiguous()
+                    squares += float((tensors[name] - before.float()).double().square().sum())
             if is_first:
-                tensors[name] = value.detach().float().cpu().clone().contiguous()
-                squares += float((tensors[name] - before.float()).double().square().sum())
+                with atomic_path(job.output / path.name) as temporary:
+                    save_file(tensors, os.fspath(temporary), metadata={"format": "pt"})
         if is_first:
-            with atomic_path(job.output / path.name) as temporary:
-                save_file(tensors, os.fspath(temporary), metadata={"format": "pt"})
-    if is_first:
-        copy_full(job, [name for name in full_files(start_folder(job)) if not name.endswith(".safetensors")])
-    return float(squares**0.5)
+            _copy(job, [name for name in full_files(start_folder(job)) if not name.endswith(".safetensors")])
+        return float(squares**0.5)
 
 
-def copy_full(job: TrainJob, names: list[str]) -> None:
-    """Copy files of the starting weights to the output."""
+def copy_full(job: TrainJob) -> None:
+    """Write the policy that training would have started from; for one process."""
+    _copy(job, full_files(start_folder(job)))
+
+
+def _copy(job: TrainJob, names: list[str]) -> None:
     for name in names:
         with atomic_path(job.output / name) as temporary:
             shutil.copyfile(start_folder(job) / name, temporary)
@@ -121,18 +135,3 @@ def _load(job: TrainJob, folder: Path, attention: str | None) -> Any:
     return AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, attn_implementation=attention, local_files_only=True
     )
-
-
-def _names(path: Path) -> list[str]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return list(file.keys())
-
-
-def _tensors(path: Path) -> Iterator[tuple[str, Any]]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 - the file is no mapping
-            yield name, file.get_tensor(name)

@@ -17,17 +17,18 @@ from dynalign_trainer.grpo.adapter import (
     load_adapter_policy,
 )
 from dynalign_trainer.grpo.full import (
+    FullWriter,
     copy_full,
     full_files,
     load_base,
     load_full,
     parameters_of,
     starting_tensors,
-    write_full,
 )
 from dynalign_trainer.grpo.job import TrainJob
 from dynalign_trainer.grpo.machine import use_bfloat16
 from dynalign_trainer.grpo.masters import give_back
+from dynalign_trainer.merging import is_adapter
 
 
 class Writer(Protocol):
@@ -43,7 +44,7 @@ def check_start(folder: Path, training: TrainingSettings) -> None:
 
     Raises BadInputError when it cannot be read, BadConfigError when `training.method` or `training.lora` has changed.
     """
-    was_lora = (folder / CONFIG_FILE).exists()
+    was_lora = is_adapter(folder)
     if was_lora != (training.method is TrainingMethod.LORA):
         before = TrainingMethod.LORA if was_lora else TrainingMethod.FULL
         raise BadConfigError(
@@ -102,23 +103,9 @@ def begin_writer(job: TrainJob, policy: Any) -> Writer:
     return AdapterWriter(job, policy) if job.training.method is TrainingMethod.LORA else FullWriter(job, policy)
 
 
-class FullWriter:
-    """Writes all weights; what they were is in files."""
-
-    def __init__(self, job: TrainJob, policy: Any) -> None:
-        self._job = job
-        self._policy = policy
-
-    def write(self) -> float:
-        """Gather, compare and write file by file."""
-        import torch.distributed as dist
-
-        return write_full(self._job, self._policy, is_first=dist.get_rank() == 0)
-
-
 def keep_policy(job: TrainJob) -> None:
     """Write the policy as it was, for an iteration in which nothing can be learned; for one process."""
     if job.training.method is TrainingMethod.LORA:
         copy_adapter(job)
     else:
-        copy_full(job, full_files(job.start or job.model))
+        copy_full(job)

@@ -55,9 +55,10 @@ class Shard:
         self._engine = engine
         self._parts = parts
         self._leading = leading
-        self._decides = context.shard == 0 or self._decides_like_shard_0()
+        self.decides = context.shard == 0 or self._decides_like_shard_0()
+        """Whether this shard finds out for itself if the judge is fit; otherwise shard 0 does it for all."""
         judging = context.params.judging
-        self._canary_groups = leading[: judging.canaries.prompts] if self._decides else ()
+        self._canary_groups = leading[: judging.canaries.prompts] if self.decides else ()
         self._canaries = make_canaries(
             [_as_group(group) for group in self._canary_groups], context.seed, judging.canaries.injections
         )
@@ -96,15 +97,11 @@ class Shard:
         if configured.adapter is None or wanted == 0:
             return None
         mine = [group for part in self._parts for group in part.inputs]
-        groups = (self._leading if self._decides else mine)[:wanted]
+        groups = (self._leading if self.decides else mine)[:wanted]
         is_base = judged.judge.adapter is None
         given = self._given(judged, groups)
         other = self._rewards(configured if is_base else Policy(), groups)
         return Opinions(judge=other, base=given) if is_base else Opinions(judge=given, base=other)
-
-    def decides(self) -> bool:
-        """Whether this shard finds out for itself if the judge is fit; otherwise shard 0 does it for all."""
-        return self._decides
 
     def _given(self, judged: JudgedShard, groups: Sequence[Row]) -> list[list[float]]:
         """The judge's rewards for groups that are this shard's own or shard 0's."""

@@ -115,7 +115,7 @@ def _judge(shard: Shard, params: JudgeParams, parts: Sequence[Part], finished: M
     kept = {index: rows for index, rows in finished.items() if rows[0]["judge"] == policy.version}
     judged = shard.judge(policy, kept)
     opinions = shard.second_opinion(judged)
-    refusal = _find_refusal(judged, params, parts, opinions if shard.decides() else None)
+    refusal = _find_refusal(judged, params, parts, opinions if shard.decides else None)
     if refusal and not fell_back and _may_fall_back(params):
         log.warning("the judge %s is unfit: %s; the base model judges in its place", policy.version, refusal)
         judged = shard.judge(Policy(), {})
