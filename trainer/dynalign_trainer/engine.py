@@ -16,7 +16,7 @@ from dynalign_contract.config import BASE_POLICY, Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.settings import DType, EngineSettings
 from dynalign_trainer.context import StageContext
-from dynalign_trainer.engine_weights import AdapterWeights, ExchangedWeights, StoredWeights, Weights, summary
+from dynalign_trainer.engine_weights import AdapterWeights, MergedWeights, StoredWeights, Weights, summary
 from dynalign_trainer.merging import is_adapter
 from dynalign_trainer.model_folder import adapter_rank, check_weights, context_window, load_tokenizer
 
@@ -247,10 +247,10 @@ def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engi
 
 
 def _play_with(llm: Any, base: Path, paths: Mapping[str, Path], *, are_adapters: bool) -> Weights:
-    """On a GPU adapters share batches and whole models are read by the processes that hold them."""
-    if not _on_gpu():
-        return ExchangedWeights(llm, base, paths)
-    return AdapterWeights(llm, paths) if are_adapters else StoredWeights(llm, base, paths)
+    """Whole models are read where they lie; adapters share batches on a GPU and are merged on a CPU."""
+    if not are_adapters:
+        return StoredWeights(llm, base, paths)
+    return AdapterWeights(llm, paths) if _on_gpu() else MergedWeights(llm, base, paths)
 
 
 def watch_progress(context: StageContext[Any], *, done: int, total: int, share: float) -> Watch:

@@ -162,18 +162,18 @@ def read_adapter(folder: Path) -> Adapter:
     return Adapter(folder, scale, pairs)
 
 
-def changed_tensors(base: Path, change: Change | None) -> Iterator[tuple[str, Any]]:
-    """Name and value of every tensor of the base model after training; trained ones in float32.
+def merged_tensors(base: Path, adapter: Adapter | None) -> Iterator[tuple[str, Any]]:
+    """Name and value of every tensor of the base model, the adapter added; adapted ones in float32.
 
-    Raises BadInputError when the change names tensors that the base model does not have.
+    Raises BadInputError when the adapter names tensors that the base model does not have.
     """
     seen = set()
     for path in sorted(base.glob("*.safetensors")):
         for name, weight in file_tensors(path):
             seen.add(name)
-            yield name, weight if change is None else change.apply(name, weight)
-    if change is not None and (missing := sorted(change.names - seen)):
-        raise change.misfit(f"the base model has no {missing[0]}")
+            yield name, weight if adapter is None else adapter.apply(name, weight)
+    if adapter is not None and (missing := sorted(adapter.names - seen)):
+        raise adapter.misfit(f"the base model has no {missing[0]}")
 
 
 def file_tensors(path: Path) -> Iterator[tuple[str, Any]]:
