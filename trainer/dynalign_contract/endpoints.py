@@ -43,6 +43,9 @@ class EndpointSettings(Model):
     """Longest wait for one answer."""
     retries: int = Field(default=5, ge=0, le=20)
     """Tries after the first that a request gets when the server is busy, failing or out of reach."""
+    thought_tokens: int = Field(default=4096, ge=0, le=131_072)
+    """Room for the thoughts of a model that reasons before it answers, in tokens on top of what the answer may take. It
+    is given once a reply has ended in the middle of a thought."""
     budget: EndpointBudget = EndpointBudget()
     """When it is used up nothing more is asked, and the stage goes on with what there is."""
 

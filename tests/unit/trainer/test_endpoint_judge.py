@@ -165,8 +165,8 @@ def test_a_judge_that_gives_no_verdicts_is_refused(bench: Bench, method: WinRate
         bench.judge(server.url, method).compare(pairs(3), None)
     assert str(caught.value) == (
         f"endpoint:m could judge only 0 of 3 pairs of answers, fewer than half: the other replies do not hold {words}; "
-        "in evaluation.winRate.endpoint.model name a model that replies with it and does not think aloud first, or take "
-        "Endpoint out of evaluation.winRate.judges."
+        "in evaluation.winRate.endpoint.model name a model that replies with it, or raise "
+        "evaluation.winRate.endpoint.thoughtTokens for one that reasons for longer, or take Endpoint out of evaluation.winRate.judges."
     )
 
 

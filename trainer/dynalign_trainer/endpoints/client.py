@@ -16,15 +16,17 @@ from dynalign_contract.endpoints import EndpointSettings, EndpointUse
 from dynalign_contract.errors import BadConfigError, StageError
 from dynalign_trainer.endpoints.backoff import Backoff, retry_after
 from dynalign_trainer.endpoints.budget import Purse, Spending
+from dynalign_trainer.endpoints.complaints import Refusal, read_refusal
 from dynalign_trainer.endpoints.completions import ChatRequest, Reply, parse_reply
 from dynalign_trainer.endpoints.journal import Journal
+from dynalign_trainer.endpoints.manners import Manners
 from dynalign_trainer.endpoints.refusals import (
     TRANSIENT,
     Address,
     explain_nonsense,
     explain_patience,
+    explain_refusal,
     explain_silence,
-    explain_status,
 )
 from dynalign_trainer.engine import Watch
 
@@ -58,8 +60,6 @@ class Endpoint:
     journal: Journal
     spending: Spending = field(default_factory=Spending)
     backoff: Backoff = field(default_factory=Backoff)
-    gives_logprobs: bool = True
-    """False once the server has refused a request for asking for them."""
 
     @property
     def purse(self) -> Purse:
@@ -123,21 +123,29 @@ class Endpoint:
         return reply
 
     async def _try(self, client: httpx.AsyncClient, request: ChatRequest) -> Reply:
-        if not self.gives_logprobs:
-            request = replace(request, logprobs=False)
-        response = await self._post(client, request)
-        if response.status_code in (400, 422) and request.logprobs and "logprob" in response.text.lower():
-            log.warning("%s gives no log-probabilities; scores are read off its text", self.address.url)
-            self.gives_logprobs = False
-            return await self._try(client, request)
-        if response.status_code in TRANSIENT:
-            asked = retry_after(response.headers, datetime.now(UTC))
-            if asked is not None and asked > self.backoff.patience:
-                raise explain_patience(self.address, asked, response.status_code)
-            raise _TransientError(self._refuse(response), asked)
-        if not response.is_success:
-            models = await self._list_models(client) if response.status_code == 404 else None
-            raise explain_status(self.address, response.status_code, response.content, models)
+        """One answer; what the server refuses to take is left out at once, which does not count as a try.
+
+        Every repetition leaves out, or replaces, something that this body still held: there are as many as a request
+        has parameters.
+        """
+        while True:
+            manners = self.journal.manners(self.settings.url, self.settings.model)
+            body = manners.apply(request.body(self.settings.model), self.settings.thought_tokens)
+            response = await self._post(client, body)
+            refusal = read_refusal(response.status_code, response.content)
+            if refusal is None:
+                reply = self._parse(response, request)
+                learned = replace(manners, thinks=True) if reply.cut_in_thought and not manners.thinks else None
+            else:
+                learned = manners.learn(body, refusal) if refusal.status in (400, 422) else None
+            if learned is not None:
+                self._learn(learned)
+            elif refusal is None:
+                return reply
+            else:
+                raise await self._explain(client, response, refusal)
+
+    def _parse(self, response: httpx.Response, request: ChatRequest) -> Reply:
         try:
             reply = parse_reply(response.content, request)
         except ValueError as error:
@@ -145,12 +153,31 @@ class Endpoint:
         self.spending.tokens += reply.cost
         return reply
 
-    async def _post(self, client: httpx.AsyncClient, request: ChatRequest) -> httpx.Response:
+    def _learn(self, learned: Manners) -> None:
+        known = self.journal.manners(self.settings.url, self.settings.model)
+        merged = known.merge(learned)
+        if merged != known:
+            log.warning("%s: %s", self.address.url, merged.describe(known))
+            self.journal.learn(self.settings.url, self.settings.model, merged)
+
+    async def _explain(
+        self, client: httpx.AsyncClient, response: httpx.Response, refusal: Refusal
+    ) -> StageError | _TransientError:
+        """What to raise for a refusal."""
+        if refusal.status in TRANSIENT:
+            asked = retry_after(response.headers, datetime.now(UTC))
+            if asked is not None and asked > self.backoff.patience:
+                return explain_patience(self.address, asked, refusal.status)
+            return _TransientError(explain_refusal(self.address, refusal, None), asked)
+        models = await self._list_models(client) if refusal.status == 404 else None
+        return explain_refusal(self.address, refusal, models)
+
+    async def _post(self, client: httpx.AsyncClient, body: Mapping[str, Any]) -> httpx.Response:
         if not self.purse.take_request():
             raise _BudgetUsedUpError
         url = f"{self.settings.url.rstrip('/')}/chat/completions"
         try:
-            return await client.post(url, json=request.body(self.settings.model))
+            return await client.post(url, json=body)
         except httpx.TransportError as error:
             raise _TransientError(explain_silence(self.address, error, self.settings.timeout_seconds)) from error
 
@@ -162,9 +189,6 @@ class Endpoint:
             return [str(model["id"]) for model in found["data"]] if response.is_success else None
         except (httpx.TransportError, ValueError, KeyError, TypeError):
             return None
-
-    def _refuse(self, response: httpx.Response) -> StageError:
-        return explain_status(self.address, response.status_code, response.content, None)
 
     def _wait(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome is not None else None

@@ -1,18 +1,22 @@
 """What is sent to `/chat/completions`, and what comes back. Pure."""
 
 import math
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel, Field, ValidationError
+
+from dynalign_trainer.endpoints.reading import Alternative, Position, read_choices
+from dynalign_trainer.endpoints.reasoning import part_reasoning
 
 TOP_LOGPROBS: Final = 20
 """The most that OpenAI's API, and vLLM by default, give for a token."""
 
 _CHARACTERS_PER_TOKEN: Final = 4
 """An estimate, for servers that do not say how many tokens they have counted."""
+_CUT: Final = frozenset({"length", "max_tokens", "model_length"})
+"""Reasons of an end that was no end, in lower case."""
+_THOUGHT_PARTS: Final = ("thinking", "reasoning", "reasoning_content", "summary")
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class ChatRequest:
     """Ask for the likeliest alternatives of every token."""
 
     def body(self, model: str) -> dict[str, Any]:
-        """The JSON of the request."""
+        """The JSON of the request, before it is written as the server takes it."""
         body: dict[str, Any] = {
             "model": model,
             "messages": [{"role": "user", "content": self.message}],
@@ -47,12 +51,20 @@ class Reply:
     """An answer."""
 
     text: str
+    """Without what the model thought before it."""
     finished: bool
     """It ended by itself, not at `max_tokens`."""
     choices: tuple[float, ...] | None
     """Probability of each of the request's choices, as `read_choices` says; None where it makes none."""
     cost: int
     """Tokens read and written."""
+    reasoning: str = ""
+    """What the model thought, as far as the server shows it."""
+
+    @property
+    def cut_in_thought(self) -> bool:
+        """Whether its length ended before the answer began."""
+        return not self.finished and not self.text.strip()
 
 
 class _Alternative(BaseModel):
@@ -61,7 +73,7 @@ class _Alternative(BaseModel):
 
 
 class _Position(_Alternative):
-    top_logprobs: list[_Alternative] = []
+    top_logprobs: list[_Alternative] | None = None
 
 
 class _Logprobs(BaseModel):
@@ -69,25 +81,28 @@ class _Logprobs(BaseModel):
 
 
 class _Message(BaseModel):
-    content: str | None = None
+    content: str | list[Any] | dict[str, Any] | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    thinking: Any = None
 
 
 class _Choice(BaseModel):
     message: _Message
     finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
+    logprobs: Any = None
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class _Completion(BaseModel):
     """The part of OpenAI's chat completion that is read; the rest is ignored."""
 
     choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 def parse_reply(data: bytes, request: ChatRequest) -> Reply:
@@ -99,37 +114,67 @@ def parse_reply(data: bytes, request: ChatRequest) -> Reply:
         where = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from error
     choice = found.choices[0]
-    text = choice.message.content or ""
-    logprobs = choice.logprobs.content if choice.logprobs is not None else None
-    usage = found.usage or _Usage()
-    estimate = (len(request.message) + len(text)) // _CHARACTERS_PER_TOKEN + 1
+    written, aside = _part_content(choice.message)
+    parted = part_reasoning(written)
+    reasoning = "\n".join(part for part in (*aside, parted.reasoning) if part)
+    estimate = (len(request.message) + len(written) + sum(map(len, aside))) // _CHARACTERS_PER_TOKEN + 1
     return Reply(
-        text=text,
-        finished=choice.finish_reason != "length",
-        choices=read_choices(text, logprobs or (), request.choices),
-        cost=usage.prompt_tokens + usage.completion_tokens or estimate,
+        text=parted.answer,
+        finished=(choice.finish_reason or "").lower() not in _CUT,
+        choices=read_choices(parted.answer, _positions(choice.logprobs), request.choices),
+        cost=_cost(found.usage) or estimate,
+        reasoning=reasoning,
     )
 
 
-def read_choices(text: str, positions: Sequence[_Position], choices: Sequence[str]) -> tuple[float, ...] | None:
-    """The probability that an answer gives each of some characters, in their order; None where it names none of them.
-
-    With log-probabilities these are the characters' own at the first token that is one of them and nothing else (white
-    space aside), as the engine's own judge reads them. Without them, the first character of them that stands alone in
-    the text has 1 and the others have 0; none stands alone in `10`, `4.5` and `BA`.
-    """
-    for position in positions:
-        if position.token.strip() in choices:
-            masses = _masses(position, choices)
-            return masses if any(masses) else None
-    found = re.search(rf"(?<![\w.,])(?:{'|'.join(map(re.escape, choices))})(?!\w|[.,]\d)", text) if choices else None
-    return tuple(float(choice == found[0]) for choice in choices) if found else None
+def _part_content(message: _Message) -> tuple[str, list[str]]:
+    """The text of a message, and the thoughts that stand beside it in fields or parts of their own."""
+    parts = message.content if isinstance(message.content, list) else [message.content]
+    thoughts = [_text(field) for field in (message.reasoning_content or message.reasoning or message.thinking,)]
+    written = []
+    for part in parts:
+        if isinstance(part, dict) and part.get("type") in _THOUGHT_PARTS:
+            thoughts.append(_text(next((part[name] for name in _THOUGHT_PARTS if name in part), part)))
+        else:
+            written.append(_text(part))
+    return "".join(written), [thought for thought in thoughts if thought]
 
 
-def _masses(position: _Position, choices: Sequence[str]) -> tuple[float, ...]:
-    """Probability of each choice among the alternatives; ` 7` and `7` are the same digit."""
-    logprobs = {other.token: other.logprob for other in (*position.top_logprobs, position)}
-    return tuple(
-        math.fsum(math.exp(min(logprob, 0.0)) for token, logprob in logprobs.items() if token.strip() == choice)
-        for choice in choices
-    )
+def _text(part: Any) -> str:
+    """The text in a part: itself, or what its `text` or `content` holds, parts of parts included."""
+    if isinstance(part, str):
+        return part
+    if isinstance(part, list):
+        return "".join(map(_text, part))
+    if isinstance(part, dict):
+        return _text(next((part[name] for name in ("text", "content", "value") if part.get(name)), None))
+    return ""
+
+
+def _positions(logprobs: Any) -> list[Position]:
+    """The tokens with their alternatives; none where the server tells none, or in another form than OpenAI's."""
+    try:
+        found = _Logprobs.model_validate(logprobs)
+    except ValidationError:
+        return []
+    return [
+        Position(
+            position.token,
+            _number(position.logprob),
+            tuple(Alternative(other.token, _number(other.logprob)) for other in position.top_logprobs or ()),
+        )
+        for position in found.content or ()
+    ]
+
+
+def _number(logprob: float) -> float:
+    return -math.inf if math.isnan(logprob) else logprob
+
+
+def _cost(usage: Any) -> int:
+    """Tokens read and written; 0 where the server does not tell."""
+    try:
+        counted = _Usage.model_validate(usage)
+    except ValidationError:
+        return 0
+    return (counted.prompt_tokens or 0) + (counted.completion_tokens or 0)

@@ -1,12 +1,12 @@
 """Why an endpoint does not answer, in sentences that say what to do."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from dynalign_contract.endpoints import EndpointUse
 from dynalign_contract.errors import BadConfigError, StageError
+from dynalign_trainer.endpoints.complaints import Refusal
 
 _LONGEST_QUOTE: Final = 300
 _MOST_MODELS: Final = 5
@@ -35,27 +35,20 @@ class Address:
         return self.use.field
 
 
-def quote_body(data: bytes) -> str:
-    """A response's own explanation: the message of an OpenAI-shaped error, otherwise its beginning."""
-    text = data.decode("utf-8", "replace").strip()
-    try:
-        found: Any = json.loads(text)
-    except ValueError:
-        found = None
-    if isinstance(found, dict):
-        error = found.get("error", found)
-        message = error.get("message") if isinstance(error, dict) else error
-        if isinstance(message, str) and message:
-            text = message
+def quote(text: str) -> str:
+    """What a server says, on one line and not too long."""
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 3] + "..."
 
 
-def explain_status(at: Address, status: int, body: bytes, models: Sequence[str] | None) -> StageError:
-    """The error for a status that is no success. `models` are those that the server lists; None when it lists none."""
-    said = f" It says: {quote}" if (quote := quote_body(body)) else ""
+def explain_refusal(at: Address, refusal: Refusal, models: Sequence[str] | None) -> StageError:
+    """The error for a refusal. `models` are those that the server lists; None when it lists none."""
+    status = refusal.status
+    said = f" It says: {quoted}" if (quoted := quote(refusal.message)) else ""
     if status in (401, 403):
         return BadConfigError(f"{at.url} refuses the key with status {status}. {_about_key(at)}{said}")
+    if status == 402:
+        return BadConfigError(f"{at.url} wants to be paid first (status 402). Add credit at the provider.{said}")
     if status == 404:
         return BadConfigError(_about_missing(at, models) + said)
     if 300 <= status < 400:
@@ -96,8 +89,9 @@ def explain_patience(at: Address, seconds: float, status: int) -> EndpointError:
 
 def explain_nonsense(at: Address, problem: str, body: bytes) -> BadConfigError:
     """The error for a success that holds no chat completion."""
+    quoted = quote(body.decode("utf-8", "replace"))
     return BadConfigError(
-        f"{at.url} answers with something that is no chat completion ({problem}): {quote_body(body)!r}. "
+        f"{at.url} answers with something that is no chat completion ({problem}): {quoted!r}. "
         f"{at.field}.url must be the base of an OpenAI-compatible API; most end in /v1."
     )
 

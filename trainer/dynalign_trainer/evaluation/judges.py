@@ -92,7 +92,7 @@ class PaidJudge:
         wanted = {WinRateMethod.PAIRWISE: "the letter A or B", WinRateMethod.POINTWISE: "a digit"}
         return self.endpoint.purse.used_up() or (
             f"the other replies do not hold {wanted[self.settings.method]}; in {JUDGE_ENDPOINT.field}.model name a "
-            "model that replies with it and does not think aloud first"
+            f"model that replies with it, or raise {JUDGE_ENDPOINT.field}.thoughtTokens for one that reasons for longer"
         )
 
 

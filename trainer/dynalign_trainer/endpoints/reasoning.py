@@ -1,0 +1,77 @@
+"""Telling a model's thoughts from its answer, where a server leaves them in the text. Pure."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_NAMES: Final = r"think|thinking|thought|thoughts|reasoning|reflection|analysis|scratchpad|seed:think"
+_OPENING: Final = rf"<(?:{_NAMES})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|channel>thought"
+_CLOSING: Final = rf"</(?:{_NAMES})>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<channel\|>"
+_MARK: Final = re.compile(rf"(?P<open>{_OPENING})|(?P<close>{_CLOSING})", re.IGNORECASE)
+"""Tags of DeepSeek, Qwen, Magistral, Kimi, Seed, Gemma and models that were taught in words to use tags."""
+
+_CHANNEL: Final = re.compile(r"<\|channel\|>\s*(?P<name>\w+)[^<]*<\|message\|>(?P<text>.*?)(?=<\|\w+\|>|\Z)", re.DOTALL)
+"""A message of the harmony format, in which answers stand in the channel `final`."""
+_BARE_CHANNELS: Final = re.compile(r"\s*analysis(?P<thought>.*)assistant\s*final(?P<answer>.*)", re.DOTALL)
+"""The harmony format after its control tokens were dropped in detokenisation."""
+
+
+@dataclass(frozen=True)
+class Parted:
+    """A text, parted into what the model thought and what it answered."""
+
+    reasoning: str
+    answer: str
+
+
+def part_reasoning(text: str) -> Parted:
+    """Part a server's text.
+
+    Thoughts are what stands between tags, what stands before a closing tag whose opening one belongs to the chat
+    template, what follows an opening tag at a line's beginning that is never closed, and every channel of the harmony
+    format but `final`.
+    """
+    if "<|channel|>" in text:
+        return _part_channels(text)
+    if bare := _BARE_CHANNELS.fullmatch(text):
+        return Parted(bare["thought"].strip(), bare["answer"].strip())
+    return _part_tags(text)
+
+
+def _part_tags(text: str) -> Parted:
+    thoughts: list[str] = []
+    answer: list[str] = []
+    begin, opened = 0, None
+    for mark in _MARK.finditer(text):
+        if mark["open"]:
+            if opened is None:
+                answer.append(text[begin : mark.start()])
+                opened, begin = mark, mark.end()
+            continue
+        thoughts.append(
+            text[begin : mark.start()] if opened is not None else "".join(answer) + text[begin : mark.start()]
+        )
+        if opened is None:
+            answer = []
+        opened, begin = None, mark.end()
+    if opened is None:
+        answer.append(text[begin:])
+    elif _begins_line(text, opened.start()):
+        thoughts.append(text[begin:])
+    else:
+        answer.append(text[opened.start() :])
+    if not thoughts:
+        return Parted("", "".join(answer))
+    return Parted("\n".join(thoughts).strip(), "".join(answer).strip())
+
+
+def _begins_line(text: str, at: int) -> bool:
+    return not text[:at].rpartition("\n")[2].strip()
+
+
+def _part_channels(text: str) -> Parted:
+    messages = [(message["name"].lower(), message["text"].strip()) for message in _CHANNEL.finditer(text)]
+    return Parted(
+        "\n".join(said for name, said in messages if name != "final"),
+        "\n".join(said for name, said in messages if name == "final"),
+    )
