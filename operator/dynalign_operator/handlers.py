@@ -5,9 +5,9 @@ from typing import Any, Final
 
 import kopf
 
-from dynalign_operator.api.v1alpha1 import GROUP, VERSION
+from dynalign_operator.api.v1alpha1 import GROUP, PLURAL, VERSION
 from dynalign_operator.clusters.base import RunKey
-from dynalign_operator.clusters.kube import COMPONENT, PLURAL
+from dynalign_operator.clusters.kube import COMPONENT
 from dynalign_operator.clusters.kube_store import Kind, Store
 from dynalign_operator.transitions import Transitions
 

@@ -11,6 +11,7 @@ import aiohttp
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kube_api import KubeApi
+from dynalign_operator.clusters.kube_paths import PODS, object_path
 from dynalign_operator.clusters.kube_store import Kind, Store, job_of
 from dynalign_operator.clusters.stage_metrics import LiveMetrics, parse_metrics
 from dynalign_operator.manifests.objects import KubernetesObject
@@ -100,7 +101,7 @@ def by_api_proxy(api: KubeApi) -> Read:
 
     async def read(pod: KubernetesObject) -> str:
         metadata = pod["metadata"]
-        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{METRICS_PORT}/proxy/metrics"
-        return await api.text(path)
+        target = f"{metadata['name']}:{METRICS_PORT}"
+        return await api.text(object_path(PODS, metadata["namespace"], target, "proxy", "metrics"))
 
     return read

@@ -8,13 +8,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
-from urllib.parse import quote
 
-from dynalign_operator.api.v1alpha1 import API_VERSION
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ClusterError
-from dynalign_operator.clusters.kube import PLURAL
 from dynalign_operator.clusters.kube_api import KubeApi
+from dynalign_operator.clusters.kube_paths import JOBS, PODS, RUNS, Resource, collection_path
 from dynalign_operator.clusters.kube_store import Kind, Store
 from dynalign_operator.manifests.objects import KubernetesObject
 
@@ -28,11 +26,11 @@ PATIENCE_SECONDS: Final = 10.0
 DEAF_ROUNDS: Final = 3
 """Rounds in a row in which a watch missed something, after which the process is better started anew."""
 
-_SELECTOR: Final = quote("app.kubernetes.io/managed-by=dynalign")
-_COLLECTIONS: Final = {
-    Kind.RUN: (f"/apis/{API_VERSION}", PLURAL, ""),
-    Kind.JOB: ("/apis/batch/v1", "jobs", f"?labelSelector={_SELECTOR}"),
-    Kind.POD: ("/api/v1", "pods", f"?labelSelector={_SELECTOR}"),
+_MANAGED: Final = {"labelSelector": "app.kubernetes.io/managed-by=dynalign"}
+_COLLECTIONS: Final[Mapping[Kind, tuple[Resource, Mapping[str, str]]]] = {
+    Kind.RUN: (RUNS, {}),
+    Kind.JOB: (JOBS, _MANAGED),
+    Kind.POD: (PODS, _MANAGED),
 }
 
 
@@ -103,9 +101,9 @@ class Resync:
 
     async def _get(self, kind: Kind, key: RunKey) -> KubernetesObject | None:
         """One object, by listing it: that takes no right beyond those of the watches."""
-        group, plural, _ = _COLLECTIONS[kind]
-        path = f"{group}/namespaces/{key.namespace}/{plural}"
-        found = await self._api.get(f"{path}?fieldSelector={quote(f'metadata.name={key.name}')}")
+        resource, _ = _COLLECTIONS[kind]
+        query = {"fieldSelector": f"metadata.name={key.name}"}
+        found = await self._api.get(collection_path(resource, key.namespace, query))
         return next(iter((found or {}).get("items", ())), None)
 
     async def _confirm_gone(self, kind: Kind, key: RunKey) -> int:
@@ -119,9 +117,8 @@ class Resync:
         return 1
 
     async def _list(self, kind: Kind) -> AsyncIterator[KubernetesObject]:
-        group, plural, query = _COLLECTIONS[kind]
-        places = [f"/namespaces/{namespace}" for namespace in self._namespaces] or [""]
-        for place in places:
-            found = await self._api.get(f"{group}{place}/{plural}{query}")
+        resource, query = _COLLECTIONS[kind]
+        for namespace in self._namespaces or (None,):
+            found = await self._api.get(collection_path(resource, namespace, query))
             for thing in (found or {}).get("items", ()):
                 yield thing

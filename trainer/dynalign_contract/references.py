@@ -1,12 +1,7 @@
 """References to Kubernetes objects in the run's namespace. A stage sees what they name, never the objects."""
 
-from typing import Annotated
-
-from pydantic import Field
-
 from dynalign_contract.base import Model
-
-ObjectName = Annotated[str, Field(min_length=1, max_length=253)]
+from dynalign_contract.names import DataKey, ObjectName
 
 
 class SecretKeyRef(Model):
@@ -14,5 +9,5 @@ class SecretKeyRef(Model):
 
     name: ObjectName
     """Of the Secret."""
-    key: ObjectName
+    key: DataKey
     """Under which the Secret holds the token."""

@@ -11,7 +11,7 @@ import yaml
 
 from dynalign_operator.api.problems import LONGEST_QUOTE
 from dynalign_operator.api.rules import CLUSTER_RULES, RULES, TRANSITIONS
-from dynalign_operator.api.schema import FORM, Schema, structural_schema, without_forms
+from dynalign_operator.api.schema import FORM, KEYS, Schema, structural_schema, without_forms
 from dynalign_operator.api.v1alpha1 import GROUP, KIND, PLURAL, VERSION, AlignmentRun, ObjectMeta
 
 _WIDTH: Final = 110
@@ -99,9 +99,19 @@ def _say_forms(node: Schema) -> None:
         pattern, this = node.pop("pattern"), "self" if node.get("type") == "string" else "string(self)"
         described = _describe_form(this, node[FORM])
         _add_rule(node, f"{this}.matches(r'{pattern}')", f"must be {node[FORM]}", described)
+    if KEYS in node:
+        _add_key_rule(node, node[KEYS])
     for child in (*node.get("properties", {}).values(), node.get("items"), node.get("additionalProperties")):
         if child is not None:
             _say_forms(child)
+
+
+def _add_key_rule(node: Schema, keys: Schema) -> None:
+    """A structural schema says nothing of a map's keys: a rule of the map does."""
+    is_right = f"size(k) <= {keys['maxLength']} && k.matches(r'{keys['pattern']}')"
+    wrong = f"self.filter(k, !({is_right}))[0]"
+    described = f"'has the key ' + {_quote_in_cel(wrong)} + '; write {_escape(keys[FORM])}'"
+    _add_rule(node, f"self.all(k, {is_right})", f"has a key that cannot be used; write {keys[FORM]}", described)
 
 
 def _add_name_rules(schema: Schema) -> None:
@@ -116,9 +126,16 @@ def _add_name_rules(schema: Schema) -> None:
 
 def _describe_form(this: str, form: str) -> str:
     """CEL for `is "3 days"; write a time span such as ...`, as `problems.describe_error` puts it."""
+    return f"'is ' + {_quote_in_cel(this)} + '; write {_escape(form)}'"
+
+
+def _quote_in_cel(this: str) -> str:
     short = f"size({this}) > {LONGEST_QUOTE} ? {this}.substring(0, {LONGEST_QUOTE - 3}) + '...' : {this}"
-    escaped = form.replace("'", r"\'")
-    return f"'is ' + strings.quote({short}) + '; write {escaped}'"
+    return f"strings.quote({short})"
+
+
+def _escape(text: str) -> str:
+    return text.replace("'", r"\'")
 
 
 def render_crd() -> str:

@@ -10,9 +10,11 @@ from typing import Any, Final
 from pydantic_core import ErrorDetails
 
 from dynalign_contract.exit_codes import ExitCode
-from dynalign_operator.api.schema import FORM, Schema
+from dynalign_operator.api.schema import FORM, KEYS, Schema
 from dynalign_operator.api.yaml_documents import Path
 
+_OF_A_KEY: Final = "[key]"
+"""Last part of the place of an error that pydantic finds in a map's key."""
 LONGEST_QUOTE: Final = 60
 """Characters of a value that a sentence repeats."""
 _UNITS: Final = {
@@ -51,13 +53,21 @@ def name_field(path: Path) -> str:
     return name
 
 
+def locate_error(error: ErrorDetails) -> Path:
+    """The field that an error of pydantic's is about: for a map's key it is the map."""
+    path = error["loc"]
+    return path[:-2] if path and path[-1] == _OF_A_KEY else path
+
+
 def describe_error(error: ErrorDetails, schema: Schema) -> str:
-    """The sentence after the field's name, for one error of pydantic's at `error["loc"]`.
+    """The sentence after the name of the field `locate_error(error)`, for one error of pydantic's.
 
     `schema` is the structural schema of the whole document.
     """
-    path = tuple(part for part in error["loc"] if part != "[key]")
+    path = locate_error(error)
     node = find_node(schema, path)
+    if path != error["loc"]:
+        return f"has the key {_quote(error['input'])}; write {node.get(KEYS, {}).get(FORM, 'a text')}"
     match error["type"]:
         case "extra_forbidden":
             return _describe_unknown(path, schema)

@@ -14,7 +14,7 @@ from pydantic.alias_generators import to_snake
 
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.objective import Objective
-from dynalign_operator.api.problems import Problem, describe_error, name_field
+from dynalign_operator.api.problems import Problem, describe_error, locate_error, name_field
 from dynalign_operator.api.rules import RULES
 from dynalign_operator.api.schema import Schema, structural_schema
 from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun, ConfigMapKeyRef
@@ -144,7 +144,7 @@ def _validate(model: type[ModelT], document: Document, prefix: str) -> ModelT:
     except ValidationError as error:
         problems = []
         for detail in error.errors(include_url=False)[:_MOST_PROBLEMS]:
-            path = tuple(part for part in detail["loc"] if part != "[key]")
+            path = locate_error(detail)
             sentence = describe_error(detail, _schema(model)).rstrip(".")
             subject = name_field(path)
             end = "" if sentence.endswith("?") else "."

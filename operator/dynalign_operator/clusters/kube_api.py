@@ -9,8 +9,10 @@ from typing import Any, Final
 
 import aiohttp
 from kubernetes.aio import client, config
+from yarl import URL
 
 from dynalign_operator.clusters.errors import ClusterError, ConflictError
+from dynalign_operator.clusters.kube_paths import ApiPath
 from dynalign_operator.manifests.objects import KubernetesObject
 
 _TIMEOUT_SECONDS: Final = 30.0
@@ -45,12 +47,12 @@ async def open_kube_api(record: Record = _record_nothing) -> AsyncIterator["Kube
 
 
 class KubeApi:
-    """Requests on paths such as `/apis/batch/v1/namespaces/default/jobs`. Every method raises RefusedError."""
+    """Requests on paths that `kube_paths` has built, sent as they are. Every method raises RefusedError."""
 
     def __init__(self, api: Any, record: Record = _record_nothing) -> None:
         self._api, self._record = api, record
 
-    async def get(self, path: str) -> KubernetesObject | None:
+    async def get(self, path: ApiPath) -> KubernetesObject | None:
         """Read an object or a list; None when it is not there."""
         try:
             return await self._request("GET", path, f"read {path}")
@@ -59,7 +61,7 @@ class KubeApi:
                 return None
             raise
 
-    async def create(self, path: str, body: KubernetesObject) -> KubernetesObject | None:
+    async def create(self, path: ApiPath, body: KubernetesObject) -> KubernetesObject | None:
         """Create an object and return it as stored; None when one of that name is there already."""
         name = body["metadata"].get("name") or body["metadata"].get("generateName", "")
         try:
@@ -69,7 +71,7 @@ class KubeApi:
                 return None
             raise
 
-    async def delete(self, path: str, *, propagation: str) -> None:
+    async def delete(self, path: ApiPath, *, propagation: str) -> None:
         """Delete an object; one that is gone is no error."""
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         try:
@@ -78,37 +80,40 @@ class KubeApi:
             if error.status != 404:
                 raise
 
-    async def replace_status(self, path: str, version: str, status: Mapping[str, Any]) -> KubernetesObject:
-        """Replace `status` of the version that was read. Raises ConflictError when that is no longer the latest."""
+    async def replace_status(self, path: ApiPath, version: str, status: Mapping[str, Any]) -> KubernetesObject:
+        """Replace what lies at an object's path to `status`, for the version that was read.
+
+        Raises ConflictError when that is no longer the latest.
+        """
         patch = [
             {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
             {"op": "add", "path": "/status", "value": dict(status)},
         ]
         try:
-            return await self._request(
-                "PATCH", f"{path}/status", f"write the status of {path}", patch, "application/json-patch+json"
-            )
+            return await self._request("PATCH", path, f"write {path}", patch, "application/json-patch+json")
         except RefusedError as error:
             if error.status in (404, 409):
                 raise ConflictError(str(error)) from error
             raise
 
-    async def text(self, path: str) -> str:
+    async def text(self, path: ApiPath) -> str:
         """Read something that is no JSON."""
         return (await self._send("GET", path, f"read {path}", None, "*/*")).decode()
 
     async def _request(
-        self, method: str, path: str, what: str, body: Any = None, content_type: str = "application/json"
+        self, method: str, path: ApiPath, what: str, body: Any = None, content_type: str = "application/json"
     ) -> KubernetesObject:
         answer: KubernetesObject = json.loads(await self._send(method, path, what, body, content_type))
         return answer
 
-    async def _send(self, method: str, path: str, what: str, body: Any, content_type: str) -> bytes:
+    async def _send(self, method: str, path: ApiPath, what: str, body: Any, content_type: str) -> bytes:
         headers = {"Accept": "application/json", "Content-Type": content_type} if body is not None else {}
         request = await self._api.param_serialize(method, path, header_params=headers, body=body, auth_settings=_AUTH)
+        method, url, *rest = request
         started, status = time.monotonic(), 0
         try:
-            answer = await self._api.call_api(*request, _request_timeout=_TIMEOUT_SECONDS)
+            # a URL that is not marked as encoded would be normalised: `%2e%2e` becomes `..`, and that another path
+            answer = await self._api.call_api(method, URL(url, encoded=True), *rest, _request_timeout=_TIMEOUT_SECONDS)
             data: bytes = await answer.read()
             status = answer.status
         except (aiohttp.ClientError, TimeoutError) as error:

@@ -91,7 +91,7 @@ class Pods(KubeApi):
         self.pods, self.asked = pods, 0
 
     async def get(self, path: str) -> dict[str, Any] | None:
-        assert path.endswith("/pods?labelSelector=batch.kubernetes.io/job-name%3Dr-fetch-a1"), path
+        assert path.endswith("/pods?labelSelector=batch.kubernetes.io%2Fjob-name%3Dr-fetch-a1"), path
         self.asked += 1
         return {"items": list(self.pods)}
 

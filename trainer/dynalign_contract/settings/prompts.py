@@ -3,13 +3,14 @@
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from dynalign_contract.agents import AgentsSettings
 from dynalign_contract.base import Model
+from dynalign_contract.names import ABSOLUTE_PATH, CLAIM_URI, RELATIVE_PATH, form, whole
 
-_PROMPTS_URI: Final = r"^(pvc://[a-z0-9.-]+/.+|/.+|\./.+)$"
-_PROMPTS_FORM: Final[dict[str, JsonValue]] = {"x-form": "pvc://claim/path, or a path: /folder/file or ./file"}
+_PROMPTS_URI: Final = whole(CLAIM_URI, ABSOLUTE_PATH, RELATIVE_PATH)
+_PROMPTS_FORM: Final = form("pvc://claim/path, or a path: /folder/file or ./file; without .. in it")
 
 FacetValues = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(min_length=1, max_length=256)
