@@ -34,8 +34,8 @@ from dynalign_contract.settings import DType, TrainingBackend, TrainingSettings
 from dynalign_trainer.fetching.bundled import fetch_bundled
 from dynalign_trainer.grpo.job import BEGUN_FILE, TrainJob, read_job, read_reports
 from dynalign_trainer.grpo.launch import SINGLE_NODE, Processes, run_workers, worker_environment
-from dynalign_trainer.grpo.machine import count_cores, count_gpus
 from dynalign_trainer.grpo.worker import train
+from dynalign_trainer.machine import count_cores, count_gpus
 
 NAME: Final = "bench-trainer"
 MODEL: Final = "smollm2-135m-instruct"

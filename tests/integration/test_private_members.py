@@ -56,7 +56,7 @@ def test_the_patched_backend_is_gloo_for_deepspeed_and_accelerates_own_otherwise
     from dynalign_trainer.grpo import cpu_deepspeed
 
     monkeypatch.setattr(PartialState, "_prepare_backend", PartialState._prepare_backend)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(cpu_deepspeed, "count_gpus", lambda: 0)
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     monkeypatch.setenv("LOCAL_RANK", "0")
     cpu_deepspeed.enable()
@@ -70,7 +70,7 @@ def test_the_patched_backend_is_gloo_for_deepspeed_and_accelerates_own_otherwise
 def test_another_version_of_accelerate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from dynalign_trainer.grpo import cpu_deepspeed
 
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(cpu_deepspeed, "count_gpus", lambda: 0)
     monkeypatch.setattr("accelerate.__version__", "9.9.9")
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     with pytest.raises(RuntimeError, match=r"checked with accelerate 1\.15\.0, not 9\.9\.9"):

@@ -43,6 +43,12 @@ class VolumeFullError(StageError):
     reason = "VolumeFull"
 
 
+class DeviceBusyError(StageError):
+    """Another process holds the GPU's memory; retriable, because it may let go of it."""
+
+    reason = "DeviceBusy"
+
+
 class TerminatedError(StageError):
     """SIGTERM arrived and the stage has stopped at a safe place."""
 

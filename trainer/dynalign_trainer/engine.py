@@ -1,33 +1,27 @@
-"""The one place that starts vLLM, on a CPU and on a GPU: environment, adapters, sampling and next-token scores.
+"""A running vLLM engine: chat templates, adapters, sampling and next-token scores.
 
 The engine runs inside the stage's own process and is driven step by step, so that progress is known and SIGTERM is
 obeyed between two steps. Requests enter in order before the first step, which makes the batches, and with them every
 last bit of the log-probabilities on a CPU, a function of the call alone (given `forget_prefixes`).
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, TypedDict
 
 from dynalign_contract.config import BASE_POLICY, Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
-from dynalign_contract.settings import DType, EngineSettings
 from dynalign_trainer.context import StageContext
-from dynalign_trainer.engine_weights import AdapterWeights, MergedWeights, StoredWeights, Weights, summary
+from dynalign_trainer.engine_start import Lora, engine_arguments, prepare_environment, start_llm
+from dynalign_trainer.engine_weights import AdapterWeights, MergedWeights, StoredWeights, Weights
+from dynalign_trainer.machine import count_gpus
 from dynalign_trainer.merging import is_adapter
 from dynalign_trainer.model_folder import adapter_rank, check_weights, context_window, load_tokenizer
 
 Watch = Callable[[int, int, float], None]
 """Called between engine steps with (requests done, requests in all, tokens per second); may raise to stop."""
-
-_CPU_STEP_TOKENS: Final = 2048
-"""Tokens that one step reads on a CPU (more only for a longer prompt): seconds, after which SIGTERM is looked at."""
-_GPU_MEMORY_SHARE: Final = 0.9
-_CPU_BLOCK: Final = 32
-"""Tokens in a block of the key-value cache; vLLM's CPU default of 128 finds no shared prefix in short prompts."""
 
 
 class Message(TypedDict):
@@ -240,7 +234,8 @@ def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engi
             "run: set it back, or start a new run."
         )
     rank = adapter_rank(adapters) if adapters else None
-    llm = _start(folder, settings, max_length, adapters=len(adapters), rank=rank)
+    lora = Lora(max_rank=rank, count=len(adapters)) if rank is not None else None
+    llm = start_llm(engine_arguments(folder, settings, max_length, lora=lora, on_gpu=count_gpus() > 0))
     weights = _play_with(llm, folder, paths, are_adapters=bool(adapters))
     context.telemetry.begin()
     return Engine(llm, tokenizer, max_length, weights)
@@ -250,7 +245,7 @@ def _play_with(llm: Any, base: Path, paths: Mapping[str, Path], *, are_adapters:
     """Whole models are read where they lie; adapters share batches on a GPU and are merged on a CPU."""
     if not are_adapters:
         return StoredWeights(llm, base, paths)
-    return AdapterWeights(llm, paths) if _on_gpu() else MergedWeights(llm, base, paths)
+    return AdapterWeights(llm, paths) if count_gpus() else MergedWeights(llm, base, paths)
 
 
 def watch_progress(context: StageContext[Any], *, done: int, total: int, share: float) -> Watch:
@@ -276,72 +271,6 @@ def part_of(watch: Watch | None, start: float, end: float) -> Watch | None:
         watch(round(1000 * (start + (end - start) * done / total)), 1000, rate)
 
     return inner
-
-
-def prepare_environment() -> None:
-    """Set what vLLM and OpenMP read when they are loaded. What the pod or the user has set stays, caches above all.
-
-    Waiting threads must not spin: on shared cores, or under a CPU quota, sampling is 10 times slower when they do.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    if not _on_gpu():
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
-
-
-def _on_gpu() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_available())
-
-
-def _start(folder: Path, settings: EngineSettings, max_length: int, *, adapters: int, rank: int | None) -> Any:
-    from safetensors import SafetensorError
-    from vllm import LLM
-
-    on_gpu = _on_gpu()
-    lora = {"enable_lora": True, "max_lora_rank": rank, "max_loras": adapters} if adapters and on_gpu else {}
-    device: dict[str, Any] = (
-        {"tensor_parallel_size": settings.tensor_parallel, "gpu_memory_utilization": _GPU_MEMORY_SHARE}
-        if on_gpu
-        else {
-            "enforce_eager": True,
-            "block_size": _CPU_BLOCK,
-            "kv_cache_memory_bytes": settings.memory_gib << 30,
-            # vLLM 0.31 cannot take back the draw of a seeded request whose prompt it reads in pieces, on a CPU
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(_CPU_STEP_TOKENS, max_length),
-        }
-    )
-    try:
-        return LLM(
-            model=str(folder),
-            dtype=_dtype(settings.dtype, on_gpu=on_gpu),
-            max_model_len=max_length,
-            enable_prefix_caching=True,
-            logprobs_mode="processed_logprobs",
-            generation_config="vllm",
-            trust_remote_code=False,
-            seed=0,
-            **lora,
-            **device,
-        )
-    except (ValueError, OSError, KeyError, NotImplementedError, SafetensorError) as error:
-        raise BadInputError(
-            f"vLLM cannot start with the model in {folder}: {summary(error)}. Name a model in spec.model.uri that "
-            "vLLM supports on this device, or adapt engine.maxLength, engine.memoryGib and engine.tensorParallel to it."
-        ) from error
-
-
-def _dtype(dtype: DType, *, on_gpu: bool) -> str:
-    if dtype is DType.AUTO:
-        return "bfloat16" if on_gpu else "float32"
-    return "float32" if dtype is DType.FLOAT32 else "bfloat16"
 
 
 def _as_sample(output: Any) -> Sample:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
+from dynalign_trainer.machine import count_gpus
 from dynalign_trainer.merging import merged_tensors, read_adapter, read_change
 
 
@@ -88,10 +89,8 @@ class StoredWeights:
 
 def _reload(llm: Any, **source: Any) -> None:
     """Give the running engine other weights."""
-    import torch
-
     llm.collective_rpc("reload_weights", kwargs=source)
-    if not torch.cuda.is_available():
+    if not count_gpus():
         llm.apply_model(_repack_head)
     llm.reset_prefix_cache()
 

@@ -10,7 +10,8 @@ import sys
 from typing import TextIO
 
 from dynalign_contract.host import HostAnswer, HostOrder
-from dynalign_trainer.engine import prepare_environment
+from dynalign_trainer.engine_start import prepare_environment
+from dynalign_trainer.machine import count_gpus
 from dynalign_trainer.main import main as run_stage
 
 
@@ -27,9 +28,7 @@ def main() -> None:
 def _preload() -> bool:
     """Import what stages import; False where a stage may not be forked, and nothing was imported for it."""
     prepare_environment()
-    import torch
-
-    if torch.cuda.is_available():
+    if count_gpus():
         return False
     import transformers  # noqa: F401
     from vllm import LLM, SamplingParams  # noqa: F401

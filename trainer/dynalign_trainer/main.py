@@ -6,11 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dynalign_trainer.machine import prepare_devices
 from dynalign_trainer.stage import Place, run_stage
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one stage and exit with its code (DESIGN, "Stage contract")."""
+    """Run one stage and exit with its code as the stage contract says."""
     parser = argparse.ArgumentParser(prog="dynalign-stage", description="Run one stage of an AlignmentRun.")
     parser.add_argument("--config", type=Path, required=True, help="StageConfig, a JSON file")
     parser.add_argument("--root", type=Path, required=True, help="the run's folder on the volume")
@@ -18,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=0, help="port of /metrics and /healthz; 0 takes a free one")
     parser.add_argument("--coordinator", default="", help="host:port at which the nodes of a training meet")
     arguments = parser.parse_args(argv)
+    prepare_devices()
     place = Place(
         index=int(os.environ.get("JOB_COMPLETION_INDEX", "0")), port=arguments.port, coordinator=arguments.coordinator
     )

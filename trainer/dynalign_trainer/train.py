@@ -49,9 +49,9 @@ from dynalign_trainer.grpo.launch import (
     torchrun_command,
     worker_environment,
 )
-from dynalign_trainer.grpo.machine import count_cores, count_gpus
 from dynalign_trainer.grpo.policy import check_start, policy_files
 from dynalign_trainer.grpo.summary import publish_report, summarise
+from dynalign_trainer.machine import count_cores, count_gpus
 
 log = logging.getLogger("dynalign.train")
 

@@ -10,8 +10,8 @@ from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.files import atomic_path, write_bytes
 from dynalign_contract.settings import LoraSettings
 from dynalign_trainer.grpo.job import TrainJob
-from dynalign_trainer.grpo.machine import use_bfloat16
 from dynalign_trainer.grpo.masters import whole
+from dynalign_trainer.machine import use_bfloat16
 
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
 CONFIG_FILE: Final = "adapter_config.json"

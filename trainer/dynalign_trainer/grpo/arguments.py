@@ -5,9 +5,9 @@ from typing import Any, Final
 from dynalign_contract.settings import LossAggregation
 from dynalign_trainer.grpo.checkpoints import KEPT_CHECKPOINTS
 from dynalign_trainer.grpo.job import TrainJob
-from dynalign_trainer.grpo.machine import count_gpus, use_bfloat16
 from dynalign_trainer.grpo.schedule import Schedule
 from dynalign_trainer.grpo.zero import deepspeed_config
+from dynalign_trainer.machine import count_gpus, use_bfloat16
 
 _LOSS_TYPES: Final = {
     LossAggregation.TOKEN_MEAN: "dapo",

@@ -9,6 +9,8 @@ without a GPU gets gloo. `tests/integration/test_private_members.py` fails when 
 import os
 from typing import Any, Final
 
+from dynalign_trainer.machine import count_gpus
+
 CHECKED_ACCELERATE: Final = "1.15.0"
 
 
@@ -28,9 +30,7 @@ def enable() -> None:
 
     Raises RuntimeError with another version of accelerate than the one this was checked against.
     """
-    import torch
-
-    if torch.cuda.is_available():
+    if count_gpus():
         return
     use_gloo()
     import accelerate

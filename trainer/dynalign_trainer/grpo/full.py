@@ -13,8 +13,8 @@ from typing import Any, Final
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.files import atomic_path
 from dynalign_trainer.grpo.job import TrainJob
-from dynalign_trainer.grpo.machine import use_bfloat16
 from dynalign_trainer.grpo.masters import whole
+from dynalign_trainer.machine import use_bfloat16
 from dynalign_trainer.merging import file_tensors, read_change
 
 MODEL_CONFIG: Final = "config.json"

@@ -26,8 +26,8 @@ from dynalign_trainer.grpo.full import (
     starting_tensors,
 )
 from dynalign_trainer.grpo.job import TrainJob
-from dynalign_trainer.grpo.machine import use_bfloat16
 from dynalign_trainer.grpo.masters import give_back
+from dynalign_trainer.machine import use_bfloat16
 from dynalign_trainer.merging import is_adapter
 
 

@@ -15,11 +15,11 @@ from dynalign_trainer.grpo.arguments import trainer_arguments
 from dynalign_trainer.grpo.callbacks import ReplayCallback
 from dynalign_trainer.grpo.checkpoints import step_of
 from dynalign_trainer.grpo.job import TrainJob, WorkerOutcome, WorkerResult
-from dynalign_trainer.grpo.machine import count_gpus, use_bfloat16
 from dynalign_trainer.grpo.policy import begin_writer, load_policy
 from dynalign_trainer.grpo.progress import StoppedError
 from dynalign_trainer.grpo.replay import Recorded, ReplayTrainer
 from dynalign_trainer.grpo.schedule import plan_schedule
+from dynalign_trainer.machine import count_gpus, use_bfloat16
 
 
 def build_trainer(job: TrainJob, rows: Sequence[Row]) -> ReplayTrainer:

@@ -8,20 +8,21 @@ import torch
 
 from dynalign_trainer.grpo import cpu_deepspeed
 from dynalign_trainer.grpo.job import TrainJob
-from dynalign_trainer.grpo.machine import use_bfloat16
 from dynalign_trainer.grpo.policy import causal_lm, load_policy, restore_masters
 from dynalign_trainer.grpo.zero import deepspeed_config
+from dynalign_trainer.machine import count_gpus, use_bfloat16
 
 
 def start_distributed() -> None:
     """Meet the other processes that torchrun started; does nothing when they have met."""
-    if torch.cuda.is_available():
+    has_gpu = count_gpus() > 0
+    if has_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
         cpu_deepspeed.use_gloo()
     import deepspeed
 
-    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")
+    deepspeed.init_distributed(dist_backend="nccl" if has_gpu else "gloo")
 
 
 def engine_config(job: TrainJob) -> dict[str, Any]:

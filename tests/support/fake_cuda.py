@@ -1,0 +1,74 @@
+"""Prints what vLLM makes of the engine's arguments on a GPU: `fake_cuda.py MODEL TENSOR_PARALLEL ADAPTERS`.
+
+Runs as a process of its own. The device is a stand-in (an H100 with 80 GB); everything else is vLLM's and dynalign's own
+code. Checked against vLLM 0.31.
+"""
+
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+
+def pretend_to_have_gpus() -> None:
+    import torch
+
+    from dynalign_trainer import machine
+
+    machine.is_cpu_build = lambda: False
+    torch.cuda.is_available = lambda: True
+    torch.cuda.device_count = lambda: 8
+    torch.accelerator.device_count = lambda: 8
+
+
+def pretend_to_be_the_gpu_build() -> None:
+    for name in ("_C_stable_libtorch", "_moe_C_stable_libtorch", "_C", "_moe_C", "_qutlass_C"):
+        sys.modules[f"vllm.{name}"] = types.ModuleType(f"vllm.{name}")
+    from vllm import platforms
+    from vllm.platforms import cuda
+    from vllm.platforms.interface import DeviceCapability
+
+    h100 = cuda.NonNvmlCudaPlatform
+    answers: dict[str, Any] = {
+        "get_device_capability": lambda *_, **__: DeviceCapability(9, 0),
+        "get_device_name": lambda *_, **__: "NVIDIA H100 80GB HBM3",
+        "get_device_total_memory": lambda *_, **__: 80 << 30,
+        "is_fully_connected": lambda *_: True,
+        "num_compute_units": lambda *_, **__: 132,
+        "device_count": lambda *_: 8,
+    }
+    for name, answer in answers.items():
+        setattr(h100, name, classmethod(answer))
+    platforms._current_platform = h100()
+
+
+def describe(model: Path, tensor_parallel: int, adapters: int) -> dict[str, Any]:
+    from dynalign_contract.settings import EngineSettings
+    from dynalign_trainer.engine_start import Lora, engine_arguments, prepare_environment
+    from dynalign_trainer.machine import count_gpus
+
+    pretend_to_have_gpus()
+    prepare_environment()
+    pretend_to_be_the_gpu_build()
+    from vllm import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.utils.system_utils import get_mp_context
+
+    lora = Lora(max_rank=16, count=adapters) if adapters else None
+    settings = EngineSettings(tensor_parallel=tensor_parallel)
+    arguments = engine_arguments(model, settings, 256, lora=lora, on_gpu=count_gpus() > 0)
+    config = EngineArgs(**arguments).create_engine_config(UsageContext.LLM_CLASS)
+    return {
+        "dtype": str(config.model_config.dtype),
+        "executor": config.parallel_config.distributed_executor_backend,
+        "start_method": get_mp_context().get_start_method(),
+        "max_loras": config.lora_config.max_loras if config.lora_config else None,
+        "chunked_prefill": config.scheduler_config.enable_chunked_prefill,
+        "prefix_caching": config.cache_config.enable_prefix_caching,
+        "logprobs_mode": config.model_config.logprobs_mode,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(describe(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))  # noqa: T201 - what the test reads
