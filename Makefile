@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 export UV_HTTP_TIMEOUT ?= 180
+# What `make venv` installs: cpu, or gpu on a machine with an NVIDIA GPU.
+EXTRA ?= cpu
 # Test files that run side by side; each may start engines and training processes.
 WORKERS ?= 2
 
@@ -13,14 +15,15 @@ WORKERS ?= 2
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-venv: .venv/.installed ## Create .venv with the exact versions of requirements/cpu.txt
+venv: .venv/.installed-$(EXTRA) ## Create .venv with the exact versions of requirements/cpu.txt (EXTRA=gpu: gpu.txt)
 
-.venv/.installed: requirements/cpu.txt pyproject.toml
+.venv/.installed-$(EXTRA): requirements/$(EXTRA).txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(UV) pip sync --python $(BIN)/python requirements/cpu.txt
+	$(UV) pip sync --python $(BIN)/python requirements/$(EXTRA).txt
 	$(UV) pip install --python $(BIN)/python --quiet --no-deps uv==0.13.9 --editable .
 	$(BIN)/python -m compileall -q -j 0 $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])') >/dev/null 2>&1 || true
+	rm -f .venv/.installed-*
 	touch $@
 
 demo: venv ## Align a real small model on this machine: three iterations, no GPU, no cluster
@@ -81,10 +84,10 @@ generate: venv ## Regenerate what is generated from the models
 	$(BIN)/python -m dynalign_operator.metrics.reference --write docs/reference/metrics.md
 	cp crds/dynalign.io_alignmentruns.yaml charts/dynalign/files/
 
-lock: ## Resolve requirements/cpu.txt anew: no hosts, no paths
-	$(UV) pip compile pyproject.toml --extra cpu --extra dev --universal --python-version 3.11 \
-	  --no-header --no-annotate --quiet -o requirements/cpu.txt
-	sed -i "/sys_platform == 'never'/d" requirements/cpu.txt
+lock: ## Resolve requirements/cpu.txt and gpu.txt anew: no hosts, no paths
+	rm -f requirements/cpu.txt requirements/gpu.txt
+	requirements/compile.sh cpu requirements/cpu.txt
+	requirements/compile.sh gpu requirements/gpu.txt
 
 clean: ## Remove what the targets above made, runs included
 	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs while an image is built, in /src, a copy of the parts of the repository that it needs.
-#   install.sh wanted EXTRA         lists what dynalign[EXTRA] needs in /opt/wanted.txt, in the versions of requirements/cpu.txt
+#   install.sh wanted EXTRA         lists what dynalign[EXTRA] needs in /opt/wanted.txt, in the versions of requirements/{cpu,gpu}.txt
 #   install.sh dependencies EXTRA   what /opt/wanted.txt lists goes to /opt/venv
 #   install.sh package EXTRA        dynalign itself goes to /opt/package, to be laid over /opt/venv, and its SBOM to /opt/sbom.json
 # The list is a file of its own, whose time is always the same: as long as it lists the same, the layer that is made from it
@@ -20,11 +20,11 @@ tools() {
 
 wanted() {
   case $1 in
-    gpu) extra=trainer given='^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==' ;;
-    *) extra=$1 given='^$' ;;
+    gpu) extra=trainer lock=gpu overrides=/dev/null given='^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==' ;;
+    *) extra=$1 lock=cpu overrides=requirements/cpu-overrides.txt given='^$' ;;
   esac
-  $UV pip compile pyproject.toml --extra "$extra" --constraint requirements/cpu.txt --python "$(command -v python3)" \
-    --no-header --no-annotate --quiet -o /tmp/all.txt
+  $UV pip compile pyproject.toml --extra "$extra" --constraint "requirements/$lock.txt" --overrides "$overrides" \
+    --python "$(command -v python3)" --no-header --no-annotate --quiet -o /tmp/all.txt
   grep -vE "$given" /tmp/all.txt > /opt/wanted.txt
   touch -d @0 /opt/wanted.txt
 }
