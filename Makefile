@@ -10,7 +10,7 @@ EXTRA ?= cpu
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-cluster cluster bench-transition bench-judge bench-learning bench-injections bench-trainer check check-generated format generate lock clean
+.PHONY: help venv demo test test-local test-fast test-cluster cluster bench-transition bench-judge bench-learning bench-injections bench-trainer testbed check check-generated format generate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-injections: venv ## What the answers that give orders to the judge get bes
 
 bench-trainer: venv ## Throughput and memory of the Packed backend against TRL's, on this machine (half an hour)
 	$(BIN)/python -m benchmarks.trainer
+
+testbed: venv ## Train the tests' model anew (two minutes); SEED=1 FOLDER=/tmp/other for one of another seed
+	PYTHONPATH=tests $(BIN)/python -m support.testbed $(FOLDER) --seed $(or $(SEED),0)
 
 check: venv check-generated ## Format, lint, types, architecture, generated files
 	$(BIN)/ruff format --check .

@@ -30,7 +30,7 @@ from dynalign_contract.records import ANSWER, JUDGEMENT, ROLLOUT, read_parts, re
 from dynalign_contract.stages import Stage
 from dynalign_trainer.judging.trust import mean_of, spearman
 from support.runs import SPEC, LocalRun, write_run
-from support.testbed import Testbed, make_testbed
+from support.testbed import Testbed, load_testbed
 
 NAME: Final = "bench-learning"
 SEEDS, ITERATIONS, JOBS = (1, 2, 3, 4, 5), 6, 2
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     machine = this_machine()
-    testbed = make_testbed()
+    testbed = load_testbed()
     wanted = [(kind, seed) for kind in options.kinds for seed in options.seeds]
     found = dict(_read_records(options.records))
     with tempfile.TemporaryDirectory(prefix=f"{NAME}-") as folder, ThreadPoolExecutor(options.jobs) as pool:

@@ -18,7 +18,7 @@ from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_operator.api.status import Phase
 from dynalign_operator.planning.observed import Step
 from support.runs import LocalRun, write_run
-from support.testbed import Testbed, make_testbed
+from support.testbed import Testbed, load_testbed
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +37,7 @@ SHORT = {
 
 @pytest.fixture(scope="module")
 def testbed() -> Testbed:
-    return make_testbed()
+    return load_testbed()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_trainer.grpo.job import REPORTS_FILE
 from support.cluster_runs import OPERATOR, TINY, ClusterRun, Site, open_site, place_testbed, violations
 from support.prometheus import HOUR, Prometheus, documented_series, start_prometheus
-from support.testbed import make_testbed
+from support.testbed import load_testbed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -85,7 +85,7 @@ def other_site(cluster: Cluster, operator_image: Image, trainer_image: Image) ->
 @pytest.fixture(scope="module")
 def interrupted(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     """One iteration, suspended in the middle of generate and of train, and then another one."""
-    place_testbed(site, make_testbed())
+    place_testbed(site, load_testbed())
     folder = tmp_path_factory.mktemp("prometheus")
     with (
         site.forward(folder, "svc/dynalign", 9090) as port,
@@ -106,7 +106,7 @@ def interrupted(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Interru
 @pytest.fixture(scope="module")
 def orphaned(other_site: Site) -> Seen:
     """Two iterations, while the operator is killed whenever a Job has been made, has begun or has ended."""
-    place_testbed(other_site, make_testbed())
+    place_testbed(other_site, load_testbed())
     seen = Seen(other_site.apply(NAME, SPEC))
 
     def step() -> bool:

@@ -13,14 +13,14 @@ from dynalign_contract.result import START_SECONDS
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.status import Phase
 from support.runs import SPEC, LocalRun, write_run
-from support.testbed import Testbed, make_testbed
+from support.testbed import Testbed, load_testbed
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def testbed() -> Testbed:
-    return make_testbed()
+    return load_testbed()
 
 
 @pytest.fixture(scope="module")

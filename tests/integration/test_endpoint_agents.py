@@ -24,7 +24,7 @@ from dynalign_contract.records import DRAFT, PROMPT, read_rows
 from dynalign_contract.references import SecretKeyRef
 from dynalign_contract.settings import DedupSettings, PromptSettings
 from support.judging_data import StageRun, metrics_of, rule_objective
-from support.testbed import make_testbed
+from support.testbed import load_testbed
 from support.vllm_server import serve_testbed
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> StageRun:
-    return StageRun.of(tmp_path_factory.mktemp("run"), make_testbed().model)
+    return StageRun.of(tmp_path_factory.mktemp("run"), load_testbed().model)
 
 
 @pytest.fixture(autouse=True)

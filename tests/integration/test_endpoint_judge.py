@@ -28,8 +28,15 @@ from dynalign_trainer.evaluation.judge_models import EndpointJudge
 from dynalign_trainer.judging.exhibits import Candidate
 from dynalign_trainer.model_folder import load_tokenizer
 from dynalign_trainer.window import Window
-from support.judging_data import StageRun, draw_question, held_out_prompts, metrics_of, rule_objective
-from support.testbed import make_testbed
+from support.judging_data import (
+    StageRun,
+    draw_question,
+    held_out_prompts,
+    metrics_of,
+    rule_objective,
+    write_worse_adapter,
+)
+from support.testbed import load_testbed
 from support.testbed_language import draw_answer, rule
 from support.vllm_server import WITHOUT_ORDERS, serve_testbed
 
@@ -55,7 +62,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> StageRun:
-    return StageRun.of(tmp_path_factory.mktemp("run"), make_testbed().model)
+    return StageRun.of(tmp_path_factory.mktemp("run"), load_testbed().model)
 
 
 def endpoint(url: str, **settings: Any) -> EndpointSettings:
@@ -87,7 +94,7 @@ def test_a_judge_that_knows_the_rule_prefers_the_better_answers(server: str) -> 
         messages = [{"role": "user", "content": asked}]
         candidates.append(Candidate(f"p{number}", messages, draw_answer(draw, view, topic)))
     opened = open_endpoint(JUDGE_ENDPOINT, endpoint(server), os.environ, Journal(Path(os.devnull)))
-    window = Window(load_tokenizer(make_testbed().model), 512)
+    window = Window(load_tokenizer(load_testbed().model), 512)
     judge = EndpointJudge(opened, OBJECTIVE, JudgingSettings(), window, lambda *salt: 7)
     rewards = judge.reward(candidates, None)
     worth = [rule(candidate.text) for candidate in candidates]
@@ -97,7 +104,7 @@ def test_a_judge_that_knows_the_rule_prefers_the_better_answers(server: str) -> 
 
 
 def test_its_verdict_is_the_headline_and_what_it_cost_is_reported(server: str, run: StageRun) -> None:
-    policy = run.adapter(seed=1)
+    policy = run.adapter(seed=1, write=write_worse_adapter)
     wanted = config(run, policy, endpoint(server))
     result = run.execute(wanted)
     assert result.error is None
@@ -106,7 +113,7 @@ def test_its_verdict_is_the_headline_and_what_it_cost_is_reported(server: str, r
     assert [row["judge"] for row in rows] == ["endpoint:bed"] * PROMPTS + ["base"] * PROMPTS
 
     worth = [rule(row["text"]) for row in read_rows(folder / ANSWERS_FILE, ANSWER)]
-    assert sum(worth[:PROMPTS]) > sum(worth[PROMPTS:]) + PROMPTS  # the adapter spoils the model's answers
+    assert sum(worth[:PROMPTS]) > sum(worth[PROMPTS:]) + PROMPTS
     assert found["win_rate"] == found["win_rate_endpoint"]
     assert found["win_rate"] < 0.3
     assert (found["win_rate_live"], found["regressed"]) == (None, 1)

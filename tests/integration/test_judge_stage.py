@@ -14,7 +14,7 @@ from dynalign_contract.settings import CanarySettings, JudgeGates, JudgingMethod
 from dynalign_trainer.judging.canaries import CanaryKind
 from dynalign_trainer.judging.trust import spearman
 from support.judging_data import StageRun, metrics_of, rule_objective, written_rollouts
-from support.testbed import make_testbed
+from support.testbed import load_testbed
 from support.testbed_language import rule
 from support.tiny_qwen3 import write_tiny_qwen3
 
@@ -203,7 +203,7 @@ def test_no_rollouts(tiny: JudgeRun) -> None:
 
 
 def test_a_judge_that_knows_the_rule_is_fit_and_replaces_one_that_was_spoilt(tmp_path: Path) -> None:
-    bed = make_testbed()
+    bed = load_testbed()
     run = JudgeRun(tmp_path / "run", bed.model, prompts=8)
     gates = JudgeGates(min_canary_auc=0.75, on_unfit=OnUnfitJudge.USE_BASE)
     judging = JudgingSettings(canaries=CanarySettings(prompts=4), gates=gates)
@@ -233,7 +233,7 @@ def test_a_judge_that_knows_the_rule_is_fit_and_replaces_one_that_was_spoilt(tmp
 
 
 def test_a_judge_that_ranks_unlike_the_base_model_stops_or_gives_way_in_every_shard(tmp_path: Path) -> None:
-    bed = make_testbed()
+    bed = load_testbed()
     run = JudgeRun(tmp_path / "run", bed.model, prompts=4)
     gates = JudgeGates(min_base_agreement=0.9)
     judging = JudgingSettings(min_mass=0.0, canaries=CanarySettings(prompts=0), second_opinions=2, gates=gates)

@@ -1,6 +1,7 @@
 """prompts, then generate: what they write, and that a stopped worker ends in the same rows."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from dynalign_contract.settings import (
 from dynalign_contract.stages import Stage
 from dynalign_trainer.stage import Place, run_stage
 from support.judging_data import metrics_of, rule_objective
-from support.testbed import make_testbed
+from support.testbed import load_testbed
 from support.training_data import write_artifact
 
 pytestmark = pytest.mark.slow
@@ -84,7 +85,7 @@ class Run:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     root = tmp_path_factory.mktemp("run")
-    (root / "model").symlink_to(make_testbed().model, target_is_directory=True)
+    shutil.copytree(load_testbed().model, root / "model")
     return Run(root, write_artifact(root, "model", Stage.FETCH))
 
 

@@ -1,9 +1,11 @@
 """A run's folder with a model, answers in the test-bed's language and perhaps an adapter, and stages run on it."""
 
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from dynalign_contract.config import Params, Policy, StageConfig
 from dynalign_contract.layout import HELD_OUT_FILE
@@ -14,9 +16,15 @@ from dynalign_contract.settings import EngineSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer.model_folder import load_tokenizer
 from dynalign_trainer.stage import Place, run_stage
-from support.testbed import OBJECTIVE
-from support.testbed_language import MANNERS, draw_answer
+from support.testbed import OBJECTIVE, Example, encode
+from support.testbed_language import MANNERS, draw_answer, draw_worst_answer
 from support.training_data import write_artifact
+
+
+class WriteAdapter(Protocol):
+    """Writes an adapter of a model's folder into a folder."""
+
+    def __call__(self, model: Path, folder: Path, *, seed: int = 0) -> None: ...
 
 
 def rule_objective() -> Objective:
@@ -84,6 +92,30 @@ def write_random_adapter(model: Path, folder: Path, *, seed: int = 0) -> None:
     get_peft_model(AutoModelForCausalLM.from_pretrained(model), config).save_pretrained(folder)
 
 
+def write_worse_adapter(model: Path, folder: Path, *, seed: int = 0) -> None:
+    """A LoRA adapter that was taught empty words: its answers are in the test-bed's language, and worth next to nothing.
+
+    Its judge knows such answers, whatever its seed; what it makes of the noise of `write_random_adapter` depends on it.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    draw, objective, tokenizer = random.Random(seed), rule_objective(), load_tokenizer(model)
+    config = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"])
+    taught = get_peft_model(AutoModelForCausalLM.from_pretrained(model), config)
+    optimizer = torch.optim.AdamW(taught.parameters(), lr=1e-2)
+    for _ in range(40):
+        questions = [draw_question(objective, draw) for _ in range(8)]
+        examples = [Example(asked, draw_worst_answer(draw, view, topic)) for asked, view, topic in questions]
+        ids, mask, labels = encode(tokenizer, examples)
+        optimizer.zero_grad(set_to_none=True)
+        taught(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+        optimizer.step()
+    taught.save_pretrained(folder)
+
+
 @dataclass(frozen=True)
 class StageRun:
     """Stages of a run's first iteration, each in the life that `dynalign-stage` gives it."""
@@ -94,12 +126,13 @@ class StageRun:
 
     @classmethod
     def of(cls, root: Path, model: Path, window: int = 512) -> "StageRun":
-        (root / "model").symlink_to(model, target_is_directory=True)
+        shutil.copytree(model, root / "model")
         return cls(root, _describe(root, "model"), window)
 
-    def adapter(self, seed: int = 0) -> Policy:
+    def adapter(self, seed: int = 0, write: WriteAdapter = write_random_adapter) -> Policy:
+        """A policy of this iteration, whose adapter is written by `write`."""
         path = f"adapters/{seed}"
-        write_random_adapter(self.root / "model", self.root / path, seed=seed)
+        write(self.root / "model", self.root / path, seed=seed)
         return Policy(version=f"iteration-{seed:03d}", adapter=write_artifact(self.root, path, Stage.TRAIN))
 
     def rollouts(self, rows: Sequence[Row]) -> ArtifactRef:

@@ -1,31 +1,32 @@
 """The test-bed: a language model of under a million parameters whose judgement can be checked against a known rule.
 
-It is pretrained from nothing in about a minute and a half on two cores, on three tasks, each in the words of the
-objective beside this file: write a question, answer it, rate an answer. `python -m support.testbed FOLDER` makes the
-model by hand; `make_testbed()` keeps it in the cache below `DYNALIGN_CACHE`.
+It lies in `tests/data/testbed`, so that tests see the same weights on every machine: training on another processor gives
+others. `make testbed` trains one anew in about a minute and a half on two cores, on three tasks, each in the words of the
+objective beside this file: write a question, answer it, rate an answer. What a test asserts has to hold for a model of
+any seed: `make testbed SEED=1 FOLDER=/tmp/other`, then run the tests with `DYNALIGN_TESTBED=/tmp/other`.
 """
 
+import argparse
 import hashlib
-import json
 import os
 import random
 import shutil
-import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
-
-from filelock import FileLock
 
 from dynalign_contract.objective import Objective, parse_objective
 from support.testbed_language import MANNERS, damage, draw_answer, rule
 from support.tiny_qwen3 import CHATML
 
 OBJECTIVE = Path(__file__).with_name("testbed_objective.yaml")
+SHIPPED = Path(__file__).parents[1] / "data" / "testbed"
+VARIABLE = "DYNALIGN_TESTBED"
+DIGESTS = "SHA256SUMS"
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
@@ -58,31 +59,36 @@ class Testbed:
     """What an answer is really worth, 0 to 9."""
 
 
-def make_testbed() -> Testbed:
-    """The test-bed from the cache; made first where it is not there yet, in a process of its own."""
-    cache = Path(os.environ.get("DYNALIGN_CACHE") or Path.home() / ".cache" / "dynalign")
-    folder = cache / "testbed" / _recipe_digest(Recipe())
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if not folder.is_dir():
-            _make_apart(folder)
+def load_testbed() -> Testbed:
+    """The test-bed that ships with these tests, or the one in the folder that DYNALIGN_TESTBED names.
+
+    Raises:
+        ValueError: the files are not those that the list of digests in the folder names.
+    """
+    folder = Path(os.environ.get(VARIABLE) or SHIPPED)
+    problems = check_digests(folder)
+    if problems:
+        raise ValueError(f"{folder}: {'; '.join(problems)}: fetch the file anew, or train a test-bed by `make testbed`")
     return Testbed(model=folder, objective=OBJECTIVE, rule=rule)
 
 
-def _make_apart(folder: Path) -> None:
-    """Pretrain in a process of its own, on all cores."""
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    # threads that spin while they wait starve each other when the other core is busy
-    environment = os.environ | {"PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
-    environment.pop("OMP_NUM_THREADS", None)
-    subprocess.run([sys.executable, "-m", "support.testbed", str(folder)], check=True, env=environment)
+def check_digests(folder: Path) -> list[str]:
+    """What in a folder differs from its list of digests (`sha256sum --check` reads it, too)."""
+    listed = folder / DIGESTS
+    if not listed.is_file():
+        return [f"there is no {DIGESTS}"]
+    wanted = dict(reversed(line.split("  ", 1)) for line in listed.read_text().splitlines())
+    found = _digests(folder)
+    return [
+        *(f"{name} is missing" for name in wanted.keys() - found.keys()),
+        *(f"{name} is not listed in {DIGESTS}" for name in found.keys() - wanted.keys()),
+        *(f"{name} has other content" for name in wanted.keys() & found.keys() if wanted[name] != found[name]),
+    ]
 
 
-def _recipe_digest(recipe: Recipe) -> str:
-    here = Path(__file__)
-    sources = [here, OBJECTIVE, here.with_name("testbed_language.py")]
-    parts = [json.dumps(asdict(recipe)).encode(), *(path.read_bytes() for path in sources)]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+def _digests(folder: Path) -> dict[str, str]:
+    paths = sorted(path for path in folder.iterdir() if path.name != DIGESTS)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 @dataclass(frozen=True)
@@ -214,7 +220,7 @@ def pretrain(
 
 
 def write_testbed(folder: Path, recipe: Recipe) -> None:
-    """Pretrain and write the model folder; it appears when it is whole."""
+    """Train a model and write its folder with the list of digests, in place of what was there."""
     import torch
 
     torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))
@@ -230,15 +236,25 @@ def write_testbed(folder: Path, recipe: Recipe) -> None:
             print(f"step {step + 1} of {recipe.steps}, loss {loss:.3f}, {time.monotonic() - started:.0f} s", flush=True)  # noqa: T201 - a program for people
 
     pretrain(recipe, model, tokenizer, objective, report)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        if not folder.is_dir():
-            temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        written = Path(temporary)
+        for path in written.iterdir():
+            path.chmod(0o644)
+        lines = [f"{digest}  {name}\n" for name, digest in _digests(written).items()]
+        (written / DIGESTS).write_text("".join(lines))
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(written, folder)
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(prog="support.testbed", description="Train the test-bed's model.")
+    parser.add_argument("folder", type=Path, nargs="?", default=SHIPPED, help="where the model's files go")
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="of the first weights and of the examples")
+    options = parser.parse_args()
+    write_testbed(options.folder, Recipe(seed=options.seed))
 
 
 if __name__ == "__main__":
-    write_testbed(Path(sys.argv[1]), Recipe())
+    _main()

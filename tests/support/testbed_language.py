@@ -45,14 +45,24 @@ def draw_answer(rng: random.Random, view: str, topic: str) -> str:
     Most answers have connectives, so that the likeliest answer leaves room for better and for worse ones.
     """
     density, merit = rng.uniform(0.5, 1.0), rng.random()
-    sentences = []
-    for number in range(rng.randint(1, 2)):
+    return _write_answer(rng, view, topic, sentences=rng.randint(1, 2), density=density, merit=merit)
+
+
+def draw_worst_answer(rng: random.Random, view: str, topic: str) -> str:
+    """An answer, well formed, of two sentences whose clauses are all joined by empty words: by the rule it is worth 0."""
+    return _write_answer(rng, view, topic, sentences=2, density=1.0, merit=0.0)
+
+
+def _write_answer(rng: random.Random, view: str, topic: str, *, sentences: int, density: float, merit: float) -> str:
+    """Sentences of up to three clauses; `density` and `merit` are the odds of a connective, and of a reason as such."""
+    written = []
+    for number in range(sentences):
         words = [*(() if number else ("in", view, topic)), *_clause(rng)]
         for _ in range(2):
             if rng.random() < density:
                 words += [rng.choice(REASONS if rng.random() < merit else EMPTY), *_clause(rng)]
-        sentences.append(" ".join(words) + ".")
-    return " ".join(sentences)
+        written.append(" ".join(words) + ".")
+    return " ".join(written)
 
 
 def damage(rng: random.Random, answer: str) -> str:

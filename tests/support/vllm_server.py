@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from dynalign_operator.clusters.local_processes import free_port
-from support.testbed import make_testbed
+from support.testbed import load_testbed
 from support.tiny_qwen3 import CHATML
 
 WITHOUT_ORDERS = CHATML.replace(
@@ -38,7 +38,7 @@ def serve_testbed(folder: Path, key: str, template: str = CHATML) -> Iterator[st
     arguments += ["--dtype=float32", "--enforce-eager", "--generation-config=vllm", f"--api-key={key}"]
     (folder / "chat.jinja").write_text(template)
     arguments.append(f"--chat-template={folder / 'chat.jinja'}")
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", f"--model={make_testbed().model}"]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", f"--model={load_testbed().model}"]
     with (
         log.open("wb") as output,
         subprocess.Popen([*command, *arguments], env=environment, stdout=output, stderr=output) as process,
