@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from dynalign_contract.config import BASE_POLICY, Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
+from dynalign_contract.supplied.turns import Message as Message  # noqa: PLC0414 - part of the engine's interface
 from dynalign_trainer.context import StageContext
 from dynalign_trainer.engine_start import Lora, engine_arguments, prepare_environment, start_llm
 from dynalign_trainer.engine_weights import AdapterWeights, MergedWeights, StoredWeights, Weights
@@ -22,13 +23,6 @@ from dynalign_trainer.model_folder import adapter_rank, check_weights, context_w
 
 Watch = Callable[[int, int, float], None]
 """Called between engine steps with (requests done, requests in all, tokens per second); may raise to stop."""
-
-
-class Message(TypedDict):
-    """One turn of a chat."""
-
-    role: str
-    content: str
 
 
 @dataclass(frozen=True)

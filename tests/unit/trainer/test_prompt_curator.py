@@ -17,6 +17,7 @@ from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
 from dynalign_trainer.prompts.normalising import normalise, runs
 from dynalign_trainer.prompts.seeds import sample_seeds
 from dynalign_trainer.prompts.task_texts import own_task_texts, read_task_texts
+from dynalign_trainer.prompts.wording import written_wording
 from dynalign_trainer.prompts.writing import curate
 
 BAKER = "I am a baker and my daughter misses me. How can I be at her school plays without losing the shop?"
@@ -39,27 +40,30 @@ def curator() -> Curator:
     ],
 )
 def test_what_resembles_a_prompt_that_is_in_stays_out(curator: Curator, text: str, cause: Drop | None) -> None:
-    assert curator.admit(BAKER) is None
-    assert curator.admit(text) is cause
+    assert curator.admit(written_wording(BAKER)) is None
+    assert curator.admit(written_wording(text)) is cause
 
 
 def test_earlier_and_held_out_prompts_keep_others_out(curator: Curator) -> None:
-    curator.remember(BAKER)
-    curator.remember(BAKER)
-    assert curator.admit(BAKER) is Drop.DUPLICATE
+    curator.remember(written_wording(BAKER))
+    curator.remember(written_wording(BAKER))
+    assert curator.admit(written_wording(BAKER)) is Drop.DUPLICATE
 
 
 def test_what_stays_out_is_not_remembered(curator: Curator) -> None:
     near = BAKER.replace("shop", "bakery")
-    curator.admit(BAKER)
-    assert [curator.admit(near), curator.admit(near)] == [Drop.NEAR_DUPLICATE, Drop.NEAR_DUPLICATE]
+    curator.admit(written_wording(BAKER))
+    assert [curator.admit(written_wording(near)), curator.admit(written_wording(near))] == [
+        Drop.NEAR_DUPLICATE,
+        Drop.NEAR_DUPLICATE,
+    ]
 
 
 def test_threshold_one_drops_equal_shingles_only() -> None:
     strict = Curator(DedupSettings(threshold=1.0, shingle_words=1))
-    assert strict.admit("one two three four") is None
-    assert strict.admit("one two three five") is None
-    assert strict.admit("four three two one") is Drop.NEAR_DUPLICATE
+    assert strict.admit(written_wording("one two three four")) is None
+    assert strict.admit(written_wording("one two three five")) is None
+    assert strict.admit(written_wording("four three two one")) is Drop.NEAR_DUPLICATE
 
 
 @settings(deadline=None, max_examples=50)
@@ -113,35 +117,38 @@ def test_dropped_drafts_are_counted_and_quoted(curator: Curator) -> None:
 
 def test_a_mended_text_may_resemble_what_it_was_made_from_and_nothing_else(curator: Curator) -> None:
     mended = BAKER.replace("shop", "bakery")
-    curator.admit(BAKER)
-    curator.admit("I am a baker and my flour is wet. What should I do?")
-    assert curator.exchange(BAKER, mended, mended) is None
-    assert curator.admit(BAKER) is Drop.NEAR_DUPLICATE
-    assert curator.exchange(mended, "I am a baker, and my flour is wet! What should I do?", "") is Drop.DUPLICATE
-    assert curator.admit(mended) is Drop.DUPLICATE
+    curator.admit(written_wording(BAKER))
+    curator.admit(written_wording("I am a baker and my flour is wet. What should I do?"))
+    assert curator.exchange(BAKER, written_wording(mended, mended)) is None
+    assert curator.admit(written_wording(BAKER)) is Drop.NEAR_DUPLICATE
+    assert (
+        curator.exchange(mended, written_wording("I am a baker, and my flour is wet! What should I do?"))
+        is Drop.DUPLICATE
+    )
+    assert curator.admit(written_wording(mended)) is Drop.DUPLICATE
 
 
 def test_what_the_evaluation_asks_does_not_come_in() -> None:
     strict = Curator(DedupSettings(), Checks(held_out=Protected(4)))
     strict.protect(["How many eggs does a hen lay in a year?"])
     leaking = "Tell me: how many eggs does a goose lay?"
-    assert strict.admit(leaking, leaking) is Drop.CONTAMINATED
-    assert strict.admit("Tell me how many eggs there are.", "Tell me how many eggs there are.") is None
+    assert strict.admit(written_wording(leaking, leaking)) is Drop.CONTAMINATED
+    assert strict.admit(written_wording("Tell me how many eggs there are.", "Tell me how many eggs there are.")) is None
     opening = "I ask how many eggs does my neighbour need"
-    assert strict.admit(f"{opening} for a cake?", " for a cake?") is None
+    assert strict.admit(written_wording(f"{opening} for a cake?", " for a cake?")) is None
 
 
 def test_a_benchmark_keeps_out_whoever_wrote_the_prompt() -> None:
     benchmarks = Protected(4)
     benchmarks.add(["How many eggs does a hen lay in a year?"])
     strict = Curator(DedupSettings(), Checks(benchmarks=benchmarks, held_out=Protected(4)))
-    assert strict.admit("Tell me: how many eggs does a goose lay?") is Drop.CONTAMINATED
+    assert strict.admit(written_wording("Tell me: how many eggs does a goose lay?")) is Drop.CONTAMINATED
 
 
 def test_the_users_prompts_may_share_phrases_with_held_out_ones() -> None:
     strict = Curator(DedupSettings(), Checks(held_out=Protected(4)))
     strict.protect(["You are a friendly cook. How long do I boil an egg?"])
-    assert strict.admit("You are a friendly cook. What goes with rice?") is None
+    assert strict.admit(written_wording("You are a friendly cook. What goes with rice?")) is None
 
 
 def test_short_texts_and_zero_words_protect_nothing() -> None:

@@ -13,6 +13,7 @@ from dynalign_trainer.model_folder import load_tokenizer
 from dynalign_trainer.prompts.clusters import Clusters, Vector, embed_by_tokens, read_token_vectors, reference_texts
 from dynalign_trainer.prompts.curator import Checks, Curator
 from dynalign_trainer.prompts.drafts import Drop
+from dynalign_trainer.prompts.wording import written_wording
 from support.tiny_qwen3 import write_tiny_qwen3
 
 DIRECTIONS = {"sea": (1.0, 0.0), "ocean": (0.96, 0.28), "shop": (0.0, 1.0)}
@@ -29,20 +30,22 @@ def curator(most: int) -> Curator:
 
 def test_a_cluster_takes_so_many_and_other_meanings_are_free() -> None:
     one = curator(most=1)
-    assert one.admit("I look at the sea") is None
-    assert one.admit("We swim in an ocean") is Drop.CLUSTER
-    assert one.admit("They own a shop") is None
+    assert one.admit(written_wording("I look at the sea")) is None
+    assert one.admit(written_wording("We swim in an ocean")) is Drop.CLUSTER
+    assert one.admit(written_wording("They own a shop")) is None
     two = curator(most=2)
-    found = [two.admit(text) for text in ("I look at the sea", "We swim in an ocean", "Who sails the sea")]
+    found = [
+        two.admit(written_wording(text)) for text in ("I look at the sea", "We swim in an ocean", "Who sails the sea")
+    ]
     assert found == [None, None, Drop.CLUSTER]
 
 
 def test_what_is_exchanged_frees_its_place() -> None:
     one = curator(most=1)
-    one.admit("I look at the sea")
-    assert one.exchange("I look at the sea", "We swim in an ocean", "") is None
-    assert one.exchange("We swim in an ocean", "They own a shop", "") is None
-    assert one.admit("Who sails the sea") is None
+    one.admit(written_wording("I look at the sea"))
+    assert one.exchange("I look at the sea", written_wording("We swim in an ocean")) is None
+    assert one.exchange("We swim in an ocean", written_wording("They own a shop")) is None
+    assert one.admit(written_wording("Who sails the sea")) is None
 
 
 class Numbers:
@@ -74,10 +77,10 @@ def test_vectors_come_from_the_models_own_embedding(tmp_path: Path) -> None:
 
 def test_the_seeds_words_do_not_make_two_prompts_mean_the_same() -> None:
     one = curator(most=1)
-    assert one.admit("A nurse asks about the sea", "the sea") is None
-    assert one.admit("A nurse asks about a shop", "a shop") is None
-    one.remember("A baker asks about the sea", "the sea")
-    assert one.admit("A mayor wonders about this ocean", "this ocean") is Drop.CLUSTER
+    assert one.admit(written_wording("A nurse asks about the sea", "the sea")) is None
+    assert one.admit(written_wording("A nurse asks about a shop", "a shop")) is None
+    one.remember(written_wording("A baker asks about the sea", "the sea"))
+    assert one.admit(written_wording("A mayor wonders about this ocean", "this ocean")) is Drop.CLUSTER
 
 
 def test_a_model_without_an_embedding_of_a_known_name_is_refused(tmp_path: Path) -> None:
@@ -100,9 +103,9 @@ def test_languages_are_recognised_where_there_is_enough_to_tell(text: str, code:
 
 def test_unwanted_languages_stay_out() -> None:
     german = Curator(DedupSettings(), Checks(languages=LanguageFilter(["de"])))
-    assert german.admit("Ich bin Bäcker und brauche Hilfe mit meinem Laden.") is None
-    assert german.admit("I am a nurse and need help with my shifts at night.") is Drop.LANGUAGE
-    assert german.admit("Hi!") is None
+    assert german.admit(written_wording("Ich bin Bäcker und brauche Hilfe mit meinem Laden.")) is None
+    assert german.admit(written_wording("I am a nurse and need help with my shifts at night.")) is Drop.LANGUAGE
+    assert german.admit(written_wording("Hi!")) is None
 
 
 def test_a_language_that_nobody_recognises_is_named() -> None:

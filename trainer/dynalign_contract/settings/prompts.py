@@ -81,10 +81,12 @@ class SuppliedPrompts(Model):
     """Prompts of the user's own."""
 
     uri: str = Field(pattern=_PROMPTS_URI, max_length=1024, json_schema_extra=_PROMPTS_FORM)
-    """A .jsonl or .parquet file with `prompt` (text) or `messages` (chat): `pvc://claim/path`, or a path:
-    `/folder/file` in the pod (`dynalign run`: on this machine), `./file` beside the run file (`dynalign run` only)."""
+    """A .jsonl, .json or .parquet file whose rows have `prompt` (a text or a list of turns), `messages` or
+    `conversations`; a last answer is left off. `pvc://claim/path`, or a path: `/folder/file` in the pod (`dynalign run`:
+    on this machine), `./file` beside the run file (`dynalign run` only)."""
     share: float = Field(default=1.0, gt=0, le=1)
-    """Share of an iteration's prompts that is drawn from here; the agents write the rest."""
+    """Share of an iteration's prompts that is drawn from here; the agents write the rest, and are not asked at all
+    where it is 1 and the file has rows enough."""
 
 
 class Refresh(StrEnum):
@@ -111,7 +113,7 @@ class PromptSettings(Model):
     held_out: int = Field(default=64, ge=1, le=65_536)
     """Prompts written once, never trained on, for the evaluation."""
     min_characters: int = Field(default=20, ge=1, le=10_000)
-    """Shortest prompt that is kept, in characters."""
+    """Shortest prompt that is kept, in characters; of a chat its last turn counts."""
     max_tokens: int = Field(default=512, ge=8, le=131_072)
     """Longest prompt in tokens, chat template included; longer ones are dropped and counted."""
     min_yield: float = Field(default=0.5, gt=0, le=1)

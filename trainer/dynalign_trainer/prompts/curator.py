@@ -11,6 +11,7 @@ from dynalign_trainer.prompts.clusters import Clusters
 from dynalign_trainer.prompts.decontamination import Protected
 from dynalign_trainer.prompts.drafts import Drop
 from dynalign_trainer.prompts.normalising import normalise, runs
+from dynalign_trainer.prompts.wording import Wording
 
 _RECALL = 0.999
 """Probability that the index proposes a pair exactly at the threshold; the estimate then decides."""
@@ -28,11 +29,24 @@ class Checks:
     clusters: Clusters | None = None
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """What is remembered of a prompt."""
+
+    whole: MinHash
+    """Of all of its turns."""
+    own: MinHash
+    """Of its own words."""
+    meaning: str
+    """The words that its cluster was found by."""
+
+
 class Curator:
     """Remembers every prompt that was let in, and keeps out what resembles one of them.
 
     Near duplicates are pairs whose Jaccard similarity of word shingles, estimated by MinHash (Broder, 1997), reaches
-    the threshold.
+    the threshold, both that of the whole prompts and that of their own words: what prompts share by design, a system
+    turn or a seed's opening, does not make them alike.
     """
 
     def __init__(self, settings: DedupSettings, checks: Checks | None = None) -> None:
@@ -40,76 +54,79 @@ class Curator:
         self._checks = checks or Checks()
         bands, rows = lsh_shape(settings.threshold, settings.permutations)
         self._index = MinHashLSH(num_perm=settings.permutations, params=(bands, rows))
-        self._hashes: dict[str, MinHash] = {}
-        self._meanings: dict[str, str] = {}
-        """Normalised text -> the words that its cluster was found by."""
+        self._entries: dict[str, _Entry] = {}
+        """Normalised text -> entry."""
 
-    def remember(self, text: str, own_words: str = "") -> None:
+    def remember(self, prompt: Wording) -> None:
         """Let a prompt in, whatever it resembles."""
-        self._insert(text, own_words or text)
+        self._insert(prompt.text, self._describe(prompt))
 
     def protect(self, own_words: Iterable[str]) -> None:
         """Keep out drafts that share a run of words with these held-out prompts."""
         self._checks.held_out.add(own_words)
 
-    def admit(self, text: str, own_words: str = "") -> Drop | None:
-        """Let a prompt in and return None, or say why it stays out.
-
-        `own_words` are those that no seed has dictated; they are held against the held-out prompts and say what the
-        prompt means. A prompt that the user supplied has none: its phrases may be those of all of the user's prompts,
-        held-out ones included.
-        """
-        cause = self._find_fault(text, own_words)
+    def admit(self, prompt: Wording) -> Drop | None:
+        """Let a prompt in and return None, or say why it stays out."""
+        entry = self._describe(prompt)
+        cause = self._find_fault(prompt, entry)
         if cause is None:
-            self._insert(text, own_words or text)
+            self._insert(prompt.text, entry)
         return cause
 
-    def exchange(self, old: str, new: str, own_words: str) -> Drop | None:
-        """Let `new` in for `old`, which it may resemble, and return None; or leave `old` in and say why."""
-        meaning = self._remove(old)
-        cause = self.admit(new, own_words)
-        if cause is not None:
-            self._insert(old, meaning)
+    def exchange(self, old: str, new: Wording) -> Drop | None:
+        """Let `new` in for the text `old`, which it may resemble, and return None; or leave `old` in and say why."""
+        entry = self._remove(old)
+        cause = self.admit(new)
+        if cause is not None and entry is not None:
+            self._insert(old, entry)
         return cause
 
-    def _find_fault(self, text: str, own_words: str) -> Drop | None:
-        plain, checks = normalise(text), self._checks
-        if plain in self._hashes:
+    def _find_fault(self, prompt: Wording, entry: _Entry) -> Drop | None:
+        checks = self._checks
+        if normalise(prompt.text) in self._entries:
             return Drop.DUPLICATE
-        if checks.benchmarks.leaks(text) or checks.held_out.leaks(own_words):
+        if checks.benchmarks.leaks(prompt.turn) or (prompt.is_written and checks.held_out.leaks(prompt.own)):
             return Drop.CONTAMINATED
-        if checks.languages is not None and not checks.languages.lets_pass(text):
+        if checks.languages is not None and not checks.languages.lets_pass(prompt.turn):
             return Drop.LANGUAGE
-        hashed = self._hash(plain)
-        near = (self._hashes[key].jaccard(hashed) for key in self._index.query(hashed))
-        if any(similarity >= self._settings.threshold for similarity in near):
+        if any(self._is_near(self._entries[key], entry) for key in self._index.query(entry.whole)):
             return Drop.NEAR_DUPLICATE
-        return Drop.CLUSTER if checks.clusters is not None and not checks.clusters.has_room(own_words or text) else None
+        return Drop.CLUSTER if checks.clusters is not None and not checks.clusters.has_room(entry.meaning) else None
 
-    def _hash(self, plain: str) -> MinHash:
+    def _is_near(self, one: _Entry, other: _Entry) -> bool:
+        threshold = self._settings.threshold
+        return bool(one.whole.jaccard(other.whole) >= threshold and one.own.jaccard(other.own) >= threshold)
+
+    def _describe(self, prompt: Wording) -> _Entry:
+        whole = self._hash(prompt.text)
+        own = prompt.own if normalise(prompt.own) else prompt.text
+        return _Entry(whole, whole if own == prompt.text else self._hash(own), own)
+
+    def _hash(self, text: str) -> MinHash:
         hashed = MinHash(num_perm=self._settings.permutations, seed=1)
-        hashed.update_batch([shingle.encode() for shingle in sorted(runs(plain, self._settings.shingle_words))])
+        shingles = sorted(runs(normalise(text), self._settings.shingle_words))
+        hashed.update_batch([shingle.encode() for shingle in shingles])
         return hashed
 
-    def _insert(self, text: str, meaning: str) -> None:
+    def _insert(self, text: str, entry: _Entry) -> None:
         plain = normalise(text)
-        if plain in self._hashes:
+        if plain in self._entries:
             return
-        self._hashes[plain], self._meanings[plain] = self._hash(plain), meaning
-        self._index.insert(plain, self._hashes[plain])
+        self._entries[plain] = entry
+        self._index.insert(plain, entry.whole)
         if self._checks.clusters is not None:
-            self._checks.clusters.add(meaning)
+            self._checks.clusters.add(entry.meaning)
 
-    def _remove(self, text: str) -> str:
-        """Forget a prompt; returns the words that its cluster was found by."""
+    def _remove(self, text: str) -> _Entry | None:
+        """Forget a prompt, and return what was remembered of it."""
         plain = normalise(text)
-        if self._hashes.pop(plain, None) is None:
-            return text
+        entry = self._entries.pop(plain, None)
+        if entry is None:
+            return None
         self._index.remove(plain)
-        meaning = self._meanings.pop(plain)
         if self._checks.clusters is not None:
-            self._checks.clusters.remove(meaning)
-        return meaning
+            self._checks.clusters.remove(entry.meaning)
+        return entry
 
 
 def lsh_shape(threshold: float, permutations: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Final
 from dynalign_contract.prompt_yield import AgentYield
 from dynalign_contract.records import Row
 from dynalign_trainer.prompts.seeds import Seed
+from dynalign_trainer.prompts.wording import Wording, written_wording
 
 _SAMPLES: Final = 3
 KEPT: Final = "kept"
@@ -64,9 +65,9 @@ class Draft:
     """What the reviser mended; None where nothing was."""
 
     @property
-    def own_words(self) -> str:
-        """The text without what the seed dictated."""
-        return self.text.removeprefix(self.opening)
+    def wording(self) -> Wording:
+        """The text, and the text without what the seed dictated."""
+        return written_wording(self.text, self.text.removeprefix(self.opening))
 
 
 @dataclass

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dynalign_contract.records import Row
 from dynalign_trainer.prompts.choosing import evenness
 from dynalign_trainer.prompts.drafts import Drop, Hand, Tally
-from dynalign_trainer.prompts.rows import text_of
 from dynalign_trainer.prompts.seeds import facet_coverage
+from dynalign_trainer.prompts.wording import own_words
 from dynalign_trainer.text_statistics import distinct_n
 
 
@@ -32,7 +32,7 @@ def measure(
         "low_score_share": tally.share(Drop.LOW_SCORE),
         "mended": len(gains),
         "mended_gain": _mean(gains),
-        "distinct_2": distinct_n(map(text_of, rows), 2),
+        "distinct_2": distinct_n((own_words(row["messages"]) for row in rows), 2),
         "facet_coverage": facet_coverage(facets, seeds) if seeds else None,
         "facet_evenness": evenness(facets, seeds) if seeds else None,
         "requests": tally.requests,

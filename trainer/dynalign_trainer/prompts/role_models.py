@@ -1,6 +1,6 @@
 """The models that play the agents: the engine with one set of weights, or a model behind an endpoint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -183,6 +183,28 @@ class Cast:
     environment: Mapping[str, str]
     """Holds the endpoints' keys."""
     journal: Journal
+
+
+class LateCast(Mapping[Role, RoleModel]):
+    """The models of all roles, had only when the first of them is asked for: supplied prompts need no engine."""
+
+    def __init__(self, open_cast: Callable[[], Mapping[Role, RoleModel]]) -> None:
+        self._open = open_cast
+        self._cast: Mapping[Role, RoleModel] | None = None
+
+    def __getitem__(self, role: Role) -> RoleModel:
+        return self._opened()[role]
+
+    def __iter__(self) -> Iterator[Role]:
+        return iter(self._opened())
+
+    def __len__(self) -> int:
+        return len(self._opened())
+
+    def _opened(self) -> Mapping[Role, RoleModel]:
+        if self._cast is None:
+            self._cast = self._open()
+        return self._cast
 
 
 def cast_role(role: Role, settings: AgentSettings, cast: Cast) -> RoleModel:

@@ -8,11 +8,6 @@ from dynalign_trainer.engine import Message
 from dynalign_trainer.prompts.drafts import Draft
 
 
-def text_of(row: Row) -> str:
-    """A prompt's messages as one text."""
-    return "\n".join(message["content"] for message in row["messages"])
-
-
 def agent_row(prompt_id: str, draft: Draft, versions: Mapping[str, str]) -> Row:
     """The row of a prompt that agents wrote; `versions` is role -> version of the model that plays it."""
     before = draft.before

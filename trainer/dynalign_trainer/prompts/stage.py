@@ -2,19 +2,20 @@
 
 import logging
 import os
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dynalign_contract.agents import Role
 from dynalign_contract.config import PromptsParams
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.files import write_bytes
 from dynalign_contract.layout import DRAFTS_FILE, HELD_OUT_FILE, PROMPTS_FILE, YIELD_FILE
 from dynalign_contract.prompt_yield import PromptYield, PromptYields
 from dynalign_contract.records import DRAFT, PROMPT, Row, read_rows, write_rows
+from dynalign_contract.supplied.files import read_supplied
 from dynalign_trainer.context import StageContext, StageOutput
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
-from dynalign_trainer.engine import Message, start_engine
+from dynalign_trainer.engine import start_engine
 from dynalign_trainer.judging.prompts import control_tokens, make_delimiters
 from dynalign_trainer.languages import LanguageFilter
 from dynalign_trainer.prompts.author import seeded_opening
@@ -25,27 +26,16 @@ from dynalign_trainer.prompts.decontamination import Protected
 from dynalign_trainer.prompts.drafts import Tally
 from dynalign_trainer.prompts.measuring import measure
 from dynalign_trainer.prompts.reviser import require_reviser
-from dynalign_trainer.prompts.role_models import Cast, cast_role
-from dynalign_trainer.prompts.rows import agent_row, supplied_row, text_of
-from dynalign_trainer.prompts.supplied import read_supplied, supplied_path, take_slice
+from dynalign_trainer.prompts.role_models import Cast, LateCast, RoleModel, cast_role
+from dynalign_trainer.prompts.rows import agent_row, supplied_row
+from dynalign_trainer.prompts.shortage import explain_shortage
+from dynalign_trainer.prompts.supply import Chat, Supply, read_supply, supplied_path
 from dynalign_trainer.prompts.task_texts import own_task_texts
+from dynalign_trainer.prompts.wording import asked_words, own_words, read_wording
 from dynalign_trainer.prompts.writing import Order, PromptWriter
 from dynalign_trainer.window import Window, read_window
 
 log = logging.getLogger("dynalign.prompts")
-
-_HELD_OUT_SHARE = 0.2
-"""Most of the user's prompts that are held out; the agents write the rest of the held-out set."""
-
-Chat = tuple[Message, ...]
-
-
-@dataclass(frozen=True)
-class Supply:
-    """The user's prompts, split once and for all."""
-
-    held_out: tuple[Chat, ...] = ()
-    training: tuple[Chat, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +60,7 @@ def run(context: StageContext[PromptsParams]) -> StageOutput:
     Raises BadInputError, quoting samples, when fewer than `minYield` of the wanted prompts remain.
     """
     settings = context.params.prompts
-    supply = read_supply(context.params, context.config.seed)
+    supply = read_supply(settings, context.config.seed)
     writer = open_writer(context)
     total = settings.per_iteration + (settings.held_out if context.iteration == 0 else 0)
     files: dict[str, int] = {}
@@ -83,9 +73,9 @@ def run(context: StageContext[PromptsParams]) -> StageOutput:
     else:
         held_out = read_rows(context.input("heldout") / HELD_OUT_FILE, PROMPT)
         _remember(writer, held_out)
-    writer.curator.protect(_own_words(context.params, row) for row in held_out)
+    writer.curator.protect(own_words(row["messages"], _opening(context.params, row)) for row in held_out)
     _remember(writer, _history(context))
-    training = _train(writer, supply, total)
+    training = _train(writer, supply, held_out, total)
     sets.append(training)
     write_rows(context.folder / PROMPTS_FILE, training.rows, PROMPT)
     files[PROMPTS_FILE] = len(training.rows)
@@ -96,39 +86,27 @@ def run(context: StageContext[PromptsParams]) -> StageOutput:
 
 
 def open_writer(context: StageContext[PromptsParams]) -> PromptWriter:
-    """Cast the agents and open the curator's books. The engine is started only when an agent needs it."""
+    """Open the curator's books. The agents are cast, and the engine is started, when the first of them is needed."""
     params = context.params
     settings = params.prompts
     if settings.agents.reviser is not None:
         require_reviser(params.objective)
-    engine = start_engine(context, [params.policy]) if settings.agents.need_engine else None
-    if engine is not None:
-        window = Window(engine.tokenizer, engine.max_length)
-    else:
-        window = read_window(context.input("model"), context.config.engine.max_length)
-        context.telemetry.begin()
-    cast = Cast(engine, params.policy, os.environ, Journal(context.folder / JOURNAL_FILE))
-    roles = {role: cast_role(role, agent, cast) for role, agent in settings.agents.by_role.items()}
+    window = read_window(context.input("model"), context.config.engine.max_length)
     return PromptWriter(
         context=context,
-        roles=roles,
+        roles=LateCast(lambda: _cast(context)),
         curator=Curator(settings.dedup, _checks(context, window)),
         window=window,
         quotation=Quotation(make_delimiters(context.seed("delimiters"), "drafts"), control_tokens(window.tokenizer)),
     )
 
 
-def read_supply(params: PromptsParams, seed: int) -> Supply:
-    """The user's prompts, if any: a share of the file is held out, the same one in every iteration."""
-    supplied = params.prompts.supplied
-    if supplied is None:
-        return Supply()
-    chats = read_supplied(supplied_path(supplied.uri), "prompts.supplied")
-    order = random.Random(f"held-out {seed}").sample(range(len(chats)), len(chats))  # noqa: S311 - no secret
-    count = min(round(supplied.share * params.prompts.held_out), int(_HELD_OUT_SHARE * len(chats)))
-    return Supply(
-        held_out=tuple(chats[i] for i in order[:count]), training=tuple(chats[i] for i in sorted(order[count:]))
-    )
+def _cast(context: StageContext[PromptsParams]) -> dict[Role, RoleModel]:
+    params, agents = context.params, context.params.prompts.agents
+    engine = start_engine(context, [params.policy]) if agents.need_engine else None
+    context.telemetry.begin()
+    cast = Cast(engine, params.policy, os.environ, Journal(context.folder / JOURNAL_FILE))
+    return {role: cast_role(role, agent, cast) for role, agent in agents.by_role.items()}
 
 
 def _checks(context: StageContext[PromptsParams], window: Window) -> Checks:
@@ -137,8 +115,8 @@ def _checks(context: StageContext[PromptsParams], window: Window) -> Checks:
     benchmarks = Protected(words)
     benchmarks.add(own_task_texts())
     if settings.decontamination.uri is not None:
-        chats = read_supplied(supplied_path(settings.decontamination.uri), "prompts.decontamination")
-        benchmarks.add("\n".join(message["content"] for message in chat) for chat in chats)
+        file = read_supplied(supplied_path(settings.decontamination.uri), "prompts.decontamination")
+        benchmarks.add(asked_words(chat) for chat in file.chats)
     clusters = settings.dedup.clusters
     return Checks(
         benchmarks=benchmarks,
@@ -156,23 +134,20 @@ def _embedding(context: StageContext[PromptsParams], window: Window) -> Embed:
 def _hold_out(writer: PromptWriter, supply: Supply, total: int) -> PromptSet:
     """The held-out set: supplied prompts first, the rest written by the agents, all remembered by the curator."""
     tally = Tally()
-    chats = writer.admit(supply.held_out, tally)
+    chats = writer.admit(supply.held_out(), supply.amount.held_out, tally)
     wanted = writer.context.params.prompts.held_out
     order = Order("heldout", wanted - len(chats), done=len(chats), total=total)
     return _fill(writer, order, chats, tally, name="heldout", wanted=wanted)
 
 
-def _train(writer: PromptWriter, supply: Supply, total: int) -> PromptSet:
-    context = writer.context
-    settings = context.params.prompts
-    share = settings.supplied.share if settings.supplied is not None else 0.0
-    from_user = round(share * settings.per_iteration)
-    rng = random.Random(f"supplied {context.config.seed}")  # noqa: S311 - no secret
+def _train(writer: PromptWriter, supply: Supply, held_out: Sequence[Row], total: int) -> PromptSet:
+    iteration, settings = writer.context.iteration, writer.context.params.prompts
     tally = Tally()
-    chats = writer.admit(take_slice(supply.training, from_user, context.iteration, rng), tally)
+    from_user = supply.amount.wanted
+    chats = writer.admit(supply.training(held_out, iteration), from_user, tally)
     done = total - settings.per_iteration + len(chats)
     order = Order("train", settings.per_iteration - from_user, done=done, total=total)
-    return _fill(writer, order, chats, tally, name=f"{context.iteration:03d}", wanted=settings.per_iteration)
+    return _fill(writer, order, chats, tally, name=f"{iteration:03d}", wanted=settings.per_iteration)
 
 
 def _fill(
@@ -180,10 +155,11 @@ def _fill(
 ) -> PromptSet:
     """The user's chats, and after them what the agents write. Raises BadInputError when there are too few."""
     drafts = writer.write(order, tally)
+    writer.context.telemetry.begin()
     for warning in tally.warnings:
         log.warning("%s", warning)
     rows = [supplied_row(f"{name}-{i:05d}", chat) for i, chat in enumerate(chats)]
-    versions = {role.value: model.version for role, model in writer.roles.items()}
+    versions = {role.value: model.version for role, model in writer.roles.items()} if drafts else {}
     rows += [agent_row(f"{name}-{i:05d}", draft, versions) for i, draft in enumerate(drafts, start=len(chats))]
     _check_yield(writer.context.params, order, len(rows), wanted, tally)
     return PromptSet(order.purpose, wanted, rows, tally)
@@ -192,7 +168,7 @@ def _fill(
 def _remember(writer: PromptWriter, rows: Sequence[Row]) -> None:
     """Let in everything that earlier iterations, or the held-out set, already have."""
     for row in rows:
-        writer.curator.remember(text_of(row), _own_words(writer.context.params, row))
+        writer.curator.remember(read_wording(row["messages"], _opening(writer.context.params, row)))
 
 
 def _history(context: StageContext[PromptsParams]) -> list[Row]:
@@ -202,19 +178,14 @@ def _history(context: StageContext[PromptsParams]) -> list[Row]:
     return [row for row in rows if row["source"] == "agents"]
 
 
-def _own_words(params: PromptsParams, row: Row) -> str:
-    """A held-out prompt without the beginning that its seed dictated, which other prompts share by design."""
-    return text_of(row).removeprefix(seeded_opening(params.objective, row["facets"]))
+def _opening(params: PromptsParams, row: Row) -> str:
+    """The beginning that a prompt's seed dictated, which other prompts share by design."""
+    return seeded_opening(params.objective, row["facets"])
 
 
 def _check_yield(params: PromptsParams, order: Order, found: int, wanted: int, tally: Tally) -> None:
     if found < params.prompts.min_yield * wanted or not found:
-        kind = {"heldout": "held-out", "train": "training"}[order.purpose]
-        raise BadInputError(
-            f"only {found} of {wanted} {kind} prompts remain, less than prompts.minYield {params.prompts.min_yield} "
-            f"allows; {tally.explain()}. Raise prompts.agents.author.draftsPerPrompt or maxTokens, lower "
-            "prompts.agents.critic.minScore, give more prompts.seeds.facets, or supply prompts of your own."
-        )
+        raise BadInputError(explain_shortage(params.prompts, order.purpose, found, wanted, tally))
 
 
 def _write_lineage(context: StageContext[PromptsParams], sets: Sequence[PromptSet]) -> dict[str, int]:

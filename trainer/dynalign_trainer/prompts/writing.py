@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,7 @@ from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
 from dynalign_trainer.prompts.reviser import mend_drafts, sort_drafts
 from dynalign_trainer.prompts.role_models import RoleModel
 from dynalign_trainer.prompts.seeds import merge_facets, sample_seeds
+from dynalign_trainer.prompts.wording import read_wording
 from dynalign_trainer.window import Window
 
 _ROUNDS: Final = 3
@@ -61,7 +62,12 @@ class PromptWriter:
         return merge_facets(self.context.params.objective.facets, self.context.params.prompts.seeds.facets)
 
     def write(self, order: Order, tally: Tally) -> list[Draft]:
-        """Up to `order.wanted` drafts; fewer when three rounds, or the agents' budgets, did not bring enough."""
+        """Up to `order.wanted` drafts; fewer when three rounds, or the agents' budgets, did not bring enough.
+
+        The agents are not asked for anything when none are wanted.
+        """
+        if order.wanted <= 0:
+            return []
         settings = self.context.params.prompts
         before = self._spent()
         kept: list[Draft] = []
@@ -77,18 +83,21 @@ class PromptWriter:
         self._settle(tally, before)
         return chosen
 
-    def admit(self, chats: Sequence[tuple[Message, ...]], tally: Tally) -> list[tuple[Message, ...]]:
-        """The user's prompts that fit and are new; the others are counted."""
-        kept = []
+    def admit(self, chats: Iterable[tuple[Message, ...]], wanted: int, tally: Tally) -> list[tuple[Message, ...]]:
+        """The first `wanted` of the user's prompts that fit and are new; those that are not are counted."""
+        kept: list[tuple[Message, ...]] = []
         work = tally.of(Hand.SUPPLIED)
         for chat in chats:
-            text = "\n".join(message["content"] for message in chat)
+            if len(kept) >= wanted:
+                break
+            self.context.check_stop()
+            wording = read_wording(chat)
             work.given += 1
-            cause = Drop.LONG if self.window.length(chat) > self.limit else self.curator.admit(text)
+            cause = self._check_chat(chat) or self.curator.admit(wording)
             if cause is None:
                 kept.append(chat)
             else:
-                tally.drop(Hand.SUPPLIED, cause, Draft(text, {}))
+                tally.drop(Hand.SUPPLIED, cause, Draft(wording.turn, {}))
         work.kept += len(kept)
         return kept
 
@@ -177,7 +186,7 @@ class PromptWriter:
     def _exchange(self, mended: Draft, tally: Tally) -> bool:
         """Let the curator look at a mended text in the place of what it was made from."""
         before = mended.before or mended
-        cause = self._check_length(mended.text) or self.curator.exchange(before.text, mended.text, mended.own_words)
+        cause = self._check_length(mended.text) or self.curator.exchange(before.text, mended.wording)
         if cause is not None:
             tally.lose(Hand.REVISER, cause)
         return cause is None
@@ -187,13 +196,16 @@ class PromptWriter:
         if mended.score > before.score:
             return True
         tally.lose(Hand.REVISER, Drop.NOT_BETTER)
-        self.curator.exchange(mended.text, before.text, "")
+        self.curator.exchange(mended.text, before.wording)
         return False
 
     def _check_length(self, text: str) -> Drop | None:
+        return self._check_chat([{"role": "user", "content": text}])
+
+    def _check_chat(self, chat: Sequence[Message]) -> Drop | None:
         return check_length(
-            text,
-            lambda text: self.window.length([{"role": "user", "content": text}]),
+            chat[-1]["content"],
+            lambda _: self.window.length(chat),
             min_characters=self.context.params.prompts.min_characters,
             max_tokens=self.limit,
         )
@@ -222,7 +234,7 @@ def curate(drafts: Sequence[Draft], curator: Curator, check: Callable[[str], Dro
     tally.of(Hand.CURATOR).given += len(drafts)
     fresh = []
     for draft in drafts:
-        cause = check(draft.text) or curator.admit(draft.text, draft.own_words)
+        cause = check(draft.text) or curator.admit(draft.wording)
         if cause is None:
             fresh.append(draft)
         else:

@@ -3,22 +3,23 @@
 from typing import Final
 
 from dynalign_contract.agents import AgentModel
+from dynalign_contract.supplied.files import SUFFIXES
 from dynalign_operator.api.rules.rule import Rule
 
 PROMPT_RULES: Final = (
     Rule(
         at="spec.prompts.supplied",
         field="uri",
-        cel="self.uri.endsWith('.jsonl') || self.uri.endsWith('.parquet')",
-        message="must name a file that ends in .jsonl or .parquet",
-        holds=lambda supplied: supplied.uri.endswith((".jsonl", ".parquet")),
+        cel="self.uri.endsWith('.jsonl') || self.uri.endsWith('.json') || self.uri.endsWith('.parquet')",
+        message="must name a file that ends in .jsonl, .json or .parquet",
+        holds=lambda supplied: supplied.uri.endswith(SUFFIXES),
     ),
     Rule(
         at="spec.prompts.decontamination",
         field="uri",
-        cel="!has(self.uri) || self.uri.endsWith('.jsonl') || self.uri.endsWith('.parquet')",
-        message="must name a file that ends in .jsonl or .parquet",
-        holds=lambda found: found.uri is None or found.uri.endswith((".jsonl", ".parquet")),
+        cel="!has(self.uri) || self.uri.endsWith('.jsonl') || self.uri.endsWith('.json') || self.uri.endsWith('.parquet')",
+        message="must name a file that ends in .jsonl, .json or .parquet",
+        holds=lambda found: found.uri is None or found.uri.endswith(SUFFIXES),
     ),
     Rule(
         at="spec.prompts.decontamination",

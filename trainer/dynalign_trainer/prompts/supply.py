@@ -1,0 +1,68 @@
+"""Prompts of the user's own: where their file lies, which are held out, and which an iteration trains on."""
+
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from dynalign_contract.records import Row
+from dynalign_contract.settings import PromptSettings
+from dynalign_contract.supplied.amount import Amount, share_out
+from dynalign_contract.supplied.files import read_supplied
+from dynalign_contract.supplied.turns import Message
+
+log = logging.getLogger("dynalign.prompts")
+
+CLAIMS: Final = Path("/claims")
+"""Where a pod finds the claims that its run file names, one folder each."""
+
+Chat = tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class Supply:
+    """The user's prompts; empty where there are none."""
+
+    chats: tuple[Chat, ...]
+    amount: Amount
+    seed: int
+    """The run's."""
+
+    def held_out(self) -> Iterator[Chat]:
+        """Candidates for the held-out set, in the order in which they are tried."""
+        order = random.Random(f"held-out {self.seed}")  # noqa: S311 - no secret
+        yield from order.sample(self.chats, len(self.chats))
+
+    def training(self, held_out: Sequence[Row], iteration: int) -> Iterator[Chat]:
+        """Candidates for an iteration's training, in the order in which they are tried.
+
+        The prompts that are not held out, shuffled once, are dealt out over the iterations and begin anew at their end.
+        """
+        taken = {_key(row["messages"]) for row in held_out}
+        left = [chat for chat in self.chats if _key(chat) not in taken]
+        order = random.Random(f"supplied {self.seed}").sample(range(len(left)), len(left))  # noqa: S311 - no secret
+        start = iteration * min(self.amount.wanted, len(left))
+        yield from (left[order[(start + i) % len(left)]] for i in range(len(left)))
+
+
+def supplied_path(uri: str) -> Path:
+    """The file of a `prompts.supplied.uri`: a path as it is, `pvc://claim/path` below the mounted claims."""
+    parts = urlsplit(uri)
+    return CLAIMS / parts.netloc / parts.path.lstrip("/") if parts.scheme == "pvc" else Path(uri)
+
+
+def read_supply(settings: PromptSettings, seed: int) -> Supply:
+    """Read the user's prompts, if any. Raises BadInputError naming the file and the lines."""
+    if settings.supplied is None:
+        return Supply((), share_out(settings, 0), seed)
+    file = read_supplied(supplied_path(settings.supplied.uri), "prompts.supplied")
+    for note in file.notes():
+        log.info("%s", note)
+    return Supply(tuple(file.chats), share_out(settings, len(file.rows)), seed)
+
+
+def _key(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
+    return tuple((message["role"], message["content"]) for message in messages)
