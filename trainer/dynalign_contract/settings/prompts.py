@@ -82,8 +82,8 @@ class SuppliedPrompts(Model):
 
     uri: str = Field(pattern=_PROMPTS_URI, max_length=1024, json_schema_extra=_PROMPTS_FORM)
     """A .jsonl, .json or .parquet file whose rows have `prompt` (a text or a list of turns), `messages` or
-    `conversations`; a last answer is left off. `pvc://claim/path`, or a path: `/folder/file` in the pod (`dynalign run`:
-    on this machine), `./file` beside the run file (`dynalign run` only)."""
+    `conversations`; a last answer is left off. `pvc://claim/path`, or a path: `/folder/file` in the pod
+    (`dynalign run`: on this machine), `./file` beside the run file (`dynalign run` only)."""
     share: float = Field(default=1.0, gt=0, le=1)
     """Share of an iteration's prompts that is drawn from here; the agents write the rest, and are not asked at all
     where it is 1 and the file has rows enough."""

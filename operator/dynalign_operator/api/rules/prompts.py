@@ -6,18 +6,20 @@ from dynalign_contract.agents import AgentModel
 from dynalign_contract.supplied.files import SUFFIXES
 from dynalign_operator.api.rules.rule import Rule
 
+_IS_READABLE: Final = " || ".join(f"self.uri.endsWith('{suffix}')" for suffix in SUFFIXES)
+
 PROMPT_RULES: Final = (
     Rule(
         at="spec.prompts.supplied",
         field="uri",
-        cel="self.uri.endsWith('.jsonl') || self.uri.endsWith('.json') || self.uri.endsWith('.parquet')",
+        cel=_IS_READABLE,
         message="must name a file that ends in .jsonl, .json or .parquet",
         holds=lambda supplied: supplied.uri.endswith(SUFFIXES),
     ),
     Rule(
         at="spec.prompts.decontamination",
         field="uri",
-        cel="!has(self.uri) || self.uri.endsWith('.jsonl') || self.uri.endsWith('.json') || self.uri.endsWith('.parquet')",
+        cel=f"!has(self.uri) || {_IS_READABLE}",
         message="must name a file that ends in .jsonl, .json or .parquet",
         holds=lambda found: found.uri is None or found.uri.endswith(SUFFIXES),
     ),
