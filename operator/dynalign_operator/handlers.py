@@ -32,11 +32,15 @@ def register(
 
     def note(kind: Kind, event: Mapping[str, Any]) -> None:
         record(kind)
+        thing = dict(event["object"])
+        before = store.run_of_object(kind, RunKey(thing["metadata"]["namespace"], thing["metadata"]["name"]))
         change = store.remove if event["type"] == "DELETED" else store.put
-        run = change(kind, dict(event["object"]))
+        run = change(kind, thing)
         if run is not None:
             transitions.note(kind, run, event)
             enqueue(run)
+        if before is not None and before != run:  # somebody has changed the label that says whose it is
+            enqueue(before)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def note_run(event: Any, **_: Any) -> None:

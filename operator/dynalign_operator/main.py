@@ -16,15 +16,13 @@ import aiohttp
 import kopf
 
 from dynalign_operator.clusters.base import RunKey
-from dynalign_operator.clusters.errors import ClusterError, ConflictError
-from dynalign_operator.clusters.kube import ForeignObjectError, InvalidRunError, KubeCluster, parse_run
-from dynalign_operator.clusters.kube_api import KubeApi, RefusedError, open_kube_api
+from dynalign_operator.clusters.kube import KubeCluster
+from dynalign_operator.clusters.kube_api import KubeApi, open_kube_api
+from dynalign_operator.clusters.kube_runs import InvalidRunError
 from dynalign_operator.clusters.kube_store import Kind, Store
 from dynalign_operator.handlers import register, watch_settings
 from dynalign_operator.health import serve_health, serve_metrics
 from dynalign_operator.metrics import KnownRun, OperatorMetrics
-from dynalign_operator.planning import reasons
-from dynalign_operator.planning.refusal import refuse
 from dynalign_operator.progress import (
     READ_EVERY_SECONDS,
     ProgressBook,
@@ -32,15 +30,13 @@ from dynalign_operator.progress import (
     by_pod_ip,
     read_progress,
 )
-from dynalign_operator.reconcile import reconcile
 from dynalign_operator.resync import Resync
+from dynalign_operator.run_worker import RunWorker
 from dynalign_operator.settings import OperatorSettings, ProgressSource, SettingsError, read_settings
 from dynalign_operator.transitions import Transitions
 from dynalign_operator.workqueue import WorkQueue
 
 WATCHES: Final = "watches"
-_USERS_TO_MEND: Final = frozenset({400, 403, 422})
-"""HTTP statuses of refusals that stay until somebody acts: invalid, forbidden (quota, admission, RBAC)."""
 
 log = logging.getLogger("dynalign.operator")
 
@@ -113,13 +109,14 @@ class Operator:
             self._queue.add,
             lambda missed: metrics.record_comparison(missed, time.time()),
         )
+        self._worker = RunWorker(self._cluster, self._queue, metrics, settings.build)
         metrics.watch(lambda: list(self._known_runs()), lambda: self._queue.depth, lambda: self._queue.age_seconds)
 
     def work(self, stop: asyncio.Event) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
         """Everything that has to be done at the same time, by name."""
         yield WATCHES, self._watch(stop)
         for number in range(self._settings.workers):
-            yield f"worker {number}", self._queue.work(self._reconcile)
+            yield f"worker {number}", self._work()
         yield "resync", self._resync.repeat()
         if self._settings.progress is not ProgressSource.OFF:
             yield "progress", self._read_progress()
@@ -151,53 +148,29 @@ class Operator:
             stop_flag=stop,
         )
 
-    async def _reconcile(self, key: RunKey) -> None:
-        started = time.monotonic()
-        try:
-            now = datetime.now(UTC)
-            decided = await reconcile(self._cluster, key, now, self._settings.build)
-            if decided is not None and decided.wake_at is not None:
-                self._queue.add_after(key, (decided.wake_at - now).total_seconds())
-        except InvalidRunError as error:
-            refused = refuse(error.status, error.generation, str(error), datetime.now(UTC))
-            await self._cluster.refuse(key, error, refused)
-        except ConflictError:
-            self._queue.add_after(key, 0.05)
-        except (ForeignObjectError, RefusedError) as error:
-            self._metrics.reconcile_errors.inc()
-            await self._explain(key, error)
-            raise
-        except Exception:
-            self._metrics.reconcile_errors.inc()
-            raise
-        finally:
-            self._metrics.reconcile_seconds.observe(time.monotonic() - started)
-
-    async def _explain(self, key: RunKey, error: ClusterError) -> None:
-        """Into the status what the user can mend; an API server that is away or busy is nobody's fault."""
-        if isinstance(error, RefusedError) and error.status not in _USERS_TO_MEND:
-            return
-        reason = reasons.NAME_TAKEN if isinstance(error, ForeignObjectError) else reasons.REFUSED
-        with contextlib.suppress(ClusterError):
-            await self._cluster.explain(key, reason, str(error), datetime.now(UTC))
+    async def _work(self) -> None:
+        """Reconcile, but not before every kind has been listed: a Job that is not known yet would be made twice."""
+        await self._resync.complete.wait()
+        await self._queue.work(self._worker.work)
 
     async def _read_progress(self) -> None:
         async with aiohttp.ClientSession(trust_env=False) as session:
             proxy = self._settings.progress is ProgressSource.API_PROXY
             read = by_api_proxy(self._api) if proxy else by_pod_ip(session)
             while True:
-                await read_progress(self._store, self._book, read, self._queue.add, lambda: datetime.now(UTC))
+                try:
+                    await read_progress(self._store, self._book, read, self._queue.add, lambda: datetime.now(UTC))
+                except Exception:
+                    log.exception("the stages' progress could not be read; again in %d s", READ_EVERY_SECONDS)
                 await asyncio.sleep(READ_EVERY_SECONDS)
 
     def _known_runs(self) -> Iterator[KnownRun]:
+        """What is exported about the runs; one that cannot be read has no series, and the others have theirs."""
         for key in self._store.runs():
-            stored = self._store.get(Kind.RUN, key)
-            if stored is None:
-                continue
-            try:
-                run = parse_run(stored)
-            except InvalidRunError:
-                continue
-            names = (job["metadata"]["name"] for job in self._store.of_run(Kind.JOB, key))
-            readings = [self._book.live.get(RunKey(key.namespace, name), ()) for name in names]
-            yield KnownRun(key, run.status, run.spec.iterations, tuple(r for group in readings for r in group))
+            with contextlib.suppress(InvalidRunError):
+                run = self._cluster.runs.read(key)
+                if run is not None:
+                    names = (job["metadata"]["name"] for job in self._store.living_of_run(Kind.JOB, key))
+                    readings = [self._book.live.get(RunKey(key.namespace, name), ()) for name in names]
+                    live = tuple(reading for group in readings for reading in group)
+                    yield KnownRun(key, run.status, run.spec.iterations, live)

@@ -1,29 +1,60 @@
 """Observe, plan, apply, write the status once, publish events. No rules here: these are the planner's."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from dynalign_operator.clusters.base import Cluster, RunKey
+from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.manifests.job import BuildSettings
 from dynalign_operator.planning.plan import Plan
 from dynalign_operator.planning.planner import plan
 
 
+class InternalFaultError(Exception):
+    """The operator's own code failed at a run; the message says what it was doing and with which exception."""
+
+    def __init__(self, doing: str, error: Exception) -> None:
+        text = " ".join(str(error).split())[:200]
+        super().__init__(
+            f"dynalign failed while {doing}: {type(error).__name__}{f' ({text})' if text else ''}. This is a fault of "
+            "the operator, whose log has the details; it tries again by itself and leaves the run's Jobs as they are."
+        )
+
+
 async def reconcile(cluster: Cluster, key: RunKey, now: datetime, settings: BuildSettings) -> Plan | None:
-    """Carry one run on as far as it goes now; None when there is no such run.
+    """Carry one run on as far as it goes now; None when there is no such run, or nothing to do for it.
 
     The objects come before the status: when the status cannot be written (ConflictError), the next reconcile finds
     objects that are ahead of it, and the planner catches up; the other way round a status could promise what nobody
-    created. Events are published only once the status is stored. Raises ClusterError; it is then safe to call again.
+    created. Events are published only once the status is stored. Raises ClusterError or InternalFaultError; it is then
+    safe to call again.
     """
-    observed = await cluster.observe(key)
+    with _doing("reading the run and its Jobs"):
+        observed = await cluster.observe(key)
     if observed is None:
         return None
-    decided = plan(observed, now, settings)
-    for job in decided.delete:
-        await cluster.delete(key, job)
-    for bundle in decided.create:
-        await cluster.create(bundle)
-    if decided.status != observed.run.status:
-        await cluster.write_status(observed.run, decided.status)
-    await cluster.publish(observed.run, decided.events)
+    with _doing("planning the next step"):
+        decided = plan(observed, now, settings)
+    with _doing("deleting and creating Jobs"):
+        for job in decided.delete:
+            await cluster.delete(key, job)
+        for bundle in decided.create:
+            await cluster.create(bundle)
+    with _doing("writing the status"):
+        if decided.status != observed.run.status:
+            await cluster.write_status(observed.run, decided.status)
+    with _doing("publishing events"):
+        await cluster.publish(observed.run, decided.events)
     return decided
+
+
+@contextmanager
+def _doing(what: str) -> Iterator[None]:
+    """What any exception in the block is told with: one run's data never decides about another run."""
+    try:
+        yield
+    except ClusterError:
+        raise
+    except Exception as error:
+        raise InternalFaultError(what, error) from error

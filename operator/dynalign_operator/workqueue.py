@@ -14,6 +14,10 @@ FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 60.0
 
 
+class PutOffError(Exception):
+    """The work could not be done now, for a reason that is known and said elsewhere: no traceback is worth it."""
+
+
 class WorkQueue(Generic[K]):
     """Keys that wait for work. Use it within one event loop."""
 
@@ -66,13 +70,21 @@ class WorkQueue(Generic[K]):
             try:
                 await handle(key)
                 self._failures.pop(key, None)
+            except PutOffError as error:
+                failures, pause = self._put_off(key)
+                log.info("%s is put off for the %d. time, for %.1f s: %s", key, failures, pause, error)
             except Exception:
-                failures = self._failures[key] = self._failures.get(key, 0) + 1
-                pause = min(FIRST_PAUSE_SECONDS * 2 ** min(failures - 1, 16), LONGEST_PAUSE_SECONDS)
+                failures, pause = self._put_off(key)
                 log.exception("%s failed %d times; again in %.1f s", key, failures, pause)
-                self.add_after(key, pause)
             finally:
                 self._finish(key)
+
+    def _put_off(self, key: K) -> tuple[int, float]:
+        """Have the key come back after a pause; how often it has failed in a row, and the pause in seconds."""
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        pause = min(FIRST_PAUSE_SECONDS * 2 ** min(failures - 1, 16), LONGEST_PAUSE_SECONDS)
+        self.add_after(key, pause)
+        return failures, pause
 
     async def _take(self) -> K:
         loop = asyncio.get_running_loop()

@@ -3,15 +3,26 @@
 from enum import StrEnum
 from importlib import resources
 from string import Template
-from typing import Final
+from typing import Annotated, Final
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from dynalign_contract.base import Model
 
 BUILTIN: Final = ("collective-agency", "helpful-honest-harmless")
 """Names of the objectives that ship; the first is the default."""
+
+
+_Template = Annotated[str, StringConstraints(max_length=8000)]
+"""A text with placeholders."""
+_Beginning = Annotated[str, StringConstraints(max_length=1000)]
+"""The first words of an answer."""
+_Word = Annotated[str, StringConstraints(max_length=60)]
+"""The name of a facet or of a criterion."""
+_Value = Annotated[str, StringConstraints(max_length=500)]
+"""One value of a facet."""
+_Question = Annotated[str, StringConstraints(max_length=2000)]
 
 
 class Aggregate(StrEnum):
@@ -63,11 +74,11 @@ class JudgeTemplate(Model):
     on with one digit.
     """
 
-    context: str
+    context: _Template
     """Placeholders: $preamble $rubric $prompt $candidate $open $close (random delimiters around quoted text)."""
-    question: str
+    question: _Template
     """Placeholders: $title $definition $low $middle $high."""
-    prefill: str = "Score: "
+    prefill: _Beginning = "Score: "
 
     @field_validator("context")
     @classmethod
@@ -84,9 +95,9 @@ class JudgeTemplate(Model):
 class CompareTemplate(Model):
     """How two answers are shown to the judge of the evaluation; it goes on with A or B."""
 
-    message: str
+    message: _Template
     """Placeholders: $preamble $rubric $prompt $a $b $open $close."""
-    prefill: str = "Better answer:"
+    prefill: _Beginning = "Better answer:"
 
     @field_validator("message")
     @classmethod
@@ -98,22 +109,22 @@ class CompareTemplate(Model):
 class AuthorTemplate(Model):
     """How the scenario author is asked for one training prompt."""
 
-    message: str
+    message: _Template
     """Placeholders: $preamble, and one for each facet of `facets`."""
-    prefill: str = ""
+    prefill: _Beginning = ""
     """Beginning of the author's answer that is not part of the prompt."""
-    opening: str = ""
+    opening: _Beginning = ""
     """Beginning of the prompt itself, after `prefill`; the author goes on from here. Placeholders: as in `message`."""
 
 
 class CriticTemplate(Model):
     """How the critic is asked to score a training prompt."""
 
-    message: str
+    message: _Template
     """Placeholders: $preamble $prompt $open $close."""
-    criteria: dict[str, str] = Field(min_length=1)
+    criteria: dict[_Word, _Question] = Field(min_length=1, max_length=16)
     """Name of a criterion -> the question about it, asked last; the answer is one digit."""
-    prefill: str = "Score: "
+    prefill: _Beginning = "Score: "
 
     @field_validator("message")
     @classmethod
@@ -124,9 +135,9 @@ class CriticTemplate(Model):
 class ReviserTemplate(Model):
     """How the reviser is asked to mend a training prompt."""
 
-    message: str
+    message: _Template
     """Placeholders: $preamble $prompt $open $close."""
-    prefill: str = ""
+    prefill: _Beginning = ""
     """Beginning of the reviser's answer that is not part of the prompt."""
 
     @field_validator("message")
@@ -146,7 +157,9 @@ class Objective(Model):
     preamble: str = Field(max_length=4000)
     aspects: tuple[Aspect, ...] = Field(min_length=1, max_length=16)
     aggregate: Aggregate = Aggregate.GEOMETRIC_MEAN
-    facets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    facets: dict[_Word, Annotated[tuple[_Value, ...], Field(max_length=1000)]] = Field(
+        default_factory=dict, max_length=32
+    )
     """Seed facets of the author: name -> values, one of which is drawn for each prompt."""
     judge: JudgeTemplate
     compare: CompareTemplate

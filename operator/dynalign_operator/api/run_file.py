@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_snake
 
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.objective import Objective
+from dynalign_operator.api.objective_text import refuse_objective_text
 from dynalign_operator.api.problems import Problem, describe_error, locate_error, name_field
 from dynalign_operator.api.rules import RULES
 from dynalign_operator.api.schema import Schema, structural_schema
@@ -83,6 +84,10 @@ def read_referenced_objective(
 
 def read_objective(text: str, where: str) -> Objective:
     """Parse an objective that a user wrote; problems are named after `where`. Raises RunFileError."""
+    refused = refuse_objective_text(text)
+    if refused is not None:
+        line, sentence = refused
+        raise RunFileError([Problem(f"{where}{f', line {line}' if line else ''}: {sentence}.")])
     try:
         documents = read_documents(text)
     except MalformedYamlError as error:

@@ -13,6 +13,10 @@ class ConflictError(ClusterError):
     """The run has changed since it was observed: observe and plan again."""
 
 
+class GoneError(ClusterError):
+    """The run has been deleted since it was observed."""
+
+
 class LockedError(ClusterError):
     """Another process works on the same folder."""
 

@@ -1,5 +1,6 @@
 """KubeCluster: runs are AlignmentRun objects, stages are Jobs. Reads what the watches told, writes through the API."""
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -7,11 +8,9 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Final
 
-from pydantic import ValidationError
-
-from dynalign_operator.api.problems import describe_error, locate_error, name_field
-from dynalign_operator.api.schema import structural_schema
-from dynalign_operator.api.status import AlignmentRunStatus, Phase
+from dynalign_contract.stages import Stage
+from dynalign_operator.api.objective_text import LARGEST_OBJECTIVE_BYTES
+from dynalign_operator.api.status import AlignmentRunStatus, Condition, Phase, StageStatus
 from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ClusterError
@@ -29,12 +28,14 @@ from dynalign_operator.clusters.kube_paths import (
     collection_path,
     object_path,
 )
+from dynalign_operator.clusters.kube_runs import InvalidRunError, RunReader, readable_conditions, readable_status
 from dynalign_operator.clusters.kube_store import JOB_NAME, Kind, Store, job_of
 from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.manifests.volume import claims_of
+from dynalign_operator.planning.objectives import parse_once
 from dynalign_operator.planning.observed import ClaimObservation, JobObservation, JobPhase, JobProgress, Observed
 from dynalign_operator.planning.plan import Event, JobBundle
-from dynalign_operator.planning.refusal import stall
+from dynalign_operator.planning.refusal import refuse, stall
 
 COMPONENT: Final = "dynalign-operator"
 PROGRESS_EVERY_SECONDS: Final = 30.0
@@ -57,17 +58,6 @@ class ForeignObjectError(ClusterError):
     """An object of the needed name exists and is not the run's."""
 
 
-class InvalidRunError(ClusterError):
-    """The stored object is no valid run; the message says which fields are wrong."""
-
-    def __init__(self, stored: KubernetesObject, message: str) -> None:
-        super().__init__(message)
-        metadata = stored["metadata"]
-        self.generation = int(metadata.get("generation", 1))
-        self.resource_version: str = metadata["resourceVersion"]
-        self.status = AlignmentRunStatus.model_validate(stored.get("status") or {})
-
-
 class KubeCluster:
     """A Cluster with any number of runs."""
 
@@ -77,23 +67,25 @@ class KubeCluster:
         """When the status of each run was written last."""
         self._missing: dict[RunKey, dict[str, datetime]] = {}
         """Run -> Job -> since when pods of it have been missing."""
+        self.runs = RunReader(store)
+        """The stored runs as values."""
         self._read: dict[RunKey, set[str]] = {}
         """Run -> uids of ended Jobs whose pods have been read."""
 
     async def observe(self, key: RunKey) -> Observed | None:
-        """The run, its Jobs and the ConfigMap with its objective; None when there is no such run or it is going.
+        """The run, its Jobs and the ConfigMap with its objective; None when there is nothing to do.
 
-        Raises InvalidRunError.
+        That is when there is no such run, when it is going, or when it has ended with the specification that it has
+        and no Job of it lives. Raises InvalidRunError.
         """
-        stored = self._store.get(Kind.RUN, key)
-        if stored is None:
-            self._written.pop(key, None)
-            self._missing.pop(key, None)
-            self._read.pop(key, None)
+        if self._store.version(Kind.RUN, key) is None:
+            self.forget(key)
             return None
-        if "deletionTimestamp" in stored["metadata"]:
+        if self._store.is_settled(key):
             return None
-        run = parse_run(stored)
+        run = self.runs.read(key)
+        if run is None:
+            return None
         pods: dict[str, list[KubernetesObject]] = {}
         for pod in self._store.of_run(Kind.POD, key):
             pods.setdefault(job_of(pod), []).append(pod)
@@ -103,7 +95,7 @@ class KubeCluster:
             if _is_owned(job, run)
         ]
         found = tuple(job for job in jobs if job is not None)
-        return Observed(run, found, await self._config_maps(run), await self._claims(run, found))
+        return Observed(run, found, await self._config_maps(run, found), await self._claims(run, found))
 
     async def create(self, bundle: JobBundle) -> None:
         """Create what the Job needs, then the Job. Raises ForeignObjectError where a name is taken."""
@@ -120,25 +112,59 @@ class KubeCluster:
     async def write_status(self, run: AlignmentRun, status: AlignmentRunStatus) -> None:
         """Replace the status of the version that was observed; mere progress at most every 30 s."""
         key = RunKey(run.metadata.namespace, run.metadata.name)
-        is_young = self._clock() - self._written.get(key, float("-inf")) < PROGRESS_EVERY_SECONDS
-        if is_young and status.model_copy(update=_progress_of(run.status)) == run.status:
+        if self._is_young(key) and status.model_copy(update=_progress_of(run.status)) == run.status:
             return
         await self._replace_status(key, run.metadata.resource_version, status)
 
+    def forget(self, key: RunKey) -> None:
+        """Let go of what is remembered of a run that is no more."""
+        self._store.forget(Kind.RUN, key)
+        for book in (self._written, self._missing, self._read):
+            book.pop(key, None)
+
     async def explain(self, key: RunKey, reason: str, message: str, now: datetime) -> None:
-        """Say in the status why the cluster does not take what the run needs."""
+        """Say in the status why a run cannot be carried on. Works for a run that cannot be read, too."""
         stored = self._store.get(Kind.RUN, key)
         if stored is None or "deletionTimestamp" in stored["metadata"]:
             return
-        run = parse_run(stored)
-        status = stall(run.status, run.metadata.generation, reason, message, now)
-        if status != run.status:
-            await self._replace_status(key, run.metadata.resource_version, status)
+        generation = int(stored["metadata"].get("generation", 1))
+        await self._say(key, stored, lambda status: stall(status, generation, reason, message, now))
 
-    async def refuse(self, key: RunKey, error: InvalidRunError, status: AlignmentRunStatus) -> None:
+    async def refuse(self, key: RunKey, error: InvalidRunError, now: datetime) -> None:
         """Say in the status of a run that is none what is wrong with it."""
-        if status != error.status:
-            await self._replace_status(key, error.resource_version, status)
+        stored = self._store.get(Kind.RUN, key)
+        if stored is None or "deletionTimestamp" in stored["metadata"]:
+            return
+        living = [f"Job {job['metadata']['name']}" for job in self._store.living_of_run(Kind.JOB, key)]
+        await self._say(
+            key, stored, lambda status: refuse(status, error.generation, str(error), now, living=tuple(living))
+        )
+
+    async def _say(
+        self, key: RunKey, stored: KubernetesObject, change: Callable[[AlignmentRunStatus], AlignmentRunStatus]
+    ) -> None:
+        """Change the status; of one that this version cannot read the conditions alone."""
+        version, status = stored["metadata"]["resourceVersion"], readable_status(stored)
+        if status is not None:
+            changed = change(status)
+            if changed != status and not (self._is_young(key) and _reasons_of(changed) == _reasons_of(status)):
+                await self._replace_status(key, version, changed)
+            return
+        before = readable_conditions(stored)
+        begun = AlignmentRunStatus(fetch=StageStatus(stage=Stage.FETCH), conditions=before)
+        changed = change(begun)
+        if changed != begun and not (self._is_young(key) and _reasons_of(changed) == _reasons_of(begun)):
+            await self._replace_conditions(key, version, changed.conditions)
+
+    def _is_young(self, key: RunKey) -> bool:
+        """Whether the status was written a moment ago, so that mere wording can wait."""
+        return self._clock() - self._written.get(key, float("-inf")) < PROGRESS_EVERY_SECONDS
+
+    async def _replace_conditions(self, key: RunKey, version: str, conditions: Sequence[Condition]) -> None:
+        path = object_path(RUNS, key.namespace, key.name, "status")
+        documents = [json.loads(condition.to_json()) for condition in conditions]
+        self._store.put(Kind.RUN, await self._api.replace_conditions(path, version, documents))
+        self._written[key] = self._clock()
 
     async def _replace_status(self, key: RunKey, version: str, status: AlignmentRunStatus) -> None:
         path = object_path(RUNS, key.namespace, key.name, "status")
@@ -200,35 +226,32 @@ class KubeCluster:
         since = known.setdefault(job.name, datetime.now(UTC))
         return replace(job, waiting_since=job.waiting_since or since)
 
-    async def _config_maps(self, run: AlignmentRun) -> dict[str, Mapping[str, str]]:
+    async def _config_maps(self, run: AlignmentRun, jobs: Sequence[JobObservation]) -> dict[str, Mapping[str, str]]:
+        """The ConfigMap with the objective, when a Job may be created next; it is parsed beside the event loop."""
         reference = run.spec.objective.config_map_ref
-        if reference is None:
+        if reference is None or not _may_create(run, jobs):
             return {}
         found = await self._api.get(object_path(CONFIG_MAPS, run.metadata.namespace, reference.name))
-        return {} if found is None else {reference.name: found.get("data") or {}}
+        if found is None:
+            return {}
+        data: Mapping[str, str] = found.get("data") or {}
+        text = data.get(reference.key)
+        if text is not None and len(text) <= LARGEST_OBJECTIVE_BYTES:
+            await asyncio.to_thread(parse_once, reference, text)
+        return {reference.name: data}
 
     async def _claims(self, run: AlignmentRun, jobs: Sequence[JobObservation]) -> Mapping[str, ClaimObservation] | None:
         """The user's own claims, when a Job that mounts them may be created next; None when none will be."""
-        ended = run.status.phase in (Phase.SUCCEEDED, Phase.FAILED)
-        is_settled = ended and run.status.observed_generation == run.metadata.generation
-        if is_settled or any(job.phase is JobPhase.ACTIVE for job in jobs):
+        if not _may_create(run, jobs):
             return None
         namespace = run.metadata.namespace
         found = {name: await self._api.get(object_path(VOLUME_CLAIMS, namespace, name)) for name in claims_of(run)}
         return {name: observe_claim(claim) for name, claim in found.items() if claim is not None}
 
 
-def parse_run(stored: KubernetesObject) -> AlignmentRun:
-    """The run as a value. Raises InvalidRunError where the schema in the cluster let in what dynalign does not take."""
-    try:
-        return AlignmentRun.model_validate(stored)
-    except ValidationError as error:
-        schema = structural_schema(AlignmentRun)
-        sentences = (
-            f"{name_field(locate_error(detail))} {describe_error(detail, schema)}".strip().rstrip(".")
-            for detail in error.errors(include_url=False)
-        )
-        raise InvalidRunError(stored, "; ".join(sentences) + ".") from error
+def _reasons_of(status: AlignmentRunStatus) -> list[tuple[str, str, str]]:
+    """What tools select by."""
+    return [(condition.type, condition.status, condition.reason) for condition in status.conditions]
 
 
 def _progress_of(status: AlignmentRunStatus) -> dict[str, object]:
@@ -260,6 +283,13 @@ def build_event(run: AlignmentRun, event: Event) -> KubernetesObject:
         "reportingInstance": COMPONENT,
         "source": {"component": COMPONENT},
     }
+
+
+def _may_create(run: AlignmentRun, jobs: Sequence[JobObservation]) -> bool:
+    """Whether the planner may create a Job next: not while another one lives, nor for a run that has ended."""
+    ended = run.status.phase in (Phase.SUCCEEDED, Phase.FAILED)
+    is_settled = ended and run.status.observed_generation == run.metadata.generation
+    return not is_settled and not any(job.phase is JobPhase.ACTIVE for job in jobs)
 
 
 def _is_untold(job: JobObservation) -> bool:

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -11,12 +11,15 @@ import aiohttp
 from kubernetes.aio import client, config
 from yarl import URL
 
-from dynalign_operator.clusters.errors import ClusterError, ConflictError
+from dynalign_operator.clusters.errors import ClusterError, ConflictError, GoneError
 from dynalign_operator.clusters.kube_paths import ApiPath
 from dynalign_operator.manifests.objects import KubernetesObject
 
 _TIMEOUT_SECONDS: Final = 30.0
 _AUTH: Final = ["BearerToken"]
+_JSON: Final = "application/json"
+_METADATA_ONLY: Final = f"{_JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{_JSON}"
+"""A list of PartialObjectMetadata, from a server that knows it."""
 
 Record = Callable[[str, int, float], None]
 """Told of every request: HTTP method, HTTP status (0: no answer), seconds."""
@@ -52,10 +55,11 @@ class KubeApi:
     def __init__(self, api: Any, record: Record = _record_nothing) -> None:
         self._api, self._record = api, record
 
-    async def get(self, path: ApiPath) -> KubernetesObject | None:
-        """Read an object or a list; None when it is not there."""
+    async def get(self, path: ApiPath, *, metadata_only: bool = False) -> KubernetesObject | None:
+        """Read an object or a list, or the metadata of what it holds; None when it is not there."""
+        accept = _METADATA_ONLY if metadata_only else _JSON
         try:
-            return await self._request("GET", path, f"read {path}")
+            return await self._request("GET", path, f"read {path}", accept=accept)
         except RefusedError as error:
             if error.status == 404:
                 return None
@@ -81,33 +85,48 @@ class KubeApi:
                 raise
 
     async def replace_status(self, path: ApiPath, version: str, status: Mapping[str, Any]) -> KubernetesObject:
-        """Replace what lies at an object's path to `status`, for the version that was read.
+        """Replace the status of the version that was read; the path leads to the subresource `status`.
 
-        Raises ConflictError when that is no longer the latest.
+        Raises ConflictError when that version is no longer the latest, GoneError when the object is no more.
         """
+        return await self._patch_status(path, version, "/status", dict(status))
+
+    async def replace_conditions(self, path: ApiPath, version: str, conditions: Sequence[Any]) -> KubernetesObject:
+        """Replace `status.conditions` alone. Raises as `replace_status` does."""
+        return await self._patch_status(path, version, "/status/conditions", list(conditions))
+
+    async def _patch_status(self, path: ApiPath, version: str, field: str, value: Any) -> KubernetesObject:
         patch = [
             {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
-            {"op": "add", "path": "/status", "value": dict(status)},
+            {"op": "add", "path": field, "value": value},
         ]
         try:
             return await self._request("PATCH", path, f"write {path}", patch, "application/json-patch+json")
         except RefusedError as error:
-            if error.status in (404, 409):
+            if error.status == 404:
+                raise GoneError(str(error)) from error
+            if error.status == 409:
                 raise ConflictError(str(error)) from error
             raise
 
     async def text(self, path: ApiPath) -> str:
         """Read something that is no JSON."""
-        return (await self._send("GET", path, f"read {path}", None, "*/*")).decode()
+        return (await self._send("GET", path, f"read {path}", None, _JSON, accept="*/*")).decode()
 
     async def _request(
-        self, method: str, path: ApiPath, what: str, body: Any = None, content_type: str = "application/json"
+        self, method: str, path: ApiPath, what: str, body: Any = None, content_type: str = _JSON, *, accept: str = _JSON
     ) -> KubernetesObject:
-        answer: KubernetesObject = json.loads(await self._send(method, path, what, body, content_type))
+        data = await self._send(method, path, what, body, content_type, accept=accept)
+        try:
+            answer = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise RefusedError(what, 200, f"the answer is no JSON: {_beginning(data)}") from error
+        if not isinstance(answer, dict):
+            raise RefusedError(what, 200, f"the answer is no JSON object: {_beginning(data)}")
         return answer
 
-    async def _send(self, method: str, path: ApiPath, what: str, body: Any, content_type: str) -> bytes:
-        headers = {"Accept": "application/json", "Content-Type": content_type} if body is not None else {}
+    async def _send(self, method: str, path: ApiPath, what: str, body: Any, content_type: str, *, accept: str) -> bytes:
+        headers = {"Accept": accept, **({"Content-Type": content_type} if body is not None else {})}
         request = await self._api.param_serialize(method, path, header_params=headers, body=body, auth_settings=_AUTH)
         method, url, *rest = request
         started, status = time.monotonic(), 0
@@ -128,5 +147,9 @@ class KubeApi:
 def _message(data: bytes) -> str:
     try:
         return str(json.loads(data)["message"])
-    except (ValueError, KeyError, TypeError):
-        return data[:500].decode(errors="replace")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return _beginning(data)
+
+
+def _beginning(data: bytes) -> str:
+    return data[:500].decode(errors="replace")

@@ -1,5 +1,6 @@
 """Reading what the API server says of a pod. Pure."""
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -23,8 +24,9 @@ def condition_of(status: Mapping[str, Any], kind: str) -> Mapping[str, Any] | No
 
 
 def index_of(pod: KubernetesObject) -> int:
-    """The pod's completion index; 0 where the Job has but one."""
-    return int(pod["metadata"].get("annotations", {}).get(INDEX, 0))
+    """The pod's completion index; 0 where the Job has but one, and where somebody has written what is no index."""
+    text = str((pod["metadata"].get("annotations") or {}).get(INDEX, "0"))
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
 
 
 def state_of(pod: KubernetesObject) -> Mapping[str, Any]:

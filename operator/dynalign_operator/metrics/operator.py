@@ -11,10 +11,19 @@ from prometheus_client.registry import Collector
 from dynalign_operator.clusters.kube_store import Kind
 from dynalign_operator.metrics.definition import MetricDefinition, MetricKind
 from dynalign_operator.metrics.runs import KnownRun, run_families
+from dynalign_operator.planning import reasons
 
 _RECONCILE: Final = MetricDefinition("dynalign_reconcile_seconds", MetricKind.HISTOGRAM, "Time of one reconcile.")
 _ERRORS: Final = MetricDefinition(
-    "dynalign_reconcile_errors", MetricKind.COUNTER, "Reconciles that failed and were put off."
+    "dynalign_reconcile_errors",
+    MetricKind.COUNTER,
+    "Reconciles that failed and were put off, through no fault of the run's user.",
+)
+_REFUSALS: Final = MetricDefinition(
+    "dynalign_reconcile_refusals",
+    MetricKind.COUNTER,
+    "Reconciles that were put off until the run's user mends something, which the run's status says.",
+    ("reason",),
 )
 _TRANSITION: Final = MetricDefinition(
     "dynalign_stage_transition_seconds",
@@ -47,7 +56,18 @@ _COMPARED: Final = MetricDefinition(
     "When all that the watches have told was last compared with the API server, Unix time; 0 before the first time.",
 )
 
-OPERATOR_METRICS: Final = (_RECONCILE, _ERRORS, _TRANSITION, _DEPTH, _AGE, _REQUESTS, _EVENTS, _MISSED, _COMPARED)
+OPERATOR_METRICS: Final = (
+    _RECONCILE,
+    _ERRORS,
+    _REFUSALS,
+    _TRANSITION,
+    _DEPTH,
+    _AGE,
+    _REQUESTS,
+    _EVENTS,
+    _MISSED,
+    _COMPARED,
+)
 
 
 @dataclass
@@ -59,6 +79,9 @@ class OperatorMetrics:
     def __post_init__(self) -> None:
         self.reconcile_seconds = _RECONCILE.build_histogram(self.registry)
         self.reconcile_errors = _ERRORS.build_counter(self.registry)
+        self.reconcile_refusals = _REFUSALS.build_counter(self.registry)
+        for reason in (reasons.REFUSED, reasons.NAME_TAKEN):
+            self.reconcile_refusals.labels(reason)
         self.transition_seconds = _TRANSITION.build_histogram(self.registry)
         self._requests = _REQUESTS.build_histogram(self.registry)
         self._events = _EVENTS.build_counter(self.registry)

@@ -1,11 +1,21 @@
-"""The objective of a run: one that ships with dynalign, or a ConfigMap of the user's own."""
+"""The objective of a run: one that ships with dynalign, or a ConfigMap of the user's own.
 
-from functools import cache
+A plan is made again and again, and parsing YAML takes up to a second. So a text is parsed once: what came of it, an
+objective or the problems, is kept for the texts that were read last.
+"""
+
+from functools import cache, lru_cache
+from typing import Final
 
 from dynalign_contract.objective import BUILTIN, Objective, builtin_objective
+from dynalign_operator.api.objective_text import LARGEST_OBJECTIVE_BYTES
 from dynalign_operator.api.run_file import RunFileError, read_referenced_objective
+from dynalign_operator.api.v1alpha1 import ConfigMapKeyRef
 from dynalign_operator.planning.errors import BadObjectiveError
 from dynalign_operator.planning.observed import Observed
+
+_KEPT_TEXTS: Final = 64
+"""Texts whose objectives are kept; at most 64 KiB each."""
 
 
 def read_objective(observed: Observed) -> Objective:
@@ -19,11 +29,27 @@ def read_objective(observed: Observed) -> Objective:
             f"spec.objective.configMapRef names the ConfigMap {name}, which does not exist. Create it with the key "
             f"{spec.config_map_ref.key}; the run goes on by itself."
         )
+    data = observed.config_maps[name]
     try:
-        return read_referenced_objective(spec.config_map_ref, observed.config_maps[name])
+        text = data.get(spec.config_map_ref.key)
+        if text is None or len(text) > LARGEST_OBJECTIVE_BYTES:
+            return read_referenced_objective(spec.config_map_ref, data)
+        found = parse_once(spec.config_map_ref, text)
     except RunFileError as error:
-        sentences = " ".join(problem.text for problem in error.problems)
-        raise BadObjectiveError(f"{sentences} Correct it; the run goes on by itself.") from error
+        found = error
+    if isinstance(found, RunFileError):
+        sentences = " ".join(problem.text for problem in found.problems)
+        raise BadObjectiveError(f"{sentences} Correct it; the run goes on by itself.")
+    return found
+
+
+@lru_cache(maxsize=_KEPT_TEXTS)
+def parse_once(reference: ConfigMapKeyRef, text: str) -> Objective | RunFileError:
+    """What the text under this key is, or what is wrong with it. May be called in any thread."""
+    try:
+        return read_referenced_objective(reference, {reference.key: text})
+    except RunFileError as error:
+        return error
 
 
 _builtin = cache(builtin_objective)

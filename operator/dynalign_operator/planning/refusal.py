@@ -1,25 +1,34 @@
 """The status of a run that cannot be carried on as it is, for reasons that the planner does not see."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from dynalign_operator.api.status import AlignmentRunStatus, Condition, ConditionType, Phase
 from dynalign_operator.planning import reasons
 
 
-def refuse(status: AlignmentRunStatus, generation: int, message: str, now: datetime) -> AlignmentRunStatus:
-    """Of an object that is no valid run: failed, with what is wrong; a mended specification goes on."""
+def refuse(
+    status: AlignmentRunStatus, generation: int, message: str, now: datetime, *, living: Sequence[str] = ()
+) -> AlignmentRunStatus:
+    """Of an object that is no valid run, with what is wrong; a mended specification goes on.
+
+    A run that has begun keeps its phase, and its Jobs (those that live are named) go on to their end: nothing is wrong
+    with them, and an operator that is rolled back and forth ends no run. One that never began is failed.
+    """
+    has_begun = status.fetch is not None
+    if has_begun:
+        goes_on = f"{', '.join(living)} goes on to its end, and then the run waits" if living else "The run waits"
+        message = f"{message} {goes_on} until that is mended, here or by an operator that takes it."
+    reason = reasons.PENDING if has_begun else reasons.FAILED
     said = {
         ConditionType.READY: ("False", reasons.BAD_CONFIG),
-        ConditionType.PROGRESSING: ("False", reasons.FAILED),
+        ConditionType.PROGRESSING: ("False", reason),
         ConditionType.STALLED: ("True", reasons.BAD_CONFIG),
     }
-    update = {
-        "phase": Phase.FAILED,
-        "observed_generation": generation,
-        "completion_time": status.completion_time or now,
-        "conditions": _changed(status, said, generation, message, now),
-    }
+    update: dict[str, object] = {"conditions": _changed(status, said, generation, message, now)}
+    if not has_begun:
+        failed = {"phase": Phase.FAILED, "completion_time": status.completion_time or now}
+        update |= {"observed_generation": generation, **failed}
     return status.model_copy(update=update)
 
 

@@ -8,7 +8,7 @@ from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.kube_observe import observe_claim, observe_job
-from dynalign_operator.clusters.kube_pods import INDEX
+from dynalign_operator.clusters.kube_pods import INDEX, index_of
 from dynalign_operator.clusters.kube_store import JOB_NAME, Kind, Store, job_of
 from dynalign_operator.manifests.labels import JobLabels, job_labels
 from dynalign_operator.planning.observed import DISRUPTED, JobPhase
@@ -240,3 +240,44 @@ def test_the_store_keeps_the_newest_version_and_finds_by_run() -> None:
     store.remove(Kind.JOB, a_job(uid="another"))
     assert store.of_run(Kind.JOB, run) == []
     assert job_of(a_pod("Running", {})) == "r-i001-judge-a2"
+
+
+def labelled(run: str, version: int) -> dict[str, Any]:
+    job = a_job(version=version)
+    job["metadata"]["labels"] = {**job["metadata"]["labels"], "dynalign.io/run": run}
+    return job
+
+
+def test_an_object_whose_run_label_changes_moves_to_the_other_run() -> None:
+    store, other = Store(), RunKey("n", "other")
+    store.put(Kind.JOB, a_job(version=5))
+    assert store.put(Kind.JOB, labelled("other", 6)) == other
+    assert store.of_run(Kind.JOB, RunKey("n", "r")) == []
+    assert len(store.of_run(Kind.JOB, other)) == 1
+    store.remove(Kind.JOB, labelled("a-third", 7))
+    assert [store.of_run(Kind.JOB, RunKey("n", name)) for name in ("r", "other", "a-third")] == [[], [], []]
+
+
+def test_the_store_keeps_what_is_read_and_nothing_else() -> None:
+    fields = {"managedFields": [{"f:x": {}}] * 100, "annotations": {"kubectl.kubernetes.io/last-applied": "x" * 5000}}
+    pod = a_pod("Running", {"running": {"startedAt": "2026-11-24T10:00:00Z"}})
+    pod["metadata"] |= fields
+    pod["spec"] = {"containers": [{"name": "stage", "env": ["x" * 5000]}]}
+    store = Store()
+    store.put(Kind.POD, pod)
+    (kept,) = store.of_run(Kind.POD, RunKey("n", "r"))
+    assert "managedFields" not in kept["metadata"]
+    assert len(str(kept)) < 1500
+    job = a_job()
+    assert observe_job(job, [kept]) == observe_job(job, [pod])
+    store.put(Kind.JOB, {**job, "metadata": {**job["metadata"], **fields}})
+    (kept_job,) = store.of_run(Kind.JOB, RunKey("n", "r"))
+    assert observe_job(kept_job, [pod]) == observe_job(job, [pod])
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1e3", "9" * 30, None])
+def test_a_pod_with_a_senseless_index_is_the_first(text: str | None) -> None:
+    pod = a_pod("Running", {})
+    pod["metadata"]["annotations"] = {INDEX: text}
+    assert index_of(pod) == 0
+    assert observe_job(a_job(), [pod]) is not None

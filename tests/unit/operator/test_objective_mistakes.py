@@ -6,8 +6,14 @@ from typing import Any
 import pytest
 import yaml
 
-from dynalign_contract.objective import builtin_objective
+from dynalign_contract.objective import Objective, builtin_objective
+from dynalign_operator.api import run_file
+from dynalign_operator.api.objective_text import LARGEST_OBJECTIVE_BYTES
 from dynalign_operator.api.run_file import RunFileError, read_objective
+from dynalign_operator.planning.errors import BadObjectiveError
+from dynalign_operator.planning.objectives import read_objective as objective_of
+from dynalign_operator.planning.observed import Observed
+from support.builders import a_run
 
 Data = dict[str, Any]
 HERE = "ConfigMap mine, key objective.yaml"
@@ -45,6 +51,9 @@ MISTAKES: list[tuple[Callable[[Data], object], str]] = [
     (lambda d: d["reviser"].update(message="Mend it."), "reviser.message lacks $prompt; without it nobody sees what this is about."),
     (lambda d: d["compare"].update(message="$prompt $a"), "compare.message lacks $b; without it nobody sees what this is about."),
     (lambda d: d.update(version=2), 'version is 2; write a text.'),
+    (lambda d: d["judge"].update(context="$prompt $candidate" + "x" * 8000), "judge.context is too long; write at most 8000 characters."),
+    (lambda d: d["facets"].update(topic=["x" * 501]), "facets.topic[0] is too long; write at most 500 characters."),
+    (lambda d: d["critic"].update(criteria={f"c{i}": "Is it?" for i in range(17)}), "critic.criteria has too many entries (17); give at most 16."),
 ]  # fmt: skip
 
 
@@ -62,3 +71,47 @@ def test_a_misspelt_field_is_guessed() -> None:
 
 def test_nothing_is_wrong_with_the_good_one() -> None:
     assert read_objective(broken(lambda data: None), HERE).name == "helpful-honest-harmless"
+
+
+def test_a_large_text_is_refused_before_it_is_parsed() -> None:
+    text = broken(lambda data: None) + "#" * LARGEST_OBJECTIVE_BYTES
+    (said,) = said_of(text)
+    assert f"the text has {len(text):,} bytes; write at most {LARGEST_OBJECTIVE_BYTES:,}" in said
+
+
+BOMB = "a: &a [" + "x, " * 9000 + "x]\nfacets: {b: [" + "*a, " * 9000 + "*a]}\n"
+"""63 kB whose aliases, written out, are 81 million values."""
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (BOMB, "line 1: the text uses the YAML anchor &a; write the value out where it is needed."),
+        ("name: x\nfacets: *f\n", "line 2: the text uses the YAML anchor *f; write the value out where it is needed."),
+    ],
+    ids=["a bomb", "an alias of nothing"],
+)
+def test_anchors_and_aliases_are_refused_before_anything_is_written_out(text: str, sentence: str) -> None:
+    assert said_of(text) == [f"{HERE}, {sentence}"]
+
+
+def test_a_sign_within_a_text_is_no_anchor() -> None:
+    data = broken(lambda d: d.update(preamble='R&D *matters* & so on: "&x *y"'))
+    assert read_objective(data, HERE).preamble.startswith("R&D")
+
+
+def test_a_text_is_parsed_once_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+
+    def parse(text: str, where: str) -> Objective:
+        parsed.append(text)
+        return read_objective(text, where)
+
+    monkeypatch.setattr(run_file, "read_objective", parse)
+    run = a_run().with_spec(objective={"configMapRef": {"name": "mine"}}).build()
+    good, bad = broken(lambda d: d.update(version="once")), broken(lambda d: d.update(version=17))
+    for _ in range(3):
+        assert objective_of(Observed(run, (), {"mine": {"objective.yaml": good}})).version == "once"
+        with pytest.raises(BadObjectiveError, match="version is 17"):
+            objective_of(Observed(run, (), {"mine": {"objective.yaml": bad}}))
+    assert parsed == [good, bad]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dynalign_operator.api.status import ConditionType, Phase
-from dynalign_operator.clusters.kube import InvalidRunError, parse_run
+from dynalign_operator.clusters.kube_runs import InvalidRunError, parse_run
 from dynalign_operator.planning.planner import plan
 from dynalign_operator.planning.refusal import refuse, stall
 from support.builders import T0, a_run, minutes
@@ -26,18 +26,27 @@ def test_what_is_wrong_is_said_field_by_field() -> None:
     with pytest.raises(InvalidRunError, match=r"spec\.iterations .*; spec\.colour ") as error:
         parse_run(stored(iterations=-1, colour="red"))
     assert (error.value.generation, error.value.resource_version) == (3, "7")
+    assert error.value.status is not None
     assert error.value.status.phase is Phase.RUNNING
 
 
-def test_a_refused_run_is_failed_and_stalled_and_saying_it_twice_changes_nothing() -> None:
-    status = Simulation(a_run().build()).plan().status
-    once = refuse(status, 3, "spec.colour is unknown.", T0)
+def test_a_refused_run_that_never_began_is_failed_and_saying_it_twice_changes_nothing() -> None:
+    once = refuse(a_run().build().status, 3, "spec.colour is unknown.", T0)
     assert (once.phase, once.observed_generation) == (Phase.FAILED, 3)
     said = {condition.type: (condition.status, condition.reason) for condition in once.conditions}
     assert said[ConditionType.STALLED] == ("True", "BadConfig")
     assert said[ConditionType.READY] == ("False", "BadConfig")
-    assert len(said) == len(ConditionType)
     assert refuse(once, 3, "spec.colour is unknown.", T0 + minutes(5)) == once
+
+
+def test_a_refused_run_that_has_begun_waits() -> None:
+    status = Simulation(a_run().build()).plan().status
+    once = refuse(status, 3, "spec.colour is unknown.", T0, living=["Job r-fetch-a1"])
+    assert (once.phase, once.observed_generation) == (status.phase, status.observed_generation)
+    (stalled,) = (c for c in once.conditions if c.type is ConditionType.STALLED)
+    assert (stalled.status, stalled.reason) == ("True", "BadConfig")
+    assert stalled.message.startswith("spec.colour is unknown. Job r-fetch-a1 goes on to its end")
+    assert len(once.conditions) == len(ConditionType)
 
 
 def test_a_mended_run_goes_on() -> None:
