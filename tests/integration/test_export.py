@@ -1,10 +1,14 @@
 """An exported folder loads in transformers and computes what base and adapter compute together."""
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dynalign_contract.config import ExportParams, IterationSummary, Policy, StageConfig
@@ -13,6 +17,7 @@ from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.objective import builtin_objective
 from dynalign_contract.result import ArtifactRef, StageResult
 from dynalign_contract.stages import Stage
+from dynalign_trainer.export_check import ExportError, check_export
 from dynalign_trainer.stage import Place, run_stage
 from support.tiny_qwen3 import write_tiny_qwen3
 
@@ -114,6 +119,84 @@ def test_whole_weights_are_exported_in_the_base_models_number_format(root: Path)
     assert exported.dtype == AutoModelForCausalLM.from_pretrained(root / "model").dtype
     with torch.no_grad():
         assert torch.allclose(load(root / "export")(IDS).logits, load(root / "whole")(IDS).logits, atol=2e-2)
+
+
+def test_a_tokenizer_of_old_files_is_exported_as_it_was(root: Path) -> None:
+    """`vocab.json`, `merges.txt`, `added_tokens.json`, and a template in a file of its own."""
+    keep_old_tokenizer_files(root / "model")
+    before = {path.name: path.read_bytes() for path in (root / "model").iterdir()}
+    result = export(root, "adapter")
+    assert result.exit_code == 0, result
+    exported, base = (AutoTokenizer.from_pretrained(root / name) for name in ("export", "model"))
+    text = "<|im_start|>hi<|im_end|>"
+    assert exported.encode(text) == base.encode(text)
+    assert len(exported.encode(text)) == 4
+    assert (len(exported), exported.eos_token_id) == (len(base), base.eos_token_id)
+    kept = {name for name in before if name not in ("model.safetensors", MANIFEST)}
+    assert {name: (root / "export" / name).read_bytes() for name in kept} == {name: before[name] for name in kept}
+
+
+def keep_old_tokenizer_files(folder: Path) -> None:
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    special = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    (folder / "tokenizer.json").unlink()
+    vocabulary = {token: number for token, number in tokenizer["model"]["vocab"].items() if token not in special}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "added_tokens.json").write_text(json.dumps(special))
+    names = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer", **names}))
+
+
+def drop_tokens(folder: Path) -> None:
+    (folder / "added_tokens.json").unlink()
+
+
+def swap_eos(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(path.read_text().replace('"eos_token": "<|im_end|>"', '"eos_token": "<|endoftext|>"'))
+
+
+def cut_embedding(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"][:-1].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def drop_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (drop_tokens, "the number of its tokens"),
+        (swap_eos, "its eos_token_id"),
+        (cut_embedding, r"the shape of model\.embed_tokens\.weight"),
+        (drop_tensor, "the names of its tensors"),
+    ],
+)
+def test_an_export_that_is_not_the_base_model_otherwise_is_no_success(
+    root: Path, damage: Callable[[Path], None], said: str
+) -> None:
+    keep_old_tokenizer_files(root / "model")
+    shutil.copytree(root / "model", root / "other")
+    check_export(root / "model", root / "other")
+    damage(root / "other")
+    with pytest.raises(ExportError, match=said):
+        check_export(root / "model", root / "other")
+
+
+def test_an_adapter_that_fits_in_part_only_is_bad_input(root: Path) -> None:
+    path = root / "adapter" / "adapter_model.safetensors"
+    tensors = {name.replace("layers.1.mlp", "layers.7.mlp"): tensor for name, tensor in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    result = export(root, "adapter")
+    assert result.exit_code == 11
+    assert result.error is not None
+    assert "the base model has no model.layers.7.mlp.down_proj.weight" in result.error.message
 
 
 def test_whole_weights_of_another_model_are_bad_input(root: Path) -> None:

@@ -126,7 +126,7 @@ def test_other_weight_formats_are_refused(repository: Path, tmp_path: Path) -> N
     with Hub("org/tiny", repository) as hub:
         result = fetch(hub, tmp_path / "run")
     assert (result.exit_code, hub.sent) == (11, [])
-    assert "holds no safetensors weights" in message(result)
+    assert "spec.model.uri: hf://org/tiny holds no *.safetensors file. It has pytorch_model.bin" in message(result)
 
 
 def test_a_model_with_code_of_its_own_is_refused_before_its_weights_are_fetched(

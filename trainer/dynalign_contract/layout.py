@@ -15,6 +15,8 @@ _FOLDERS: Final = {
 }
 
 MANIFEST: Final = "manifest.json"
+SOURCE_FILE: Final = "source.json"
+"""Where a fetched model came from; part of the artifact."""
 PROMPTS_FILE: Final = "prompts.parquet"
 HELD_OUT_FILE: Final = "heldout.parquet"
 DRAFTS_FILE: Final = "drafts.parquet"

@@ -239,7 +239,7 @@ def _play_with(llm: Any, base: Path, paths: Mapping[str, Path], *, are_adapters:
     """Whole models are read where they lie; adapters share batches on a GPU and are merged on a CPU."""
     if not are_adapters:
         return StoredWeights(llm, base, paths)
-    return AdapterWeights(llm, paths) if count_gpus() else MergedWeights(llm, base, paths)
+    return AdapterWeights(llm, base, paths) if count_gpus() else MergedWeights(llm, base, paths)
 
 
 def watch_progress(context: StageContext[Any], *, done: int, total: int, share: float) -> Watch:

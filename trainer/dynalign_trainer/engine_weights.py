@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_trainer.machine import count_gpus
-from dynalign_trainer.merging import merged_tensors, read_adapter, read_change
+from dynalign_trainer.merging import check_fit, merged_tensors, read_adapter, read_change
 
 
 class Weights(Protocol):
@@ -24,12 +24,13 @@ class Weights(Protocol):
 class AdapterWeights:
     """Adapters beside the base model; requests of several policies can share a batch."""
 
-    def __init__(self, llm: Any, folders: Mapping[str, Path]) -> None:
+    def __init__(self, llm: Any, base: Path, folders: Mapping[str, Path]) -> None:
         """Load every adapter at once, so that one that does not fit is found before any work is done."""
         from vllm.lora.request import LoRARequest
 
         self._requests = {}
         for number, (version, folder) in enumerate(folders.items(), start=1):
+            check_fit(read_adapter(folder), base)  # vLLM passes over tensors that it does not know
             request = LoRARequest(version, number, str(folder))
             try:
                 llm.llm_engine.add_lora(request)
@@ -58,6 +59,8 @@ class MergedWeights:
         self._llm = llm
         self._base = base
         self._adapters = {version: read_adapter(folder) for version, folder in folders.items()}
+        for adapter in self._adapters.values():
+            check_fit(adapter, base)
         self._playing = Policy().version
 
     def play(self, policy: Policy) -> None:
@@ -76,7 +79,7 @@ class StoredWeights:
         self._llm = llm
         self._folders = {Policy().version: base, **folders}
         for folder in folders.values():
-            read_change(folder)
+            check_fit(read_change(folder), base)
         self._playing = Policy().version
 
     def play(self, policy: Policy) -> None:

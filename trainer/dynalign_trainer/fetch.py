@@ -4,12 +4,14 @@ from pathlib import Path
 
 from dynalign_contract.config import FetchParams
 from dynalign_contract.errors import BadConfigError
+from dynalign_contract.layout import SOURCE_FILE
 from dynalign_trainer.context import StageContext, StageOutput
 from dynalign_trainer.fetching.bundled import fetch_bundled
 from dynalign_trainer.fetching.check import check_model
 from dynalign_trainer.fetching.folder import claim_folder, fetch_folder
 from dynalign_trainer.fetching.hub import fetch_hub
 from dynalign_trainer.fetching.task_data import fetch_task_data
+from dynalign_trainer.model_files import read_model_files
 
 
 def run(context: StageContext[FetchParams]) -> StageOutput:
@@ -40,7 +42,8 @@ def run(context: StageContext[FetchParams]) -> StageOutput:
         )
     context.check_stop()
     parameters = check_model(target)
-    files = [path for path in sorted(target.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    size = sum(path.stat().st_size for path in files)
+    record = [SOURCE_FILE] if (target / SOURCE_FILE).is_file() else []
+    files = [*read_model_files(target).all, *record]
+    size = sum((target / name).stat().st_size for name in files)
     context.telemetry.progress(size, size)
-    return StageOutput(files={path.name: 0 for path in files}, metrics={"parameters": parameters, "bytes": size})
+    return StageOutput(files=dict.fromkeys(files, 0), metrics={"parameters": parameters, "bytes": size})

@@ -8,16 +8,17 @@ read one by one, so a large model needs no more memory than a small one.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.model_folder import read_json
-
-_CONFIG: Final = "adapter_config.json"
-_PREFIX: Final = "base_model.model."
-_DOWN: Final = ".lora_A.weight"
-_UP: Final = ".lora_B.weight"
-_UNSUPPORTED: Final = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out")
+from dynalign_trainer.model_files import read_model_files, read_tensor_files
+from dynalign_trainer.plain_adapter import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    find_pairs,
+    read_plain_config,
+    unreadable,
+)
 
 
 class Change(Protocol):
@@ -114,22 +115,11 @@ def read_change(folder: Path) -> Change:
 
 def is_adapter(folder: Path) -> bool:
     """Whether training wrote an adapter here, and not all weights."""
-    return (folder / _CONFIG).exists()
+    return (folder / ADAPTER_CONFIG).exists()
 
 
 def _read_full(folder: Path) -> FullWeights:
-    from safetensors import SafetensorError, safe_open
-
-    files: dict[str, Path] = {}
-    try:
-        for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(path, framework="pt") as file:
-                files |= dict.fromkeys(file.keys(), path)
-    except (OSError, SafetensorError) as error:
-        raise BadInputError(
-            f"the weights in {folder} cannot be read ({error}). Remove the folder to have its iteration's training run "
-            "again."
-        ) from error
+    files = read_tensor_files(folder)
     if not files:
         raise BadInputError(
             f"{folder} holds neither an adapter nor weights. Remove it to have its iteration's training run again."
@@ -138,28 +128,30 @@ def _read_full(folder: Path) -> FullWeights:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Read a plain LoRA adapter as PEFT writes it. Raises BadInputError naming the file."""
+    """Read a plain LoRA adapter as PEFT writes it. Raises BadInputError naming the file, and what is not plain."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = folder / _CONFIG
-    config = read_json(path)
-    if used := [name for name in _UNSUPPORTED if config.get(name)]:
-        raise BadInputError(f"{path} sets {', '.join(used)}; only plain LoRA adapters can be merged.")
+    config = read_plain_config(folder)
     try:
-        tensors = load_file(folder / "adapter_model.safetensors")
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
         scale = config["lora_alpha"] / config["r"]
-        pairs = {
-            name.removeprefix(_PREFIX).removesuffix(_DOWN) + ".weight": (down, tensors[name.removesuffix(_DOWN) + _UP])
-            for name, down in tensors.items()
-            if name.endswith(_DOWN)
-        }
     except (OSError, SafetensorError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise BadInputError(
-            f"the adapter in {folder} cannot be read ({error}). "
-            "Remove the folder to have its iteration's training run again."
-        ) from error
+        raise unreadable(folder, error) from error
+    pairs = {name: (tensors[down], tensors[up]) for name, (down, up) in find_pairs(tensors, folder).items()}
     return Adapter(folder, scale, pairs)
+
+
+def check_fit(change: Change, base: Path) -> None:
+    """Raise BadInputError when the change names tensors that the base model's files do not have.
+
+    Whole weights must also have every one of them: an engine that exchanges its weights would keep the others.
+    """
+    names = read_tensor_files(base).keys()
+    if missing := sorted(change.names - names):
+        raise change.misfit(f"the base model has no {missing[0]}")
+    if isinstance(change, FullWeights) and (absent := sorted(names - change.names)):
+        raise change.misfit(f"they lack {absent[0]}")
 
 
 def merged_tensors(base: Path, adapter: Adapter | None) -> Iterator[tuple[str, Any]]:
@@ -167,13 +159,11 @@ def merged_tensors(base: Path, adapter: Adapter | None) -> Iterator[tuple[str, A
 
     Raises BadInputError when the adapter names tensors that the base model does not have.
     """
-    seen = set()
-    for path in sorted(base.glob("*.safetensors")):
-        for name, weight in file_tensors(path):
-            seen.add(name)
+    if adapter is not None:
+        check_fit(adapter, base)
+    for file in read_model_files(base).weights:
+        for name, weight in file_tensors(base / file):
             yield name, weight if adapter is None else adapter.apply(name, weight)
-    if adapter is not None and (missing := sorted(adapter.names - seen)):
-        raise adapter.misfit(f"the base model has no {missing[0]}")
 
 
 def file_tensors(path: Path) -> Iterator[tuple[str, Any]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dynalign_contract.errors import BadInputError
+from dynalign_trainer.model_files import read_model_files
 
 DEFAULT_MAX_LENGTH: Final = 4096
 """Context window where none is configured and the model's own is longer, in tokens."""
@@ -29,12 +30,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_weights(folder: Path) -> None:
-    """Raise BadInputError when the folder has no safetensors weights."""
-    if not any(folder.glob("*.safetensors")):
-        raise BadInputError(
-            f"{folder} holds no *.safetensors file. Other weight formats can run code when they are loaded and are "
-            "refused: name a safetensors model in spec.model.uri."
-        )
+    """Raise BadInputError when the folder has no safetensors weights, or does not say which files they are."""
+    read_model_files(folder)
 
 
 def context_window(folder: Path, wanted: int | None) -> int:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.objective import BUILTIN, builtin_objective
@@ -84,6 +85,7 @@ def test_the_seeds_words_do_not_make_two_prompts_mean_the_same() -> None:
 
 
 def test_a_model_without_an_embedding_of_a_known_name_is_refused(tmp_path: Path) -> None:
+    save_file({"layers.0.weight": np.zeros((2, 2), np.float32)}, tmp_path / "model.safetensors")
     with pytest.raises(BadInputError, match=r"prompts\.dedup\.clusters needs"):
         read_token_vectors(tmp_path)
 

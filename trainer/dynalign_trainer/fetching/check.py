@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.model_folder import check_weights, load_tokenizer, read_json
+from dynalign_trainer.model_files import INDEX, read_index, read_model_files
+from dynalign_trainer.model_folder import load_tokenizer, read_json
 
 _VOCABULARIES: Final = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
 
@@ -17,7 +18,6 @@ def check_model(folder: Path) -> int:
     Raises BadInputError naming the file: what `check_metadata` refuses, and weights that are missing or cut short.
     """
     check_metadata(folder)
-    check_weights(folder)
     return _check_tensors(folder)
 
 
@@ -60,18 +60,10 @@ def _check_tokenizer_files(folder: Path) -> None:
 
 def _check_tensors(folder: Path) -> int:
     """Check every weight file that is part of the model; returns the number of parameters."""
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        files = [_read_shapes(path) for path in sorted(folder.glob("*.safetensors"))]
-        return sum(math.prod(shape) for shapes in files for shape in shapes.values())
-    weights = read_json(index).get("weight_map")
-    if not isinstance(weights, dict) or not weights:
-        raise BadInputError(f"{index} has no weight_map. Fetch the model again.")
-    present = {
-        name: _read_shapes(folder / name) if (folder / name).is_file() else {}
-        for name in set(map(str, weights.values()))
-    }
-    for tensor, name in weights.items():
+    files = read_model_files(folder)
+    present = {name: _read_shapes(folder / name) for name in files.weights}
+    index = folder / INDEX
+    for tensor, name in read_index(index).items() if files.index else ():
         if tensor not in present[name]:
             raise BadInputError(f"{index} names the tensor {tensor} in {name}, which is not there. Fetch {name} again.")
     return sum(math.prod(shape) for shapes in present.values() for shape in shapes.values())

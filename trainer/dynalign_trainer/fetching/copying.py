@@ -1,7 +1,7 @@
 """Copying model files: whole or absent, with progress in bytes, and stoppable between two blocks."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -13,12 +13,12 @@ Watch = Callable[[int, int], None]
 _BLOCK: Final = 32 << 20
 
 
-def copy_files(sources: Sequence[Path], target: Path, watch: Watch) -> None:
-    """Copy files, symbolic links followed, into the folder `target` under their own names."""
-    total = sum(path.stat().st_size for path in sources)
+def copy_files(sources: Mapping[str, Path], target: Path, watch: Watch) -> None:
+    """Copy files, symbolic links followed, into the folder `target`: name there -> file."""
+    total = sum(path.stat().st_size for path in sources.values())
     done = 0
-    for source in sources:
-        with atomic_path(target / source.name) as temporary, source.open("rb") as read, temporary.open("wb") as write:
+    for name, source in sources.items():
+        with atomic_path(target / name) as temporary, source.open("rb") as read, temporary.open("wb") as write:
             while block := read.read(_BLOCK):
                 write.write(block)
                 done += len(block)

@@ -1,18 +1,14 @@
 """A model that is a folder already: `pvc://claim/path`, or a path."""
 
-import fnmatch
+import logging
 import os
 from pathlib import Path
-from typing import Final
 
 from dynalign_contract.errors import BadInputError
 from dynalign_trainer.fetching.copying import Watch, copy_files
+from dynalign_trainer.model_files import read_model_files
 
-METADATA_FILES: Final = ("*.json", "*.jinja", "*.model", "*.txt")
-"""Configuration, tokenizer, chat template, index of the weights."""
-WEIGHT_FILES: Final = ("*.safetensors",)
-SECOND_COPIES: Final = ("consolidated*",)
-"""The same weights once more, in their author's own layout, which nothing here reads."""
+log = logging.getLogger("dynalign.fetch")
 
 
 def claim_folder(uri: str) -> Path:
@@ -30,11 +26,7 @@ def fetch_folder(source: Path, target: Path, watch: Watch) -> None:
             f"spec.model.uri: {source} is not a folder. Name a Hugging Face model folder (config.json, safetensors "
             "weights, tokenizer); a pvc:// claim must be mounted into the fetch stage."
         )
-    copy_files([path for path in sorted(source.iterdir()) if path.is_file() and _wanted(path.name)], target, watch)
-
-
-def _wanted(name: str) -> bool:
-    def matches(patterns: tuple[str, ...]) -> bool:
-        return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
-
-    return matches((*METADATA_FILES, *WEIGHT_FILES)) and not matches(SECOND_COPIES) and name != "manifest.json"
+    files = read_model_files(source)
+    if files.left:
+        log.info("left behind in %s, no part of the model: %s", source, ", ".join(files.left))
+    copy_files({name: source / name for name in files.all}, target, watch)

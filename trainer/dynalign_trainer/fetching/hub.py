@@ -1,7 +1,9 @@
 """`hf://org/name[@revision]`: a snapshot from the Hugging Face hub, pinned to a commit, safetensors only."""
 
+import glob
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -11,12 +13,12 @@ from pydantic import ValidationError
 from dynalign_contract.base import Model
 from dynalign_contract.errors import BadConfigError, BadInputError, StageError
 from dynalign_contract.files import write_bytes
+from dynalign_contract.layout import SOURCE_FILE
 from dynalign_trainer.fetching.check import check_metadata
 from dynalign_trainer.fetching.copying import Watch
-from dynalign_trainer.fetching.folder import METADATA_FILES, SECOND_COPIES, WEIGHT_FILES
 from dynalign_trainer.fetching.hub_progress import progress_bar
+from dynalign_trainer.model_files import choose_files, choose_metadata
 
-SOURCE_FILE: Final = "source.json"
 _DOWNLOADS: Final = ".cache"
 """Where huggingface_hub keeps its half-finished files, below the target."""
 
@@ -62,9 +64,11 @@ def fetch_hub(uri: str, target: Path, watch: Watch) -> None:
     request = Request(uri, repository, revision or "main", os.environ.get("HF_TOKEN") or False, target)
     try:
         commit = _pin(request)
-        _download(request, commit, METADATA_FILES, watch)
+        names = _list_names(request, commit)
+        where = f"spec.model.uri: {uri}"
+        _download(request, commit, choose_metadata(names, where), watch)
         check_metadata(target)
-        _download(request, commit, WEIGHT_FILES, watch)
+        _download(request, commit, choose_files(names, target, where).weights, watch)
     except HFValidationError as error:
         raise BadConfigError(f"spec.model.uri: {uri} names no repository of a hub: write hf://org/name.") from error
     except (httpx.HTTPError, OSError) as error:
@@ -81,26 +85,25 @@ def _pin(request: Request) -> str:
         return HubSource.model_validate_json(record.read_bytes()).commit
     except (FileNotFoundError, ValidationError):
         info = HfApi(token=request.token).model_info(request.repository, revision=request.revision)
-    names = [sibling.rfilename for sibling in info.siblings or ()]
-    if not any(name.endswith(".safetensors") and "/" not in name for name in names):
-        raise BadInputError(
-            f"spec.model.uri: {request.uri} holds no safetensors weights. Other formats can run code when they are "
-            "loaded and are refused: name a model or revision with safetensors."
-        )
     source = HubSource(uri=request.uri, commit=str(info.sha))
     write_bytes(record, source.to_json(indent=2).encode())
     return source.commit
 
 
-def _download(request: Request, commit: str, patterns: tuple[str, ...], watch: Watch) -> None:
+def _list_names(request: Request, commit: str) -> list[str]:
+    from huggingface_hub import HfApi
+
+    return list(HfApi(token=request.token).list_repo_files(request.repository, revision=commit))
+
+
+def _download(request: Request, commit: str, names: Sequence[str], watch: Watch) -> None:
     from huggingface_hub import snapshot_download
 
     snapshot_download(
         request.repository,
         revision=commit,
         local_dir=request.target,
-        allow_patterns=list(patterns),
-        ignore_patterns=["*/*", *SECOND_COPIES],
+        allow_patterns=[glob.escape(name) for name in names],
         token=request.token,
         tqdm_class=progress_bar(watch),
     )

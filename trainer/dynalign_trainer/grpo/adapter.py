@@ -11,10 +11,11 @@ from dynalign_contract.files import atomic_path, write_bytes
 from dynalign_contract.settings import LoraSettings
 from dynalign_trainer.grpo.job import TrainJob
 from dynalign_trainer.grpo.masters import whole
+from dynalign_trainer.lora_targets import check_targets
 from dynalign_trainer.machine import use_bfloat16
+from dynalign_trainer.model_files import read_tensor_files
+from dynalign_trainer.plain_adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_plain_adapter
 
-WEIGHTS_FILE: Final = "adapter_model.safetensors"
-CONFIG_FILE: Final = "adapter_config.json"
 _ADAPTER_NAME: Final = "default"
 """PEFT's name of the one adapter of a model; it stands in the names of parameters, not in those of files."""
 _BASE_NAME: Final = "model"
@@ -26,7 +27,7 @@ def check_adapter(folder: Path, lora: LoraSettings) -> None:
 
     Raises BadInputError when its configuration cannot be read, BadConfigError when `training.lora` has changed.
     """
-    path = folder / CONFIG_FILE
+    path = folder / ADAPTER_CONFIG
     try:
         config = json.loads(path.read_bytes())
         found = LoraSettings(
@@ -40,6 +41,7 @@ def check_adapter(folder: Path, lora: LoraSettings) -> None:
             f"{path} is not the configuration of a LoRA adapter ({error}). Remove the folder {folder} to have its "
             "iteration's training run again."
         ) from error
+    check_plain_adapter(folder)
     for field in ("rank", "alpha", "dropout"):
         if getattr(found, field) != getattr(lora, field):
             _refuse(field, getattr(lora, field), getattr(found, field))
@@ -58,7 +60,7 @@ def load_adapter_policy(job: TrainJob, attention: str | None = None) -> Any:
     """The base model with a trainable adapter: the job's own, or a fresh one that is zero in effect.
 
     A fresh adapter depends on the job's seed only. `attention` is an implementation that transformers knows. Raises
-    BadConfigError when no module has one of the target names.
+    BadConfigError when a target cannot be trained, merged and sampled alike.
     """
     import torch
     from peft import LoraConfig, PeftModel, TaskType, get_peft_model
@@ -68,7 +70,7 @@ def load_adapter_policy(job: TrainJob, attention: str | None = None) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
         job.model, dtype=dtype, attn_implementation=attention, local_files_only=True
     )
-    check_targets(model, job.training.lora)
+    check_targets(model, job.training.lora.target_modules, read_tensor_files(job.model))
     # Mixed precisions of base and adapter break ZeRO-3's coalesced gathering, so there the adapter keeps the base's.
     autocast = job.training.zero_stage < 3
     if job.start is not None:
@@ -85,17 +87,6 @@ def load_adapter_policy(job: TrainJob, attention: str | None = None) -> Any:
         task_type=TaskType.CAUSAL_LM,
     )
     return get_peft_model(model, config, autocast_adapter_dtype=autocast)
-
-
-def check_targets(model: Any, lora: LoraSettings) -> None:
-    """Raise BadConfigError when the model has no module of a target name; PEFT only minds when it finds none at all."""
-    names = {name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "weight")}
-    missing = sorted(set(lora.target_modules) - names)
-    if missing:
-        raise BadConfigError(
-            f"spec.training.lora.targetModules names {', '.join(missing)}, which {type(model).__name__} does not have. "
-            f"It has {', '.join(sorted(names))}."
-        )
 
 
 class AdapterWriter:
@@ -137,7 +128,7 @@ def adapter_tensors(job: TrainJob) -> Iterator[tuple[str, Any]]:
         return
     from safetensors.torch import load_file
 
-    for name, value in load_file(job.start / WEIGHTS_FILE).items():
+    for name, value in load_file(job.start / ADAPTER_WEIGHTS).items():
         module, _, last = name.rpartition(".")
         yield f"{module}.{_ADAPTER_NAME}.{last}", value
 
@@ -155,6 +146,6 @@ def write_adapter(folder: Path, model: Any, tensors: Mapping[str, Any]) -> None:
     config = model.peft_config[_ADAPTER_NAME].to_dict()
     config |= {"base_model_name_or_path": _BASE_NAME, "inference_mode": True, "revision": None}
     plain = {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
-    with atomic_path(folder / WEIGHTS_FILE) as temporary:
+    with atomic_path(folder / ADAPTER_WEIGHTS) as temporary:
         save_file(dict(tensors), os.fspath(temporary), metadata={"format": "pt"})
-    write_bytes(folder / CONFIG_FILE, json.dumps(plain, indent=2, sort_keys=True, default=str).encode())
+    write_bytes(folder / ADAPTER_CONFIG, json.dumps(plain, indent=2, sort_keys=True, default=str).encode())

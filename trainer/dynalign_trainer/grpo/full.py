@@ -8,28 +8,26 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.files import atomic_path
 from dynalign_trainer.grpo.job import TrainJob
 from dynalign_trainer.grpo.masters import whole
 from dynalign_trainer.machine import use_bfloat16
-from dynalign_trainer.merging import file_tensors, read_change
-
-MODEL_CONFIG: Final = "config.json"
-_INDEX: Final = "model.safetensors.index.json"
+from dynalign_trainer.merging import file_tensors
+from dynalign_trainer.model_files import CONFIG, read_model_files, read_tensor_files
 
 
 def full_files(folder: Path) -> list[str]:
     """Names of the files of a policy, or of the same files of the base model."""
-    index = [_INDEX] if (folder / _INDEX).exists() else []
-    return [MODEL_CONFIG, *index, *(path.name for path in weight_files(folder))]
+    files = read_model_files(folder)
+    return [CONFIG, *files.index, *files.weights]
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder."""
-    return sorted(folder.glob("*.safetensors"))
+    """The files of a model's weights."""
+    return [folder / name for name in read_model_files(folder).weights]
 
 
 def load_full(job: TrainJob, attention: str | None = None) -> Any:
@@ -44,7 +42,7 @@ def load_full(job: TrainJob, attention: str | None = None) -> Any:
             "zeroStage: 1 or more, or engine.dtype: Float32."
         )
     model = _load(job, start_folder(job), attention)
-    in_files = read_change(job.model).names
+    in_files = read_tensor_files(job.model)
     parameters = parameters_of(model)
     written = {id(parameter) for name, parameter in parameters.items() if name in in_files}
     if missing := sorted(name for name, parameter in parameters.items() if id(parameter) not in written):

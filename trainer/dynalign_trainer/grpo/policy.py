@@ -8,8 +8,6 @@ from typing import Any, Protocol
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.settings import KlReference, TrainingMethod, TrainingSettings
 from dynalign_trainer.grpo.adapter import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
     AdapterWriter,
     adapter_tensors,
     check_adapter,
@@ -29,6 +27,7 @@ from dynalign_trainer.grpo.job import TrainJob
 from dynalign_trainer.grpo.masters import give_back
 from dynalign_trainer.machine import use_bfloat16
 from dynalign_trainer.merging import is_adapter
+from dynalign_trainer.plain_adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 
 class Writer(Protocol):
@@ -57,7 +56,7 @@ def check_start(folder: Path, training: TrainingSettings) -> None:
 
 def policy_files(folder: Path, method: TrainingMethod) -> list[str]:
     """Names of a policy's files."""
-    return [WEIGHTS_FILE, CONFIG_FILE] if method is TrainingMethod.LORA else full_files(folder)
+    return [ADAPTER_WEIGHTS, ADAPTER_CONFIG] if method is TrainingMethod.LORA else full_files(folder)
 
 
 def load_policy(job: TrainJob, attention: str | None = None) -> Any:

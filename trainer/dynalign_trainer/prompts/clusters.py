@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.objective import Objective
 from dynalign_contract.settings import ClusterSettings
+from dynalign_trainer.model_files import read_tensor_files
 
 Vector = NDArray[np.float32]
 Embed = Callable[[str], Vector]
@@ -104,11 +105,11 @@ def read_token_vectors(folder: Path) -> NDArray[np.float32]:
     """The input embedding of the model in `folder`, shape (tokens, width). Raises BadInputError when there is none."""
     from safetensors import safe_open
 
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as tensors:
-            if name := _first(tensors.keys()):
-                table: NDArray[np.float32] = tensors.get_tensor(name).float().numpy()
-                return table
+    files = read_tensor_files(folder)
+    if name := _first(files):
+        with safe_open(files[name], framework="pt") as tensors:
+            table: NDArray[np.float32] = tensors.get_tensor(name).float().numpy()
+            return table
     raise BadInputError(
         f"no tensor in {folder} is called like an input embedding ({', '.join(_NAMES)}), which "
         "prompts.dedup.clusters needs. Remove that setting."
