@@ -25,6 +25,7 @@ def folder(tmp_path: Path) -> Path:
     """A folder with a run whose model is no model."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"")
     (tmp_path / "run.yaml").write_text(RUN)
     return tmp_path
 
