@@ -10,7 +10,7 @@ EXTRA ?= cpu
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-cluster cluster bench-transition bench-judge bench-learning bench-injections bench-trainer testbed check check-generated format generate lock clean
+.PHONY: help venv demo test test-local test-fast test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-injections bench-trainer testbed check check-generated format generate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -43,6 +43,17 @@ test-fast: venv ## The tests that need no engine: seconds
 
 test-cluster: venv ## The tests on a real API server and on a real cluster
 	tests/cluster/around.sh $(PYTEST) -m cluster
+
+# KIND_NODES=3: without the runs of real engines, whose image takes 14 GB on each node.
+KIND_NODES ?= 1
+KIND_TESTS := tests/cluster/test_node.py tests/e2e/test_cluster_troubles.py
+ifeq ($(KIND_NODES),1)
+KIND_TESTS += tests/e2e/test_cluster_gang.py tests/e2e/test_cluster_smollm2.py
+endif
+
+test-kind: venv ## Node, troubles, a gang and the example for CPUs on kind; needs Docker; KIND_NODES=3 for three nodes
+	env -u KUBECONFIG DYNALIGN_TEST_CLUSTER=kind DYNALIGN_TEST_KIND_NODES=$(KIND_NODES) \
+	  tests/cluster/around.sh $(PYTEST) $(KIND_TESTS)
 
 cluster: ## Start a Kubernetes that can run pods; prints the line that selects it
 	@tests/cluster/up.sh

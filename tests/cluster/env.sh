@@ -6,8 +6,14 @@ BIN=$CACHE/bin                      # kube and its links (kubectl, etcd, kube-ap
 STATE=$CACHE/node                   # keys, etcd data, kubelet root, volumes, logs, pid files of the native node
 NODE_KUBECONFIG=$STATE/admin.kubeconfig
 CONTAINERD_ROOT=$CACHE/containerd   # images of the native node; they outlive its state
-KIND_CLUSTER=dynalign
-KIND_KUBECONFIG=$CACHE/kind.kubeconfig
+
+KIND_NODES=${DYNALIGN_TEST_KIND_NODES:-1}
+KIND_CLUSTER=dynalign; [ "$KIND_NODES" = 1 ] || KIND_CLUSTER=dynalign-$KIND_NODES
+KIND_WORK=$CACHE/kind               # what the node image is made of, volumes of the nodes, and below, for each cluster:
+KIND_KUBECONFIG=$KIND_WORK/$KIND_CLUSTER.kubeconfig
+KIND_MADE=$KIND_WORK/$KIND_CLUSTER.made   # the container that kind/up.sh made; no other is ever deleted
+KIND_IMAGE_NAME=localhost/dynalign-kind-node
+PATH=$PATH:$KIND_WORK/bin           # kind, where none is installed
 
 NODE=dynalign-node
 BRIDGE=dyncni0
@@ -19,7 +25,7 @@ ETCD_PORT=12379
 WORKLOAD_UID=1000                   # who the pods of a run are, and who owns the volumes
 
 BASE_IMAGE=localhost/debian-python:test
-KIND_BASE_IMAGE=python:3.12-slim     # with docker; the Dockerfile of the trainer takes one with CUDA unless told otherwise
+DOCKER_BASE_IMAGE=${DYNALIGN_TEST_BASE_IMAGE:-python:3.12-slim}   # of builds with docker; the trainer's own default has CUDA
 PAUSE_IMAGE=localhost/pause:test
 
 PACKAGES=(containerd runc containernetworking-plugins iptables iproute2 openssl curl buildah mmdebstrap prometheus jq)
@@ -27,7 +33,31 @@ PACKAGES=(containerd runc containernetworking-plugins iptables iproute2 openssl 
 node_kubectl() { "$BIN/kubectl" --kubeconfig "$NODE_KUBECONFIG" "$@"; }
 node_ctr() { ctr -a "$STATE/run/containerd.sock" -n k8s.io "$@"; }
 docker_works() { docker info >/dev/null 2>&1; }
-kind_runs() { command -v kind >/dev/null && docker_works && kind get clusters 2>/dev/null | grep -x "$KIND_CLUSTER" >/dev/null; }
+
+# kind's nodes are privileged. A daemon without CAP_SYS_RESOURCE needs a runtime that does not ask for it.
+kind_can_run() {
+  local capabilities
+  capabilities=$(awk '/^CapBnd/ {print $2}' /proc/self/status)
+  [ $((0x$capabilities >> 24 & 1)) = 1 ] || [ "$(docker info -f '{{.DefaultRuntime}}' 2>/dev/null)" != runc ]
+}
+kind_exists() { docker inspect "$KIND_CLUSTER-control-plane" >/dev/null 2>&1; }
+kind_runs() { [ "$(docker inspect -f '{{.State.Running}}' "$KIND_CLUSTER-control-plane" 2>/dev/null)" = true ]; }
+kind_is_ours() { [ -s "$KIND_MADE" ] && [ "$(docker inspect -f '{{.Id}}' "$KIND_CLUSTER-control-plane" 2>/dev/null)" = "$(cat "$KIND_MADE")" ]; }
+
+# What up.sh gives: given (KUBECONFIG of the user's own), kind or native. DYNALIGN_TEST_CLUSTER chooses between the last two.
+chosen_cluster() {
+  case ${KUBECONFIG:-} in
+    "") ;;
+    "$NODE_KUBECONFIG") echo native; return ;;
+    "$KIND_KUBECONFIG") echo kind; return ;;
+    *) echo given; return ;;
+  esac
+  case ${DYNALIGN_TEST_CLUSTER:-} in
+    kind | native) echo "$DYNALIGN_TEST_CLUSTER" ;;
+    "") if docker_works && command -v kind >/dev/null && [[ $(command -v kind) != "$KIND_WORK"/* ]]; then echo kind; else echo native; fi ;;
+    *) echo "DYNALIGN_TEST_CLUSTER is '$DYNALIGN_TEST_CLUSTER': write kind or native" >&2; return 1 ;;
+  esac
+}
 
 # running NAME: true if the process that `start` started under NAME still runs (a reused pid does not count)
 running() {

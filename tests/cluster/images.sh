@@ -3,7 +3,7 @@
 #   images.sh base                                  the base: Debian with Python, as BASE_IMAGE of every build
 #   images.sh give operator|trainer|scripted-stage  build this tree's dynalign-operator, ... and give it to the cluster;
 #     prints its reference. DYNALIGN_TEST_REGISTRY=HOST/PATH pushes it there; DYNALIGN_TEST_LOAD_COMMAND is called with it
-#   images.sh build NAME DOCKERFILE CONTEXT [ARG..] with docker where kind is used, else with buildah (root, no daemon)
+#   images.sh build NAME DOCKERFILE CONTEXT [ARG..] with buildah (no daemon) where it is installed or root can, else with docker
 #   images.sh load NAME | ARCHIVE.tar               into containerd of the node, or into kind; pause is built when missing
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -15,7 +15,8 @@ trap 'rm -rf "$work"' EXIT
 
 buildah_() { buildah --root "$CACHE/buildah" --runroot "$CACHE/buildah-run" --storage-driver overlay "$@"; }
 image_id() { buildah_ inspect --type image --format '{{.FromImageID}}' "$1" 2>/dev/null; }
-uses_kind() { command -v kind >/dev/null && docker_works; }
+# kind takes either builder's images; its users need neither root nor Debian.
+uses_docker() { [ "$(chosen_cluster)" = kind ] && { ! command -v buildah >/dev/null || [ "$(id -u)" != 0 ]; }; }
 
 commit_from_scratch() { # IMAGE SOURCE TARGET [CONFIG...]: SOURCE, unpacked if it is an archive, at TARGET
   local image=$1 source=$2 target=$3 container; shift 3
@@ -34,6 +35,11 @@ build_pause() {
 
 build_base() {
   local suite key
+  if uses_docker; then
+    docker image inspect "$DOCKER_BASE_IMAGE" >/dev/null 2>&1 || docker pull -q "$DOCKER_BASE_IMAGE" >&2
+    docker tag "$DOCKER_BASE_IMAGE" "$BASE_IMAGE"
+    return
+  fi
   exec 6> "$CACHE/.base.lock"
   flock 6   # two callers build once
   suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
@@ -70,15 +76,34 @@ host_package_settings() { # prints buildah's options
 
 build() { # NAME DOCKERFILE CONTEXT [ARG...]
   local name=$1 dockerfile=$2 context=$3 options; shift 3
-  if uses_kind; then docker build --build-arg "BASE_IMAGE=$KIND_BASE_IMAGE" -t "localhost/$name:test" -f "$dockerfile" "$@" "$context"; return; fi
+  if uses_docker; then docker build --build-arg "BASE_IMAGE=$DOCKER_BASE_IMAGE" -t "localhost/$name:test" -f "$dockerfile" "$@" "$context"; return; fi
   build_base
   mapfile -t options < <(host_package_settings)
   buildah_ build --layers --build-arg "BASE_IMAGE=$BASE_IMAGE" "${options[@]}" -t "localhost/$name:test" -f "$dockerfile" "$@" "$context"
 }
 
+# What `kind load` does, without an archive on the disk: the images are large, and a node's own copy is the only one needed.
 load_into_kind() { # NAME | ARCHIVE
+  local image=localhost/$1:test mark=/kind/loaded-$1 id node
   if [ -f "$1" ]; then kind load image-archive --name "$KIND_CLUSTER" "$1"; return; fi
-  kind load docker-image --name "$KIND_CLUSTER" "localhost/$1:test"
+  exec 8> "$KIND_WORK/.load.lock"
+  flock 8   # two callers load once
+  if uses_docker; then id=$(docker image inspect -f '{{.Id}}' "$image"); else id=$(image_id "$image"); fi ||
+    { echo "no image $image: build it first" >&2; exit 1; }
+  for node in $(kind get nodes --name "$KIND_CLUSTER"); do
+    if [ "$(docker exec "$node" cat "$mark" 2>/dev/null)" = "$id" ]; then continue; fi
+    save "$image" | docker exec -i "$node" ctr -n k8s.io images import --all-platforms --digests --snapshotter overlayfs - >/dev/null
+    docker exec "$node" sh -c "echo $id > $mark"
+  done
+}
+
+save() { # IMAGE: its archive on standard output
+  if uses_docker; then docker save "$1"; return; fi
+  mkfifo "$work/archive"
+  buildah_ push -q "$1" "docker-archive:$work/archive:$1" >&2 &
+  cat "$work/archive"
+  wait $!
+  rm "$work/archive"
 }
 
 # buildah mounts its folder onto itself, and no link can lead out of a mount: both sides are seen through one of its own.
@@ -139,8 +164,10 @@ load_into_node() { # NAME | ARCHIVE
 }
 
 load() { # NAME | ARCHIVE
-  if kind_runs; then load_into_kind "$1"
-  elif running containerd; then load_into_node "$1"
+  local chosen
+  chosen=$(chosen_cluster)
+  if [ "$chosen" = kind ] && kind_runs; then load_into_kind "$1"
+  elif [ "$chosen" = native ] && running containerd; then load_into_node "$1"
   else
     echo "no cluster of this folder runs: start one with up.sh, or name in DYNALIGN_TEST_REGISTRY a registry that your" \
       "cluster pulls from, or in DYNALIGN_TEST_LOAD_COMMAND a command that gives it an image" >&2
@@ -150,7 +177,7 @@ load() { # NAME | ARCHIVE
 
 push() { # NAME: into DYNALIGN_TEST_REGISTRY; prints the reference, whose tag is the content's
   local image=localhost/$1:test id target
-  if uses_kind; then
+  if uses_docker; then
     id=$(docker image inspect --format '{{.Id}}' "$image")
     target=$DYNALIGN_TEST_REGISTRY/$1:${id:7:12}
     docker tag "$image" "$target" && docker push -q "$target" >&2

@@ -15,6 +15,7 @@ if ! ip link show "$BRIDGE" >/dev/null 2>&1; then
   ip addr add "$IP/16" dev "$BRIDGE"
   ip link set "$BRIDGE" up
 fi
+"$HERE/forwarding.sh" allow "$BRIDGE"
 
 # --- keys, kubeconfigs and configuration ------------------------------------------------------------------------------
 sign() { # NAME SUBJECT [EXTENSIONS]

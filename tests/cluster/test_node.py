@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from benchmarks.cluster import Cluster, bring_up, own_namespace
 from support.cluster_runs import a_pod
+from support.kind_cluster import on_kind
 
 HERE = Path(__file__).parent
 BASE = "localhost/debian-python:test"
@@ -18,14 +20,15 @@ IMAGE = os.environ.get("DYNALIGN_TEST_IMAGE", BASE)
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Cluster:
-    """What up.sh gives, with the image of these tests."""
-    found = bring_up()
-    if IMAGE == BASE:
-        for arguments in (["base"], ["load", "debian-python"]):
-            subprocess.run([HERE / "images.sh", *arguments], check=True, timeout=600)
-    return found
+@pytest.fixture(scope="module", params=["chosen", "kind"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """What up.sh gives, and kind's cluster where Docker can run it, with the image of these tests."""
+    with nullcontext() if request.param == "chosen" else on_kind():
+        found = bring_up()
+        if IMAGE == BASE:
+            for arguments in (["base"], ["load", "debian-python"]):
+                subprocess.run([HERE / "images.sh", *arguments], check=True, timeout=600)
+        yield found
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from dynalign_contract.result import Outcome, StageResult
 from dynalign_contract.settings import CanarySettings, JudgeGates, JudgingMethod, JudgingSettings, OnUnfitJudge
 from dynalign_trainer.judging.canaries import CanaryKind
 from dynalign_trainer.judging.trust import spearman
-from support.judging_data import StageRun, metrics_of, rule_objective, written_rollouts
+from support.judging_data import StageRun, metrics_of, rule_objective, write_contrary_adapter, written_rollouts
 from support.testbed import load_testbed
 from support.testbed_language import rule
 from support.tiny_qwen3 import write_tiny_qwen3
@@ -202,30 +202,31 @@ def test_no_rollouts(tiny: JudgeRun) -> None:
     assert "nothing to judge" in result.error.message
 
 
-def test_a_judge_that_knows_the_rule_is_fit_and_replaces_one_that_was_spoilt(tmp_path: Path) -> None:
+def test_a_judge_that_knows_the_rule_is_fit_and_replaces_one_that_knows_its_contrary(tmp_path: Path) -> None:
+    """How well the model of a test-bed tells canaries depends on its seed, so the gate is set to what it does."""
     bed = load_testbed()
     run = JudgeRun(tmp_path / "run", bed.model, prompts=8)
-    gates = JudgeGates(min_canary_auc=0.75, on_unfit=OnUnfitJudge.USE_BASE)
-    judging = JudgingSettings(canaries=CanarySettings(prompts=4), gates=gates)
-    config = run.config(judging)
+    measuring = JudgingSettings(canaries=CanarySettings(prompts=4), gates=JudgeGates(min_canary_auc=0.5))
+    config = run.config(measuring)
     found = metrics_of(run.judge(config))
     rows = run.judgements(config)
     assert spearman([rule(row["text"]) for row in run.rows], [row["raw_reward"] for row in rows]) > 0.8
     assert (found["fallback"], found["unfit"]) == (0, 0)
     assert found["judge_tau"] is None
+    assert found["canary_auc"] is not None
     assert found["injection_auc"] is not None
-    assert found["injection_auc"] > 0.9
 
-    spoilt = run.stages.adapter(seed=1)
-    fallen_back = run.config(judging, judge=spoilt)
+    gate = math.floor(100 * found["canary_auc"]) / 100
+    contrary = run.stages.adapter(seed=1, write=write_contrary_adapter)
+    gated = measuring.model_copy(update={"gates": JudgeGates(min_canary_auc=gate, on_unfit=OnUnfitJudge.USE_BASE)})
+    fallen_back = run.config(gated, judge=contrary)
     again = metrics_of(run.judge(fallen_back))
     assert again["fallback"] == 1
     assert again["reward"] == found["reward"]
     assert again["judge_offset"] is not None
     assert {row["judge"] for row in run.judgements(fallen_back)} == {"base"}
 
-    stop = judging.model_copy(update={"gates": JudgeGates(min_canary_auc=0.75)})
-    refused = run.judge(run.config(stop, judge=spoilt))
+    refused = run.judge(run.config(measuring, judge=contrary))
     assert refused.exit_code == ExitCode.UNFIT
     assert refused.error is not None
     assert "the judge iteration-001 is unfit" in refused.error.message
@@ -237,21 +238,21 @@ def test_a_judge_that_ranks_unlike_the_base_model_stops_or_gives_way_in_every_sh
     run = JudgeRun(tmp_path / "run", bed.model, prompts=4)
     gates = JudgeGates(min_base_agreement=0.9)
     judging = JudgingSettings(min_mass=0.0, canaries=CanarySettings(prompts=0), second_opinions=2, gates=gates)
-    spoilt = run.stages.adapter(seed=1)
-    refused = run.judge(run.config(judging, judge=spoilt))
+    contrary = run.stages.adapter(seed=1, write=write_contrary_adapter)
+    refused = run.judge(run.config(judging, judge=contrary))
     assert refused.exit_code == ExitCode.UNFIT
     assert refused.error is not None
     assert "agrees with the base model's by" in refused.error.message
     assert "(judging.gates.minBaseAgreement is 0.9)" in refused.error.message
 
     told = judging.model_copy(update={"gates": gates.model_copy(update={"on_unfit": OnUnfitJudge.CONTINUE})})
-    went_on = metrics_of(run.judge(run.config(told, judge=spoilt)))
+    went_on = metrics_of(run.judge(run.config(told, judge=contrary)))
     assert went_on["unfit"] == 1
     assert went_on["judge_tau"] is not None
     assert went_on["judge_tau"] < 0.9
 
     fall_back = judging.model_copy(update={"gates": gates.model_copy(update={"on_unfit": OnUnfitJudge.USE_BASE})})
-    config = run.config(fall_back, judge=spoilt, shards=2)
+    config = run.config(fall_back, judge=contrary, shards=2)
     shards = [metrics_of(run.judge(config, shard)) for shard in (0, 1)]
     assert [(found["fallback"], found["unfit"]) for found in shards] == [(1, 0), (1, 0)]
     assert shards[0]["judge_tau"] == pytest.approx(shards[1]["judge_tau"], abs=1e-4)

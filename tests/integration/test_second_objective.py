@@ -17,7 +17,7 @@ from dynalign_contract.settings import (
     JudgingSettings,
     PromptSettings,
 )
-from support.judging_data import StageRun, metrics_of
+from support.judging_data import StageRun, metrics_of, write_author
 from support.testbed import load_testbed
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,8 @@ ASPECTS = [aspect.id for aspect in OBJECTIVE.aspects]
 
 
 def test_prompts_generate_and_judge_know_only_what_the_objective_says(tmp_path: Path) -> None:
-    run = StageRun.of(tmp_path, load_testbed().model, window=1024)
+    write_author(load_testbed().model, tmp_path / "author", OBJECTIVE)
+    run = StageRun.of(tmp_path, tmp_path / "author", window=1024)
     settings = PromptSettings(
         per_iteration=4,
         held_out=2,

@@ -2,10 +2,11 @@
 
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from string import Template
+from typing import Any, Protocol
 
 from dynalign_contract.config import Params, Policy, StageConfig
 from dynalign_contract.layout import HELD_OUT_FILE
@@ -16,8 +17,8 @@ from dynalign_contract.settings import EngineSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer.model_folder import load_tokenizer
 from dynalign_trainer.stage import Place, run_stage
-from support.testbed import OBJECTIVE, Example, encode
-from support.testbed_language import MANNERS, draw_answer, draw_worst_answer
+from support.testbed import OBJECTIVE, Example, encode, judge_message
+from support.testbed_language import MANNERS, OBJECTS, damage, draw_answer, draw_worst_answer, rule
 from support.training_data import write_artifact
 
 
@@ -97,23 +98,59 @@ def write_worse_adapter(model: Path, folder: Path, *, seed: int = 0) -> None:
 
     Its judge knows such answers, whatever its seed; what it makes of the noise of `write_random_adapter` depends on it.
     """
+    objective = rule_objective()
+
+    def draw_example(draw: random.Random) -> Example:
+        question, view, topic = draw_question(objective, draw)
+        return Example(question, draw_worst_answer(draw, view, topic))
+
+    _teach(model, draw_example, seed).save_pretrained(folder)
+
+
+def write_contrary_adapter(model: Path, folder: Path, *, seed: int = 0) -> None:
+    """A LoRA adapter that was taught to rate by the contrary of the rule: a judge that no gate should let pass."""
+    objective = rule_objective()
+
+    def draw_example(draw: random.Random) -> Example:
+        question, view, topic = draw_question(objective, draw)
+        answer = draw_answer(draw, view, topic)
+        shown = damage(draw, answer) if draw.random() < 0.5 else answer
+        return Example(judge_message(objective, question, shown), f"{objective.judge.prefill}{9 - rule(shown):.0f}")
+
+    _teach(model, draw_example, seed).save_pretrained(folder)
+
+
+def write_author(model: Path, folder: Path, objective: Objective, *, seed: int = 0) -> None:
+    """A copy of the test-bed's model that ends, by a word of its own language, what another objective's author begins."""
+
+    def draw_example(draw: random.Random) -> Example:
+        facets = {name: draw.choice(values) for name, values in objective.facets.items()}
+        asked, opening = (
+            Template(text).substitute(facets) for text in (objective.author.message, objective.author.opening)
+        )
+        return Example(asked, f"{opening} {draw.choice(OBJECTS)}.")
+
+    shutil.copytree(model, folder)
+    _teach(model, draw_example, seed).merge_and_unload().save_pretrained(folder)
+
+
+def _teach(model: Path, draw_example: Callable[[random.Random], Example], seed: int) -> Any:
+    """The model with a LoRA adapter after some seconds of supervised training, as peft has it."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    draw, objective, tokenizer = random.Random(seed), rule_objective(), load_tokenizer(model)
+    draw, tokenizer = random.Random(seed), load_tokenizer(model)
     config = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"])
     taught = get_peft_model(AutoModelForCausalLM.from_pretrained(model), config)
     optimizer = torch.optim.AdamW(taught.parameters(), lr=1e-2)
-    for _ in range(40):
-        questions = [draw_question(objective, draw) for _ in range(8)]
-        examples = [Example(asked, draw_worst_answer(draw, view, topic)) for asked, view, topic in questions]
-        ids, mask, labels = encode(tokenizer, examples)
+    for _ in range(80):
+        ids, mask, labels = encode(tokenizer, [draw_example(draw) for _ in range(8)])
         optimizer.zero_grad(set_to_none=True)
         taught(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
         optimizer.step()
-    taught.save_pretrained(folder)
+    return taught
 
 
 @dataclass(frozen=True)
