@@ -45,7 +45,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> StageContext[Any]:
         layout=RunLayout(root),
         folder=root,
         shard=0,
-        inputs={"model": (model,)},
+        inputs={"model": (model,), ADAPTED.version: (root / "adapter",), WHOLE.version: (root / "whole",)},
         telemetry=Telemetry(),
         stopping=threading.Event(),
     )

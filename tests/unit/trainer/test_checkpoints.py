@@ -1,12 +1,14 @@
 """Checkpoints: only sealed, undamaged ones of this very job count."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from dynalign_contract.settings import TrainingSettings
-from dynalign_trainer.grpo.checkpoints import claim_folder, find_checkpoint, seal_checkpoint
+from dynalign_trainer.grpo.checkpoints import claim_folder, drop_programs, find_checkpoint, seal_checkpoint
 from dynalign_trainer.grpo.job import REPORTS_FILE, StepReport, TrainJob, append_report, keep_reports, read_reports
+from support.planted import plant_pickle
 
 
 def a_job(work: Path) -> TrainJob:
@@ -54,6 +56,43 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert "weights.pt" in caplog.text
     (previous / "state" / "weights.pt").unlink()
     assert find_checkpoint(tmp_path) is None
+
+
+def test_a_sealed_checkpoint_with_a_pickle_in_it_is_never_opened(tmp_path: Path) -> None:
+    """Who can write to the volume can also write a manifest that fits."""
+    previous = write_checkpoint(tmp_path, 9)
+    planted = write_checkpoint(tmp_path, 10, sealed=False)
+    plant_pickle(planted / "state" / "mp_rank_00_model_states.pt", tmp_path / "mark")
+    seal_checkpoint(planted, a_job(tmp_path))
+    assert find_checkpoint(tmp_path) == previous
+    assert not planted.exists()
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("kind", ["extra", "link", "file", "pipe"])
+def test_what_is_no_checkpoint_gives_way_to_the_one_before(tmp_path: Path, kind: str) -> None:
+    previous, path = write_checkpoint(tmp_path, 9), tmp_path / "checkpoint-10"
+    match kind:
+        case "extra":
+            write_checkpoint(tmp_path, 10)
+            (path / "state" / "more.py").write_text("raise SystemExit")
+        case "link":
+            path.symlink_to(tmp_path / "nowhere")
+        case "file":
+            path.write_text("")
+        case "pipe":
+            os.mkfifo(path)
+    assert find_checkpoint(tmp_path) == previous
+    assert not path.is_symlink()
+    assert not path.exists()
+
+
+def test_programs_are_no_part_of_a_checkpoint(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, 1, sealed=False)
+    (folder / "state" / "zero_to_fp32.py").write_text("print()")
+    plant_pickle(folder / "training_args.bin", tmp_path / "mark")
+    drop_programs(folder)
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["weights.pt"]
 
 
 def test_checkpoints_of_another_job_are_removed(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import pytest
 from dynalign_contract.config import FetchParams, GenerateParams, StageConfig
 from dynalign_contract.errors import BadInputError, UnfitError
 from dynalign_contract.layout import MANIFEST
-from dynalign_contract.result import START_SECONDS, Outcome, StageResult
+from dynalign_contract.manifest import verify_artifact
+from dynalign_contract.result import START_SECONDS, Outcome, StageResult, combine_artifacts
 from dynalign_contract.settings import GenerationSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer import stage as stage_life
@@ -117,6 +118,56 @@ def test_a_failed_attempt_leaves_its_parts_to_the_next(harness: Harness) -> None
     assert (failed.exit_code, failed.error and failed.error.message) == (1, "RuntimeError: boom")
     assert not (harness.root / GENERATE.folder / MANIFEST).exists()
     assert harness.run(goes_on).exit_code == 0
+
+
+def test_a_finished_artifact_holds_only_what_its_stage_declares(harness: Harness) -> None:
+    """What an earlier attempt, a pod that was cut off, or a stranger has left in the folder goes before the manifest."""
+
+    def run(context: StageContext[Any]) -> StageOutput:
+        folder = context.folder
+        (folder / "part-00009.parquet").write_text("of a pod that was cut off")
+        (folder / ".part-00000.parquet.77.tmp").write_text("half")
+        (folder / "nested" / "deeper").mkdir(parents=True)
+        (folder / "link").symlink_to(harness.root)
+        os.mkfifo(folder / "pipe")
+        return writes("one")(context)
+
+    result = harness.run(run)
+    assert result.exit_code == 0, result
+    assert {path.name for path in (harness.root / GENERATE.folder).iterdir()} == {"x", MANIFEST}
+    assert (harness.root / "stage.json").exists(), "a link is removed, not what it leads to"
+
+
+def test_a_stranger_in_a_finished_input_is_named_and_nothing_is_done(harness: Harness) -> None:
+    """A pod on a node that was cut off goes on writing after its Job was replaced."""
+    made = harness.run(writes("prompts"))
+    assert made.artifact is not None
+    reader = GENERATE.model_copy(update={"iteration": 1, "inputs": {"prompts": made.artifact}})
+    stranger = harness.root / made.artifact.path / "part-00001.parquet"
+    stranger.write_text("late")
+    for config in (reader, GENERATE):
+        result = harness.run(must_not_run, config)
+        assert (result.exit_code, result.error and result.error.reason) == (11, "CorruptArtifact")
+        assert result.error is not None
+        assert str(stranger) in result.error.message
+    stranger.unlink()
+    assert harness.run(writes("two"), reader).exit_code == 0
+
+
+def test_fewer_shards_leave_none_of_the_earlier_ones(harness: Harness) -> None:
+    for shards in (3, 2):
+        config = GENERATE.model_copy(update={"shards": shards})
+        results = [harness.run(writes(str(i)), config, shard=i) for i in range(shards)]
+    artifacts = [result.artifact for result in results if result.artifact is not None]
+    whole = combine_artifacts(config.folder, artifacts)
+    assert len(verify_artifact(harness.root, whole)) == 2
+    assert harness.run(writes("one")).exit_code == 0
+    assert {path.name for path in (harness.root / GENERATE.folder).iterdir()} == {"x", MANIFEST}
+
+
+def test_a_mark_that_is_no_file_starts_the_folder_anew(harness: Harness) -> None:
+    (harness.root / GENERATE.folder / ".config-digest" / "x").mkdir(parents=True)
+    assert harness.run(writes("one")).exit_code == 0
 
 
 def test_a_damaged_finished_artifact_is_an_error_not_a_skip(harness: Harness) -> None:

@@ -1,17 +1,17 @@
 """Sealed checkpoints: a checkpoint counts once a manifest with the digests of all its files lies beside them."""
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Final
 
+from dynalign_contract import strangers
 from dynalign_contract.errors import CorruptArtifactError
-from dynalign_contract.files import write_bytes
+from dynalign_contract.files import remove
 from dynalign_contract.layout import MANIFEST
-from dynalign_contract.manifest import Manifest, describe_file, read_manifest, verify_artifact, write_manifest
-from dynalign_contract.result import ArtifactRef
+from dynalign_contract.manifest import Manifest, describe_file, read_listed, verify_files, write_manifest
 from dynalign_contract.stages import Stage
 from dynalign_trainer.grpo.job import TrainJob
+from dynalign_trainer.grpo.state_files import STATE_FILES, check_state_file
 
 log = logging.getLogger("dynalign.train")
 
@@ -19,6 +19,7 @@ KEPT_CHECKPOINTS: Final = 2
 """The last one, and one to fall back to."""
 _OWNER_FILE: Final = "owner"
 _PREFIX: Final = "checkpoint-"
+_PROGRAMS: Final = ("zero_to_fp32.py", "training_args.bin")
 
 
 def claim_folder(folder: Path, owner: str) -> None:
@@ -26,10 +27,7 @@ def claim_folder(folder: Path, owner: str) -> None:
 
     `owner` names all that a checkpoint depends on: the stage's configuration and the number of processes.
     """
-    mark = folder / _OWNER_FILE
-    if folder.exists() and (not mark.exists() or mark.read_text() != owner):
-        shutil.rmtree(folder)
-    write_bytes(mark, owner.encode())
+    strangers.claim_folder(folder, _OWNER_FILE, owner)
 
 
 def seal_checkpoint(folder: Path, job: TrainJob) -> None:
@@ -39,6 +37,13 @@ def seal_checkpoint(folder: Path, job: TrainJob) -> None:
     write_manifest(
         folder, Manifest(stage=Stage.TRAIN, iteration=job.iteration, config_digest=job.config_digest, files=files)
     )
+
+
+def drop_programs(folder: Path) -> None:
+    """Remove what can run and is never read: DeepSpeed's script for people, transformers' pickle of its arguments."""
+    for name in _PROGRAMS:
+        for path in folder.rglob(name):
+            remove(path)
 
 
 def checkpoint_folder(work: Path, step: int) -> Path:
@@ -55,7 +60,7 @@ def step_of(checkpoint: Path) -> int:
 def drop_old_checkpoints(work: Path) -> None:
     """Keep the last `KEPT_CHECKPOINTS`."""
     for checkpoint in _by_age(work)[KEPT_CHECKPOINTS:]:
-        shutil.rmtree(checkpoint)
+        remove(checkpoint)
 
 
 def find_checkpoint(folder: Path) -> Path | None:
@@ -65,7 +70,7 @@ def find_checkpoint(folder: Path) -> Path | None:
             _verify(checkpoint)
         except CorruptArtifactError as error:
             log.warning("checkpoint passed over: %s", error)
-            shutil.rmtree(checkpoint)
+            remove(checkpoint)
         else:
             return checkpoint
     return None
@@ -76,7 +81,7 @@ def _by_age(folder: Path) -> list[Path]:
 
 
 def _verify(checkpoint: Path) -> None:
-    manifest = read_manifest(checkpoint)
-    if manifest is None:
-        raise CorruptArtifactError(f"{checkpoint} is half-written: it has no {MANIFEST}")
-    verify_artifact(checkpoint.parent, ArtifactRef(path=checkpoint.name, digest=manifest.digest))
+    """Raise CorruptArtifactError unless all is as it was sealed, the states in the one format that is ever opened."""
+    verify_files(checkpoint, read_listed(checkpoint))
+    for path in sorted(checkpoint.rglob(STATE_FILES)):
+        check_state_file(path)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dynalign_contract.records import Row
-from dynalign_trainer.grpo.checkpoints import seal_checkpoint
+from dynalign_trainer.grpo.checkpoints import drop_programs, seal_checkpoint
 from dynalign_trainer.grpo.job import BEGUN_FILE, STOP_FILE, StepReport, TrainJob, append_report, keep_reports
 from dynalign_trainer.grpo.measure import StepMeasures
 from dynalign_trainer.grpo.ranks import gather, wait_for_all
@@ -39,6 +39,7 @@ def finish_checkpoint(folder: Path, job: TrainJob, surveyed: Mapping[int, Survey
     write_survey(survey_file(folder, rank), surveyed)
     wait_for_all()
     if rank == 0:
+        drop_programs(folder)
         seal_checkpoint(folder, job)
     wait_for_all()
 

@@ -22,6 +22,7 @@ from trl import GRPOTrainer
 from dynalign_contract.records import Row
 from dynalign_contract.settings import LossAggregation
 from dynalign_trainer.grpo.collate import TrainingSequence, collate
+from dynalign_trainer.grpo.deepspeed_state import use_plain_checkpoints
 from dynalign_trainer.grpo.job import Mismatch, TrainJob
 from dynalign_trainer.grpo.loss import LossTokens
 from dynalign_trainer.grpo.measure import StepMeasures, add_sums, measure_tokens, summarise_step
@@ -70,6 +71,11 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Numbers of micro-batches in order, the same on every rank; the schedule says which rows they hold."""
         return DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_only)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Called by the trainer once DeepSpeed has started, and before a checkpoint is loaded."""
+        use_plain_checkpoints(self.accelerator.deepspeed_engine_wrapped.engine)
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def survey(self) -> dict[int, Surveyed]:
         """Score this rank's rows under the starting policy and the KL reference, without gradient or dropout."""

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from dynalign_contract.errors import StageError
+from dynalign_contract.manifest import read_listed, verify_files
 from dynalign_contract.records import BATCH, read_rows
 from dynalign_contract.result import ResultError
 from dynalign_contract.settings import TrainingBackend
@@ -38,6 +39,7 @@ def is_first() -> bool:
 
 def train(job: TrainJob) -> WorkerResult:
     """Take the steps that remain and write the policy; every rank calls it, rank 0 writes."""
+    verify_files(job.batch.parent, read_listed(job.batch.parent))
     rows = read_rows(job.batch, BATCH)
     if not rows:
         if is_first():

@@ -43,6 +43,7 @@ def start_engine(job: TrainJob) -> Any:
     import deepspeed
     from transformers.integrations import HfDeepSpeedConfig
 
+    from dynalign_trainer.grpo.deepspeed_state import use_plain_checkpoints
     from dynalign_trainer.grpo.packed.attention import IMPLEMENTATION
     from dynalign_trainer.grpo.packed.policy import PackedPolicy, check_packable
 
@@ -61,6 +62,7 @@ def start_engine(job: TrainJob) -> Any:
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=training.learning_rate, weight_decay=0.0)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    use_plain_checkpoints(engine)
     restore_masters(job, policy)
     return engine
 
