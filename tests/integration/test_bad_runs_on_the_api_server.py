@@ -25,6 +25,7 @@ REFUSED_BY_KUBECTL: Final = {
     "api-version-wrong": "kubectl finds no such version at the API server",
     "config-map-without-name": "kubectl asks for the object of that name first, and there is none",
     "empty-file": "kubectl finds nothing to apply",
+    "list-item-not-a-mapping": "kubectl cannot read it",
     "kind-missing": "kubectl does not know what to send it to",
     "kind-wrong": "kubectl finds no such kind at the API server",
     "metadata-missing": "kubectl asks for the object of that name first, and there is none",
@@ -32,6 +33,9 @@ REFUSED_BY_KUBECTL: Final = {
     "not-a-mapping": "kubectl finds no object in it",
     "not-yaml": "kubectl cannot read it",
     "tab": "kubectl cannot read it",
+    "yaml-half-a-character": "kubectl cannot read it",
+    "yaml-no-character": "kubectl cannot read it",
+    "yaml-tag-misfit": "kubectl cannot read it",
 }
 """Never reaches the API server: the sentence is kubectl's own."""
 
@@ -39,9 +43,14 @@ KNOWN_TO_VALIDATE_ONLY: Final = {
     "duplicate-key": "kubectl keeps the last one before it sends the object",
     "duplicate-nested-key": "kubectl keeps the last one before it sends the object",
     "empty-section": "the API server takes an empty section for one that was left out, and fills in the defaults",
+    "list-of-two-runs": "two runs are good for kubectl; `dynalign run` takes one",
     "no-run": "a file without a run is a good file for kubectl",
     "octal-number": "kubectl reads 010 as the number 8",
+    "tilde-for-text": "kubectl drops what is null",
     "two-runs": "two runs are good for kubectl; `dynalign run` takes one",
+    "yaml-control-character": "kubectl takes control characters",
+    "yaml-tag-binary": "kubectl decodes it",
+    "yaml-tag-set": "kubectl takes a set for a mapping",
 }
 """Lost before the API server sees it: only who reads the file itself can tell."""
 
@@ -70,7 +79,8 @@ IN_THE_WORDS_OF_KUBERNETES: Final = {
     *("wrong-type-mapping-for-text", "wrong-type-number-for-boolean", "wrong-type-quoted-number"),
     *("wrong-type-scalar-for-list", "wrong-type-text-for-number"),
     *("capability-confidence-one-sided", "capability-on-regression-misplaced", "max-drop-in-percent"),
-    "ratings-unknown",
+    *("annotation-read-as-number", "language-read-as-false", "number-too-long", "ratings-unknown"),
+    "selector-read-as-true",
     *("task-limit-zero", "task-name-too-long", "tasks-not-a-list"),
     *("resources-not-under-a-stage", "several-problems", "unknown-field-elsewhere", "unknown-field-no-guess"),
     *("unknown-field-snake-case", "unknown-field-typo", "unknown-stage"),

@@ -4,17 +4,22 @@ import hashlib
 import json
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from dynalign_contract.base import Model
+from dynalign_contract.plain_text import plain_text
 
 MAX_RESULT_BYTES: Final = 4096
 """The kubelet keeps this many bytes of a termination message."""
 
 START_SECONDS: Final = "start_seconds"
 """The metric that every stage has: from its process's start to its first useful work."""
+
+
+PlainText = Annotated[str, AfterValidator(plain_text)]
+"""Becomes part of a status and of Events: text of models and servers loses escape sequences and control characters."""
 
 
 class Outcome(StrEnum):
@@ -71,8 +76,8 @@ class Metric(Model):
 class ResultError(Model):
     """Why a stage failed."""
 
-    reason: str
-    message: str
+    reason: PlainText
+    message: PlainText
 
 
 class StageResult(Model):

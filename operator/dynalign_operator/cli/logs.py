@@ -8,6 +8,7 @@ import typer
 
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.stages import Stage
+from dynalign_operator.cli.terminal import say
 from dynalign_operator.cli.workdirs import find_workdir, load_run
 
 _LOOK_EVERY_SECONDS = 0.5
@@ -30,13 +31,13 @@ def logs(
     path = latest_log(workdir, stage, iteration, attempt)
     if path is None:
         have = ", ".join(sorted(log.stem for log in _logs(workdir))) or "none"
-        typer.echo(f"{workdir} has no such log; it has {have}.", err=True)
+        say(f"{workdir} has no such log; it has {have}.", err=True)
         raise typer.Exit(int(ExitCode.BAD_INPUT))
     with path.open(encoding="utf-8", errors="replace") as file:
-        typer.echo(file.read(), nl=False)
+        say(file.read(), end="")
         while follow:
             text = file.read()
-            typer.echo(text, nl=False) if text else time.sleep(_LOOK_EVERY_SECONDS)
+            say(text, end="") if text else time.sleep(_LOOK_EVERY_SECONDS)
 
 
 def latest_log(

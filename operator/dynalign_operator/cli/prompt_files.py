@@ -12,6 +12,7 @@ from dynalign_contract.layout import DRAFTS_FILE, PROMPTS_FILE, YIELD_FILE, RunL
 from dynalign_contract.manifest import read_manifest
 from dynalign_contract.prompt_yield import PromptYields
 from dynalign_contract.stages import Stage
+from dynalign_operator.cli.terminal import say
 
 if TYPE_CHECKING:
     from dynalign_contract.records import Row
@@ -66,5 +67,5 @@ def _read(folder: Path, iteration: int) -> PromptArtifact:
 
 
 def _exit(sentence: str) -> NoReturn:
-    typer.echo(sentence, err=True)
+    say(sentence, err=True)
     raise typer.Exit(int(ExitCode.BAD_INPUT))

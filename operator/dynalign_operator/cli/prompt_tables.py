@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from dynalign_contract.prompt_yield import AgentYield, PromptYield
+from dynalign_operator.cli.terminal import styled
 
 Row = Mapping[str, Any]
 
@@ -26,7 +25,7 @@ def yield_table(found: PromptYield) -> Table:
     for agent in found.agents:
         table.add_row(
             agent.agent,
-            escape(agent.model) or "-",
+            agent.model or "-",
             f"{agent.given:,}",
             f"{agent.kept:,}",
             *((f"{agent.requests:,}", f"{agent.tokens:,}") if agent.model else ("-", "-")),
@@ -65,8 +64,8 @@ def sample_list(prompts: Sequence[Row], dropped: Sequence[Row]) -> Group:
     for row in prompts:
         parts += _prompt_lines(row)
     if dropped:
-        parts += ["", Text("dropped, for example", style="bold")]
-        parts += [Text(f"{row['outcome']} ({_score(row['score'])}): {row['text']}") for row in dropped]
+        parts += ["", styled("dropped, for example", style="bold")]
+        parts += [styled(f"{row['outcome']} ({_score(row['score'])}): {row['text']}") for row in dropped]
     return Group(*parts)
 
 
@@ -75,12 +74,12 @@ def _prompt_lines(row: Row) -> list[RenderableType]:
     facets = ", ".join(f"{name}: {value}" for name, value in sorted(row["facets"].items()))
     lines: list[RenderableType] = [
         "",
-        Text(f"{row['prompt_id']}  {_score(row['critic_score'])}", style="bold"),
-        Text(words),
+        styled(f"{row['prompt_id']}  {_score(row['critic_score'])}", style="bold"),
+        styled(words),
     ]
     if row["draft"]:
-        lines.append(Text(f"was ({_score(row['draft_score'])}): {row['draft']}", style="dim"))
-    lines.append(Text(facets or row["source"], style="dim"))
+        lines.append(styled(f"was ({_score(row['draft_score'])}): {row['draft']}", style="dim"))
+    lines.append(styled(facets or row["source"], style="dim"))
     return lines
 
 

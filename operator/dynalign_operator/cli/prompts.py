@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dynalign_operator.cli.terminal import open_console, print_json
 from dynalign_operator.cli.workdirs import find_workdir, load_run
 
 if TYPE_CHECKING:
@@ -30,14 +31,12 @@ def prompts(
     load_run(workdir)
     found = read_prompts(workdir, iteration)
     if as_json:
-        typer.echo(json.dumps(_without_nan(to_json(found)), indent=2, ensure_ascii=False))
+        print_json(json.dumps(_without_nan(to_json(found)), indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
-
     from dynalign_operator.cli.prompt_tables import pick_dropped, pick_samples, sample_list, yield_table
 
-    console = Console()
-    console.print(f"iteration {found.iteration}: {len(found.prompts)} prompts", highlight=False)
+    console = open_console()
+    console.print(f"iteration {found.iteration}: {len(found.prompts)} prompts")
     console.print(sample_list(pick_samples(found.prompts, samples), pick_dropped(found.drafts) if samples else []))
     for made in found.yields.sets:
         console.print("")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dynalign_contract.stages import Stage
+from dynalign_operator.cli.terminal import say
 
 if TYPE_CHECKING:
     from dynalign_operator.api.run_file import RunFile
@@ -27,10 +28,10 @@ def render(
     """
     from dynalign_operator.api.run_file import RunFileError
     from dynalign_operator.cli.load import load_run_file, require_objective
-    from dynalign_operator.cli.report_problems import report_problems
+    from dynalign_operator.cli.report_problems import report_notes, report_problems
 
     try:
-        bundles = _bundles(require_objective(load_run_file(file)))
+        bundles = _bundles(report_notes(file, require_objective(load_run_file(file))))
     except RunFileError as error:
         raise typer.Exit(report_problems(file, error)) from error
     if stage is None and iteration is None:
@@ -38,9 +39,9 @@ def render(
     else:
         chosen = [b for b in bundles if stage in (None, b.step.stage) and iteration in (None, b.step.iteration)]
     if not chosen:
-        typer.echo(f"{file}: the run has no such stage; it has {_describe(bundles)}.", err=True)
+        say(f"{file}: the run has no such stage; it has {_describe(bundles)}.", err=True)
         raise typer.Exit(10)
-    typer.echo(to_yaml(_objects(chosen)), nl=False)
+    say(to_yaml(_objects(chosen)), end="")
 
 
 def _bundles(run_file: "RunFile") -> list["JobBundle"]:
@@ -68,8 +69,10 @@ def _describe(bundles: Iterable["JobBundle"]) -> str:
 
 
 def to_yaml(objects: Iterable[dict[str, Any]]) -> str:
-    """Documents for kubectl; texts of several lines stay readable."""
+    """Documents for kubectl; texts of several lines stay readable, hidden characters are escapes."""
     import yaml
+
+    from dynalign_contract.plain_text import has_hidden
 
     class Dumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
@@ -81,7 +84,14 @@ def to_yaml(objects: Iterable[dict[str, Any]]) -> str:
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, represent_text)
-    documents = yaml.dump_all(
-        objects, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120, explicit_start=True
-    )
-    return str(documents)
+
+    def dump(*, unicode: bool) -> str:
+        return str(
+            yaml.dump_all(
+                documents, Dumper=Dumper, sort_keys=False, allow_unicode=unicode, width=120, explicit_start=True
+            )
+        )
+
+    documents = list(objects)
+    text = dump(unicode=True)
+    return dump(unicode=False) if has_hidden(text) else text

@@ -1,14 +1,21 @@
 """Problems of a run file on stderr: one paragraph each, led by `file:line` as compilers do."""
 
-import sys
 from pathlib import Path
 
-from dynalign_operator.api.run_file import RunFileError
+from dynalign_operator.api.run_file import RunFile, RunFileError
+from dynalign_operator.cli.terminal import say
 
 
 def report_problems(path: Path, error: RunFileError) -> int:
     """Print every problem; returns the exit code."""
     for problem in error.problems:
         place = str(path) if problem.line is None else f"{path}:{problem.line}"
-        sys.stderr.write(f"{place}: {problem.text}\n")
+        say(f"{place}: {problem.text}", err=True)
     return int(error.exit_code)
+
+
+def report_notes(path: Path, run_file: RunFile) -> RunFile:
+    """Print what was left out of the file; returns the run file."""
+    for note in run_file.notes:
+        say(f"{path}: note: {note}.", err=True)
+    return run_file

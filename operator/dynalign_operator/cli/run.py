@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dynalign_operator.cli.terminal import open_console, say
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -30,10 +32,10 @@ def run(
     """
     from dynalign_operator.api.run_file import RunFileError
     from dynalign_operator.cli.load import load_run_file, require_keys, require_objective
-    from dynalign_operator.cli.report_problems import report_problems
+    from dynalign_operator.cli.report_problems import report_notes, report_problems
 
     try:
-        run_file = require_keys(require_objective(load_run_file(file)), os.environ)
+        run_file = report_notes(file, require_keys(require_objective(load_run_file(file)), os.environ))
     except RunFileError as error:
         raise typer.Exit(report_problems(file, error)) from error
     folder = workdir or Path("runs") / run_file.run.metadata.name
@@ -43,13 +45,11 @@ def run(
 def _run(run_file: "RunFile", file: Path, folder: Path, *, plain: bool, quiet: bool) -> int:
     import asyncio
 
-    from rich.console import Console
-
     from dynalign_operator.cli.drive import catch_signals, drive, exit_code_of
     from dynalign_operator.clusters.errors import ClusterError
     from dynalign_operator.clusters.local import open_local_cluster
 
-    console = Console()
+    console = open_console()
     try:
         with catch_signals() as stop:
             with (
@@ -58,15 +58,15 @@ def _run(run_file: "RunFile", file: Path, folder: Path, *, plain: bool, quiet: b
             ):
                 status = asyncio.run(drive(cluster, show, stop))
                 if stop.number is not None:
-                    typer.echo("stopping the running stage; it saves what it can ...", err=True)
+                    say("stopping the running stage; it saves what it can ...", err=True)
             if stop.number is not None:
                 command = f"dynalign run {file}" + ("" if folder.parent == Path("runs") else f" --workdir {folder}")
-                typer.echo(f"stopped. Finished work is kept; `{command}` goes on from there.", err=True)
+                say(f"stopped. Finished work is kept; `{command}` goes on from there.", err=True)
                 return 128 + stop.number
             _report(console, cluster.run, folder)
             return exit_code_of(status)
     except ClusterError as error:
-        typer.echo(str(error), err=True)
+        say(str(error), err=True)
         return int(error.exit_code)
 
 
@@ -77,7 +77,7 @@ def _view(console: "Console", run: "AlignmentRun", *, plain: bool, quiet: bool) 
         return nullcontext(silent_view)
     if console.is_terminal and not plain:
         return live_view(console)
-    console.print(header(run), markup=False, highlight=False, soft_wrap=True)
+    console.print(header(run), soft_wrap=True)
     return nullcontext(plain_view(console))
 
 
@@ -94,12 +94,12 @@ def _report(console: "Console", run: "AlignmentRun", folder: Path) -> None:
         console.print(summary_tables(status))
     if status.phase is Phase.SUCCEEDED:
         export = RunLayout(folder).export
-        typer.echo(f"\n{run.metadata.name} is complete{describe_best(status.best)}.")
-        typer.echo(f"The model lies in {export}. In Python: AutoModelForCausalLM.from_pretrained({str(export)!r})")
+        say(f"\n{run.metadata.name} is complete{describe_best(status.best)}.")
+        say(f"The model lies in {export}. In Python: AutoModelForCausalLM.from_pretrained({str(export)!r})")
     elif status.phase is Phase.SUSPENDED:
-        typer.echo(f"{run.metadata.name} is suspended (spec.suspend); set it to false and run again.")
+        say(f"{run.metadata.name} is suspended (spec.suspend); set it to false and run again.")
     else:
         log = latest_log(folder)
-        typer.echo(f"{run.metadata.name} failed: {stalled_message(status) or status.progress}", err=True)
+        say(f"{run.metadata.name} failed: {stalled_message(status) or status.progress}", err=True)
         if log is not None:
-            typer.echo(f"The log is {log}", err=True)
+            say(f"The log is {log}", err=True)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dynalign_operator.cli.terminal import open_console, print_json, say
 from dynalign_operator.cli.workdirs import find_workdir, load_run
 
 
@@ -27,19 +28,17 @@ def status(
     """Print phase, iterations and conditions of a run; -o prints the object as kubectl would."""
     run = load_run(find_workdir(place))
     if output is Output.JSON:
-        typer.echo(run.to_json(indent=2))
+        print_json(run.to_json(indent=2))
         return
     if output is Output.YAML:
         from dynalign_operator.cli.render import to_yaml
 
-        typer.echo(to_yaml([run.model_dump(mode="json", by_alias=True, exclude_none=True)]), nl=False)
+        say(to_yaml([run.model_dump(mode="json", by_alias=True, exclude_none=True)]), end="")
         return
-    from rich.console import Console
-
     from dynalign_operator.cli.tables import conditions_table, summary_tables
 
-    console = Console()
-    typer.echo(f"{run.metadata.name}: {run.status.phase} {run.status.progress}".rstrip())
+    console = open_console()
+    say(f"{run.metadata.name}: {run.status.phase} {run.status.progress}".rstrip())
     if run.status.iterations:
         console.print(summary_tables(run.status))
     console.print(conditions_table(run.status))

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dynalign_operator.cli.terminal import say
+
 if TYPE_CHECKING:
     from dynalign_operator.api.run_file import RunFile
 
@@ -19,12 +21,12 @@ def validate(
     from dynalign_contract.exit_codes import ExitCode
     from dynalign_operator.api.run_file import RunFileError
     from dynalign_operator.cli.load import load_run_file
-    from dynalign_operator.cli.report_problems import report_problems
+    from dynalign_operator.cli.report_problems import report_notes, report_problems
 
     valid = True
     for path in files:
         try:
-            typer.echo(summarise(path, load_run_file(path)))
+            say(summarise(path, report_notes(path, load_run_file(path))))
         except RunFileError as error:
             report_problems(path, error)
             valid = False

@@ -9,7 +9,6 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from dynalign_contract.objective import BUILTIN
 from dynalign_operator.api.status import StagePhase, StageStatus
@@ -23,6 +22,7 @@ from dynalign_operator.cli.tables import (
     metrics_of,
     progress_table,
 )
+from dynalign_operator.cli.terminal import styled
 from dynalign_operator.clusters.local import LocalCluster
 from dynalign_operator.clusters.stage_metrics import LiveMetrics
 from dynalign_operator.planning.observed import Step
@@ -59,7 +59,7 @@ def plain_view(console: Console) -> View:
                 shown[entry.index] = numbers
                 lines.append(f"iteration {entry.index}: {numbers}")
         for line in lines:
-            console.print(f"{now.astimezone():%H:%M:%S} {line}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"{now.astimezone():%H:%M:%S} {line}", soft_wrap=True)
 
     return show
 
@@ -72,7 +72,7 @@ def live_view(console: Console) -> Iterator[View]:
         def show(cluster: LocalCluster, decided: Plan, now: datetime) -> None:
             for event in decided.events:
                 if event.type is EventType.WARNING:
-                    live.console.print(Text(event.message, style="yellow"))
+                    live.console.print(styled(event.message, style="yellow"))
             live.update(picture(cluster.run, cluster.live, now), refresh=True)
 
         yield show
@@ -81,7 +81,7 @@ def live_view(console: Console) -> Iterator[View]:
 def picture(run: AlignmentRun, live: LiveMetrics | None, now: datetime) -> RenderableType:
     """The whole run: header, fetch, iterations, the running stage, export."""
     status, total = run.status, run.spec.iterations
-    parts: list[RenderableType] = [Text(header(run), style="bold")]
+    parts: list[RenderableType] = [styled(header(run), style="bold")]
     if status.fetch is not None:
         parts.append(f"{MARKS[status.fetch.phase]} fetch")
     parts.append(progress_table(status.iterations, max(total, len(status.iterations))))
@@ -92,10 +92,10 @@ def picture(run: AlignmentRun, live: LiveMetrics | None, now: datetime) -> Rende
         parts.append(_stage_line(entry, live, now))
     scores = {name: score for entry in status.iterations for name, score in aspects_of(metrics_of(entry)).items()}
     if scores:
-        parts.append(Text("last rewards: " + ", ".join(f"{n} {s:.3f}" for n, s in scores.items()), style="dim"))
+        parts.append(styled("last rewards: " + ", ".join(f"{n} {s:.3f}" for n, s in scores.items()), style="dim"))
     if status.estimated_completion_time is not None:
         left = (status.estimated_completion_time - now).total_seconds()
-        parts.append(Text(f"the run ends in about {describe_seconds(max(0.0, left))}", style="dim"))
+        parts.append(styled(f"the run ends in about {describe_seconds(max(0.0, left))}", style="dim"))
     return Group(*parts)
 
 

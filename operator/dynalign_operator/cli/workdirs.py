@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from dynalign_contract.exit_codes import ExitCode
+from dynalign_operator.cli.terminal import say
 
 if TYPE_CHECKING:
     from dynalign_operator.api.v1alpha1 import AlignmentRun
@@ -20,7 +21,7 @@ def find_workdir(place: Path | None) -> Path:
         if len(found) == 1:
             return found[0]
         names = ", ".join(map(str, found)) or "none"
-        typer.echo(f"name a working folder or a run file; in {RUNS} there is {names}.", err=True)
+        say(f"name a working folder or a run file; in {RUNS} there is {names}.", err=True)
         raise typer.Exit(int(ExitCode.BAD_INPUT))
     if place.is_dir():
         return place
@@ -42,9 +43,9 @@ def load_run(workdir: Path) -> "AlignmentRun":
     try:
         run = read_run(Workdir(workdir))
     except ClusterError as error:
-        typer.echo(str(error), err=True)
+        say(str(error), err=True)
         raise typer.Exit(int(error.exit_code)) from error
     if run is None:
-        typer.echo(f"{workdir} holds no run (no run.json); start one with `dynalign run FILE`.", err=True)
+        say(f"{workdir} holds no run (no run.json); start one with `dynalign run FILE`.", err=True)
         raise typer.Exit(int(ExitCode.BAD_INPUT))
     return run

@@ -12,6 +12,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from dynalign_contract.files import write_bytes
+from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec
 from dynalign_operator.clusters.errors import ChangedFieldError, ClusterError, LockedError, WorkdirError
 
@@ -110,7 +111,7 @@ def merge_run(workdir: Workdir, wanted: AlignmentRun) -> AlignmentRun:
     if stored is None:
         _check_empty(workdir)
         metadata = wanted.metadata.model_copy(update={"generation": 1, "resource_version": "1"})
-        return wanted.model_copy(update={"metadata": metadata})
+        return wanted.model_copy(update={"metadata": metadata, "status": AlignmentRunStatus()})
     if stored.metadata.name != wanted.metadata.name:
         raise ChangedFieldError(
             f"{workdir.root} holds the run {stored.metadata.name}, not {wanted.metadata.name}. "

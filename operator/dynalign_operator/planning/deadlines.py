@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from dynalign_operator.api.v1alpha1 import AlignmentRun, RunPolicy, parse_duration
+from dynalign_operator.api.durations import after, parse_duration
+from dynalign_operator.api.v1alpha1 import AlignmentRun, RunPolicy
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.observed import JobObservation
 from dynalign_operator.planning.waiting import explain_wait, waiting_since
@@ -21,7 +22,7 @@ class Limit:
 def run_deadline(policy: RunPolicy, start_time: datetime) -> Limit:
     """When the run has to be over. The clock starts anew when a suspended or ended run goes on, as a Job's does."""
     return Limit(
-        at=start_time + parse_duration(policy.deadline),
+        at=after(start_time, parse_duration(policy.deadline)),
         reason=reasons.DEADLINE_EXCEEDED,
         message=f"the run has not finished within spec.policy.deadline ({policy.deadline}). "
         "Raise it to go on from the last finished stage.",
@@ -35,7 +36,7 @@ def job_limit(run: AlignmentRun, job: JobObservation) -> Limit | None:
         return None
     if job.start_time is None:
         return Limit(
-            at=waiting_since(job) + parse_duration(policy.pending_timeout),
+            at=after(waiting_since(job), parse_duration(policy.pending_timeout)),
             reason=reasons.PENDING_TIMEOUT,
             message=f"Job {job.name} did not start within spec.policy.pendingTimeout ({policy.pending_timeout}). "
             f"{explain_wait(run, job)} Then raise spec.policy.pendingTimeout, or change another field, and the run "
@@ -43,7 +44,7 @@ def job_limit(run: AlignmentRun, job: JobObservation) -> Limit | None:
         )
     waits = f" {explain_wait(run, job)}" if job.message or job.missing_pods else ""
     return Limit(
-        at=max(job.start_time, job.last_progress_time or job.start_time) + parse_duration(policy.stall_timeout),
+        at=after(max(job.start_time, job.last_progress_time or job.start_time), parse_duration(policy.stall_timeout)),
         reason=reasons.STALL_TIMEOUT,
         message=f"Job {job.name} made no progress for spec.policy.stallTimeout ({policy.stall_timeout}); its log tells "
         f"what it did last.{waits}",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from dynalign_contract.plain_text import plain_text
 from dynalign_contract.result import StageResult
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
@@ -79,6 +80,10 @@ class JobObservation:
     """Held back by a queue (Kueue), which does not count as pending."""
     deleting: bool = False
     """Deleted, but its processes have not ended yet."""
+
+    def __post_init__(self) -> None:
+        for field_name in ("reason", "message"):  # the words of kubelets, registries and whoever may write a status
+            object.__setattr__(self, field_name, plain_text(getattr(self, field_name)))
 
     @property
     def step(self) -> Step:

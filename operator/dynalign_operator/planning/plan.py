@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from dynalign_contract.plain_text import plain_text
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.planning.observed import Step
@@ -34,11 +35,14 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened, for people."""
+    """Something that happened, for people: the message loses what has no place on a terminal."""
 
     type: EventType
     reason: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", plain_text(self.message))
 
 
 @dataclass(frozen=True)

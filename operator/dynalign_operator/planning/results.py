@@ -100,4 +100,5 @@ def _mean(results: Sequence[StageResult], name: str) -> float | None:
         for metric in result.metrics
         if metric.name == name and metric.value is not None
     ]
-    return sum(value * weight for value, weight in pairs) / sum(weight for _, weight in pairs) if pairs else None
+    total = sum(weight for _, weight in pairs)
+    return sum(value * (weight / total) for value, weight in pairs) if pairs else None

@@ -2,8 +2,8 @@
 
 from typing import Final
 
+from dynalign_operator.api.durations import DURATION_PATTERN, MAX_DURATION_SECONDS, count_seconds, seconds_in_cel
 from dynalign_operator.api.rules.rule import Rule
-from dynalign_operator.api.v1alpha1 import parse_duration
 
 
 def _lasts(name: str, attribute: str) -> Rule:
@@ -12,7 +12,18 @@ def _lasts(name: str, attribute: str) -> Rule:
         field=name,
         cel=f"self.{name}.matches('[1-9]')",
         message="must be longer than nothing",
-        holds=lambda policy: parse_duration(getattr(policy, attribute)).total_seconds() > 0,
+        holds=lambda policy: count_seconds(getattr(policy, attribute)) > 0,
+    )
+
+
+def _ends(name: str, attribute: str) -> Rule:
+    return Rule(
+        at="spec.policy",
+        field=name,
+        cel=f"!self.{name}.matches(r'{DURATION_PATTERN}') || "
+        f"{seconds_in_cel(f'self.{name}')} <= {MAX_DURATION_SECONDS}",
+        message=f"is too long; write at most {MAX_DURATION_SECONDS // 86_400}d, for Kubernetes counts no more seconds",
+        holds=lambda policy: count_seconds(getattr(policy, attribute)) <= MAX_DURATION_SECONDS,
     )
 
 
@@ -20,4 +31,8 @@ POLICY_RULES: Final = (
     _lasts("pendingTimeout", "pending_timeout"),
     _lasts("stallTimeout", "stall_timeout"),
     _lasts("deadline", "deadline"),
+    _ends("pendingTimeout", "pending_timeout"),
+    _ends("stallTimeout", "stall_timeout"),
+    _ends("deadline", "deadline"),
+    _ends("ttlAfterFinished", "ttl_after_finished"),
 )

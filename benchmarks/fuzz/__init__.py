@@ -1,0 +1,1 @@
+"""Inputs that nobody would write, by the thousand: run files, states of a cluster, damaged artifacts."""
