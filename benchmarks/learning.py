@@ -26,6 +26,7 @@ from typing import Any, Final
 from benchmarks.learning_figures import GATES, Iteration, Run, summarise
 from benchmarks.report import print_report, this_machine
 from dynalign_contract.layout import ANSWERS_FILE, RunLayout
+from dynalign_contract.metrics import defined
 from dynalign_contract.records import ANSWER, JUDGEMENT, ROLLOUT, read_parts, read_rows
 from dynalign_contract.stages import Stage
 from dynalign_trainer.judging.trust import mean_of, spearman
@@ -150,8 +151,8 @@ def _summarise(run: LocalRun, testbed: Testbed, index: int, judged: Sequence[tup
         worth=fmean(worth for _, worth in judged),
         reward=mean_of(reward for reward, _ in judged),
         agreement=_agreement(judged),
-        auc=_number(metrics.get("canary_auc")),
-        tau=_number(metrics.get("judge_tau")),
+        auc=_number(metrics.get(defined(Stage.JUDGE, "canary_auc").name)),
+        tau=_number(metrics.get(defined(Stage.JUDGE, "judge_tau").name)),
         held_out=_held_out_worth(RunLayout(run.workdir), testbed, index),
     )
 

@@ -138,7 +138,7 @@ class _World:
     def _export(self, run: AlignmentRun, decided: Plan) -> None:
         live = () if self._rng.random() < 0.5 else (parse_metrics(_exposition(self._rng)),)
         registry = CollectorRegistry()
-        known = KnownRun(RunKey("team", "r"), decided.status, run.spec.iterations, live)
+        known = KnownRun(RunKey("team", "r"), decided.status, run.spec, live)
         families = run_families([known])
         registry.register(_Fixed(families))
         generate_latest(registry)

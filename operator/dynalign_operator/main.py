@@ -173,4 +173,4 @@ class Operator:
                     names = (job["metadata"]["name"] for job in self._store.living_of_run(Kind.JOB, key))
                     readings = [self._book.live.get(RunKey(key.namespace, name), ()) for name in names]
                     live = tuple(reading for group in readings for reading in group)
-                    yield KnownRun(key, run.status, run.spec.iterations, live)
+                    yield KnownRun(key, run.status, run.spec, live)

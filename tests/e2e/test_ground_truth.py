@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dynalign_contract.layout import ANSWERS_FILE, CANARIES_FILE, CAPABILITY_FILE, RATINGS_FILE, RunLayout
+from dynalign_contract.metrics import START_SECONDS
 from dynalign_contract.records import ANSWER, BATCH, CANARY, CAPABILITY, RATING, ROLLOUT, read_parts, read_rows
-from dynalign_contract.result import START_SECONDS
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.status import Phase
 from support.runs import SPEC, LocalRun, write_run

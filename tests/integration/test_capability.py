@@ -84,7 +84,7 @@ def test_policy_and_base_answer_the_same_items(run: ExamRun) -> None:
         sum(r["score"] for r in rows if (r["task"], r["policy"]) == (t, run.policy.version)) / LIMIT for t in TASKS
     ]
     assert found["capability"] == pytest.approx(sum(means) / len(TASKS))
-    assert found["task_dynalign_choices"] == pytest.approx(means[0])
+    assert found["task/dynalign_choices"] == pytest.approx(means[0])
     assert found["capability_items"] == len(TASKS) * LIMIT
     low, delta, high = (found[f"capability_delta{end}"] for end in ("_low", "", "_high"))
     assert low is not None

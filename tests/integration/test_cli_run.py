@@ -69,7 +69,7 @@ def test_what_must_not_change(folder: Path) -> None:
     (folder / "run.yaml").write_text(RUN.replace("uri: ./model", "uri: 'bundled://smollm2-135m-instruct'"))
     result = dynalign("run", "run.yaml", cwd=folder)
     assert result.returncode == 10
-    assert result.stderr.startswith("spec.model has changed since the run in ")
+    assert result.stderr.startswith("spec.model cannot be changed once the run exists; ")
 
 
 def test_status_and_logs_without_a_run(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -21,6 +22,7 @@ import psutil
 import pytest
 
 from dynalign_contract.stages import Stage
+from dynalign_operator.api.rules import TRANSITIONS
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.errors import (
     ChangedFieldError,
@@ -293,12 +295,23 @@ def test_a_changed_spec_is_a_new_generation_of_the_same_run(workdir: Path) -> No
         assert changed.run.spec.iterations == 9
 
 
+RULES_BY_FIELD = {transition.at: transition.message for transition in TRANSITIONS}
+CHANGES = {
+    "spec.model": a_run().with_spec(model={"uri": "bundled://other"}),
+    "spec.objective": a_run().with_spec(objective={"builtin": "collective-agency"}),
+    "spec.storage": a_run().with_spec(storage={"size": "1Gi"}),
+    "spec.iterations": a_run().with_iterations(1),
+}
+
+
+def test_every_rule_of_the_cluster_holds_here() -> None:
+    assert CHANGES.keys() == RULES_BY_FIELD.keys()
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        (a_run().with_spec(model={"uri": "bundled://other"}), r"spec\.model has changed"),
-        (a_run().with_spec(objective={"builtin": "collective-agency"}), r"spec\.objective has changed"),
-        (a_run().with_spec(storage={"size": "1Gi"}), r"spec\.storage has changed"),
+        *((change, f"{re.escape(at)} {re.escape(RULES_BY_FIELD[at])}") for at, change in CHANGES.items()),
         (a_run().named("other"), "holds the run r, not other"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 from dynalign_contract.agents import AgentsSettings, AuthorSettings
 from dynalign_contract.config import GenerateParams, JudgeParams, PromptsParams
 from dynalign_contract.layout import PROMPTS_FILE
+from dynalign_contract.metrics import ASPECT_REWARD
 from dynalign_contract.objective import BUILTIN, builtin_objective
 from dynalign_contract.records import JUDGEMENT, PROMPT, read_parts, read_rows
 from dynalign_contract.settings import (
@@ -58,9 +59,7 @@ def test_prompts_generate_and_judge_know_only_what_the_objective_says(tmp_path: 
     judged = run.execute(run.config(params, {"rollouts": rollouts.artifact}))
     assert judged.artifact is not None, judged.error
     found = metrics_of(judged)
-    assert [name for name in found if name.startswith("reward_") and name != "reward_std"] == [
-        f"reward_{aspect}" for aspect in ASPECTS
-    ]
+    assert list(ASPECT_REWARD.members(found)) == ASPECTS
     judgements = read_parts([run.root / judged.artifact.path], JUDGEMENT)
     assert len(judgements) == 2 * len(rows)
     for row in judgements:

@@ -14,9 +14,6 @@ from dynalign_contract.plain_text import plain_text
 MAX_RESULT_BYTES: Final = 4096
 """The kubelet keeps this many bytes of a termination message."""
 
-START_SECONDS: Final = "start_seconds"
-"""The metric that every stage has: from its process's start to its first useful work."""
-
 
 PlainText = Annotated[str, AfterValidator(plain_text)]
 """Becomes part of a status and of Events: text of models and servers loses escape sequences and control characters."""

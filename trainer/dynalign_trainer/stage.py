@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -30,7 +30,8 @@ from dynalign_contract.manifest import (
     verify_artifact,
     write_manifest,
 )
-from dynalign_contract.result import START_SECONDS, ArtifactRef, Metric, Outcome, ResultError, StageResult
+from dynalign_contract.metrics import START_SECONDS, find_definition
+from dynalign_contract.result import ArtifactRef, Metric, Outcome, ResultError, StageResult
 from dynalign_contract.stages import Stage
 from dynalign_contract.strangers import claim_folder, clear_strangers
 from dynalign_trainer.context import Gang, StageContext, StageOutput
@@ -195,10 +196,19 @@ def _describe(config: StageConfig, folder: Path, output: StageOutput, seconds: f
         iteration=config.iteration,
         config_digest=config.digest,
         files=tuple(describe_file(folder, name, rows) for name, rows in sorted(output.files.items())),
-        metrics=tuple(Metric(name=name, value=_finite(value)) for name, value in output.metrics.items()),
+        metrics=tuple(_metrics(config.stage, output.metrics)),
         producers=_producers(),
         seconds=round(seconds, 3),
     )
+
+
+def _metrics(stage: Stage, values: Mapping[str, float | None]) -> Iterator[Metric]:
+    """What is reported: numbers that are defined, for nobody knows what to do with another when shards are combined."""
+    for name, value in values.items():
+        if find_definition(stage, name) is None:
+            log.warning("the stage %s measured %s, which contract/metrics.py does not define; left out", stage, name)
+        else:
+            yield Metric(name=name, value=_finite(value))
 
 
 def _finite(value: float | None) -> float | None:

@@ -7,16 +7,16 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic.alias_generators import to_snake
 
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.objective import Objective
 from dynalign_operator.api.objective_text import refuse_objective_text
 from dynalign_operator.api.problems import Problem, describe_error, locate_error, name_field, quote_value
 from dynalign_operator.api.rules import RULES
+from dynalign_operator.api.rules.checking import broken_rules
 from dynalign_operator.api.schema import Schema, structural_schema
 from dynalign_operator.api.server_fields import without_server_fields
 from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun, ConfigMapKeyRef
@@ -209,31 +209,8 @@ def _validate(model: type[ModelT], document: Document, prefix: str) -> ModelT:
 
 
 def _broken_rules(run: AlignmentRun, document: Document) -> Iterator[Problem]:
-    for rule in RULES:
-        for path, node in _objects(run, (), rule.at):
-            if not rule.holds(node):
-                full = (*path, *rule.field.split(".")) if rule.field else path
-                yield Problem(f"{name_field(full)} {rule.message}.", document.line_of(full))
-
-
-def _objects(model: Any, path: Path, at: str) -> Iterator[tuple[Path, Any]]:
-    """Every object of a run that a rule's path names."""
-    if model is None:
-        return
-    if not at:
-        yield path, model
-        return
-    head, _, rest = at.partition(".")
-    name = head.removesuffix("[]")
-    fields = type(model).model_fields
-    names = list(fields) if name == "*" else [to_snake(name)]
-    for attribute in names:
-        child, here = getattr(model, attribute), (*path, fields[attribute].alias or attribute)
-        if head.endswith("[]"):
-            for index, item in enumerate(child):
-                yield from _objects(item, (*here, index), rest)
-        else:
-            yield from _objects(child, here, rest)
+    for path, rule in broken_rules(run, RULES):
+        yield Problem(f"{name_field(path)} {rule.message}.", document.line_of(path))
 
 
 def _find_name(document: Document) -> str | None:

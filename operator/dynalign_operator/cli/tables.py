@@ -1,12 +1,12 @@
 """What a run has done, as rich tables. Values to renderables: nothing is read here."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from rich.console import Group
 from rich.table import Table
 
-from dynalign_contract.result import START_SECONDS
+from dynalign_contract.metrics import ASPECT_REWARD, START_SECONDS, MetricDef, defined
 from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, BestIteration, IterationStatus, StagePhase, StageStatus
 
@@ -16,23 +16,42 @@ MARKS: Final = {
     StagePhase.SUCCEEDED: "✓",
     StagePhase.FAILED: "✗",
 }
-_ASPECT: Final = "reward_"
-_SPREAD: Final = "reward_std"
 _NONE: Final = "-"
 
-
-def metrics_of(iteration: IterationStatus) -> dict[str, float]:
-    """All numbers of an iteration's stages by name; a later stage's go before an earlier one's."""
-    return {m.name: m.value for stage in iteration.stages for m in stage.metrics if m.value is not None}
+Measured = Mapping[tuple[Stage, str], float]
+"""Stage and name of a metric -> its value."""
 
 
-def aspects_of(metrics: Mapping[str, float]) -> dict[str, float]:
+def _read(definition: MetricDef) -> Callable[[Measured], float | None]:
+    """How to find the number of this definition."""
+    return lambda measured: measured.get((definition.stage, definition.name))
+
+
+_canary_auc = _read(defined(Stage.JUDGE, "canary_auc"))
+_injection_auc = _read(defined(Stage.JUDGE, "injection_auc"))
+_injection_margin = _read(defined(Stage.JUDGE, "injection_margin"))
+_judge_tau = _read(defined(Stage.JUDGE, "judge_tau"))
+_ends_share = _read(defined(Stage.JUDGE, "ends_share"))
+_failed_share = _read(defined(Stage.JUDGE, "failed_share"))
+_unfit = _read(defined(Stage.JUDGE, "unfit"))
+_fallback = _read(defined(Stage.JUDGE, "fallback"))
+_win_rate_lc = _read(defined(Stage.EVALUATE, "win_rate_lc"))
+_win_rate_previous = _read(defined(Stage.EVALUATE, "win_rate_previous"))
+_rating = _read(defined(Stage.EVALUATE, "rating"))
+_loss_tokens = _read(defined(Stage.TRAIN, "loss_tokens"))
+_kl = _read(defined(Stage.TRAIN, "kl"))
+
+
+def metrics_of(iteration: IterationStatus) -> dict[tuple[Stage, str], float]:
+    """All numbers of an iteration's stages."""
+    return {(entry.stage, m.name): m.value for entry in iteration.stages for m in entry.metrics if m.value is not None}
+
+
+def aspects_of(measured: Measured) -> dict[str, float]:
     """Mean reward per aspect, in the objective's order."""
-    return {
-        name.removeprefix(_ASPECT): value
-        for name, value in metrics.items()
-        if name.startswith(_ASPECT) and name != _SPREAD
-    }
+    return ASPECT_REWARD.members(
+        {name: value for (stage, name), value in measured.items() if stage is ASPECT_REWARD.stage}
+    )
 
 
 def seconds_of(stage: StageStatus) -> float | None:
@@ -118,7 +137,7 @@ def _scores_table(status: AlignmentRunStatus) -> Table:
             _index(iteration, status),
             _number(iteration.reward),
             *(_number(scores.get(aspect)) for aspect in aspects),
-            _number(metrics.get("canary_auc"), 2),
+            _number(_canary_auc(metrics), 2),
             describe_win_rate(iteration),
         )
     return table
@@ -131,9 +150,9 @@ def _evaluation_table(status: AlignmentRunStatus) -> Table:
         metrics = metrics_of(iteration)
         table.add_row(
             _index(iteration, status),
-            _number(metrics.get("win_rate_lc"), 2),
-            _number(metrics.get("win_rate_previous"), 2),
-            _number(metrics.get("rating"), 0),
+            _number(_win_rate_lc(metrics), 2),
+            _number(_win_rate_previous(metrics), 2),
+            _number(_rating(metrics), 0),
             _number(iteration.capability),
             describe_capability(iteration),
         )
@@ -146,23 +165,24 @@ def _trust_table(status: AlignmentRunStatus) -> Table:
         metrics = metrics_of(iteration)
         table.add_row(
             _index(iteration, status),
-            _number(metrics.get("injection_auc"), 2),
-            _number(metrics.get("injection_margin")),
-            _number(metrics.get("judge_tau"), 2),
-            _number(metrics.get("ends_share"), 2),
-            _number(metrics.get("failed_share"), 2),
+            _number(_injection_auc(metrics), 2),
+            _number(_injection_margin(metrics)),
+            _number(_judge_tau(metrics), 2),
+            _number(_ends_share(metrics), 2),
+            _number(_failed_share(metrics), 2),
             _fitness(metrics),
         )
     return table
 
 
-def _fitness(metrics: Mapping[str, float]) -> str:
+def _fitness(metrics: Measured) -> str:
     """`yes`, `no` where the run went on with an unfit judge, `base` where the base model took its place."""
-    if "unfit" not in metrics:
+    unfit = _unfit(metrics)
+    if unfit is None:
         return _NONE
-    if metrics["unfit"]:
+    if unfit:
         return "no"
-    return "base" if metrics.get("fallback") else "yes"
+    return "base" if _fallback(metrics) else "yes"
 
 
 def _effort_table(status: AlignmentRunStatus) -> Table:
@@ -172,8 +192,8 @@ def _effort_table(status: AlignmentRunStatus) -> Table:
         seconds = {entry.stage: seconds_of(entry) for entry in iteration.stages}
         table.add_row(
             _index(iteration, status),
-            _whole(metrics.get("loss_tokens")),
-            _number(metrics.get("kl"), 4),
+            _whole(_loss_tokens(metrics)),
+            _number(_kl(metrics), 4),
             *(describe_seconds(seconds.get(stage)) for stage in ITERATION_STAGES),
         )
     return table

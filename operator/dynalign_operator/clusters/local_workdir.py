@@ -12,12 +12,14 @@ from typing import Final
 from pydantic import ValidationError
 
 from dynalign_contract.files import write_bytes
+from dynalign_operator.api.problems import name_field
+from dynalign_operator.api.rules import TRANSITIONS
+from dynalign_operator.api.rules.checking import broken_transitions
 from dynalign_operator.api.status import AlignmentRunStatus
-from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec
+from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.errors import ChangedFieldError, ClusterError, LockedError, WorkdirError
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_IMMUTABLE: Final = {"model": "spec.model", "objective": "spec.objective", "storage": "spec.storage"}
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def merge_run(workdir: Workdir, wanted: AlignmentRun) -> AlignmentRun:
             f"{workdir.root} holds the run {stored.metadata.name}, not {wanted.metadata.name}. "
             "Choose another --workdir, or change metadata.name back."
         )
-    _check_immutable(stored.spec, wanted.spec, workdir)
+    _check_transitions(stored, wanted, workdir)
     if stored.spec == wanted.spec:
         return stored
     return next_version(
@@ -136,13 +138,13 @@ def next_version(run: AlignmentRun) -> AlignmentRun:
     return run.model_copy(update={"metadata": run.metadata.model_copy(update={"resource_version": version})})
 
 
-def _check_immutable(stored: AlignmentRunSpec, wanted: AlignmentRunSpec, workdir: Workdir) -> None:
-    for attribute, field in _IMMUTABLE.items():
-        if getattr(stored, attribute) != getattr(wanted, attribute):
-            raise ChangedFieldError(
-                f"{field} has changed since the run in {workdir.root} began, and what is there was made with the old "
-                "value. Change it back, or choose another --workdir."
-            )
+def _check_transitions(stored: AlignmentRun, wanted: AlignmentRun, workdir: Workdir) -> None:
+    """Refuse what an API server would refuse of an update."""
+    for path, transition in broken_transitions(stored, wanted, TRANSITIONS):
+        raise ChangedFieldError(
+            f"{name_field(path)} {transition.message}. The run in {workdir.root} has begun with another value: write "
+            "that again, or choose another --workdir."
+        )
 
 
 def _check_empty(workdir: Workdir) -> None:

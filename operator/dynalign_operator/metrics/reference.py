@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from dynalign_contract.metrics import METRICS
+from dynalign_contract.stages import SHARDED_STAGES
 from dynalign_operator.api.crd import run_generator
 from dynalign_operator.metrics.definition import MetricDefinition
 from dynalign_operator.metrics.operator import OPERATOR_METRICS
@@ -30,10 +32,18 @@ it measures on the way. The chart's PodMonitor scrapes them.
 """
 
 
+_RESULTS: Final = """\
+## What stages report in their results
+
+In `status.iterations[].stages[].metrics`. Numbers of shards become one by sum, maximum or a mean that is weighted by
+rows, or by the number that is named. `name/MEMBER` is a number for each aspect or task.
+"""
+
+
 def render_reference() -> str:
     """The page: the operator's metrics, the runs' metrics, and where the stages' are."""
     parts = [_HEAD, "## Operator\n", *_table(OPERATOR_METRICS), "", f"## Runs\n\n{_RUNS}", *_table(RUN_METRICS), ""]
-    return "\n".join([*parts, _STAGES])
+    return "\n".join([*parts, _STAGES, _RESULTS, *_results_table()])
 
 
 def _table(metrics: Sequence[MetricDefinition]) -> Iterator[str]:
@@ -42,6 +52,16 @@ def _table(metrics: Sequence[MetricDefinition]) -> Iterator[str]:
         name = f"{metric.name}_total" if metric.series == (f"{metric.name}_total",) else metric.name
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         yield f"| `{name}` | {metric.kind} | {labels} | {metric.text} |"
+
+
+def _results_table() -> Iterator[str]:
+    yield "| stage | name | unit | across shards | what |\n|---|---|---|---|---|"
+    for definition in METRICS.values():
+        name = definition.of(definition.member.upper()) if definition.member else definition.name
+        weight = f" by `{definition.weight}`" if definition.weight else ""
+        across = f"{definition.across_shards}{weight}" if definition.stage in SHARDED_STAGES else ""
+        yield f"| {definition.stage} | `{name}` | {definition.unit} | {across} | {definition.text} |"
+    yield ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

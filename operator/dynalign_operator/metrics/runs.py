@@ -2,19 +2,21 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from dynalign_contract.result import START_SECONDS
+from dynalign_contract.metrics import ASPECT_REWARD, METRICS, START_SECONDS
+from dynalign_contract.settings import Refresh
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, Phase, StageStatus
+from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.stage_metrics import LiveMetrics
 from dynalign_operator.metrics.definition import MetricDefinition, MetricKind
+from dynalign_operator.planning.sequence import stages_of_iteration
 
-_ASPECT: Final = "reward_"
-_SPREAD: Final = "reward_std"
 _TOKENS: Final = "tokens_per_second"
 
 
@@ -54,31 +56,10 @@ _CAPABILITY_DELTA: Final = _gauge("capability_delta", "The same minus the base m
 _CAPABILITY_DELTA_LOW: Final = _gauge("capability_delta_low", "Lower end of the difference's confidence interval.")
 _CAPABILITY_DELTA_HIGH: Final = _gauge("capability_delta_high", "Upper end of the difference's confidence interval.")
 
-_LEARNING: Final = {
-    (Stage.PROMPTS, "duplicate_share"): "Share of written prompts that were exact duplicates, latest iteration.",
-    (Stage.PROMPTS, "near_duplicate_share"): "Share of written prompts that were near duplicates, latest iteration.",
-    (Stage.JUDGE, "zero_variance_share"): "Share of groups whose rewards are all equal, which teach nothing.",
-    (Stage.JUDGE, "canary_auc"): "Probability that a real answer outscores a canary, latest judging; 0.5 is chance.",
-    (Stage.JUDGE, "canary_margin"): "Mean reward of real answers minus that of canaries, latest judging.",
-    (Stage.JUDGE, "canary_reward"): "Mean reward of canaries, latest judging, 0 to 1.",
-    (Stage.JUDGE, "injection_auc"): "Probability that a real answer outscores one that gives orders to the judge.",
-    (Stage.JUDGE, "injection_margin"): "Mean reward of real answers minus that of orders to the judge, latest judging.",
-    (Stage.JUDGE, "injection_reward"): "Mean reward of answers that give orders to the judge, latest judging, 0 to 1.",
-    (Stage.JUDGE, "unfit"): "1 when a gate refuses the judge and the run goes on, 0 otherwise.",
-    (Stage.TRAIN, "kl"): "KL divergence per token of the latest training, nats.",
-    (
-        Stage.EVALUATE,
-        "win_rate_lc",
-    ): "Win rate against the base model at equal length of the answers, latest evaluation.",
-    (Stage.EVALUATE, "win_rate_previous"): "Win rate against the policy that the iteration began with.",
-    (
-        Stage.EVALUATE,
-        "rating",
-    ): "Bradley-Terry points above the base model, latest evaluation; 400 for odds of 10 to 1.",
+_MEASURED: Final = {
+    place: _gauge(definition.name, definition.text) for place, definition in METRICS.items() if definition.exported
 }
-"""Stage and name of a number in its result -> what it is. Exported under the same name."""
-
-_MEASURED: Final = {place: _gauge(place[1], text) for place, text in _LEARNING.items()}
+"""Numbers that stages measure and that are exported under their own names."""
 
 RUN_METRICS: Final = (
     *(_PHASE, _CONDITION, _PROGRESS, _ITERATION, _ITERATIONS, _STAGE, _FAILURES, _SECONDS, _START),
@@ -93,7 +74,7 @@ class KnownRun:
 
     key: RunKey
     status: AlignmentRunStatus
-    total_iterations: int
+    spec: AlignmentRunSpec
     live: tuple[LiveMetrics, ...] = ()
     """Readings of the running stage's pods."""
 
@@ -120,18 +101,27 @@ def run_families(runs: Iterable[KnownRun]) -> list[Metric]:
 
 
 def progress_ratio(run: KnownRun) -> float:
-    """Finished stages of all stages, the running one counted by what it says of itself; 0 to 1."""
-    status = run.status
+    """Finished stages of all that the run will have, the running one counted by what it says of itself; 0 to 1."""
+    status, spec = run.status, run.spec
     if status.phase is Phase.SUCCEEDED:
         return 1.0
-    entries = [status.fetch, *(stage for iteration in status.iterations for stage in iteration.stages), status.export]
-    done = float(sum(entry is not None and entry.artifact is not None for entry in entries))
-    # iterations that have been summarised keep no stages
-    done += 5.0 * sum(not iteration.stages for iteration in status.iterations)
+    wanted = _stages_of_iterations(spec.iterations, spec.prompts.refresh, spec.evaluation.every)
+    done = float(sum(entry is not None and entry.artifact is not None for entry in (status.fetch, status.export)))
+    for iteration in status.iterations:
+        required = wanted[iteration.index] if iteration.index < len(wanted) else len(iteration.stages)
+        finished = sum(stage.artifact is not None for stage in iteration.stages)
+        # iterations that have been summarised keep no stages
+        done += min(required, finished) if iteration.stages else required
     total = sum(reading.total for reading in run.live)
     if total > 0:
-        done += min(1.0, sum(reading.done for reading in run.live) / total)
-    return min(1.0, done / (5.0 * run.total_iterations + 2.0))
+        done += min(1.0, max(0.0, sum(reading.done for reading in run.live) / total))
+    return min(1.0, done / (sum(wanted) + 2.0))
+
+
+@lru_cache(maxsize=1024)
+def _stages_of_iterations(iterations: int, refresh: Refresh, every: int) -> tuple[int, ...]:
+    """How many stages each iteration has; asked for at every scrape, by every run."""
+    return tuple(len(stages_of_iteration(index, iterations, refresh, every)) for index in range(iterations))
 
 
 def _samples(run: KnownRun) -> Iterator[_Sample]:
@@ -141,7 +131,7 @@ def _samples(run: KnownRun) -> Iterator[_Sample]:
         yield _Sample(_CONDITION, float(condition.status == "True"), (str(condition.type), condition.reason))
     yield _Sample(_PROGRESS, progress_ratio(run))
     yield _Sample(_ITERATION, status.iteration)
-    yield _Sample(_ITERATIONS, run.total_iterations)
+    yield _Sample(_ITERATIONS, run.spec.iterations)
     yield from _judged(status.iterations)
     yield from _win_rate(status.iterations)
     yield from _capability(status.iterations)
@@ -193,10 +183,7 @@ def _finished(stages: Iterable[StageStatus], rates: dict[Stage, float]) -> Itera
     numbers: dict[tuple[Stage, str], float] = {}
     seconds: dict[Stage, float] = {}
     for stage in stages:
-        found = {metric.name: metric.value for metric in stage.metrics if metric.value is not None}
-        if _TOKENS in found and stage.artifact is not None:
-            found[_TOKENS] *= stage.artifact.shards  # the status has the mean of the shards
-        numbers |= {(stage.stage, name): value for name, value in found.items()}
+        numbers |= {(stage.stage, m.name): m.value for m in stage.metrics if m.value is not None}
         if stage.start_time is not None and stage.completion_time is not None:
             seconds[stage.stage] = (stage.completion_time - stage.start_time).total_seconds()
     numbers |= {(stage, _TOKENS): rate for stage, rate in rates.items()}
@@ -208,5 +195,5 @@ def _finished(stages: Iterable[StageStatus], rates: dict[Stage, float]) -> Itera
             yield _Sample(_TOKENS_PER_SECOND, value, (str(stage_name),))
         elif name == START_SECONDS:
             yield _Sample(_START, value, (str(stage_name),))
-        elif stage_name is Stage.JUDGE and name.startswith(_ASPECT) and name != _SPREAD:
-            yield _Sample(_REWARD_ASPECT, value, (name.removeprefix(_ASPECT),))
+        elif stage_name is ASPECT_REWARD.stage and (aspect := ASPECT_REWARD.member_of(name)) is not None:
+            yield _Sample(_REWARD_ASPECT, value, (aspect,))

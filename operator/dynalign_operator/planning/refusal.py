@@ -1,10 +1,11 @@
 """The status of a run that cannot be carried on as it is, for reasons that the planner does not see."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
-from dynalign_operator.api.status import AlignmentRunStatus, Condition, ConditionType, Phase
+from dynalign_operator.api.status import AlignmentRunStatus, ConditionType, Phase
 from dynalign_operator.planning import reasons
+from dynalign_operator.planning.conditions import Saying, set_conditions
 
 
 def refuse(
@@ -20,12 +21,12 @@ def refuse(
         goes_on = f"{', '.join(living)} goes on to its end, and then the run waits" if living else "The run waits"
         message = f"{message} {goes_on} until that is mended, here or by an operator that takes it."
     reason = reasons.PENDING if has_begun else reasons.FAILED
-    said = {
-        ConditionType.READY: ("False", reasons.BAD_CONFIG),
-        ConditionType.PROGRESSING: ("False", reason),
-        ConditionType.STALLED: ("True", reasons.BAD_CONFIG),
-    }
-    update: dict[str, object] = {"conditions": _changed(status, said, generation, message, now)}
+    sayings = (
+        Saying(ConditionType.READY, reasons.BAD_CONFIG, message, is_true=False),
+        Saying(ConditionType.PROGRESSING, reason, message, is_true=False),
+        Saying(ConditionType.STALLED, reasons.BAD_CONFIG, message, is_true=True),
+    )
+    update: dict[str, object] = {"conditions": set_conditions(status.conditions, sayings, generation, now)}
     if not has_begun:
         failed = {"phase": Phase.FAILED, "completion_time": status.completion_time or now}
         update |= {"observed_generation": generation, **failed}
@@ -34,33 +35,10 @@ def refuse(
 
 def stall(status: AlignmentRunStatus, generation: int, reason: str, message: str, now: datetime) -> AlignmentRunStatus:
     """Of a run whose objects the cluster does not take: it is tried again, and the next success takes this back."""
-    said = {
-        ConditionType.READY: ("False", reason),
-        ConditionType.PROGRESSING: ("False", reasons.PENDING),
-        ConditionType.STALLED: ("True", reason),
-    }
-    conditions = _changed(status, said, generation, message, now)
+    sayings = (
+        Saying(ConditionType.READY, reason, message, is_true=False),
+        Saying(ConditionType.PROGRESSING, reasons.PENDING, message, is_true=False),
+        Saying(ConditionType.STALLED, reason, message, is_true=True),
+    )
+    conditions = set_conditions(status.conditions, sayings, generation, now)
     return status.model_copy(update={"observed_generation": generation, "conditions": conditions})
-
-
-def _changed(
-    status: AlignmentRunStatus,
-    said: Mapping[ConditionType, tuple[str, str]],
-    generation: int,
-    message: str,
-    now: datetime,
-) -> tuple[Condition, ...]:
-    """The conditions, these changed; a transition time changes with the status alone."""
-    before = {condition.type: condition for condition in status.conditions}
-    after = dict(before)
-    for kind, (value, reason) in said.items():
-        same = kind in before and before[kind].status == value
-        after[kind] = Condition(
-            type=kind,
-            status=value,
-            reason=reason,
-            message=message[:32_768],
-            last_transition_time=before[kind].last_transition_time if same else now,
-            observed_generation=generation,
-        )
-    return tuple(after.values())

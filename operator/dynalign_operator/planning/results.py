@@ -1,20 +1,26 @@
-"""From the results of a finished Job to the status: artifacts of shards combined, metrics averaged."""
+"""From the results of a finished Job to the status: artifacts and metrics of shards combined."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from dynalign_contract.combining import combine_metrics
 from dynalign_contract.errors import CorruptArtifactError
 from dynalign_contract.layout import stage_folder
-from dynalign_contract.result import ArtifactRef, Metric, Outcome, StageResult, combine_artifacts
+from dynalign_contract.metrics import defined
+from dynalign_contract.result import ArtifactRef, Outcome, combine_artifacts
 from dynalign_contract.stages import SHARDED_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, StagePhase, StageStatus
 from dynalign_operator.planning.observed import JobObservation
 from dynalign_operator.planning.stage_status import iteration_status, stage_status, with_iteration, with_stage
 
-_EVALUATED: Final = (
-    *("win_rate", "win_rate_low", "win_rate_high", "preference"),
-    *("capability", "capability_delta", "capability_delta_low", "capability_delta_high"),
+_REWARD: Final = defined(Stage.JUDGE, "reward").name
+_REGRESSED: Final = defined(Stage.EVALUATE, "regressed").name
+_EVALUATED: Final = tuple(
+    defined(Stage.EVALUATE, name).name
+    for name in (
+        *("win_rate", "win_rate_low", "win_rate_high", "preference"),
+        *("capability", "capability_delta", "capability_delta_low", "capability_delta_high"),
+    )
 )
 """Metrics of evaluate that become an iteration's numbers, under their own names."""
 
@@ -28,12 +34,6 @@ def artifact_of(job: JobObservation) -> ArtifactRef | None:
     if len(artifacts) == 1:
         return artifacts[0]
     return combine_artifacts(stage_folder(job.stage, job.iteration), artifacts)
-
-
-def average_metrics(results: Sequence[StageResult]) -> tuple[Metric, ...]:
-    """Each metric's mean over the shards that have it, weighted by the rows of their artifacts."""
-    names = dict.fromkeys(metric.name for result in results for metric in result.metrics)
-    return tuple(Metric(name=name, value=_mean(results, name)) for name in names)
 
 
 def failure_message(job: JobObservation) -> str:
@@ -69,7 +69,7 @@ def absorb_success(
         start_time=entry.start_time or job.start_time or job.creation_time,
         completion_time=job.completion_time or now,
         artifact=artifact,
-        metrics=average_metrics(results),
+        metrics=combine_metrics(step.stage, results),
     )
     status = with_stage(status, step, done)
     if step.iteration is None:
@@ -84,21 +84,10 @@ def _with_numbers(iteration: IterationStatus, stage: StageStatus) -> IterationSt
         case Stage.PROMPTS:
             update = {"prompts": stage.artifact}
         case Stage.JUDGE:
-            update = {"reward": metrics.get("reward")}
+            update = {"reward": metrics.get(_REWARD)}
         case Stage.TRAIN:
             update = {"policy": stage.artifact}
         case Stage.EVALUATE:
             update = {name: metrics.get(name) for name in _EVALUATED}
-            update |= {"regressed": metrics.get("regressed") == 1, "evaluation": stage.artifact}
+            update |= {"regressed": metrics.get(_REGRESSED) == 1, "evaluation": stage.artifact}
     return iteration.model_copy(update=update)
-
-
-def _mean(results: Sequence[StageResult], name: str) -> float | None:
-    pairs = [
-        (metric.value, max(1, result.artifact.rows) if result.artifact else 1)
-        for result in results
-        for metric in result.metrics
-        if metric.name == name and metric.value is not None
-    ]
-    total = sum(weight for _, weight in pairs)
-    return sum(value * (weight / total) for value, weight in pairs) if pairs else None

@@ -49,10 +49,15 @@ def remaining_steps(spec: AlignmentRunSpec, current: Step) -> list[Step]:
 
 def required_stages(spec: AlignmentRunSpec, iteration: int) -> tuple[Stage, ...]:
     """Stages of an iteration: prompts may be written once only, and not every iteration need be evaluated."""
+    return stages_of_iteration(iteration, spec.iterations, spec.prompts.refresh, spec.evaluation.every)
+
+
+def stages_of_iteration(iteration: int, iterations: int, refresh: Refresh, every: int) -> tuple[Stage, ...]:
+    """`required_stages` by the only fields of a spec that it depends on."""
     left_out = set()
-    if iteration > 0 and spec.prompts.refresh is Refresh.ONCE:
+    if iteration > 0 and refresh is Refresh.ONCE:
         left_out.add(Stage.PROMPTS)
-    if (iteration + 1) % spec.evaluation.every != 0 and iteration + 1 < spec.iterations:
+    if (iteration + 1) % every != 0 and iteration + 1 < iterations:
         left_out.add(Stage.EVALUATE)
     return tuple(stage for stage in ITERATION_STAGES if stage not in left_out)
 

@@ -16,6 +16,7 @@ from dynalign_operator.api.status import (
 )
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec
 from dynalign_operator.planning import reasons
+from dynalign_operator.planning.conditions import Saying, set_conditions
 from dynalign_operator.planning.eta import estimate_completion
 from dynalign_operator.planning.observed import JobObservation, Step
 from dynalign_operator.planning.policies import best_iteration
@@ -87,39 +88,24 @@ def _conditions(
     progressing, reason, message = _progressing(run, status, situation, now)
     trouble = situation.trouble
     degraded = _degraded(run.spec, status)
-    drafts = (
-        (ConditionType.READY, succeeded, end, done),
-        (ConditionType.PROGRESSING, progressing, reason, message),
-        (
+    sayings = (
+        Saying(ConditionType.READY, end, done, is_true=succeeded),
+        Saying(ConditionType.PROGRESSING, reason, message, is_true=progressing),
+        Saying(
             ConditionType.STALLED,
-            trouble is not None,
             trouble.reason if trouble else reasons.ON_TRACK,
             trouble.message if trouble else "Nothing is asked of you.",
+            is_true=trouble is not None,
         ),
-        (ConditionType.COMPLETED, succeeded, end, done),
-        (
+        Saying(ConditionType.COMPLETED, end, done, is_true=succeeded),
+        Saying(
             ConditionType.DEGRADED,
-            bool(degraded),
             reasons.REGRESSION if degraded else reasons.NO_REGRESSION,
             degraded or "The latest evaluation has not found the model worse than the base model.",
+            is_true=bool(degraded),
         ),
     )
-    before = {condition.type: condition for condition in status.conditions}
-    return tuple(
-        Condition(
-            type=kind,
-            status=(value := "True" if true else "False"),
-            reason=reason,
-            message=message[:32_768],
-            last_transition_time=_unchanged_since(before.get(kind), value) or now,
-            observed_generation=run.metadata.generation,
-        )
-        for kind, true, reason, message in drafts
-    )
-
-
-def _unchanged_since(before: Condition | None, value: str) -> datetime | None:
-    return before.last_transition_time if before is not None and before.status == value else None
+    return set_conditions(status.conditions, sayings, run.metadata.generation, now)
 
 
 def _progressing(

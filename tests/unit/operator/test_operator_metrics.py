@@ -20,7 +20,7 @@ NUMBERS: dict[Stage, dict[str, float | None]] = {
     Stage.PROMPTS: {"duplicate_share": 0.125, "near_duplicate_share": 0.25, "tokens": 10.0},
     Stage.GENERATE: {"tokens_per_second": 20.0},
     Stage.JUDGE: {
-        "reward_knowledge": 0.25,
+        "aspect_reward/knowledge": 0.25,
         "reward_std": 0.1,
         "zero_variance_share": 0.5,
         "canary_auc": 0.75,
@@ -47,7 +47,7 @@ def fate(job: JobObservation) -> JobObservation:
 
 
 def known(simulation: Simulation, live: tuple[LiveMetrics, ...] = ()) -> KnownRun:
-    return KnownRun(RunKey("n", "r"), simulation.run.status, simulation.run.spec.iterations, live)
+    return KnownRun(RunKey("n", "r"), simulation.run.status, simulation.run.spec, live)
 
 
 def serve(*runs: KnownRun) -> OperatorMetrics:
@@ -111,6 +111,26 @@ def test_progress_counts_the_running_stage_by_what_it_says() -> None:
 def test_the_rate_of_a_finished_stage_is_that_of_all_its_shards() -> None:
     found = series(known(Simulation(a_run().with_iterations(1).with_shards(4).build()).finish(fate)))
     assert found[named("dynalign_run_tokens_per_second", stage="generate")] == 4 * 20.0
+
+
+@pytest.mark.parametrize(
+    ("spec", "done", "share"),
+    [
+        ({"prompts": {"refresh": "Once"}, "evaluation": {"every": 5}}, Stage.EXPORT, 34 / 35),
+        ({"prompts": {"refresh": "Once"}}, Stage.EXPORT, 42 / 43),
+        ({"evaluation": {"every": 3}}, Stage.EXPORT, 45 / 46),
+        ({}, Stage.EXPORT, 51 / 52),
+    ],
+)
+def test_progress_counts_the_stages_that_the_run_will_have(spec: dict[str, object], done: Stage, share: float) -> None:
+    """The last thing before the end is nearly everything, whatever stages are left out."""
+    simulation = Simulation(a_run().with_iterations(10).with_spec(**spec).build())
+    seen = [progress_ratio(known(simulation))]
+    while simulation.run.status.stage is not done:
+        simulation.step(fate)
+        seen.append(progress_ratio(known(simulation)))
+    assert seen == sorted(seen)
+    assert seen[-1] == pytest.approx(share)
 
 
 def test_a_run_that_is_gone_leaves_nothing() -> None:

@@ -9,7 +9,12 @@ from dynalign_operator.planning.observed import JobObservation
 from support.builders import a_run
 from support.simulation import Simulation, succeed
 
-ASPECTS = {"reward_knowledge": 0.7, "reward_benevolence": 0.6, "reward_power": 0.5, "reward_vitality": 0.4}
+ASPECTS = {
+    "aspect_reward/knowledge": 0.7,
+    "aspect_reward/benevolence": 0.6,
+    "aspect_reward/power": 0.5,
+    "aspect_reward/vitality": 0.4,
+}
 
 
 def summary(width: int = 80, **evaluated: float) -> list[str]:

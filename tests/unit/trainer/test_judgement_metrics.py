@@ -39,8 +39,8 @@ def test_means_and_spreads_leave_out_what_failed() -> None:
     shape = judgement_metrics(rows, [1, 2, 3, 4, 5], OBJECTIVE)
     rewards = shape.rewards
     assert rewards["reward"] == pytest.approx(0.45)
-    assert rewards["reward_knowledge"] == pytest.approx((0.2 + 0.4 + 1.0 + 0.6 + 0.6) / 5)
-    assert rewards["reward_benevolence"] == pytest.approx(0.45)
+    assert rewards["aspect_reward/knowledge"] == pytest.approx((0.2 + 0.4 + 1.0 + 0.6 + 0.6) / 5)
+    assert rewards["aspect_reward/benevolence"] == pytest.approx(0.45)
     assert rewards["group_std"] == pytest.approx((0.2 / math.sqrt(2) + 0.0) / 2)
     assert rewards["zero_variance_share"] == 0.5
     assert rewards["failed_share"] == pytest.approx(0.2)
@@ -58,7 +58,7 @@ def test_length_correlation_is_within_groups_and_before_penalties() -> None:
 
 def test_the_most_important_metrics_come_first() -> None:
     names = list(judgement_metrics([row("a", 0.5)], [1], OBJECTIVE).rewards)
-    assert names[:5] == ["reward", *(f"reward_{a.id}" for a in OBJECTIVE.aspects)]
+    assert names[:5] == ["reward", *(f"aspect_reward/{a.id}" for a in OBJECTIVE.aspects)]
 
 
 def test_a_group_that_failed_teaches_nothing() -> None:

@@ -106,5 +106,5 @@ def test_the_numbers_that_decide_come_first_and_single_tasks_last() -> None:
         *("capability_delta", "capability_delta_low", "capability_delta_high", "capability_regressed"),
     ]
     assert names[-4:] == [
-        f"{kind}_{task}" for kind in ("task", "task_delta") for task in ("ifeval", "dynalign_choices")
+        f"{kind}/{task}" for kind in ("task", "task_delta") for task in ("ifeval", "dynalign_choices")
     ]

@@ -17,7 +17,8 @@ from dynalign_contract.config import FetchParams, GenerateParams, StageConfig
 from dynalign_contract.errors import BadInputError, UnfitError
 from dynalign_contract.layout import MANIFEST
 from dynalign_contract.manifest import verify_artifact
-from dynalign_contract.result import START_SECONDS, Outcome, StageResult, combine_artifacts
+from dynalign_contract.metrics import START_SECONDS
+from dynalign_contract.result import Outcome, StageResult, combine_artifacts
 from dynalign_contract.settings import GenerationSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer import stage as stage_life
@@ -65,7 +66,7 @@ def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
 def writes(text: str) -> Run:
     def run(context: StageContext[Any]) -> StageOutput:
         (context.folder / "x").write_text(text)
-        return StageOutput(files={"x": 2}, metrics={"m": 1.5, "undefined": float("nan")})
+        return StageOutput(files={"x": 2}, metrics={"mean_length": 1.5, "mean_logprob": float("nan")})
 
     return run
 
@@ -79,7 +80,7 @@ def test_a_finished_stage_is_skipped_with_the_same_artifact_and_metrics(harness:
     second = harness.run(must_not_run, GENERATE.model_copy(update={"attempt": 2}))
     assert (first.outcome, second.outcome) == (Outcome.SUCCEEDED, Outcome.SKIPPED)
     assert first.artifact == second.artifact
-    assert {m.name: m.value for m in second.metrics} == {"m": 1.5, "undefined": None}
+    assert {m.name: m.value for m in second.metrics} == {"mean_length": 1.5, "mean_logprob": None}
 
 
 def test_the_start_of_useful_work_is_measured_once(harness: Harness) -> None:
@@ -276,3 +277,12 @@ def test_seeds_depend_on_the_salt_only(tmp_path: Path) -> None:
 
     assert seed("a", 1) == seed("a", 1, attempt=5) != seed("a", 2)
     assert 0 <= seed("x") < 2**31
+
+
+def test_a_number_that_nobody_has_defined_is_left_out(harness: Harness, caplog: pytest.LogCaptureFixture) -> None:
+    def run(context: StageContext) -> StageOutput:
+        return StageOutput(files={}, metrics={"tokens": 3.0, "tokens_of_mine": 4.0})
+
+    result = harness.run(run)
+    assert "tokens_of_mine, which contract/metrics.py does not define" in caplog.text
+    assert [metric.name for metric in result.metrics if metric.name.startswith("tokens")] == ["tokens"]

@@ -11,6 +11,7 @@ import numpy as np
 from dynalign_contract.config import EvaluateParams, Policy
 from dynalign_contract.errors import CorruptArtifactError
 from dynalign_contract.layout import CAPABILITY_FILE
+from dynalign_contract.metrics import TASK, TASK_DELTA
 from dynalign_contract.records import CAPABILITY, Row, read_rows, write_rows
 from dynalign_contract.settings import CapabilitySettings
 from dynalign_trainer.context import StageContext
@@ -99,8 +100,8 @@ def summarise(tasks: Sequence[TaskScores], settings: CapabilitySettings, *, seed
         "capability_low": found.score.interval.low,
         "capability_high": found.score.interval.high,
         "capability_items": float(sum(len(scores.policy) for scores in tasks)),
-        **{f"task_{scores.task}": scores.mean for scores in tasks},
-        **{f"task_delta_{scores.task}": scores.delta for scores in tasks},
+        **{TASK.of(scores.task): scores.mean for scores in tasks},
+        **{TASK_DELTA.of(scores.task): scores.delta for scores in tasks},
     }
 
 

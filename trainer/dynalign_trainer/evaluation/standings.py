@@ -10,7 +10,7 @@ from dynalign_contract.records import COMPARISON, RATING, Row, read_rows, write_
 from dynalign_contract.settings import Ratings
 from dynalign_trainer.context import StageContext
 from dynalign_trainer.evaluation.contests import read_matches
-from dynalign_trainer.evaluation.ratings import rate
+from dynalign_trainer.evaluation.ratings import Rating, rate
 
 _EARLIER: Final = "evaluation-"
 _RESAMPLES: Final = 200
@@ -49,5 +49,9 @@ def rate_policies(context: StageContext[EvaluateParams], comparisons: Sequence[R
     own = next((rating for rating in rated if rating.policy == context.params.policy.version), None)
     if own is None:
         return Standings(files={RATINGS_FILE: len(rows)})
-    metrics = {"rating": own.points, "rating_low": own.interval.low, "rating_high": own.interval.high}
-    return Standings({RATINGS_FILE: len(rows)}, {**metrics})
+    return Standings({RATINGS_FILE: len(rows)}, rating_metrics(own))
+
+
+def rating_metrics(own: Rating) -> dict[str, float | None]:
+    """The stage's metrics about the policy's own rating."""
+    return {"rating": own.points, "rating_low": own.interval.low, "rating_high": own.interval.high}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
+from dynalign_contract.metrics import ASPECT_REWARD
 from dynalign_contract.objective import Objective
 from dynalign_contract.records import Row
 from dynalign_trainer.judging.scoring import MAX_SCORE
@@ -62,7 +63,7 @@ def failed_share(rows: Sequence[Row]) -> float:
 
 def _aspect_means(rows: Sequence[Row], objective: Objective) -> dict[str, float]:
     return {
-        f"reward_{aspect.id}": mean_of(row["scores"][index]["score"] / MAX_SCORE for row in rows)
+        ASPECT_REWARD.of(aspect.id): mean_of(row["scores"][index]["score"] / MAX_SCORE for row in rows)
         for index, aspect in enumerate(objective.aspects)
     }
 

@@ -1,0 +1,128 @@
+"""Stages and their readers speak of the same numbers: the functions that measure are called, and their names compared."""
+
+import ast
+import inspect
+from collections.abc import Mapping
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dynalign_contract.config import Policy
+from dynalign_contract.metrics import METRICS, START_SECONDS, find_definition
+from dynalign_contract.objective import BUILTIN, builtin_objective
+from dynalign_contract.settings import CapabilitySettings, EvaluationSettings
+from dynalign_contract.settings.evaluation import EvaluationJudge
+from dynalign_contract.stages import Stage
+from dynalign_operator.cli import tables
+from dynalign_operator.metrics.runs import RUN_METRICS
+from dynalign_trainer import export, fetch, generate, train
+from dynalign_trainer.evaluation import capability, judges, standings
+from dynalign_trainer.evaluation import stage as evaluate
+from dynalign_trainer.evaluation.contests import Contest
+from dynalign_trainer.evaluation.statistics import Duel
+from dynalign_trainer.grpo import summary
+from dynalign_trainer.grpo.batch import Batch
+from dynalign_trainer.grpo.job import WorkerOutcome, WorkerResult
+from dynalign_trainer.judging import stage as judge
+from dynalign_trainer.judging.shard import JudgedShard
+from dynalign_trainer.prompts import measuring
+from dynalign_trainer.prompts import stage as prompts
+from dynalign_trainer.prompts.drafts import Tally
+
+OBJECTIVE = builtin_objective(BUILTIN[0])
+
+
+def said_in_place(stage: ModuleType) -> set[str]:
+    """Names that the stage's own module adds to what its functions have measured: keys in `StageOutput(...)`'s metrics."""
+    names = set()
+    for call in ast.walk(ast.parse(inspect.getsource(stage))):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "StageOutput":
+            for keyword in call.keywords:
+                if keyword.arg == "metrics":
+                    keys = (key for node in ast.walk(keyword.value) if isinstance(node, ast.Dict) for key in node.keys)
+                    names |= {key.value for key in keys if isinstance(key, ast.Constant)}
+    return names
+
+
+def of_judge() -> Mapping[str, Any]:
+    params: Any = SimpleNamespace(objective=OBJECTIVE, judge=Policy())
+    judged = JudgedShard(Policy(), {}, [], None, None, 0, [])
+    return judge._measure(params, [], judge.Ruling(judged, None, unfit=False))
+
+
+def of_evaluate() -> Mapping[str, Any]:
+    duels = [Duel(0.9, 0.8, 1.0, 3, both_orders=True), Duel(0.1, 0.2, 0.0, -3, both_orders=True)]
+    settings = EvaluationSettings()
+    contests = [Contest(evaluate.BASE, Policy(), which, "base", duels) for which in settings.win_rate.judges]
+    context: Any = SimpleNamespace(params=SimpleNamespace(evaluation=settings, policy=Policy()), seed=lambda _: 0)
+    answers = {Policy().version: [{"completion_ids": [1, 2]}]}
+    measured = evaluate._measure(context, contests, answers, capability.Outcome())
+    endpoint: Any = SimpleNamespace(spending=SimpleNamespace(requests=1, tokens=2))
+    own: Any = SimpleNamespace(points=1.0, interval=SimpleNamespace(low=0.0, high=2.0))
+    exam = capability.summarise(exam_scores(), CapabilitySettings(), seed=0)
+    return {**measured, **judges.measure_spending(endpoint), **standings.rating_metrics(own), **exam}
+
+
+def exam_scores() -> list[Any]:
+    import numpy as np
+
+    from dynalign_trainer.evaluation.paired import TaskScores
+
+    return [TaskScores("ifeval", np.array([0.5, 1.0]), np.array([0.5, 0.0]))]
+
+
+def of_train() -> Mapping[str, Any]:
+    batch = Batch(rows=(), group_size=2, groups=1, dropped_groups=1, noisy_groups=None)
+    return summary.summarise(batch, WorkerResult(outcome=WorkerOutcome.TRAINED), [])
+
+
+MEASURED = {
+    Stage.FETCH: lambda: said_in_place(fetch),
+    Stage.PROMPTS: lambda: {*measuring.measure([], Tally(), facets={}, wanted=4), *said_in_place(prompts)},
+    Stage.GENERATE: lambda: {*generate.rollout_metrics([]), *said_in_place(generate)},
+    Stage.JUDGE: lambda: {*of_judge(), *said_in_place(judge)},
+    Stage.TRAIN: lambda: {*of_train(), *said_in_place(train)},
+    Stage.EVALUATE: lambda: {*of_evaluate(), *said_in_place(evaluate)},
+    Stage.EXPORT: lambda: said_in_place(export),
+}
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_a_stage_measures_what_is_defined_for_it_and_nothing_else(stage: Stage) -> None:
+    names = MEASURED[stage]()
+    undefined = [name for name in names if find_definition(stage, name) is None]
+    assert undefined == [], "define them in dynalign_contract/metrics.py"
+    found = {find_definition(stage, name) for name in names}
+    assert [name for (of, name), d in METRICS.items() if of is stage and d not in found and name != START_SECONDS] == []
+
+
+def test_every_aspect_and_task_has_its_own_number() -> None:
+    assert {f"aspect_reward/{aspect.id}" for aspect in OBJECTIVE.aspects} <= set(of_judge())
+    assert {"task/ifeval", "task_delta/ifeval"} <= set(of_evaluate())
+
+
+def test_what_is_exported_has_one_name_for_one_number() -> None:
+    names = [metric.name for metric in RUN_METRICS]
+    assert len(set(names)) == len(names)
+    exported = {f"dynalign_run_{definition.name}" for definition in METRICS.values() if definition.exported}
+    assert len(exported) == sum(definition.exported for definition in METRICS.values())
+    assert exported <= set(names)
+
+
+def test_a_user_s_word_never_meets_a_name_of_ours() -> None:
+    """Aspects and tasks have names that users choose: no choice of them is another metric's name."""
+    for definition in METRICS.values():
+        assert "/" not in definition.name
+        if definition.member:
+            for other in METRICS.values():
+                name = definition.of(other.name)
+                found = find_definition(definition.stage, name)
+                assert found is definition
+                assert found.member_of(name) == other.name
+
+
+def test_tables_read_what_is_defined() -> None:
+    assert EvaluationJudge.BASE in EvaluationSettings().win_rate.judges
+    with pytest.raises(KeyError):
+        tables.defined(Stage.JUDGE, "canary_auk")
