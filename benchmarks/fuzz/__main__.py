@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.fuzz.artifacts import ARTIFACTS
 from benchmarks.fuzz.documents import DOCUMENTS
 from benchmarks.fuzz.states import STATES
 from benchmarks.fuzz.trials import Fuzzer, Outcomes, kinds_of, try_inputs
 from benchmarks.report import print_report, this_machine
 
-FUZZERS: tuple[Fuzzer, ...] = (DOCUMENTS, STATES)
+FUZZERS: tuple[Fuzzer, ...] = (DOCUMENTS, STATES, ARTIFACTS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """`training.method: Full`: all weights trained, stored without loss, continued, played by the engine."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -107,6 +108,30 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bits(
         train.run(replace(context, telemetry=StopAfterTwoSteps(context.stopping)))
     assert train.run(run.context(config)).metrics["trained_steps"] == PROMPTS
     assert farthest(weights(policy_folder(run)), weights(policy_folder(whole[0]))) == 0
+
+
+@pytest.mark.parametrize(
+    ("zero_stage", "dtype"),
+    [(0, DType.FLOAT32), (1, DType.BFLOAT16), (3, DType.FLOAT32), (3, DType.BFLOAT16)],
+)
+def test_every_kind_of_optimiser_state_survives_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zero_stage: int, dtype: DType
+) -> None:
+    """DeepSpeed keeps it in another class for each; none of them is pickled."""
+    monkeypatch.setattr(launch, "_POLL_SECONDS", 0.02)
+    runs = [a_run(tmp_path / name, zero_stage=zero_stage, kl=KlSettings()) for name in ("whole", "stopped")]
+    rollouts = rollouts_of(runs[0])
+    contexts = []
+    for run in runs:
+        config = run.write(rollouts, make_judgements(rollouts))
+        engine = config.engine.model_copy(update={"dtype": dtype})
+        contexts.append(run.context(config.model_copy(update={"engine": engine})))
+    whole, stopped = contexts
+    train.run(whole)
+    with pytest.raises(TerminatedError):
+        train.run(replace(stopped, telemetry=StopAfterTwoSteps(stopped.stopping)))
+    train.run(replace(stopped, stopping=threading.Event()))
+    assert farthest(*(weights(policy_folder(run)) for run in runs)) == 0
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,12 @@ INDEX: Final = "model.safetensors.index.json"
 TEMPLATES_FOLDER: Final = "additional_chat_templates"
 """Where transformers keeps chat templates beside the default one, as NAME.jinja."""
 
-_CONFIGS: Final = (CONFIG, "generation_config.json", "*processor_config.json")
+_CONFIGS: Final = (CONFIG, "generation_config.json", "*processor_config.json", "quant*_config.json")
 _TOKENIZER: Final = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", f"{TEMPLATES_FOLDER}/*.jinja")
-_ADAPTERS: Final = ("adapter_config.json", "adapter_model*", "adapters.safetensors", "*lora*.safetensors")
+_ADAPTERS: Final = ("adapter_config.json", "adapter_model*", "adapters.safetensors", "pytorch_lora_weights.safetensors")
 _OTHERS: Final = (
     *(MANIFEST, SOURCE_FILE, "*.index.json", "*.index.*.json", "params.json"),
-    *("trainer_state.json", "training_args*", "*_results.json", "quant*_config.json"),
+    *("trainer_state.json", "training_args*", "*_results.json"),
     *("README*", "LICENSE*", "NOTICE*", "USE_POLICY*", "requirements*.txt"),
 )
 """Files in the formats of a tokenizer that are none of its own."""
@@ -37,7 +37,7 @@ class ModelFiles:
     """The names of a model's files, relative to its folder, each group sorted."""
 
     config: tuple[str, ...]
-    """`config.json` first in importance; also the settings of generation and of processors."""
+    """`config.json`, and the settings of generation, of processors, and of quantised weights."""
     tokenizer: tuple[str, ...]
     """Vocabulary, added tokens, settings, chat templates."""
     index: tuple[str, ...]

@@ -15,9 +15,10 @@ from dynalign_contract.errors import CorruptArtifactError
 STATE_FILES: Final = "*states.pt"
 """Names that DeepSpeed gives to the files of a checkpoint; what they hold is no longer PyTorch's format."""
 
+STATE_METADATA: Final = {"dynalign.state": "1"}
+"""What the header of every state file says: format and version."""
+
 _TREE: Final = "tree"
-_FORMAT: Final = "dynalign.state"
-_VERSION: Final = "1"
 _PLAIN: Final = (str, int, float, type(None))
 
 
@@ -31,7 +32,7 @@ def write_state(state: Any, path: Path) -> None:
     tensors: list[Any] = []
     tree = json.dumps(_encode(state, tensors))
     named = {str(number): _alone(tensor) for number, tensor in enumerate(tensors)}
-    save_file(named, path, metadata={_FORMAT: _VERSION, _TREE: tree})
+    save_file(named, path, metadata={**STATE_METADATA, _TREE: tree})
 
 
 def read_state(path: Path) -> Any:
@@ -61,8 +62,8 @@ def check_state_file(path: Path) -> None:
 
 
 def _check_version(metadata: Mapping[str, str]) -> None:
-    if metadata.get(_FORMAT) != _VERSION:
-        raise ValueError(f"it is no {_FORMAT} of version {_VERSION}")
+    if not STATE_METADATA.items() <= metadata.items():
+        raise ValueError("its header does not say so")
 
 
 def _corrupt(path: Path, error: Exception) -> CorruptArtifactError:
