@@ -8,9 +8,11 @@ export UV_HTTP_TIMEOUT ?= 180
 EXTRA ?= cpu
 # Test files that run side by side; each may start engines and training processes.
 WORKERS ?= 2
+# Of the first input of `make fuzz`.
+SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-injections bench-trainer testbed check check-generated format generate lock clean
+.PHONY: help venv demo test test-local test-fast test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-injections bench-trainer testbed fuzz check check-generated format generate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -75,6 +77,9 @@ bench-trainer: venv ## Throughput and memory of the Packed backend against TRL's
 
 testbed: venv ## Train the tests' model anew (two minutes); SEED=1 FOLDER=/tmp/other for one of another seed
 	PYTHONPATH=tests $(BIN)/python -m support.testbed $(FOLDER) --seed $(or $(SEED),0)
+
+fuzz: venv ## Run files and cluster states that nobody would write, by the thousand; SEED=random for new ones (minutes)
+	$(BIN)/python -m benchmarks.fuzz --documents 20000 --states 20000 --seed $(SEED)
 
 check: venv check-generated ## Format, lint, types, architecture, generated files
 	$(BIN)/ruff format --check .

@@ -15,6 +15,7 @@ from typing import Any, Final
 import aiohttp
 import kopf
 
+from dynalign_contract.console import configure_logging
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.kube import KubeCluster
 from dynalign_operator.clusters.kube_api import KubeApi, open_kube_api
@@ -48,7 +49,7 @@ def main() -> None:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging(settings.log_level)
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # it would report every event
     asyncio.run(serve(settings))
 

@@ -64,7 +64,7 @@ def combine_artifacts(path: str, shards: Sequence[ArtifactRef]) -> ArtifactRef:
 class Metric(Model):
     """One named number."""
 
-    name: str = Field(max_length=64)
+    name: PlainText = Field(max_length=64)
     """For example `reward`."""
     value: float | None = Field(default=None, allow_inf_nan=False)
     """Absent where the number is not defined (a mean of nothing)."""

@@ -116,7 +116,7 @@ def read_index(path: Path) -> dict[str, str]:
     try:
         found: Any = json.loads(path.read_bytes())
         weights = dict(found["weight_map"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise BadInputError(
             f"{path} is not the index of safetensors weights ({type(error).__name__}: {error}): it needs a weight_map. "
             "Restore the file, or save the model again."

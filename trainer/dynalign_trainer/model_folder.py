@@ -19,7 +19,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object that belongs to a model. Raises BadInputError naming the file."""
     try:
         data = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInputError(
             f"{path} cannot be read ({error}). A model folder needs config.json, safetensors weights and a tokenizer: "
             "name one that transformers can load in spec.model.uri."

@@ -6,10 +6,8 @@ import logging
 import math
 import platform
 import signal
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -19,6 +17,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from dynalign_contract.config import StageConfig
+from dynalign_contract.console import configure_logging, print_traceback
 from dynalign_contract.errors import BadConfigError, StageError, VolumeFullError
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import MANIFEST, WORK_MARK, RunLayout
@@ -71,7 +70,7 @@ class Place:
 
 def run_stage(config_path: Path, root: Path, result_path: Path, place: Place) -> int:
     """Run one attempt of a stage; returns the exit code and leaves a StageResult at `result_path`."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    configure_logging()
     started = time.monotonic()
     stopping = _watch_sigterm()
     try:
@@ -80,7 +79,7 @@ def run_stage(config_path: Path, root: Path, result_path: Path, place: Place) ->
         result = _failure(error.exit_code, error.reason, str(error))
     except OSError as error:
         if error.errno not in _FULL:
-            traceback.print_exc()
+            print_traceback(error)
             result = _failure(1, "IOError", f"{error}")
         else:
             full = VolumeFullError(
@@ -89,7 +88,7 @@ def run_stage(config_path: Path, root: Path, result_path: Path, place: Place) ->
             )
             result = _failure(full.exit_code, full.reason, str(full))
     except Exception as error:  # noqa: BLE001 - the last line of defence: whatever happened, the caller gets a result
-        traceback.print_exc()
+        print_traceback(error)
         result = _failure(1, type(error).__name__, f"{type(error).__name__}: {error}")
     result = result.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
     if result.error is not None:

@@ -158,10 +158,10 @@ def _unlisted(documents: Iterable[Document]) -> Iterator[tuple[Document, bool]]:
             yield document, False
             continue
         _refuse_duplicates(document, "")
-        for index, item in enumerate(items):
-            if not isinstance(item, dict):
-                _refuse(document, ("items", index), f"items[{index}] is {quote_value(item)}; write an object.")
-            yield document.part(("items", index)), True
+        for index, item in enumerate(document.items(("items",))):
+            if not isinstance(item.data, dict):
+                _refuse(item, (), f"items[{index}] is {quote_value(item.data)}; write an object.")
+            yield item, True
 
 
 def _note_served(fields: tuple[Path, ...]) -> list[str]:

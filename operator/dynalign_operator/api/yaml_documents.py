@@ -50,7 +50,8 @@ class YamlLimits:
     """Whether `*alias` may stand for an `&anchor`."""
 
 
-RUN_FILE_LIMITS: Final = YamlLimits(kibibytes=1024)
+RUN_FILE_LIMITS: Final = YamlLimits(kibibytes=4096, values=300_000)
+"""Room for what an API server has stored: up to 1.5 MiB of JSON, most of it status, and more as YAML."""
 OBJECTIVE_LIMITS: Final = YamlLimits(kibibytes=64, values=10_000, aliases=False)
 """Objectives are read by the operator, for everybody's runs."""
 
@@ -93,21 +94,27 @@ class Document:
             path = path[:-1]
         return self.lines.get(path)
 
-    def part(self, path: Path) -> "Document":
-        """The value at `path` as a document of its own, with its lines."""
-        data, size = self.data, len(path)
+    def items(self, path: Path) -> "list[Document]":
+        """The items of the list at `path` as documents of their own, with their lines."""
+        found, size = self.data, len(path) + 1
         for step in path:
-            data = data[step]
-        return Document(
-            data=data,
-            lines={key[size:]: line for key, line in self.lines.items() if key[:size] == path},
-            duplicates=tuple(
-                DuplicateKey(found.path[size:], found.line, found.first_line)
-                for found in self.duplicates
-                if found.path[:size] == path
-            ),
-            written={key[size:]: text for key, text in self.written.items() if key[:size] == path},
-        )
+            found = found[step]
+        lines: list[dict[Path, int]] = [{} for _ in found]
+        written: list[dict[Path, str]] = [{} for _ in found]
+        duplicates: list[list[DuplicateKey]] = [[] for _ in found]
+        for place, line in self.lines.items():
+            if place[: size - 1] == path and len(place) >= size:
+                lines[int(place[size - 1])][place[size:]] = line
+        for place, text in self.written.items():
+            if place[: size - 1] == path and len(place) >= size:
+                written[int(place[size - 1])][place[size:]] = text
+        for twice in self.duplicates:
+            if twice.path[: size - 1] == path and len(twice.path) >= size:
+                own = DuplicateKey(twice.path[size:], twice.line, twice.first_line)
+                duplicates[int(twice.path[size - 1])].append(own)
+        return [
+            Document(data, lines[index], tuple(duplicates[index]), written[index]) for index, data in enumerate(found)
+        ]
 
 
 class _Loader(yaml.SafeLoader):

@@ -111,3 +111,15 @@ def test_a_working_folder_begins_without_the_status_that_came_along(tmp_path: Pa
     workdir = Workdir(tmp_path / "run")
     with locked(workdir):
         assert merge_run(workdir, finished).status == AlignmentRunStatus()
+
+
+def test_a_long_run_with_all_that_its_status_holds_is_read(tmp_path: Path) -> None:
+    """An object of 1 MiB, as etcd holds it, is more as YAML."""
+    artifact = {"path": "iterations/000/prompts", "digest": "sha256:" + "a" * 64, "bytes": 1, "rows": 1, "shards": 1}
+    numbers = {"reward": 0.123456789, "winRate": 0.5, "winRateLow": 0.4, "winRateHigh": 0.6, "preference": 0.5}
+    iterations = [
+        {"index": index, **numbers, "prompts": artifact, "policy": artifact, "evaluation": artifact}
+        for index in range(1000)
+    ]
+    text = yaml.dump({**SAVED, "status": {"iterations": iterations}}, Dumper=yaml.CSafeDumper)
+    assert parse_run_file(text).run.status == AlignmentRunStatus()

@@ -58,7 +58,7 @@ REFUSED = {
 @pytest.mark.parametrize(("text", "line", "message"), REFUSED.values(), ids=REFUSED)
 def test_refused_with_its_line(text: str, line: int, message: str) -> None:
     with pytest.raises(MalformedYamlError) as caught:
-        read_documents(text)
+        read_documents(text, YamlLimits(kibibytes=1024))
     assert message in str(caught.value)
     assert caught.value.line is not None
     assert line in (caught.value.line, SOMEWHERE)

@@ -38,9 +38,10 @@ def test_a_window_beyond_the_model_is_refused(tmp_path: Path) -> None:
 def test_an_unreadable_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"config\.json cannot be read"):
         context_window(tmp_path / "absent", None)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(BadInputError, match=r"config\.json cannot be read"):
-        context_window(tmp_path, None)
+    for text in ("{", "[" * 100_000):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(BadInputError, match=r"config\.json cannot be read"):
+            context_window(tmp_path, None)
     with pytest.raises(BadInputError, match=r"config\.json holds no JSON object"):
         context_window(config(tmp_path, []), None)
     with pytest.raises(BadInputError, match=r"holds no \*\.safetensors"):

@@ -38,6 +38,7 @@ def items(name: str) -> list[dict[str, object]]:
         ("json", "name,age", '{"age": 3, "name": "x"}', '{"name": "x"}'),
         ("json", "capital", '{"capital": "Rome"}', 'Sure: {"capital": "Rome"}'),
         ("json", "capital", '{"capital": "Rome"}', '["capital"]'),
+        ("json", "capital", '{"capital": "Rome"}', "[" * 100_000),
         ("digits", "True", "7.", "seven"),
     ],
 )

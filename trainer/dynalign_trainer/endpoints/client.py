@@ -187,7 +187,7 @@ class Endpoint:
             response = await client.get(f"{self.settings.url.rstrip('/')}/models")
             found: Any = response.json()
             return [str(model["id"]) for model in found["data"]] if response.is_success else None
-        except (httpx.TransportError, ValueError, KeyError, TypeError):
+        except (httpx.TransportError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def _wait(self, state: RetryCallState) -> float:

@@ -82,7 +82,7 @@ def _read_shapes(path: Path) -> dict[str, list[int]]:
             tensors = {name: value for name, value in header.items() if name != "__metadata__"}
             end = max((value["data_offsets"][1] for value in tensors.values()), default=0)
             shapes = {name: list(map(int, value["shape"])) for name, value in tensors.items()}
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
             raise damaged from error
     if end == 0 or size != 8 + length + end:
         raise damaged

@@ -36,7 +36,7 @@ def check_adapter(folder: Path, lora: LoraSettings) -> None:
             dropout=config["lora_dropout"],
             target_modules=tuple(config["target_modules"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInputError(
             f"{path} is not the configuration of a LoRA adapter ({error}). Remove the folder {folder} to have its "
             "iteration's training run again."

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from dynalign_contract.console import print_error_output
 from dynalign_contract.errors import BadConfigError, TrainingFailedError
 from dynalign_contract.settings import TrainingSettings
 from dynalign_trainer.context import Gang
@@ -149,6 +150,6 @@ def _started(
 
 def _relay(stream: IO[str], last: deque[str]) -> None:
     for line in stream:
-        sys.stderr.write(line)
+        print_error_output(line)
         if line.strip():
             last.append(line.strip())
