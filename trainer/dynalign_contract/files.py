@@ -11,7 +11,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
-_TEMPORARY: Final = re.compile(r"\..+\.\d+\.tmp")
+_TEMPORARY: Final = re.compile(r"\..+\.\d+\.tmp|\.nfs[0-9a-f]{24}")
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def sha256_of(path: Path) -> str:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether `atomic_path` gives a file such a name while it is being written."""
+    """Whether `atomic_path` gives an unfinished file such a name, or NFS one that was removed while it was open."""
     return _TEMPORARY.fullmatch(name) is not None
 
 

@@ -8,7 +8,7 @@ read one by one, so a large model needs no more memory than a small one.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from dynalign_contract.errors import BadInputError
 from dynalign_trainer.model_files import read_model_files, read_tensor_files
@@ -19,6 +19,9 @@ from dynalign_trainer.plain_adapter import (
     read_plain_config,
     unreadable,
 )
+
+_PLAIN_NUMBERS: Final = frozenset({"F64", "F32", "BF16", "F16"})
+"""Formats of safetensors whose numbers are the weights themselves."""
 
 
 class Change(Protocol):
@@ -143,15 +146,35 @@ def read_adapter(folder: Path) -> Adapter:
 
 
 def check_fit(change: Change, base: Path) -> None:
-    """Raise BadInputError when the change names tensors that the base model's files do not have.
+    """Raise BadInputError when the change names tensors that the base model's files do not have, or quantises.
 
     Whole weights must also have every one of them: an engine that exchanges its weights would keep the others.
     """
     names = read_tensor_files(base).keys()
+    check_number_formats(change, base)
     if missing := sorted(change.names - names):
         raise change.misfit(f"the base model has no {missing[0]}")
     if isinstance(change, FullWeights) and (absent := sorted(names - change.names)):
         raise change.misfit(f"they lack {absent[0]}")
+
+
+def check_number_formats(change: Change, base: Path) -> None:
+    """Raise BadInputError when a tensor that training changed is stored in quantised form in the base model's files.
+
+    Its numbers are codes, which mean something only with the scales beside them: nothing can be added to them.
+    """
+    from safetensors import safe_open
+
+    files = read_tensor_files(base)
+    for path in sorted(set(files.values())):
+        with safe_open(path, framework="pt") as file:
+            kinds = {name: str(file.get_slice(name).get_dtype()) for name in change.names if files.get(name) == path}
+        if coded := sorted(name for name, kind in kinds.items() if kind not in _PLAIN_NUMBERS):
+            raise BadInputError(
+                f"{path} stores {coded[0]} in the format {kinds[coded[0]]}: the base model is quantised, and what was "
+                "trained cannot be merged into it. Name the model with unquantised weights (float32, bfloat16 or "
+                "float16) in spec.model.uri, and start a new run."
+            )
 
 
 def merged_tensors(base: Path, adapter: Adapter | None) -> Iterator[tuple[str, Any]]:

@@ -215,6 +215,12 @@ def test_what_a_writer_has_not_finished_is_no_damage(tmp_path: Path) -> None:
         assert verify_artifact(tmp_path, artifact)
 
 
+def test_what_nfs_keeps_of_a_file_that_somebody_has_open_is_no_damage(tmp_path: Path) -> None:
+    artifact = write_artifact(tmp_path, "a", {"x": b"1"})
+    put(".nfs000000000a1b2c3d00000007")(tmp_path / "a")
+    assert verify_artifact(tmp_path, artifact)
+
+
 def test_an_artifact_of_an_earlier_version_is_still_read(tmp_path: Path) -> None:
     write_artifact(tmp_path, "a", {"x": b"1"})
     manifest = read_manifest(tmp_path / "a")

@@ -92,6 +92,17 @@ def test_half_an_adapter_is_refused(tmp_path: Path, tensors: dict[str, Any], sai
         read_adapter(an_adapter(tmp_path, tensors))
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.uint8])
+def test_an_update_is_not_added_to_quantised_weights(tmp_path: Path, dtype: torch.dtype) -> None:
+    """0.605 of an update came out as 0.0003 of it when scales were passed over."""
+    base = tmp_path / "base"
+    base.mkdir()
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save_file({name: torch.ones(4, 4).to(dtype), f"{name}_scale_inv": torch.ones(1, 1)}, base / "model.safetensors")
+    with pytest.raises(BadInputError, match="the base model is quantised"):
+        check_fit(read_adapter(an_adapter(tmp_path / "adapter")), base)
+
+
 def test_an_adapter_of_another_model_is_refused_before_it_is_played(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     save_file({"layers.0.self_attn.q_proj.weight": torch.ones(4, 4)}, tmp_path / "base" / "model.safetensors")
