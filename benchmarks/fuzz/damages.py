@@ -9,6 +9,7 @@ from typing import Final
 
 from dynalign_contract.layout import MANIFEST
 from dynalign_contract.manifest import describe_file, read_listed, write_manifest
+from dynalign_contract.strangers import shown_name
 
 Damage = Callable[[Path, random.Random], str | None]
 """Damages a folder of an artifact. Returns what the refusal must name, None where there is nothing to damage so."""
@@ -108,7 +109,7 @@ def add(folder: Path, rng: random.Random) -> str | None:
             os.mkfifo(path)
         case "folder":
             path.mkdir()
-    return path.relative_to(folder).parts[0]
+    return shown_name(path.relative_to(folder).parts[0])
 
 
 def forge(folder: Path, rng: random.Random) -> str | None:

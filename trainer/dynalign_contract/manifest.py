@@ -17,7 +17,7 @@ from dynalign_contract.files import NotAFileError, open_plain, sha256_of, write_
 from dynalign_contract.layout import MANIFEST, WORK_MARK, shard_folder
 from dynalign_contract.result import ArtifactRef, Metric, combine_digests
 from dynalign_contract.stages import Stage
-from dynalign_contract.strangers import find_strangers
+from dynalign_contract.strangers import find_strangers, shown_name
 
 SCHEMA_VERSION: Final = 2
 """1 had no seal, and its digest did not cover the rows; artifacts of that version are still read."""
@@ -185,9 +185,9 @@ def _refuse_strangers(folder: Path, listed: list[str], known: Collection[str] = 
         return
     more = f", and {len(strangers) - 1} more" if len(strangers) > 1 else ""
     raise CorruptArtifactError(
-        f"{folder / strangers[0]} is no part of the artifact in {folder}, whose {MANIFEST} does not list it{more}. A "
-        "pod that went on writing after it was replaced leaves such files, or somebody put it there. The artifact "
-        "itself is not damaged: remove what does not belong to it."
+        f"{folder}/{shown_name(strangers[0])} is no part of the artifact in {folder}, whose {MANIFEST} does not list "
+        f"it{more}. A pod that went on writing after it was replaced leaves such files, or somebody put it there. The "
+        "artifact itself is not damaged: remove what does not belong to it."
     )
 
 

@@ -22,6 +22,11 @@ def find_strangers(folder: Path, listed: Iterable[str], known: Collection[str] =
     return sorted(_strangers(folder, "", names, parents))
 
 
+def shown_name(name: str) -> str:
+    """A file's name as a message can quote it: with escapes where it has line ends, or bytes that are no text."""
+    return name if name.isprintable() else ascii(name)
+
+
 def clear_strangers(folder: Path, listed: Iterable[str], known: Collection[str] = (MANIFEST, WORK_MARK)) -> list[str]:
     """Remove what `find_strangers` finds, and unfinished files beside the listed ones; returns the strangers."""
     listed = list(listed)

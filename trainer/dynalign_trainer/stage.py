@@ -32,7 +32,7 @@ from dynalign_contract.manifest import (
 from dynalign_contract.metrics import START_SECONDS, find_definition
 from dynalign_contract.result import ArtifactRef, Metric, Outcome, ResultError, StageResult
 from dynalign_contract.stages import Stage
-from dynalign_contract.strangers import claim_folder, clear_strangers
+from dynalign_contract.strangers import claim_folder, clear_strangers, shown_name
 from dynalign_trainer.context import Gang, StageContext, StageOutput
 from dynalign_trainer.telemetry import Telemetry
 
@@ -186,7 +186,9 @@ def _prepare(folder: Path, config: StageConfig) -> None:
 def _clear(folder: Path, listed: Iterable[str], known: Collection[str] = (MANIFEST, WORK_MARK)) -> None:
     """Remove what an earlier attempt, or whoever else, has left beside the listed files."""
     if left := clear_strangers(folder, listed, known):
-        log.warning("removed from %s, for they are no part of the artifact: %s", folder, ", ".join(left))
+        log.warning(
+            "removed from %s, for they are no part of the artifact: %s", folder, ", ".join(map(shown_name, left))
+        )
 
 
 def _describe(config: StageConfig, folder: Path, output: StageOutput, seconds: float) -> Manifest:

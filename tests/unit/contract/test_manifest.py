@@ -196,6 +196,8 @@ def put(name: str, kind: str = "file") -> Callable[[Path], None]:
         (put(".x.12.tmp", "link"), ".x.12.tmp"),
         (put(".x.tmp"), ".x.tmp"),
         (put("manifest.json.bak"), "manifest.json.bak"),
+        (put("a\nb"), r"'a\nb'"),
+        (put("\udcff"), r"'\udcff'"),
     ],
 )
 def test_what_the_manifest_does_not_list_is_refused_and_named(
