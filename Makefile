@@ -78,8 +78,8 @@ bench-trainer: venv ## Throughput and memory of the Packed backend against TRL's
 testbed: venv ## Train the tests' model anew (two minutes); SEED=1 FOLDER=/tmp/other for one of another seed
 	PYTHONPATH=tests $(BIN)/python -m support.testbed $(FOLDER) --seed $(or $(SEED),0)
 
-fuzz: venv ## Run files and cluster states that nobody would write, by the thousand; SEED=random for new ones (minutes)
-	$(BIN)/python -m benchmarks.fuzz --documents 20000 --states 20000 --seed $(SEED)
+fuzz: venv ## Run files, cluster states and artifacts that nobody would write, by the thousand; SEED=random for new ones (minutes)
+	$(BIN)/python -m benchmarks.fuzz --documents 20000 --states 20000 --artifacts 2000 --seed $(SEED)
 
 check: venv check-generated ## Format, lint, types, architecture, generated files
 	$(BIN)/ruff format --check .

@@ -18,8 +18,9 @@ from typing import Any, Final
 
 import yaml
 
+from benchmarks.fuzz.texts import change_text
 from benchmarks.fuzz.trials import Fuzzer, Trial
-from benchmarks.fuzz.values import ODD_TEXTS, ODD_VALUES, ODD_YAML
+from benchmarks.fuzz.values import ODD_TEXTS, ODD_VALUES
 from dynalign_contract.plain_text import has_hidden
 from dynalign_operator.api.crd import build_documented_schema
 from dynalign_operator.api.problems import Problem
@@ -112,7 +113,7 @@ def _make(rng: random.Random, text: str, fields: Fields) -> str:
         if rng.random() < 0.9:
             return text
     for _ in range(rng.choice((1, 1, 2, 5))):
-        text = rng.choice(_TEXTUAL)(rng, text)
+        text = change_text(rng, text)
     return text
 
 
@@ -120,7 +121,7 @@ def _parse(text: str) -> list[Data]:
     """The documents as values of JSON; empty where the text is none that can be changed so."""
     try:
         documents = json.loads(json.dumps(list(yaml.safe_load_all(text))))
-    except (yaml.YAMLError, ValueError, TypeError):
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, OverflowError):  # of the library, for odd tags
         return []
     return [document for document in documents if isinstance(document, dict)]
 
@@ -173,7 +174,7 @@ def _replace_value(rng: random.Random, documents: list[Data], fields: Fields) ->
     parent, key = rng.choice(list(_places(rng.choice(documents))) or [({}, "x")])
     before = parent[key] if isinstance(parent, list) or key in parent else None
     if isinstance(before, str) and "\n" in before and rng.random() < 0.8:
-        parent[key] = rng.choice(_TEXTUAL)(rng, before)
+        parent[key] = change_text(rng, before)
     else:
         parent[key] = _odd_value(rng)
 
@@ -234,48 +235,3 @@ def _odd_value(rng: random.Random) -> Any:
             rng.random() * 10.0 ** rng.randint(-320, 300),
         )
     )
-
-
-def _insert(rng: random.Random, text: str) -> str:
-    at = rng.randrange(len(text) + 1)
-    return text[:at] + rng.choice(ODD_YAML + ODD_TEXTS) + text[at:]
-
-
-def _insert_as_value(rng: random.Random, text: str) -> str:
-    lines = text.split("\n")
-    at = [index for index, line in enumerate(lines) if ":" in line]
-    if not at:
-        return text
-    chosen = rng.choice(at)
-    lines[chosen] = lines[chosen].partition(":")[0] + ": " + rng.choice(ODD_YAML)
-    return "\n".join(lines)
-
-
-def _cut(rng: random.Random, text: str) -> str:
-    begin = rng.randrange(len(text) + 1)
-    return text[:begin] + text[begin + rng.choice((1, 1, 1, 5, 40, 10_000)) :]
-
-
-def _change_a_character(rng: random.Random, text: str) -> str:
-    if not text:
-        return text
-    at = rng.randrange(len(text))
-    return text[:at] + rng.choice("{}[]:,-#&*!|>'\"%@`?~ \t\n\\0aZ\x00\u00e9\u202e\ufffe") + text[at + 1 :]
-
-
-def _move_a_line(rng: random.Random, text: str) -> str:
-    lines = text.split("\n")
-    line = lines.pop(rng.randrange(len(lines)))
-    lines.insert(rng.randrange(len(lines) + 1), rng.choice((line, line, "  " + line, line.lstrip())))
-    return "\n".join(lines)
-
-
-def _repeat_a_line(rng: random.Random, text: str) -> str:
-    lines = text.split("\n")
-    at = rng.randrange(len(lines))
-    return "\n".join(lines[:at] + [lines[at]] * rng.choice((2, 2, 50)) + lines[at + 1 :])
-
-
-_TEXTUAL: Final[tuple[Callable[[random.Random, str], str], ...]] = (
-    *(_insert, _insert_as_value, _insert_as_value, _cut, _change_a_character, _move_a_line, _repeat_a_line),
-)

@@ -4,20 +4,24 @@ Promises: `plan` never raises, nor does anything that reads what others have wri
 read again and exported as metrics.
 """
 
+import contextlib
 import json
 import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from importlib import resources
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from benchmarks.fuzz.texts import change_text
 from benchmarks.fuzz.trials import Fuzzer, Trial
 from benchmarks.fuzz.values import ODD_TEXTS, ODD_VALUES
+from dynalign_contract.objective import BUILTIN
 from dynalign_contract.plain_text import has_hidden
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
@@ -34,6 +38,7 @@ from dynalign_operator.planning.planner import plan
 Object = dict[str, Any]
 
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_OBJECTIVE: Final = (resources.files("dynalign_contract") / "objectives" / f"{BUILTIN[1]}.yaml").read_text()
 _SETTINGS: Final = BuildSettings()
 _STORABLE: Final = [value for value in ODD_VALUES if not isinstance(value, float) or math.isfinite(value)]
 """What an API server stores: JSON has no infinity."""
@@ -87,7 +92,7 @@ class _World:
             return None
         jobs = [found for job in self.jobs.values() if (found := self._observe(job)) is not None]
         claims = {"mine": observe_claim({"spec": {}, "status": {"accessModes": self._rng.choice((None, [], ["RWX"]))}})}
-        observed = Observed(run, tuple(jobs), {}, self._rng.choice((None, {}, claims)))
+        observed = Observed(run, tuple(jobs), self._config_maps(), self._rng.choice((None, {}, claims)))
         decided = plan(observed, self._now, _SETTINGS)
         _check_plan(run, decided)
         self._export(run, decided)
@@ -128,6 +133,14 @@ class _World:
             case 5 if self.jobs:
                 self.jobs.pop(self._rng.choice(list(self.jobs)))
 
+    def _config_maps(self) -> dict[str, dict[str, str]]:
+        """The ConfigMap with the objective: whole, damaged, or gone."""
+        text = _OBJECTIVE
+        while self._rng.random() < 0.5:
+            text = change_text(self._rng, text)
+        states: tuple[dict[str, dict[str, str]], ...] = ({"mine": {"objective.yaml": text}}, {"mine": {}}, {})
+        return self._rng.choice(states)
+
     def _observe(self, job: Object) -> JobObservation | None:
         name = job["metadata"]["name"]
         pods = [pod for pod in self.pods if pod["metadata"]["labels"].get("job-name") == name]
@@ -137,6 +150,8 @@ class _World:
 
     def _export(self, run: AlignmentRun, decided: Plan) -> None:
         live = () if self._rng.random() < 0.5 else (parse_metrics(_exposition(self._rng)),)
+        with contextlib.suppress(ValueError):
+            live = (*live, parse_metrics(_junk_exposition(self._rng)))
         registry = CollectorRegistry()
         known = KnownRun(RunKey("team", "r"), decided.status, run.spec, live)
         families = run_families([known])
@@ -235,6 +250,7 @@ def _check_plan(run: AlignmentRun, decided: Plan) -> None:
 def _a_spec(rng: random.Random) -> Object:
     return {
         "model": {"uri": "bundled://smollm2-135m-instruct"},
+        **({"objective": {"configMapRef": {"name": "mine"}}} if rng.random() < 0.3 else {}),
         "iterations": rng.choice((1, 2, 3, 1000)),
         "generation": {"shards": rng.choice((1, 1, 2, 7))},
         "prompts": {"refresh": rng.choice(("Once", "EveryIteration"))},
@@ -325,6 +341,20 @@ def _message(rng: random.Random, *, good: bool) -> str | None:
 
 def _number(rng: random.Random) -> float:
     return rng.choice((0.0, 1.0, -1.0, 0.5, 1e308, -1e308, 5e-324, rng.random(), rng.random() * 1e6))
+
+
+def _junk_exposition(rng: random.Random) -> str:
+    """What anything else that listens on a pod's port may answer."""
+    name = rng.choice(
+        ("dynalign_stage_done", "dynalign_stage_metric", "dynalign_stage_metric{name=1}", "x", *ODD_TEXTS)
+    )
+    label = rng.choice(
+        ("", "{}", '{name="a"}', '{other="a"}', '{name="\\ud800"}', "{name=", '{name="' + "a" * 300 + '"}')
+    )
+    line = f"{name}{label} {rng.choice(('1', 'NaN', '-Inf', '1e999', '', 'x', '1 2 3', *ODD_TEXTS))}\n"
+    return rng.choice(("", "# HELP x\n", "# TYPE dynalign_stage_done histogram\n", "# EOF\n")) + line * rng.choice(
+        (1, 2)
+    )
 
 
 def _exposition(rng: random.Random) -> str:

@@ -19,6 +19,8 @@ _OF_A_KEY: Final = "[key]"
 """Last part of the place of an error that pydantic finds in a map's key."""
 LONGEST_QUOTE: Final = 60
 """Characters of a value that a sentence repeats."""
+_LONGEST_KEY: Final = 317
+"""Characters of a key that a field's name repeats: as many as a label's key can have."""
 _UNITS: Final = {
     "maxLength": "tokens",
     "maxTokens": "tokens",
@@ -52,9 +54,9 @@ def name_field(path: Path) -> str:
         if isinstance(part, int):
             name += f"[{part}]"
         elif re.fullmatch(r"[\w-]+", part):
-            name += f".{part}" if name else part
+            name += f".{_shorten(part, _LONGEST_KEY)}" if name else _shorten(part, _LONGEST_KEY)
         else:
-            name += f"[{json.dumps(part, ensure_ascii=False)}]"
+            name += f"[{json.dumps(_shorten(part, _LONGEST_KEY), ensure_ascii=False)}]"
     return name
 
 
@@ -190,8 +192,8 @@ def quote_value(value: Any) -> str:
     return json.dumps(_shorten(value) if isinstance(value, str) else value, ensure_ascii=False)
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 3] + "..."
+def _shorten(text: str, longest: int = LONGEST_QUOTE) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def _describe_unknown(path: Path, schema: Schema) -> str:

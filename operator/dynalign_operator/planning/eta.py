@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from statistics import fmean
 
 from dynalign_contract.stages import Stage
+from dynalign_operator.api.durations import MAX_DURATION_SECONDS
 from dynalign_operator.api.status import AlignmentRunStatus, StagePhase, StageStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
 from dynalign_operator.planning.observed import JobObservation, Step
@@ -34,7 +35,9 @@ def estimate_completion(
     rest = [means.get(each.stage) for each in following if each.stage is not Stage.EXPORT]
     if first is None or any(value is None for value in rest):
         return None
-    return now + timedelta(seconds=first + sum(value for value in rest if value is not None))
+    seconds = first + sum(value for value in rest if value is not None)
+    # a first step out of millions, or a status that somebody has edited, says nothing of the end
+    return now + timedelta(seconds=seconds) if 0 <= seconds <= MAX_DURATION_SECONDS else None
 
 
 def _remaining_seconds(

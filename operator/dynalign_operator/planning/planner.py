@@ -15,6 +15,7 @@ from typing import Final
 
 from dynalign_contract.result import ArtifactRef
 from dynalign_contract.stages import SHARDED_STAGES
+from dynalign_operator.api.durations import after
 from dynalign_operator.api.status import AlignmentRunStatus, Phase, StagePhase
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.job import BuildSettings
@@ -206,7 +207,7 @@ class _Draft:
             self._fail(step, Trouble(reasons.RETRIES_EXHAUSTED, entry.message))
             return False
         if entry.completion_time is not None:
-            due = entry.completion_time + pause_before_retry(entry.failures)
+            due = after(entry.completion_time, pause_before_retry(entry.failures))
             if self.now < due:
                 self.wakes.append(due)
                 return False
@@ -221,7 +222,7 @@ class _Draft:
             return
         if limit is not None:
             self.wakes.append(limit.at)
-        if job.missing_pods and self.now < (due := waiting_since(job) + NO_POD_AFTER):
+        if job.missing_pods and self.now < (due := after(waiting_since(job), NO_POD_AFTER)):
             self.wakes.append(due)
         self.job = job
         running = job.start_time is not None

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from dynalign_operator.api.durations import after
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.secrets import secret_variables
 from dynalign_operator.manifests.volume import claim_name
@@ -62,7 +63,7 @@ def explain_progress(run: AlignmentRun, job: JobObservation, now: datetime) -> s
     match find_cause(job):
         case Cause.SILENT:
             return ""
-        case Cause.NO_POD if now < waiting_since(job) + NO_POD_AFTER:
+        case Cause.NO_POD if now < after(waiting_since(job), NO_POD_AFTER):
             return ""
         case Cause.NO_PLACE:
             delete = f"`kubectl delete job {job.name} -n {run.metadata.namespace}`"

@@ -23,7 +23,7 @@ from dynalign_trainer.evaluation.contests import Contest
 from dynalign_trainer.evaluation.statistics import Duel
 from dynalign_trainer.grpo import summary
 from dynalign_trainer.grpo.batch import Batch
-from dynalign_trainer.grpo.job import WorkerOutcome, WorkerResult
+from dynalign_trainer.grpo.job import StepReport, WorkerOutcome, WorkerResult
 from dynalign_trainer.judging import stage as judge
 from dynalign_trainer.judging.shard import JudgedShard
 from dynalign_trainer.prompts import measuring
@@ -95,6 +95,27 @@ def test_a_stage_measures_what_is_defined_for_it_and_nothing_else(stage: Stage) 
     assert undefined == [], "define them in dynalign_contract/metrics.py"
     found = {find_definition(stage, name) for name in names}
     assert [name for (of, name), d in METRICS.items() if of is stage and d not in found and name != START_SECONDS] == []
+
+
+def test_what_a_running_stage_says_is_defined_too() -> None:
+    said: dict[str, float] = {}
+    telemetry: Any = SimpleNamespace(progress=lambda *_: None, rate=lambda _: None, metric=said.__setitem__)
+    step = StepReport(
+        step=1,
+        steps=2,
+        loss=0.1,
+        kl=0.2,
+        entropy=1.0,
+        ratio_mean=1.0,
+        ratio_max=1.0,
+        clip_share=0.0,
+        grad_norm=1.0,
+        tokens=1,
+        seconds=1.0,
+    )
+    summary.publish_report(telemetry, step)
+    assert said
+    assert [name for name in said if find_definition(Stage.TRAIN, name) is None] == []
 
 
 def test_every_aspect_and_task_has_its_own_number() -> None:
