@@ -176,6 +176,8 @@ class Objective(Model):
             raise ValueError(f"aspects: the ids {', '.join(ids)} are not distinct; give every aspect an id of its own")
         if empty := [name for name, values in self.facets.items() if not values]:
             raise ValueError(f"facets: {', '.join(empty)} has no values; give it some, or remove it")
+        if "preamble" in self.facets:
+            raise ValueError("facets: preamble is the placeholder of the objective's own preamble; take another name")
         for name, template in (("message", self.author.message), ("opening", self.author.opening)):
             try:
                 _check_placeholders(template, frozenset({"preamble", *self.facets}), frozenset())

@@ -46,6 +46,7 @@ MISTAKES: list[tuple[Callable[[Data], object], str]] = [
     (lambda d: d["author"].update(message="About $theme."), "author.message uses unknown placeholders: $theme; allowed are $asker, $catch, $form, $preamble, $topic."),
     (lambda d: d["author"].update(message="It costs $5."), "author.message is no valid template: write $$ for a dollar sign and $name for a placeholder."),
     (lambda d: d["facets"].update(topic=[]), "facets: topic has no values; give it some, or remove it."),
+    (lambda d: d["facets"].update(preamble=["x"]), "facets: preamble is the placeholder of the objective's own preamble; take another name."),
     (lambda d: d["critic"].update(criteria={}), "critic.criteria has too few entries (0); give at least 1."),
     (lambda d: d["critic"].update(criteria=["Is it clear?"]), "critic.criteria is a list; write a mapping of names to values."),
     (lambda d: d["reviser"].update(message="Mend it."), "reviser.message lacks $prompt; without it nobody sees what this is about."),

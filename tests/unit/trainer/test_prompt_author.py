@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynalign_contract.errors import BadConfigError
-from dynalign_trainer.prompts.author import clean
+from dynalign_contract.objective import BUILTIN, builtin_objective
+from dynalign_trainer.prompts.author import clean, seeded_opening
 from dynalign_trainer.prompts.seeds import facet_coverage, merge_facets, sample_seeds
 
 OPENING = "I am a nurse. How can I"
@@ -78,3 +79,11 @@ def test_the_run_file_replaces_values() -> None:
 def test_unknown_and_empty_facets_are_refused(replaced: dict[str, tuple[str, ...]], named: str) -> None:
     with pytest.raises(BadConfigError, match=rf"prompts\.seeds\.facets\.{named}"):
         merge_facets(FACETS, replaced)
+
+
+def test_an_opening_may_hold_every_placeholder_that_it_is_allowed() -> None:
+    objective = builtin_objective(BUILTIN[0])
+    facet = next(iter(objective.facets))
+    author = objective.author.model_copy(update={"opening": f"$preamble ${facet}: "})
+    changed = objective.model_copy(update={"author": author, "preamble": "Be good."})
+    assert seeded_opening(changed, {facet: "health"}) == "Be good. health: "

@@ -49,7 +49,7 @@ def write_drafts(
 
 def seeded_opening(objective: Objective, seed: Mapping[str, str]) -> str:
     """How a prompt of this seed begins: the part that the author does not write."""
-    return Template(objective.author.opening).safe_substitute(seed)
+    return Template(objective.author.opening).safe_substitute(seed, preamble=objective.preamble)
 
 
 def _ask(objective: Objective, seed: Seed) -> Ask:
