@@ -248,7 +248,7 @@ _TRAIN: Final = (
                 Unit.PLAIN,
                 "Probability ratio of trainer and sampler before the first step, mean.",
             ),
-            ("ratio_max", Unit.PLAIN, "The same, the largest."),
+            ("ratio_max", Unit.PLAIN, "Largest probability ratio of trainer and sampler before the first step."),
             (
                 "logprob_difference",
                 Unit.NATS,
@@ -320,7 +320,7 @@ _EVALUATE: Final = (
             ("capability", Unit.SHARE, "Mean score over the tasks, each of which weighs the same."),
             ("capability_low", Unit.SHARE, "Lower end of its confidence interval."),
             ("capability_high", Unit.SHARE, "Upper end of its confidence interval."),
-            ("capability_delta", Unit.PLAIN, "The same minus the base model's."),
+            ("capability_delta", Unit.PLAIN, "Capability minus the base model's."),
             ("capability_delta_low", Unit.PLAIN, "Lower end of the difference's confidence interval."),
             ("capability_delta_high", Unit.PLAIN, "Upper end of the difference's confidence interval."),
             ("capability_regressed", Unit.FLAG, "1 when it dropped by more than maxDrop with confidence, 0 otherwise."),

@@ -19,14 +19,14 @@ _HIDDEN: Final = re.compile(
 
 
 def plain_text(text: str) -> str:
-    """The text without escape sequences, control, surrogate and bidirectional characters; tabs and line ends stay."""
+    """A text without escape sequences, control, surrogate and bidirectional characters; tabs and line ends stay."""
     if text.isascii() and text.isprintable():
         return text
     return _HIDDEN.sub("", _LINE_ENDS.sub("\n", _SEQUENCES.sub("", text)))
 
 
 def plain_line(text: str) -> str:
-    """The same on one line: tabs and line ends become spaces."""
+    """Plain text on one line: tabs and line ends become spaces."""
     return re.sub(r"[\t\n]+", " ", plain_text(text))
 
 

@@ -14,7 +14,7 @@ MAX_DURATION_SECONDS: Final = 2**31 - 1
 
 
 def count_seconds(text: str) -> int:
-    """Seconds of a text that matches `DURATION_PATTERN`, however many."""
+    """Seconds of a text that matches `DURATION_PATTERN`, without any limit."""
     return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9]+)([dhms])", text))
 
 
@@ -24,7 +24,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def after(moment: datetime, duration: timedelta) -> datetime:
-    """The moment so much later; the last one that there is where a clock or a status names the end of all time."""
+    """`moment` plus `duration`; the last possible moment where the sum is beyond what a datetime holds."""
     try:
         return moment + duration
     except OverflowError:

@@ -19,7 +19,7 @@ SERVER_FIELDS: Final[tuple[Path, ...]] = (
 
 
 def without_server_fields(document: Document) -> tuple[Document, tuple[Path, ...]]:
-    """The document without them, and those that held something."""
+    """A document without the fields that an API server owns, and the paths of those that held something."""
     data, found = document.data, []
     for path in SERVER_FIELDS:
         data, value = _without(data, path)
@@ -29,7 +29,7 @@ def without_server_fields(document: Document) -> tuple[Document, tuple[Path, ...
 
 
 def _without(data: Any, path: Path) -> tuple[Any, Any]:
-    """A copy without the field at `path`, and what stood there; the very data where nothing did."""
+    """Copy of `data` without the field at `path`, and the field's value; `data` itself where there is no such field."""
     head, *rest = path
     if not isinstance(data, dict) or head not in data:
         return data, None

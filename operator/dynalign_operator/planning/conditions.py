@@ -13,7 +13,7 @@ _LONGEST_MESSAGE: Final = 32_768
 
 @dataclass(frozen=True)
 class Saying:
-    """What a condition is to say."""
+    """New content of one condition."""
 
     type: ConditionType
     reason: str
@@ -43,7 +43,7 @@ def set_condition(
 def set_conditions(
     conditions: Iterable[Condition], sayings: Iterable[Saying], generation: int, now: datetime
 ) -> tuple[Condition, ...]:
-    """All of them set, one after the other."""
+    """The conditions with several of them set, one after the other."""
     result = tuple(conditions)
     for saying in sayings:
         result = set_condition(result, saying, generation, now)

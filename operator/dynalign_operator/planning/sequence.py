@@ -53,7 +53,7 @@ def required_stages(spec: AlignmentRunSpec, iteration: int) -> tuple[Stage, ...]
 
 
 def stages_of_iteration(iteration: int, iterations: int, refresh: Refresh, every: int) -> tuple[Stage, ...]:
-    """`required_stages` by the only fields of a spec that it depends on."""
+    """Stages of an iteration, from the only fields of a spec that decide about them."""
     left_out = set()
     if iteration > 0 and refresh is Refresh.ONCE:
         left_out.add(Stage.PROMPTS)
