@@ -77,10 +77,11 @@ def _define(
     definitions: Iterable[tuple[str, Unit, str]],
     across_shards: AcrossShards = AcrossShards.MEAN,
     *,
+    weight: str = "",
     exported: bool = False,
 ) -> tuple[MetricDef, ...]:
     return tuple(
-        MetricDef(stage, name, unit, text, across_shards, exported=exported) for name, unit, text in definitions
+        MetricDef(stage, name, unit, text, across_shards, weight, exported=exported) for name, unit, text in definitions
     )
 
 
@@ -166,8 +167,17 @@ _GENERATE: Final = (
     MetricDef(Stage.GENERATE, "mean_logprob", Unit.NATS, "Mean log-probability of a token.", weight="tokens"),
 )
 
+_JUDGED: Final = "judged"
+_SCORED: Final = "scored"
+"""Weights of the judge's means: its artifact has the canaries' rows too, in one shard only."""
+
 ASPECT_REWARD: Final = MetricDef(
-    Stage.JUDGE, "aspect_reward", Unit.REWARD, "Mean reward of an aspect, before penalties.", member="aspect"
+    Stage.JUDGE,
+    "aspect_reward",
+    Unit.REWARD,
+    "Mean reward of an aspect, before penalties.",
+    weight=_SCORED,
+    member="aspect",
 )
 
 _JUDGE: Final = (
@@ -175,7 +185,6 @@ _JUDGE: Final = (
     *_define(
         Stage.JUDGE,
         [
-            ("zero_variance_share", Unit.SHARE, "Share of groups whose rewards are all equal, which teach nothing."),
             (
                 "canary_auc",
                 Unit.SHARE,
@@ -201,6 +210,12 @@ _JUDGE: Final = (
         ],
         exported=True,
     ),
+    *_define(
+        Stage.JUDGE,
+        [("zero_variance_share", Unit.SHARE, "Share of groups whose rewards are all equal, which teach nothing.")],
+        weight=_JUDGED,
+        exported=True,
+    ),
     MetricDef(
         Stage.JUDGE,
         "unfit",
@@ -216,7 +231,6 @@ _JUDGE: Final = (
             ("reward", Unit.REWARD, "Mean reward after penalties."),
             ("reward_std", Unit.REWARD, "Standard deviation of the rewards, within a shard."),
             ("group_std", Unit.REWARD, "Standard deviation of the rewards within a group, mean over groups."),
-            ("failed_share", Unit.SHARE, "Share of answers without a reward."),
             ("mass", Unit.SHARE, "Probability that the judge gave to digits, mean over scores."),
             ("length_correlation", Unit.PLAIN, "Rank correlation of length and reward within groups."),
             ("ends_share", Unit.SHARE, "Share of scores at an end of the scale."),
@@ -224,10 +238,14 @@ _JUDGE: Final = (
             ("judge_offset", Unit.REWARD, "Mean reward minus the mean reward by the base model."),
             ("vote_std", Unit.REWARD, "Standard deviation of the votes for one score, mean over scores."),
         ],
+        weight=_SCORED,
     ),
+    *_define(Stage.JUDGE, [("failed_share", Unit.SHARE, "Share of answers without a reward.")], weight=_JUDGED),
     *_define(
         Stage.JUDGE,
         [
+            (_JUDGED, Unit.COUNT, "Answers that were judged."),
+            (_SCORED, Unit.COUNT, "Answers that got a reward."),
             ("retried", Unit.COUNT, "Scores that were asked for again."),
             ("truncated_prompts", Unit.COUNT, "Prompts that were cut before the judge saw them."),
             ("tokens_per_second", Unit.TOKENS_PER_SECOND, "Tokens read a second, by all shards together."),

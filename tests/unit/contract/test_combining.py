@@ -27,6 +27,16 @@ def test_means_are_weighted_by_what_they_are_means_of() -> None:
     assert found["mean_logprob"] == pytest.approx(-1.1)
 
 
+def test_rewards_are_weighted_by_the_answers_that_have_one() -> None:
+    """The artifact of one shard holds the canaries as well, and answers that failed have no reward."""
+    first = a_result(rows=100, reward=1.0, failed_share=0.9, judged=10.0, scored=1.0, **{"aspect_reward/std": 1.0})
+    second = a_result(rows=10, reward=0.0, failed_share=0.1, judged=10.0, scored=9.0, **{"aspect_reward/std": 0.0})
+    found = combined(Stage.JUDGE, first, second)
+    assert (found["reward"], found["aspect_reward/std"]) == (pytest.approx(0.1), pytest.approx(0.1))
+    assert found["failed_share"] == pytest.approx(0.5)
+    assert (found["judged"], found["scored"]) == (20.0, 10.0)
+
+
 def test_one_shard_s_alarm_is_the_stage_s() -> None:
     found = combined(
         Stage.JUDGE, a_result(rows=99, unfit=0.0, start_seconds=1.0), a_result(rows=1, unfit=1.0, start_seconds=9.0)

@@ -42,6 +42,8 @@ def judgement_metrics(rows: Sequence[Row], lengths: Sequence[int], objective: Ob
         rewards={
             "reward": mean_of(rewards),
             **_aspect_means(rows, objective),
+            "judged": float(len(rows)),
+            "scored": float(sum(not math.isnan(reward) for reward in rewards)),
             "reward_std": _deviation(rewards),
             "group_std": mean_of(deviations),
             "zero_variance_share": _share([not deviation > _NO_SPREAD for deviation in deviations]),
