@@ -12,7 +12,7 @@ WORKERS ?= 2
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-injections bench-trainer testbed fuzz check check-generated format generate lock clean
+.PHONY: help venv demo test test-local test-fast test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-injections bench-trainer bench-scale testbed fuzz check check-generated format generate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ testbed: venv ## Train the tests' model anew (two minutes); SEED=1 FOLDER=/tmp/o
 
 fuzz: venv ## Run files, cluster states and artifacts that nobody would write, by the thousand; SEED=random for new ones (minutes)
 	$(BIN)/python -m benchmarks.fuzz --documents 20000 --states 20000 --artifacts 2000 --seed $(SEED)
+
+bench-scale: venv ## 500 active runs and 2,000 finished ones: memory, restart, transitions, scrapes (half an hour)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.scale
 
 check: venv check-generated ## Format, lint, types, architecture, generated files
 	$(BIN)/ruff format --check .

@@ -100,6 +100,11 @@ def built_tools() -> Path:
     return CACHE / "bin"
 
 
+def kwok_stages() -> str:
+    """The folder of the stages that come with KWOK, which is built the first time. Raises BenchError."""
+    return _script("kwok.sh").strip()
+
+
 def give_image(name: str) -> Image:
     """Build this tree's `operator`, `trainer` (for CPUs) or `scripted-stage` for the cluster. Raises BenchError.
 

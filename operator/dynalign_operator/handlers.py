@@ -58,16 +58,18 @@ def register(
 def watch_settings(*, cluster_wide: bool) -> kopf.OperatorSettings:
     """Settings under which a silent watch is noticed and nothing of kopf's is written into objects.
 
-    `queueing.worker_limit` stays unset: an object that is listed or changes holds its worker for `idle_timeout` (5 s).
-    A limit of 50 lets in ten objects a second, and a Job's completion waits behind a long listing. The handlers only
-    note: there is nothing that a limit would protect.
+    `queueing.worker_limit` stays unset: an object that is listed or changes holds its worker for `idle_timeout`, and
+    under a limit a Job's completion waits behind a long listing. The handlers only note: there is nothing that a limit
+    would protect. Until it ends the worker also keeps the object whole, hundreds of megabytes of thousands of finished
+    runs after a start; so idle workers end soon, and pages are small.
     """
     settings = kopf.OperatorSettings()
     settings.watching.inactivity_timeout = 70
     settings.watching.server_timeout = 600
     settings.watching.client_timeout = 660
     settings.watching.connect_timeout = 30
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 100
+    settings.queueing.idle_timeout = 0.2
     for resource in (("batch", "v1", "jobs"), ("", "v1", "pods")):
         settings.watching.label_selectors[resource] = _SELECTOR
     settings.networking.request_timeout = 30

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 Check = Callable[[], str | None]
@@ -22,11 +21,11 @@ async def serve_health(port: int, *, alive: Check, ready: Check) -> AsyncIterato
 
 
 @asynccontextmanager
-async def serve_metrics(port: int, registry: CollectorRegistry) -> AsyncIterator[int]:
-    """Serve `/metrics` on all interfaces; yields the port."""
+async def serve_metrics(port: int, write: Callable[[], Awaitable[bytes]]) -> AsyncIterator[int]:
+    """Serve `/metrics` on all interfaces, in the exposition format that `write` returns; yields the port."""
 
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=await write(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
     app.router.add_get("/metrics", answer)

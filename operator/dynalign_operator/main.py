@@ -1,7 +1,6 @@
 """`python -m dynalign_operator`: watches, workers, progress, probes and metrics of one operator process."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 import aiohttp
 import kopf
+from prometheus_client import generate_latest
 
 from dynalign_contract.console import configure_logging
 from dynalign_operator.clusters.base import RunKey
@@ -21,9 +21,10 @@ from dynalign_operator.clusters.kube import KubeCluster
 from dynalign_operator.clusters.kube_api import KubeApi, open_kube_api
 from dynalign_operator.clusters.kube_runs import InvalidRunError
 from dynalign_operator.clusters.kube_store import Kind, Store
+from dynalign_operator.clusters.stage_metrics import LiveMetrics
 from dynalign_operator.handlers import register, watch_settings
 from dynalign_operator.health import serve_health, serve_metrics
-from dynalign_operator.metrics import KnownRun, OperatorMetrics
+from dynalign_operator.metrics import KnownRun, OperatorMetrics, RunTexts
 from dynalign_operator.progress import (
     READ_EVERY_SECONDS,
     ProgressBook,
@@ -67,7 +68,7 @@ async def serve(settings: OperatorSettings) -> None:
             await stack.enter_async_context(
                 serve_health(settings.probe_port, alive=operator.what_is_wrong, ready=operator.what_is_missing)
             )
-            await stack.enter_async_context(serve_metrics(settings.metrics_port, metrics.registry))
+            await stack.enter_async_context(serve_metrics(settings.metrics_port, operator.write_metrics))
             tasks = [asyncio.create_task(work, name=name) for name, work in operator.work(stop)]
             try:
                 ending = asyncio.create_task(stop.wait(), name="stop")
@@ -111,7 +112,8 @@ class Operator:
             lambda missed: metrics.record_comparison(missed, time.time()),
         )
         self._worker = RunWorker(self._cluster, self._queue, metrics, settings.build)
-        metrics.watch(lambda: list(self._known_runs()), lambda: self._queue.depth, lambda: self._queue.age_seconds)
+        self._texts = RunTexts()
+        metrics.watch(lambda: self._queue.depth, lambda: self._queue.age_seconds)
 
     def work(self, stop: asyncio.Event) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
         """Everything that has to be done at the same time, by name."""
@@ -165,13 +167,27 @@ class Operator:
                     log.exception("the stages' progress could not be read; again in %d s", READ_EVERY_SECONDS)
                 await asyncio.sleep(READ_EVERY_SECONDS)
 
-    def _known_runs(self) -> Iterator[KnownRun]:
-        """What is exported about the runs; one that cannot be read has no series, and the others have theirs."""
-        for key in self._store.runs():
-            with contextlib.suppress(InvalidRunError):
-                run = self._cluster.runs.read(key)
-                if run is not None:
-                    names = (job["metadata"]["name"] for job in self._store.living_of_run(Kind.JOB, key))
-                    readings = [self._book.live.get(RunKey(key.namespace, name), ()) for name in names]
-                    live = tuple(reading for group in readings for reading in group)
-                    yield KnownRun(key, run.status, run.spec, live)
+    async def write_metrics(self) -> bytes:
+        """Everything in the exposition format; other work goes on while the runs that have changed are computed."""
+        keys = self._store.runs()
+        for key in keys:
+            stamp = (self._store.version(Kind.RUN, key), self._live(key))
+            if not self._texts.is_current(key, stamp):
+                self._texts.note(key, stamp, self._known_run(key, stamp[1]))
+                await asyncio.sleep(0)
+        self._texts.keep(keys)
+        return generate_latest(self._metrics.registry) + self._texts.text()
+
+    def _live(self, key: RunKey) -> tuple[LiveMetrics, ...]:
+        """The latest readings of the pods of a run's living Jobs."""
+        names = (job["metadata"]["name"] for job in self._store.living_of_run(Kind.JOB, key))
+        groups = (self._book.live.get(RunKey(key.namespace, name), ()) for name in names)
+        return tuple(reading for readings in groups for reading in readings)
+
+    def _known_run(self, key: RunKey, live: tuple[LiveMetrics, ...]) -> KnownRun | None:
+        """What is exported about a run; one that cannot be read has no series, and the others have theirs."""
+        try:
+            run = self._cluster.runs.read(key)
+        except InvalidRunError:
+            return None
+        return None if run is None else KnownRun(key, run.status, run.spec, live)

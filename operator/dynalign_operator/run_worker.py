@@ -104,10 +104,12 @@ class RunWorker:
         raise PutOffError(str(error)) from error
 
     async def _explain(self, key: RunKey, reason: str, message: str) -> None:
-        """Into the status, if that can be written at all; the run comes back in any case."""
+        """Into the status; as an event where that cannot be written. The run comes back in any case."""
         try:
+            await self._cluster.explain(key, reason, message, self._clock())
+        except ClusterError:
             with contextlib.suppress(ClusterError):
-                await self._cluster.explain(key, reason, message, self._clock())
+                await self._cluster.warn(key, reason, message)
         except Exception:
             log.exception("the status of %s could not say %s", key, reason)
 

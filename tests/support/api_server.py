@@ -117,6 +117,7 @@ def start_api_server(folder: Path, *, audit: bool = False) -> Iterator[ApiServer
             "--leader-elect=false",
             "--kube-api-qps=500",
             "--kube-api-burst=500",
+            "--concurrent-job-syncs=20",
         )
         server = ApiServer(folder, kubeconfig)
         applied = server.kubectl("apply", "--server-side", "-f", str(_CRD))

@@ -57,6 +57,10 @@ class MemoryApi(KubeApi):
             return body
         return self.seed(path, body)
 
+    async def set_owner(self, path: str, owner: Mapping[str, Any]) -> None:
+        self.requests.append(("PATCH", path))
+        self.objects[path]["metadata"]["ownerReferences"] = [dict(owner)]
+
     async def delete(self, path: str, *, propagation: str) -> None:
         self.requests.append(("DELETE", path))
         gone = self.objects.pop(path, None)

@@ -40,8 +40,12 @@ _KEPT: Final = (
     FORM,
 )
 
-_LIST_KEYS: Final = {"conditions": "type", "iterations": "index", "stages": "stage"}
-"""Lists of objects that are merged by a key; all others are replaced as a whole."""
+_LIST_KEYS: Final = {"conditions": "type"}
+"""Lists of objects that are merged by a key; all others are replaced as a whole.
+
+The API server notes for each entry of a merged list, field by field, who wrote it. With a thousand iterations that
+takes as much room as the iterations themselves, and etcd's limit of 1.5 MiB is for both.
+"""
 
 
 _VALUES: Final = "x-values"

@@ -67,6 +67,8 @@ class StageStatus(Model):
     """Number of the current or last attempt, from 1."""
     failures: int = Field(default=0, ge=0)
     """Attempts that failed and count against `policy.retries`."""
+    disruptions: int = Field(default=0, ge=0)
+    """Attempts in a row that ended through no fault of their own; they do not count, but each waits longer."""
     job: str = ""
     """Name of the attempt's Job; empty before it is created."""
     start_time: datetime | None = None

@@ -224,7 +224,8 @@ class RunPolicy(Model):
     deadline: Duration = "72h"
     """Longest time from the run's start to its end."""
     ttl_after_finished: Duration = "168h"
-    """How long a finished Job is kept, with its pods and their logs."""
+    """How long a finished Job is kept, with its pods and their logs; those of iterations older than the last ten go
+    earlier."""
 
 
 class ExportedPolicy(StrEnum):

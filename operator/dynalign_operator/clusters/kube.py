@@ -1,6 +1,7 @@
 """KubeCluster: runs are AlignmentRun objects, stages are Jobs. Reads what the watches told, writes through the API."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -34,7 +35,7 @@ from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.manifests.volume import claims_of
 from dynalign_operator.planning.objectives import parse_once
 from dynalign_operator.planning.observed import ClaimObservation, JobObservation, JobPhase, JobProgress, Observed
-from dynalign_operator.planning.plan import Event, JobBundle
+from dynalign_operator.planning.plan import Event, EventType, JobBundle
 from dynalign_operator.planning.refusal import refuse, stall
 
 COMPONENT: Final = "dynalign-operator"
@@ -104,6 +105,18 @@ class KubeCluster:
                 await self._create(manifest, bundle.job)
         job = await self._create(bundle.job, bundle.job)
         self._store.put(Kind.JOB, job)
+        await self._give(bundle.config_map, job)
+
+    async def _give(self, manifest: KubernetesObject, job: KubernetesObject) -> None:
+        """Make the Job the owner of its ConfigMap, so that the two go together.
+
+        The ConfigMap has to be there before the Job, whose pods mount it, and the Job's uid is known only after. Should
+        the operator end between the two, the ConfigMap is the run's, and goes with it.
+        """
+        metadata = job["metadata"]
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata.get("uid", "")}
+        path = object_path(CONFIG_MAPS, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        await self._api.set_owner(path, {**owner, "controller": True})
 
     async def delete(self, key: RunKey, job: str) -> None:
         """Delete a Job in the foreground: it stays, marked as deleted, until its pods have ended."""
@@ -129,6 +142,13 @@ class KubeCluster:
             return
         generation = int(stored["metadata"].get("generation", 1))
         await self._say(key, stored, lambda status: stall(status, generation, reason, message, now))
+
+    async def warn(self, key: RunKey, reason: str, message: str) -> None:
+        """Say it in an event: for what the status has no room for. Does nothing for a run that cannot be read."""
+        with contextlib.suppress(InvalidRunError):
+            run = self.runs.read(key)
+            if run is not None:
+                await self.publish(run, [Event(EventType.WARNING, reason, message)])
 
     async def refuse(self, key: RunKey, error: InvalidRunError, now: datetime) -> None:
         """Say in the status of a run that is none what is wrong with it."""
@@ -187,7 +207,10 @@ class KubeCluster:
         owner = job["metadata"]["ownerReferences"][0]["uid"]
         if found is None:
             raise ClusterError(f"{manifest['kind']} {name} is there and is not: it is being deleted; trying again.")
-        if owner not in {reference["uid"] for reference in found["metadata"].get("ownerReferences", ())}:
+        owners = found["metadata"].get("ownerReferences") or ()
+        if any(reference["kind"] == "Job" and reference["name"] == name for reference in owners):
+            raise ClusterError(f"{manifest['kind']} {name} still goes with an earlier Job of that name; trying again.")
+        if owner not in {reference["uid"] for reference in owners}:
             raise ForeignObjectError(
                 f"there is a {manifest['kind']} {name} already in namespace {namespace}, which "
                 "this run does not own. Remove it, or give the run another name."

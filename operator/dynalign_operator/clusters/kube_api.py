@@ -75,6 +75,15 @@ class KubeApi:
                 return None
             raise
 
+    async def set_owner(self, path: ApiPath, owner: Mapping[str, Any]) -> None:
+        """Make this the only owner of an object; one that is gone is no error."""
+        patch = {"metadata": {"ownerReferences": [dict(owner)]}}
+        try:
+            await self._request("PATCH", path, f"give {path} its owner", patch, "application/merge-patch+json")
+        except RefusedError as error:
+            if error.status != 404:
+                raise
+
     async def delete(self, path: ApiPath, *, propagation: str) -> None:
         """Delete an object; one that is gone is no error."""
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}

@@ -1,6 +1,6 @@
 """Metrics of the operator itself: reconciles, queue, requests, watches. All of them exist from the start."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,7 +10,6 @@ from prometheus_client.registry import Collector
 
 from dynalign_operator.clusters.kube_store import Kind
 from dynalign_operator.metrics.definition import MetricDefinition, MetricKind
-from dynalign_operator.metrics.runs import KnownRun, run_families
 from dynalign_operator.planning import reasons
 
 _RECONCILE: Final = MetricDefinition("dynalign_reconcile_seconds", MetricKind.HISTOGRAM, "Time of one reconcile.")
@@ -105,17 +104,14 @@ class OperatorMetrics:
             self._missed.labels(kind).inc(count)
         self._compared = now
 
-    def watch(
-        self, runs: Callable[[], Iterable[KnownRun]], queue_depth: Callable[[], int], queue_age: Callable[[], float]
-    ) -> None:
-        """Export these runs, and the queue (runs, seconds), from now on."""
-        self.registry.register(_Computed(lambda: self._compute(runs(), queue_depth(), queue_age())))
+    def watch(self, queue_depth: Callable[[], int], queue_age: Callable[[], float]) -> None:
+        """Export the queue (runs, seconds) from now on."""
+        self.registry.register(_Computed(lambda: self._compute(queue_depth(), queue_age())))
 
-    def _compute(self, runs: Iterable[KnownRun], depth: int, age: float) -> Iterator[Metric]:
+    def _compute(self, depth: int, age: float) -> Iterator[Metric]:
         yield _DEPTH.build_gauge(depth)
         yield _AGE.build_gauge(age)
         yield _COMPARED.build_gauge(self._compared)
-        yield from run_families(runs)
 
 
 class _Computed(Collector):

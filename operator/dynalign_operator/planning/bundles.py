@@ -1,10 +1,13 @@
 """From a step to the objects that run it."""
 
+from pydantic import ValidationError
+
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.manifests.config_map import build_config_map
 from dynalign_operator.manifests.job import BuildSettings, build_job
 from dynalign_operator.manifests.service import build_service
 from dynalign_operator.manifests.volume import build_volume_claim
+from dynalign_operator.planning.errors import UnfitStatusError
 from dynalign_operator.planning.names import job_name
 from dynalign_operator.planning.objectives import read_objective
 from dynalign_operator.planning.observed import Observed, Step
@@ -18,7 +21,11 @@ def build_bundle(
     """The Job of one attempt, with its ConfigMap, the run's volume and Service. Raises PlanningError."""
     run = observed.run
     name = job_name(run.metadata.name, step, attempt)
-    config = build_stage_config(run, status, step, attempt, read_objective(observed))
+    objective = read_objective(observed)
+    try:
+        config = build_stage_config(run, status, step, attempt, objective)
+    except ValidationError as error:
+        raise UnfitStatusError(step, error) from error
     return JobBundle(
         name=name,
         step=step,

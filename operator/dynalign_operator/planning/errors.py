@@ -1,5 +1,7 @@
 """Why the planner cannot name a next Job. Each carries the reason of the Stalled condition."""
 
+from pydantic import ValidationError
+
 from dynalign_operator.planning import reasons
 
 
@@ -25,6 +27,20 @@ class VolumeNotSharedError(PlanningError):
     """A claim of the user's own cannot be mounted by all the pods that need it at once."""
 
     reason = reasons.VOLUME_NOT_SHARED
+
+
+class UnfitStatusError(PlanningError):
+    """Specification and status do not make a valid configuration, for example after the status was edited by hand."""
+
+    reason = reasons.INTERNAL_ERROR
+
+    def __init__(self, step: object, error: ValidationError) -> None:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        super().__init__(
+            f"the configuration of {step} does not hold together ({field}: {first['msg']}). If the status was edited "
+            "by hand, restore it; else this is a fault of the operator. It is tried again every minute."
+        )
 
 
 class MissingArtifactError(PlanningError):

@@ -29,7 +29,7 @@ from dynalign_operator.planning.plan import Event, EventType, JobBundle, Plan
 from dynalign_operator.planning.results import absorb_success, artifact_of, failure_message, found_damage
 from dynalign_operator.planning.retries import Verdict, judge_failure, pause_before_retry
 from dynalign_operator.planning.sequence import is_done, next_step
-from dynalign_operator.planning.stage_status import renewed, revived, stage_status, with_stage
+from dynalign_operator.planning.stage_status import outgrown, renewed, revived, stage_status, with_stage
 from dynalign_operator.planning.status import Situation, Trouble, summarise
 from dynalign_operator.planning.waiting import NO_POD_AFTER, waiting_since
 
@@ -117,6 +117,7 @@ class _Draft:
         if changed:
             situation = Situation(step=next_step(run.spec, status), job=self.job, trouble=self.trouble)
             status = summarise(run, status, situation, self.now)
+            self._delete(outgrown(self.observed.jobs, status))
         if self.delete:
             self.wakes.append(self.now + _LOOK_AGAIN)
         return Plan(
@@ -196,7 +197,8 @@ class _Draft:
             self._fail(step, Trouble(reason, message))
             return False
         free = judgement.verdict is Verdict.FREE
-        self._set_failed(step, message, at=job.completion_time or self.now, failures=entry.failures + (not free))
+        counts = (entry.failures, entry.disruptions + 1) if free else (entry.failures + 1, 0)
+        self._set_failed(step, message, at=job.completion_time or self.now, counts=counts)
         reason = reasons.STAGE_DISRUPTED if free else reasons.STAGE_FAILED
         self._event(reason, f"Attempt {job.attempt} of {step} will be repeated: {message}", EventType.WARNING)
         return True
@@ -207,7 +209,8 @@ class _Draft:
             self._fail(step, Trouble(reasons.RETRIES_EXHAUSTED, entry.message))
             return False
         if entry.completion_time is not None:
-            due = after(entry.completion_time, pause_before_retry(entry.failures))
+            pause = max(map(pause_before_retry, (entry.failures, entry.disruptions)))
+            due = after(entry.completion_time, pause)
             if self.now < due:
                 self.wakes.append(due)
                 return False
@@ -244,7 +247,7 @@ class _Draft:
             self._fail(step, Trouble(limit.reason, limit.message))
             return
         self._delete([job])
-        self._set_failed(step, limit.message, at=self.now, failures=entry.failures + 1)
+        self._set_failed(step, limit.message, at=self.now, counts=(entry.failures + 1, 0))
         self._event(reasons.STAGE_FAILED, limit.message, EventType.WARNING)
 
     def _start(self, step: Step) -> None:
@@ -270,16 +273,17 @@ class _Draft:
 
     def _fail(self, step: Step, trouble: Trouble) -> None:
         entry = stage_status(self.status, step)
-        self._set_failed(step, trouble.message, at=self.now, failures=entry.failures)
+        self._set_failed(step, trouble.message, at=self.now, counts=(entry.failures, entry.disruptions))
         self._set(phase=Phase.FAILED, completion_time=self.now)
         self.trouble = trouble
         self.delete_active()
         self._event(reasons.RUN_FAILED, f"{step}: {trouble.message}", EventType.WARNING)
 
-    def _set_failed(self, step: Step, message: str, *, at: datetime, failures: int) -> None:
-        entry = stage_status(self.status, step)
-        update = {"phase": StagePhase.FAILED, "message": message[:4096], "completion_time": at, "failures": failures}
-        self.status = with_stage(self.status, step, entry.model_copy(update=update))
+    def _set_failed(self, step: Step, message: str, *, at: datetime, counts: tuple[int, int]) -> None:
+        """Record a failure; `counts` are the failures that count, and the disruptions in a row."""
+        update: dict[str, object] = {"phase": StagePhase.FAILED, "message": message[:4096], "completion_time": at}
+        update |= dict(zip(("failures", "disruptions"), counts, strict=True))
+        self.status = with_stage(self.status, step, stage_status(self.status, step).model_copy(update=update))
 
     def _delete(self, jobs: Iterable[JobObservation]) -> None:
         self.delete += [job.name for job in jobs if not job.deleting]

@@ -56,7 +56,11 @@ def judge_failure(
 
 
 def pause_before_retry(failures: int) -> timedelta:
-    """None after disruptions and after the first counted failure, then 10 s, doubling, at most 5 minutes."""
+    """Pause after so many counted failures, or after so many disruptions in a row.
+
+    None after the first, then 10 s, doubling, at most 5 minutes: what evicts every attempt at once is no accident, and
+    would make a Job a second.
+    """
     if failures <= 1:
         return timedelta(0)
     return min(_FIRST_PAUSE * (1 << min(failures - 2, 10)), _LONGEST_PAUSE)

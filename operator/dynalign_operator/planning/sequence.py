@@ -33,15 +33,22 @@ def next_step(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Step | None
 def _first_redo(status: AlignmentRunStatus) -> Step | None:
     if status.fetch is not None and status.fetch.redo:
         return Step(Stage.FETCH)
-    return next(
-        (Step(stage.stage, entry.index) for entry in status.iterations for stage in entry.stages if stage.redo), None
+    marked = (
+        Step(stage.stage, entry.index)
+        for entry in status.iterations
+        for stage in entry.stages
+        if stage.redo and stage.stage in ITERATION_STAGES
     )
+    return next(marked, None)
 
 
 def remaining_steps(spec: AlignmentRunSpec, current: Step) -> list[Step]:
     """The current step and all that follow, if nothing stops the run early."""
-    steps = [Step(Stage.FETCH)]
-    for index in range(max(spec.iterations, 1 + (current.iteration or 0))):
+    if current.stage is Stage.EXPORT:
+        return [current]
+    first = current.iteration or 0
+    steps = [Step(Stage.FETCH)] if current.iteration is None else []
+    for index in range(first, max(spec.iterations, 1 + first)):
         steps += [Step(stage, index) for stage in required_stages(spec, index)]
     steps.append(Step(Stage.EXPORT))
     return steps[steps.index(current) :] if current in steps else [current]

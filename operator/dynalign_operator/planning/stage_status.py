@@ -1,5 +1,6 @@
 """Reading and replacing one stage's entry in the status."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from dynalign_contract.stages import Stage
@@ -12,7 +13,7 @@ from dynalign_operator.api.status import (
     StageStatus,
 )
 from dynalign_operator.planning import reasons
-from dynalign_operator.planning.observed import Step
+from dynalign_operator.planning.observed import JobObservation, JobPhase, Step
 
 WHOLE_ITERATIONS: Final = 10
 """Iterations that keep their stages in the status; of older ones the numbers and the artifacts in use remain."""
@@ -48,17 +49,26 @@ def with_stage(status: AlignmentRunStatus, step: Step, entry: StageStatus) -> Al
     export = changed.export
     if export is None or not (export.job or export.artifact):
         return changed
-    return changed.model_copy(update={"export": renewed(export.model_copy(update={"failures": 0, "start_time": None}))})
+    return changed.model_copy(
+        update={"export": renewed(export.model_copy(update={"failures": 0, "disruptions": 0, "start_time": None}))}
+    )
 
 
 def with_iteration(status: AlignmentRunStatus, iteration: IterationStatus) -> AlignmentRunStatus:
     """The status with an iteration replaced or added, and those that have grown old shortened."""
     entries = {entry.index: entry for entry in status.iterations} | {iteration.index: iteration}
-    indexes = sorted(entries)
-    shortened = [entries[index].model_copy(update={"stages": ()}) for index in indexes[:-WHOLE_ITERATIONS]]
-    return status.model_copy(
-        update={"iterations": (*shortened, *(entries[index] for index in indexes[-WHOLE_ITERATIONS:]))}
-    )
+    ordered = [entries[index] for index in sorted(entries)]
+    old, recent = ordered[:-WHOLE_ITERATIONS], ordered[-WHOLE_ITERATIONS:]
+    shortened = [entry.model_copy(update={"stages": ()}) if entry.stages else entry for entry in old]
+    return status.model_copy(update={"iterations": (*shortened, *recent)})
+
+
+def outgrown(jobs: Iterable[JobObservation], status: AlignmentRunStatus) -> list[JobObservation]:
+    """Ended Jobs of iterations that the status has shortened: they, their pods and ConfigMaps would only pile up."""
+    oldest = min((entry.index for entry in status.iterations if entry.stages), default=0)
+    return [
+        job for job in jobs if job.iteration is not None and job.iteration < oldest and job.phase is not JobPhase.ACTIVE
+    ]
 
 
 def renewed(stage: StageStatus, attempt: int | None = None) -> StageStatus:
@@ -88,7 +98,7 @@ def revived(status: AlignmentRunStatus, step: Step | None) -> AlignmentRunStatus
     entry = stage_status(status, step)
     if entry.phase is StagePhase.FAILED or entry.job:
         entry = renewed(entry)
-    return with_stage(status, step, entry.model_copy(update={"failures": 0, "message": ""}))
+    return with_stage(status, step, entry.model_copy(update={"failures": 0, "disruptions": 0, "message": ""}))
 
 
 def _doubted(status: AlignmentRunStatus) -> AlignmentRunStatus:

@@ -128,7 +128,12 @@ def _stage_progress(status: AlignmentRunStatus, step: Step, job: JobObservation 
     """Reason and message; `waits` says why pods do not start, and is empty when all is well."""
     entry = stage_status(status, step)
     if entry.phase is StagePhase.FAILED:
-        return reasons.RETRYING, f"Attempt {entry.attempt} of {step} failed and will be repeated: {entry.message}"
+        again = f" after a pause, for it was the {entry.disruptions}. in a row" if entry.disruptions > 1 else ""
+        verb = "was disrupted" if entry.disruptions else "failed"
+        return (
+            reasons.RETRYING,
+            f"Attempt {entry.attempt} of {step} {verb} and will be repeated{again}: {entry.message}",
+        )
     if job is not None and job.suspended:
         return reasons.QUEUED, f"Job {job.name} waits in the queue. {job.message}".rstrip()
     if entry.phase is StagePhase.RUNNING:

@@ -198,7 +198,7 @@ def test_the_operator_may_do_this_and_no_more() -> None:
             "dynalign.io/alignmentruns/status": "patch",
             "batch/jobs": "get list watch create delete",
             "core/pods": "list watch",
-            "core/configmaps": "get create",
+            "core/configmaps": "get create patch",
             "core/persistentvolumeclaims": "get create",
             "core/services": "get create",
             "core/events": "create",

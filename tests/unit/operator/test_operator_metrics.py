@@ -2,15 +2,16 @@
 
 import pytest
 from prometheus_client import generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.kube_store import Kind
 from dynalign_operator.clusters.stage_metrics import LiveMetrics
-from dynalign_operator.metrics import KnownRun, OperatorMetrics
+from dynalign_operator.metrics import KnownRun, OperatorMetrics, RunTexts
 from dynalign_operator.metrics.operator import OPERATOR_METRICS
-from dynalign_operator.metrics.runs import RUN_METRICS, progress_ratio
+from dynalign_operator.metrics.runs import RUN_METRICS, progress_ratio, run_families
 from dynalign_operator.planning.observed import JobObservation
 from support.builders import a_run
 from support.simulation import Simulation, fail, succeed
@@ -50,22 +51,29 @@ def known(simulation: Simulation, live: tuple[LiveMetrics, ...] = ()) -> KnownRu
     return KnownRun(RunKey("n", "r"), simulation.run.status, simulation.run.spec, live)
 
 
-def serve(*runs: KnownRun) -> OperatorMetrics:
+def serve() -> OperatorMetrics:
     metrics = OperatorMetrics()
-    metrics.watch(lambda: runs, lambda: 3, lambda: 1.5)
+    metrics.watch(lambda: 3, lambda: 1.5)
     return metrics
 
 
-def read(metrics: OperatorMetrics) -> dict[str, float]:
+def read(text: bytes) -> dict[str, float]:
     return {
         f"{sample.name}{sorted(sample.labels.items())}": sample.value
-        for family in text_string_to_metric_families(generate_latest(metrics.registry).decode())
+        for family in text_string_to_metric_families(text.decode())
         for sample in family.samples
     }
 
 
+def written(*runs: KnownRun) -> bytes:
+    texts = RunTexts()
+    for run in runs:
+        texts.note(run.key, 1, run)
+    return texts.text()
+
+
 def series(*runs: KnownRun) -> dict[str, float]:
-    return read(serve(*runs))
+    return read(written(*runs))
 
 
 def named(name: str, **labels: str) -> str:
@@ -154,7 +162,7 @@ def test_of_the_operator() -> None:
     metrics.record_event(Kind.POD)
     metrics.record_comparison({Kind.RUN: 0, Kind.JOB: 2}, 1000.0)
     metrics.record_comparison({Kind.RUN: 0, Kind.JOB: 1}, 1060.0)
-    found = read(metrics)
+    found = read(generate_latest(metrics.registry))
     assert found["dynalign_queue_depth[]"] == 3
     assert found["dynalign_queue_age_seconds[]"] == 1.5
     assert found["dynalign_api_request_seconds_sum[('method', 'GET'), ('status', '200')]"] == 0.5
@@ -170,9 +178,39 @@ def test_everything_that_is_defined_is_served_and_nothing_else() -> None:
     families = {
         family.name: set(family._labelnames) for family in metrics.registry.collect() if hasattr(family, "_labelnames")
     }
-    defined = {metric.name: set(metric.labels) for metric in (*OPERATOR_METRICS, *RUN_METRICS)}
+    defined = {metric.name: set(metric.labels) for metric in OPERATOR_METRICS}
     assert {family.name for family in metrics.registry.collect()} == set(defined)
     assert {name: defined[name] for name in families} == families
+    of_runs = {family.name for family in text_string_to_metric_families(written().decode())}
+    assert of_runs == {metric.name for metric in RUN_METRICS}
+
+
+def test_the_text_of_many_runs_is_what_the_library_writes_of_them() -> None:
+    """Kept lines of single runs, put together, are what all runs at once would give."""
+
+    class All:
+        def collect(self) -> list[Metric]:
+            return run_families(runs)
+
+    finished = Simulation(a_run().with_iterations(2).build()).finish(fate).run
+    begun = Simulation(a_run().with_iterations(2).build()).until(Stage.JUDGE, 0).run
+    runs = [
+        KnownRun(RunKey("n", n), run.status, run.spec) for n, run in (("a", finished), ("b", begun), ("c", finished))
+    ]
+    assert written(*runs) == generate_latest(All())
+
+
+def test_of_a_run_that_has_not_changed_nothing_is_computed_anew() -> None:
+    texts, run = RunTexts(), known(Simulation(a_run().build()).finish(fate))
+    assert not texts.is_current(run.key, 1)
+    texts.note(run.key, 1, run)
+    assert texts.is_current(run.key, 1)
+    assert not texts.is_current(run.key, 2)
+    texts.note(run.key, 2, None)
+    assert texts.is_current(run.key, 2)
+    assert read(texts.text()) == {}
+    texts.keep(())
+    assert not texts.is_current(run.key, 2)
 
 
 def test_labels_never_name_an_iteration_a_pod_or_a_uid() -> None:

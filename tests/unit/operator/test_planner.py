@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
 from dynalign_contract.config import EvaluateParams, JudgeParams, StageConfig
 from dynalign_contract.settings import OnRegression
 from dynalign_contract.stages import ITERATION_STAGES, Stage
-from dynalign_operator.api.status import AlignmentRunStatus, Condition, ConditionType, Phase, StagePhase
+from dynalign_operator.api.status import AlignmentRunStatus, Condition, ConditionType, Phase, StagePhase, StageStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.observed import JobObservation, Observed
@@ -133,6 +134,41 @@ def test_disruptions_are_free(fate: Fate) -> None:
     assert done.run.status.phase is Phase.SUCCEEDED
     assert ("train of iteration 0", 8) in done.steps_created()
     assert reasons.STAGE_DISRUPTED in [event.reason for event in done.events]
+
+
+def test_disruptions_in_a_row_wait_longer_each_time_and_say_so() -> None:
+    """What evicts every attempt at once would otherwise make Jobs without end."""
+    simulation = Simulation(a_run().build())
+    created: list[datetime] = []
+    while len(created) < 8:
+        count = len(simulation.created)
+        simulation.step(disrupt)
+        created += [simulation.now] * (len(simulation.created) - count)
+    assert simulation.run.status.fetch is not None
+    assert simulation.run.status.fetch.failures == 0
+    assert simulation.run.status.fetch.disruptions >= 6
+    waits = [later - earlier for earlier, later in pairwise(created)]
+    assert waits == sorted(waits)
+    assert waits[-1] >= minutes(5) > waits[0]
+    while simulation.run.status.fetch.phase is not StagePhase.FAILED:
+        simulation.step(disrupt)
+        assert simulation.run.status.fetch is not None
+    (said,) = (c.message for c in simulation.run.status.conditions if c.type is ConditionType.PROGRESSING)
+    assert "was disrupted and will be repeated after a pause, for it was the" in said
+    simulation.finish()
+    assert simulation.run.status.fetch is not None
+    assert simulation.run.status.fetch.disruptions == 0
+
+
+@pytest.mark.parametrize("stage", [Stage.FETCH, Stage.EXPORT])
+def test_a_status_edited_by_hand_never_makes_the_planner_raise(stage: Stage) -> None:
+    simulation = Simulation(a_run().build()).until(Stage.JUDGE, 0)
+    status = simulation.run.status
+    (iteration,) = status.iterations
+    foreign = StageStatus(stage=stage, redo=True)
+    edited = iteration.model_copy(update={"stages": (foreign, *iteration.stages)})
+    simulation.run = simulation.run.model_copy(update={"status": status.model_copy(update={"iterations": (edited,)})})
+    assert simulation.finish().run.status.phase is Phase.SUCCEEDED
 
 
 def test_a_stage_own_sentence_reaches_the_user() -> None:
