@@ -106,7 +106,7 @@ def promise_another_shard(folder: Path) -> None:
         (remove_weights, "holds no *.safetensors file"),
         (promise_another_shard, "model-00002-of-00002.safetensors, which is not there"),
         (break_config, "config.json cannot be read"),
-        (edit_config(auto_map={"AutoModel": "modeling.py"}), "asks for code of its own"),
+        (edit_config(auto_map={"AutoModel": "modeling.py"}, model_type="mine"), "asks for code of its own"),
         (edit_config(architectures=["BertModel"]), "a causal language model is needed"),
         (remove_template, "has no chat template"),
         (remove_tokenizer, "has no tokenizer"),

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from dynalign_contract.base import Model
 from dynalign_contract.layout import shard_folder, stage_folder
 from dynalign_contract.objective import Objective
+from dynalign_contract.preflight import Preflight
 from dynalign_contract.result import ArtifactRef
 from dynalign_contract.settings import (
     EngineSettings,
@@ -49,6 +50,9 @@ class FetchParams(Model):
     tasks: tuple[TaskName, ...] = Field(default=(), exclude_if=lambda tasks: not tasks)
     """Tasks whose data come from elsewhere (`CapabilitySettings.foreign_tasks`). Where there are none, the field is
     left out of the file and of the digest."""
+    preflight: Preflight | None = None
+    """Settings that the model and the user's files are held against. No part of the digest: they decide nothing about
+    what is fetched, so that changing them fetches nothing anew."""
 
 
 class PromptsParams(Model):
@@ -189,6 +193,6 @@ class StageConfig(Model):
 
     @property
     def digest(self) -> str:
-        """Digest of all that decides the artifact's contents; the attempt does not."""
-        data = self.model_dump(mode="json", by_alias=True, exclude={"attempt"})
+        """Digest of all that decides the artifact's contents; the attempt does not, nor does what is only checked."""
+        data = self.model_dump(mode="json", by_alias=True, exclude={"attempt": True, "params": {"preflight"}})
         return "sha256:" + hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

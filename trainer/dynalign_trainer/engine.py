@@ -14,6 +14,7 @@ from typing import Any
 from dynalign_contract.config import BASE_POLICY, Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.supplied.turns import Message as Message  # noqa: PLC0414 - part of the engine's interface
+from dynalign_trainer.chat_template import encode_chat
 from dynalign_trainer.context import StageContext
 from dynalign_trainer.engine_start import Lora, engine_arguments, prepare_environment, start_llm
 from dynalign_trainer.engine_weights import AdapterWeights, MergedWeights, StoredWeights, Weights
@@ -74,10 +75,8 @@ class Engine:
 
     def chat_ids(self, messages: Sequence[Message], prefill: str = "") -> list[int]:
         """Token ids of a chat up to the assistant's turn, which begins with `prefill`."""
-        ids = self.tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        return [*ids, *self.tokenizer.encode(prefill, add_special_tokens=False)] if prefill else list(ids)
+        ids = encode_chat(self.tokenizer, messages)
+        return [*ids, *self.tokenizer.encode(prefill, add_special_tokens=False)] if prefill else ids
 
     def sample(
         self,

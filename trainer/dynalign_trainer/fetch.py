@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dynalign_contract.config import FetchParams
+from dynalign_contract.config import FetchParams, StageConfig
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.layout import SOURCE_FILE
 from dynalign_trainer.context import StageContext, StageOutput
@@ -12,12 +12,14 @@ from dynalign_trainer.fetching.folder import claim_folder, fetch_folder
 from dynalign_trainer.fetching.hub import fetch_hub
 from dynalign_trainer.fetching.task_data import fetch_task_data
 from dynalign_trainer.model_files import read_model_files
+from dynalign_trainer.preflight.checks import Inspection
 
 
 def run(context: StageContext[FetchParams]) -> StageOutput:
     """Write a Hugging Face model folder: configuration, tokenizer, safetensors weights.
 
-    Before that, beside it, the data of foreign tasks: what can be refused comes before what takes long.
+    Before that, beside it, the data of foreign tasks. The inspection of the model and of the user's files comes before
+    the weights where possible: what can be refused comes before what takes long.
     """
     uri, target = context.params.uri, context.folder
 
@@ -25,17 +27,19 @@ def run(context: StageContext[FetchParams]) -> StageOutput:
         context.telemetry.progress(done, total)
         context.check_stop()
 
+    inspection = Inspection(uri, context.params.preflight, context.config.engine, context.check_stop)
     context.telemetry.begin()
     fetch_task_data(context.params.tasks, context.layout.tasks, watch)
     scheme, separator, rest = uri.partition("://")
     if not separator:
-        fetch_folder(Path(uri), target, watch)
+        fetch_folder(Path(uri), target, watch, inspection)
     elif scheme == "bundled":
         fetch_bundled(rest, target, watch)
+        _inspect(inspection, target)
     elif scheme == "pvc":
-        fetch_folder(claim_folder(uri), target, watch)
+        fetch_folder(claim_folder(uri), target, watch, inspection)
     elif scheme == "hf":
-        fetch_hub(uri, target, watch)
+        fetch_hub(uri, target, watch, inspection)
     else:
         raise BadConfigError(
             f"spec.model.uri: {uri} begins with {scheme}://; write hf://, pvc://, bundled:// or a path."
@@ -47,3 +51,15 @@ def run(context: StageContext[FetchParams]) -> StageOutput:
     size = sum((target / name).stat().st_size for name in files)
     context.telemetry.progress(size, size)
     return StageOutput(files=dict.fromkeys(files, 0), metrics={"parameters": parameters, "bytes": size})
+
+
+def recheck(config: StageConfig, params: FetchParams, folder: Path) -> None:
+    """Hold a model that was fetched before against the settings of now, which do not count in its digest.
+
+    Raises StageError.
+    """
+    _inspect(Inspection(params.uri, params.preflight, config.engine, lambda: None), folder)
+
+
+def _inspect(inspection: Inspection, folder: Path) -> None:
+    inspection.check(folder, {name: folder / name for name in read_model_files(folder).weights})

@@ -58,9 +58,9 @@ def load_tokenizer(folder: Path) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # damaged files raise what they like: tokenizers' Rust code a bare Exception
         raise BadInputError(
-            f"the tokenizer in {folder} cannot be loaded ({error}). "
+            f"the tokenizer in {folder} cannot be loaded ({' '.join(str(error).split())[:300]}). "
             "Name a complete model in spec.model.uri, with tokenizer.json or tokenizer.model."
         ) from error
     if not tokenizer.chat_template:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from dynalign_contract.config import StageConfig
+from dynalign_contract.config import FetchParams, StageConfig
 from dynalign_contract.console import configure_logging, print_traceback
 from dynalign_contract.errors import BadConfigError, StageError, VolumeFullError
 from dynalign_contract.exit_codes import ExitCode
@@ -123,6 +123,10 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
         artifact = _reference(path, done)
         verify_artifact(root, artifact)
         (folder / WORK_MARK).unlink(missing_ok=True)
+        if isinstance(config.params, FetchParams):
+            from dynalign_trainer.fetch import recheck
+
+            recheck(config, config.params, folder)
         log.info("%s is done already: %s has this configuration's digest", config.stage, folder / MANIFEST)
         return StageResult(outcome=Outcome.SKIPPED, artifact=artifact, metrics=done.metrics)
     if gang.rank == 0:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dynalign_trainer.engine import Message
+from dynalign_contract.supplied.turns import Message
+from dynalign_trainer.chat_template import encode_chat
 from dynalign_trainer.model_folder import context_window, load_tokenizer
 
 
@@ -18,11 +19,8 @@ class Window:
     """Tokens, prompt and completion together."""
 
     def length(self, chat: Sequence[Message]) -> int:
-        """Tokens of a chat up to the assistant's turn."""
-        ids = self.tokenizer.apply_chat_template(
-            list(chat), add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        return len(ids)
+        """Tokens of a chat up to the assistant's turn. Raises TemplateRefusalError."""
+        return len(encode_chat(self.tokenizer, chat))
 
 
 def read_window(folder: Path, max_length: int | None) -> Window:

@@ -16,6 +16,8 @@ def validate(
 ) -> None:
     """Say what is wrong with run files, where, and what to write instead.
 
+    A model folder and files of prompts on this machine are looked at as the fetch stage would.
+
     Exit code 0: all are valid. 10: one is not.
     """
     from dynalign_contract.exit_codes import ExitCode
@@ -26,12 +28,25 @@ def validate(
     valid = True
     for path in files:
         try:
-            say(summarise(path, report_notes(path, load_run_file(path))))
+            say(summarise(path, _look_at_files(path, report_notes(path, load_run_file(path)))))
         except RunFileError as error:
             report_problems(path, error)
             valid = False
     if not valid:
         raise typer.Exit(ExitCode.BAD_CONFIG)
+
+
+def _look_at_files(path: Path, run_file: "RunFile") -> "RunFile":
+    """Look at the model folder and the prompts that lie on this machine. Raises RunFileError."""
+    from dynalign_operator.api.run_file import RunFileError
+    from dynalign_operator.cli.check_files import check_files
+
+    found = check_files(run_file)
+    for note in found.notes:
+        say(f"{path}: note: {note}", err=True)
+    if found.problems:
+        raise RunFileError(found.problems)
+    return run_file
 
 
 def summarise(path: Path, run_file: "RunFile") -> str:

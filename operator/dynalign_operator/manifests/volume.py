@@ -20,12 +20,13 @@ def claim_name(run: AlignmentRun) -> str:
 def foreign_claims(run: AlignmentRun, stage: Stage) -> Mapping[str, str]:
     """Claims of the user's own that a stage reads from: name -> the field that names it, by name."""
     supplied, decontamination = run.spec.prompts.supplied, run.spec.prompts.decontamination
+    files = {
+        "spec.prompts.decontamination.uri": decontamination.uri,
+        "spec.prompts.supplied.uri": supplied.uri if supplied is not None else None,
+    }
     by_stage: Mapping[Stage, Mapping[str, str | None]] = {
-        Stage.FETCH: {"spec.model.uri": run.spec.model.uri},
-        Stage.PROMPTS: {
-            "spec.prompts.decontamination.uri": decontamination.uri,
-            "spec.prompts.supplied.uri": supplied.uri if supplied is not None else None,
-        },
+        Stage.FETCH: {"spec.model.uri": run.spec.model.uri, **files},  # it checks the files before anything else works
+        Stage.PROMPTS: files,
     }
     uris = by_stage.get(stage, {})
     found = {match[1]: field for field, uri in uris.items() if uri is not None and (match := _CLAIM.match(uri))}

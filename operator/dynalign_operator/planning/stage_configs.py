@@ -19,6 +19,7 @@ from dynalign_contract.config import (
     TrainParams,
 )
 from dynalign_contract.objective import Objective
+from dynalign_contract.preflight import Preflight
 from dynalign_contract.result import ArtifactRef
 from dynalign_contract.settings import Ratings, Refresh
 from dynalign_contract.stages import SHARDED_STAGES, Stage
@@ -78,8 +79,10 @@ def build_stage_config(
 
 
 def _fetch(place: _Place) -> _Parts:
-    tasks = place.spec.evaluation.capability.foreign_tasks
-    return _Parts(FetchParams(uri=place.spec.model.uri, tasks=tasks))
+    spec = place.spec
+    preflight = Preflight(prompts=spec.prompts, training=spec.training, max_tokens=spec.generation.max_tokens)
+    tasks = spec.evaluation.capability.foreign_tasks
+    return _Parts(FetchParams(uri=spec.model.uri, tasks=tasks, preflight=preflight))
 
 
 def _prompts(place: _Place) -> _Parts:

@@ -7,6 +7,8 @@ from pathlib import Path
 from dynalign_contract.errors import BadInputError
 from dynalign_trainer.fetching.copying import Watch, copy_files
 from dynalign_trainer.model_files import read_model_files
+from dynalign_trainer.preflight.checks import Inspection
+from dynalign_trainer.preflight.quantised import check_quantised_names
 
 log = logging.getLogger("dynalign.fetch")
 
@@ -16,10 +18,11 @@ def claim_folder(uri: str) -> Path:
     return Path(os.environ.get("DYNALIGN_PVC_ROOT") or "/pvc") / uri.removeprefix("pvc://")
 
 
-def fetch_folder(source: Path, target: Path, watch: Watch) -> None:
+def fetch_folder(source: Path, target: Path, watch: Watch, inspection: Inspection) -> None:
     """Copy the model files of `source`; other weight formats and code are left behind.
 
-    Raises BadInputError when it is no folder, or holds nothing of a model.
+    The inspection comes before the weights are copied. Raises BadInputError when it is no folder, or holds nothing of a
+    model, and what the inspection finds.
     """
     if not source.is_dir():
         raise BadInputError(
@@ -29,4 +32,8 @@ def fetch_folder(source: Path, target: Path, watch: Watch) -> None:
     files = read_model_files(source)
     if files.left:
         log.info("left behind in %s, no part of the model: %s", source, ", ".join(files.left))
-    copy_files({name: source / name for name in files.all}, target, watch)
+    check_quantised_names((*files.all, *files.left), str(source), str(source))
+    weights = {name: source / name for name in files.weights}
+    copy_files({name: source / name for name in files.metadata}, target, watch)
+    inspection.check(target, weights)
+    copy_files(weights, target, watch)

@@ -14,10 +14,11 @@ from dynalign_contract.base import Model
 from dynalign_contract.errors import BadConfigError, BadInputError, StageError
 from dynalign_contract.files import write_bytes
 from dynalign_contract.layout import SOURCE_FILE
-from dynalign_trainer.fetching.check import check_metadata
 from dynalign_trainer.fetching.copying import Watch
 from dynalign_trainer.fetching.hub_progress import progress_bar
 from dynalign_trainer.model_files import choose_files, choose_metadata
+from dynalign_trainer.preflight.checks import Inspection
+from dynalign_trainer.preflight.quantised import check_quantised_names
 
 _DOWNLOADS: Final = ".cache"
 """Where huggingface_hub keeps its half-finished files, below the target."""
@@ -48,14 +49,14 @@ class Request:
     target: Path
 
 
-def fetch_hub(uri: str, target: Path, watch: Watch) -> None:
+def fetch_hub(uri: str, target: Path, watch: Watch, inspection: Inspection) -> None:
     """Download the model into `target`, what tells whether it is usable first, then the weights.
 
     The token comes from `HF_TOKEN`, and from nowhere else. `source.json` records the commit that the revision meant
     when the download began; an interrupted download goes on with that commit, within the very file that was cut.
 
-    Raises BadInputError when the repository is missing, closed to this token, without safetensors or no chat model,
-    BadConfigError when the address is none, and HubUnreachableError when the hub does not answer.
+    Raises BadInputError when the repository is missing, closed to this token, without safetensors, or does not pass the
+    inspection, BadConfigError when the address is none, and HubUnreachableError when the hub does not answer.
     """
     import httpx
     from huggingface_hub.errors import HFValidationError
@@ -66,9 +67,12 @@ def fetch_hub(uri: str, target: Path, watch: Watch) -> None:
         commit = _pin(request)
         names = _list_names(request, commit)
         where = f"spec.model.uri: {uri}"
+        check_quantised_names(names, where, uri)
         _download(request, commit, choose_metadata(names, where), watch)
-        check_metadata(target)
-        _download(request, commit, choose_files(names, target, where).weights, watch)
+        inspection.check_metadata(target)
+        weights = choose_files(names, target, where).weights
+        _download(request, commit, weights, watch)
+        inspection.check_weights({name: target / name for name in weights})
     except HFValidationError as error:
         raise BadConfigError(f"spec.model.uri: {uri} names no repository of a hub: write hf://org/name.") from error
     except (httpx.HTTPError, OSError) as error:

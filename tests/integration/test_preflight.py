@@ -1,0 +1,339 @@
+"""What model, tokenizer, template and rows decide about a run is said by the fetch stage, before the weights come."""
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynalign_contract.config import FetchParams, StageConfig
+from dynalign_contract.preflight import Preflight
+from dynalign_contract.result import Outcome, StageResult
+from dynalign_contract.settings import (
+    DecontaminationSettings,
+    EngineSettings,
+    LoraSettings,
+    PromptSettings,
+    SuppliedPrompts,
+    TrainingMethod,
+    TrainingSettings,
+)
+from dynalign_trainer.stage import Place, run_stage
+from support.odd_models import (
+    DROPS_SYSTEM,
+    NO_SYSTEM,
+    OPENS_THOUGHT,
+    THINKS_BY_DEFAULT,
+    Change,
+    add_tokens,
+    as_fp8,
+    as_gptq,
+    as_int8,
+    bare_names,
+    cut_embedding,
+    leave_an_adapter,
+    map_to_own_code,
+    set_json,
+    set_template,
+    store_as,
+    write_tiny_phi3,
+)
+from support.tiny_qwen3 import CHATML, write_tiny_qwen3
+
+TURNS = CHATML.replace("<|im_start|>", "<|turn|>").replace("<|im_end|>", "<|over|>")
+QUESTIONS = [f"Question number {i}: is it long enough for this?" for i in range(12)]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_qwen3(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def model(tiny_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "source"))
+
+
+def chat(question: str, system: str = "") -> dict[str, Any]:
+    turns = [{"role": "system", "content": system}] if system else []
+    return {"messages": [*turns, {"role": "user", "content": question}]}
+
+
+def rows(folder: Path, found: Sequence[Any]) -> str:
+    path = folder / "mine.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in found))
+    return str(path)
+
+
+def a_preflight(
+    uri: str | None = None,
+    *,
+    targets: Sequence[str] | None = None,
+    method: str = "LoRA",
+    max_tokens: int = 24,
+    **prompts: Any,
+) -> Preflight:
+    settings: dict[str, Any] = {"per_iteration": 4, "held_out": 1, "min_characters": 5, **prompts}
+    if uri is not None:
+        settings["supplied"] = SuppliedPrompts(uri=uri)
+    lora = LoraSettings() if targets is None else LoraSettings(target_modules=tuple(targets))
+    training = TrainingSettings(method=TrainingMethod(method), lora=lora)
+    return Preflight(prompts=PromptSettings(**settings), training=training, max_tokens=max_tokens)
+
+
+def fetch(model: Path, preflight: Preflight, root: Path, engine: EngineSettings | None = None) -> StageResult:
+    root.mkdir(exist_ok=True)
+    params = FetchParams(uri=str(model), preflight=preflight)
+    config = StageConfig(run="r", params=params, engine=engine or EngineSettings())
+    (root / "stage.json").write_text(config.to_json())
+    run_stage(root / "stage.json", root, root / "result", Place())
+    return StageResult.decode((root / "result").read_bytes())
+
+
+def refusal(result: StageResult, root: Path) -> str:
+    """The message of a stage that refused and brought no weights."""
+    assert result.error is not None, result
+    assert result.exit_code in (10, 11)
+    assert not list((root / "model").glob("*.safetensors"))
+    assert not (root / "model" / "manifest.json").exists()
+    return result.error.message
+
+
+def damage_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "BPE", "vocab": 7}}')
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "words"),
+    [
+        pytest.param(
+            [add_tokens("<|turn|>", "<|over|>", template=TURNS)],
+            {},
+            ["ids up to 260", "embedding has 259 rows"],
+            id="c03b",
+        ),
+        pytest.param([add_tokens("<|mine|>")], {}, ["<|mine|>", "resize_token_embeddings"], id="added-word"),
+        pytest.param(
+            [],
+            {"targets": ["q_proj", "input_layernorm"]},
+            ["spec.training.lora.targetModules", "input_layernorm", "Write some of", "down_proj"],
+            id="c05",
+        ),
+        pytest.param([], {"targets": ["q_proj", "embed_tokens"]}, ["embed_tokens is an embedding"], id="c04"),
+        pytest.param([write_tiny_phi3], {}, ["which Phi3ForCausalLM does not have", "qkv_proj"], id="c07b"),
+        pytest.param(
+            [set_json("config.json", quantization_config={"quant_method": "bitsandbytes"})],
+            {},
+            ["quantised", "bitsandbytes", "BFloat16"],
+            id="c06",
+        ),
+        pytest.param([store_as(as_fp8)], {}, ["quantised", "as F8_E4M3"], id="c06b-without-settings"),
+        pytest.param([store_as(as_int8)], {}, ["quantised", "as I8"], id="int8"),
+        pytest.param([store_as(as_gptq)], {}, ["quantised", "qweight"], id="gptq"),
+        pytest.param(
+            [set_json("hf_quant_config.json", quantization={})],
+            {},
+            ["quantised", "hf_quant_config.json"],
+            id="modelopt",
+        ),
+        pytest.param(
+            [set_json("quantize_config.json", bits=4)], {}, ["quantised", "quantize_config.json"], id="gptq-file"
+        ),
+        pytest.param(
+            [set_json("config.json", model_type="mine", auto_map={"AutoModel": "mine.Mine"})],
+            {},
+            ["asks for code of its own (auto_map, model_type mine)"],
+            id="code",
+        ),
+        pytest.param(
+            [set_json("config.json", model_type="mine")],
+            {},
+            ["no causal language model of the model_type mine"],
+            id="unknown-type",
+        ),
+        pytest.param([set_json("config.json", model_type=None)], {}, ["has no model_type"], id="no-type"),
+        pytest.param(
+            [set_json("config.json", model_type="t5", architectures=["T5ForConditionalGeneration"])],
+            {},
+            ["no causal language model of the model_type t5"],
+            id="encoder-decoder",
+        ),
+        pytest.param(
+            [set_json("config.json", num_attention_heads="two")],
+            {},
+            ["describes no model that transformers can build"],
+            id="broken-field",
+        ),
+        pytest.param(
+            [store_as(bare_names)],
+            {},
+            ["embed_tokens.weight and no model.embed_tokens.weight", "save_pretrained"],
+            id="c13",
+        ),
+        pytest.param([store_as(bare_names)], {"method": "Full"}, ["no model.embed_tokens.weight"], id="c13-full"),
+        pytest.param(
+            [store_as(cut_embedding)],
+            {},
+            ["model.embed_tokens.weight has the shape [256, 32]", "asks for [259, 32]"],
+            id="shapes",
+        ),
+        pytest.param([damage_tokenizer], {}, ["tokenizer in", "cannot be loaded"], id="tokenizer-damaged"),
+        pytest.param([leave_an_adapter], {}, ["holds an adapter beside whole weights"], id="c08"),
+        pytest.param(
+            [set_template("{{ raise_exception('no') }}")],
+            {},
+            ["cannot render a single question"],
+            id="template-refuses",
+        ),
+        pytest.param([set_template("{{ 'Hello' }}")], {}, ["leaves out what the user says"], id="template-deaf"),
+        pytest.param(
+            [set_template("{% for m in messages %}")], {}, ["cannot render a single question"], id="template-broken"
+        ),
+        pytest.param([], {"languages": ("xx",)}, ["prompts.languages: xx cannot be recognised"], id="language"),
+        pytest.param(
+            [],
+            {"decontamination": DecontaminationSettings(uri="/no/such.jsonl")},
+            ["prompts.decontamination.uri: there is no file"],
+            id="texts",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_said_before_the_weights_come(
+    changes: Sequence[Change], settings: dict[str, Any], words: list[str], model: Path, tmp_path: Path
+) -> None:
+    for change in changes:
+        change(model)
+    result = fetch(model, a_preflight(rows(tmp_path, [chat(q) for q in QUESTIONS]), **settings), tmp_path / "run")
+    message = refusal(result, tmp_path / "run")
+    for word in words:
+        assert word in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda folder: None, id="plain"),
+        pytest.param(add_tokens("<|image|>", special=True), id="special-token-without-row"),
+        pytest.param(set_json("config.json", auto_map={"AutoModel": "modeling.Mine"}), id="c07-native"),
+        pytest.param(set_json("tokenizer_config.json", pad_token=None), id="c02-no-pad"),
+        pytest.param(set_json("generation_config.json", eos_token_id=[0, 2], temperature=0.6), id="c11-eos-list"),
+        pytest.param(set_template(OPENS_THOUGHT), id="c10-thinks"),
+        pytest.param(set_template(NO_SYSTEM), id="no-system-and-none-needed"),
+    ],
+)
+def test_what_fits_passes(change: Change, model: Path, tmp_path: Path) -> None:
+    change(model)
+    result = fetch(model, a_preflight(rows(tmp_path, [chat(q) for q in QUESTIONS])), tmp_path / "run")
+    assert result.outcome is Outcome.SUCCEEDED, result.error
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_an_architecture_that_transformers_knows_needs_no_code(model: Path, tmp_path: Path) -> None:
+    write_tiny_phi3(model)
+    map_to_own_code(model)
+    targets = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+    result = fetch(model, a_preflight(targets=targets), tmp_path / "run")
+    assert result.outcome is Outcome.SUCCEEDED, result.error
+
+
+@pytest.mark.parametrize(
+    ("template", "found", "words"),
+    [
+        pytest.param(
+            NO_SYSTEM,
+            [chat(q, "Be kind.") for q in QUESTIONS],
+            ["line 1, line 2", "and 4 more", "System role not supported", "at the beginning of the first user turn"],
+            id="c01",
+        ),
+        pytest.param(
+            NO_SYSTEM,
+            [{"messages": [{"role": "user", "content": QUESTIONS[0]}] * 2}],
+            ["line 1:", "must alternate", "join turns"],
+            id="order",
+        ),
+        pytest.param(
+            NO_SYSTEM,
+            [
+                chat(QUESTIONS[0]),
+                {"messages": [{"role": "system", "content": "a"}, *[{"role": "user", "content": QUESTIONS[1]}] * 2]},
+            ],
+            ["line 2:", "join turns", "no system turn"],
+            id="both",
+        ),
+        pytest.param(
+            DROPS_SYSTEM,
+            [chat(q, "Be kind.") for q in QUESTIONS],
+            ["leaves out what the system turn says"],
+            id="dropped",
+        ),
+        pytest.param(CHATML, [{"prompt": 7}], ["line 1: prompt is a number"], id="shape"),
+        pytest.param(
+            CHATML,
+            [chat(QUESTIONS[0])],
+            ["spec.prompts.perIteration is 4", "has 1 that can be used", "Lower spec.prompts.perIteration to"],
+            id="c19",
+        ),
+        pytest.param(
+            CHATML,
+            [chat("long " * 200) for _ in range(9)] + [chat("Hi")],
+            [
+                "9 of 10 rows have more than",
+                "1 of 10 rows have fewer than 5 characters",
+                "Raise spec.prompts.maxTokens",
+            ],
+            id="c20",
+        ),
+    ],
+)
+def test_rows_are_held_against_template_window_and_number(
+    template: str, found: Sequence[Any], words: list[str], model: Path, tmp_path: Path
+) -> None:
+    set_template(template)(model)
+    result = fetch(model, a_preflight(rows(tmp_path, found)), tmp_path / "run")
+    message = refusal(result, tmp_path / "run")
+    for word in words:
+        assert word in message
+    assert "mine.jsonl" in message
+
+
+def test_everything_is_told_at_once(model: Path, tmp_path: Path) -> None:
+    set_template(NO_SYSTEM)(model)
+    uri = rows(tmp_path, [chat(q, "Be kind.") for q in QUESTIONS])
+    message = refusal(fetch(model, a_preflight(uri, targets=["qkv_proj"]), tmp_path / "run"), tmp_path / "run")
+    assert message.startswith("2 things are wrong.")
+    assert "targetModules names qkv_proj" in message
+    assert "System role not supported" in message
+
+
+def test_a_window_without_room_for_a_prompt_is_refused(model: Path, tmp_path: Path) -> None:
+    engine = EngineSettings(max_length=64)
+    message = refusal(fetch(model, a_preflight(max_tokens=60), tmp_path / "run", engine), tmp_path / "run")
+    assert "spec.generation.maxTokens is 60, and the context window has 64 tokens" in message
+
+
+@pytest.mark.parametrize(
+    ("template", "words"), [(OPENS_THOUGHT, "opens a thought"), (THINKS_BY_DEFAULT, "think by default"), (CHATML, None)]
+)
+def test_thinking_is_noted(
+    template: str, words: str | None, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_template(template)(model)
+    with caplog.at_level(logging.WARNING):
+        assert fetch(model, a_preflight(), tmp_path / "run").exit_code == 0
+    assert (words is None) == ("thought" not in caplog.text)
+    assert words is None or words in caplog.text
+
+
+def test_other_settings_fetch_nothing_anew_and_are_checked_again(model: Path, tmp_path: Path) -> None:
+    uri = rows(tmp_path, [chat(q) for q in QUESTIONS])
+    first = fetch(model, a_preflight(uri), tmp_path / "run")
+    shutil.rmtree(model)
+    again = fetch(model, a_preflight(uri, per_iteration=5), tmp_path / "run")
+    assert (again.outcome, again.artifact) == (Outcome.SKIPPED, first.artifact)
+    refused = fetch(model, a_preflight(uri, per_iteration=64), tmp_path / "run")
+    assert refused.exit_code in (10, 11)
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()

@@ -1,0 +1,38 @@
+"""What is asked of a model and of the user's files before a run's work begins, and what is answered."""
+
+from dynalign_contract.base import Model
+from dynalign_contract.settings import EngineSettings, PromptSettings, TrainingSettings
+
+
+class Preflight(Model):
+    """The settings about which model, tokenizer, chat template and rows decide."""
+
+    prompts: PromptSettings
+    training: TrainingSettings
+    max_tokens: int
+    """`generation.maxTokens`: tokens that the context window must keep free for a completion."""
+
+
+class PreflightOrder(Model):
+    """What `python -m dynalign_trainer.preflight` reads from standard input."""
+
+    model: str
+    """Folder of the model."""
+    preflight: Preflight
+    engine: EngineSettings = EngineSettings()
+
+
+class Finding(Model):
+    """One thing that is wrong, with its remedy."""
+
+    reason: str
+    exit_code: int
+    message: str
+
+
+class PreflightReport(Model):
+    """What the command writes to standard output, in one line."""
+
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a person may want to know, though nothing is wrong."""

@@ -1,0 +1,137 @@
+"""All checks of a model folder and of the user's files, in the order in which their inputs arrive."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dynalign_contract.preflight import Preflight
+from dynalign_contract.settings import EngineSettings
+from dynalign_contract.supplied.files import read_supplied
+from dynalign_trainer.fetching.check import check_tokenizer
+from dynalign_trainer.languages import LanguageFilter
+from dynalign_trainer.model_files import INDEX, read_index, read_model_files
+from dynalign_trainer.preflight.architecture import check_architecture
+from dynalign_trainer.preflight.findings import Findings
+from dynalign_trainer.preflight.headers import read_header
+from dynalign_trainer.preflight.modules import build_model, check_names, check_shapes, check_training, count_rows
+from dynalign_trainer.preflight.quantised import check_quantised_settings, check_quantised_tensors
+from dynalign_trainer.preflight.rows import Room, check_rows
+from dynalign_trainer.preflight.template import check_template
+from dynalign_trainer.preflight.tokens import check_ids
+from dynalign_trainer.preflight.window import check_window
+from dynalign_trainer.prompts.supply import supplied_path
+
+log = logging.getLogger("dynalign.preflight")
+
+
+@dataclass
+class Inspection:
+    """The checks of one model for one run; each raises one StageError that tells everything that it found."""
+
+    uri: str
+    """The model as the run file names it."""
+    preflight: Preflight | None
+    """None: the model alone is looked at."""
+    engine: EngineSettings
+    look: Callable[[], None]
+    """Called now and then; may raise to stop."""
+    findings: Findings = field(default_factory=Findings)
+    _model: Any = None
+
+    def check(self, folder: Path, weights: Mapping[str, Path]) -> None:
+        """Look at everything at once: the folder, and the weights wherever they lie. Raises as the others do."""
+        self.find_in_metadata(folder)
+        self.find_in_weights(weights)
+        self.findings.raise_errors()
+
+    def check_metadata(self, folder: Path) -> None:
+        """Look at everything but the weights. Raises what `Findings.raise_errors` does."""
+        self.find_in_metadata(folder)
+        self.findings.raise_errors()
+
+    def check_weights(self, files: Mapping[str, Path]) -> None:
+        """Look at the headers of the weights: name in the model -> file. Raises what `Findings.raise_errors` does."""
+        self.find_in_weights(files)
+        self.findings.raise_errors()
+
+    def find_in_metadata(self, folder: Path) -> None:
+        """Collect what the configuration, the tokenizer, the template and the rows show."""
+        found = self.findings
+        errors = len(found.errors)
+        found.attempt(lambda: check_architecture(folder))
+        found.attempt(lambda: check_quantised_settings(folder, self.uri))
+        if len(found.errors) == errors:
+            self._model = found.attempt(lambda: build_model(folder))
+        if self._model is not None and (folder / INDEX).is_file():
+            found.attempt(lambda: self._check_names(list(read_index(folder / INDEX))))
+        # a tokenizer is loaded by way of config.json: where that is wrong, it would tell the same once more
+        tokenizer = None if self._model is None else found.attempt(lambda: check_tokenizer(folder))
+        rows = None
+        if tokenizer is not None:
+            found.notes += found.attempt(lambda: check_template(tokenizer, self.uri)) or []
+            rows = self._check_ids(tokenizer)
+        if self.preflight is not None:
+            self._find_in_settings(folder, self.preflight, tokenizer, rows)
+        self._tell_notes()
+
+    def find_in_weights(self, files: Mapping[str, Path]) -> None:
+        """Collect what the headers of the weights show."""
+        found = self.findings
+        headers = found.attempt(lambda: {name: t for path in files.values() for name, t in read_header(path).items()})
+        if headers is None:
+            return
+        if self._model is None:
+            return
+        formats, errors = {name: tensor.format for name, tensor in headers.items()}, len(found.errors)
+        found.attempt(lambda: check_quantised_tensors(formats, self.uri, self.uri))
+        if len(found.errors) > errors:
+            return
+        found.attempt(lambda: self._check_names(list(headers)))
+        found.attempt(lambda: check_shapes(self._model, headers, self.uri))
+
+    def _check_ids(self, tokenizer: Any) -> int | None:
+        """Rows of the embedding; None where they are not known, or not enough, which is found here."""
+        if self._model is None:
+            return None
+        rows, errors = count_rows(self._model), len(self.findings.errors)
+        if note := self.findings.attempt(lambda: check_ids(tokenizer, rows, self.uri)):
+            self.findings.notes.append(note)
+        return rows if len(self.findings.errors) == errors else None
+
+    def _check_names(self, names: list[str]) -> None:
+        check_names(self._model, names, self.uri)
+        if self.preflight is not None:
+            check_training(self._model, frozenset(names), self.preflight.training)
+
+    def _find_in_settings(self, folder: Path, preflight: Preflight, tokenizer: Any, rows: int | None) -> None:
+        found, prompts = self.findings, preflight.prompts
+        room = found.attempt(lambda: check_window(folder, self.engine.max_length, preflight))
+        if prompts.languages:
+            found.attempt(lambda: LanguageFilter(prompts.languages))
+        if prompts.decontamination.uri is not None:
+            path = supplied_path(prompts.decontamination.uri)
+            found.attempt(lambda: read_supplied(path, "prompts.decontamination"))
+        if prompts.supplied is None:
+            return
+        path = supplied_path(prompts.supplied.uri)
+        if tokenizer is None or room is None:
+            found.attempt(lambda: read_supplied(path, "prompts.supplied"))
+            return
+        found.notes += found.attempt(lambda: check_rows(tokenizer, prompts, Room(room, rows), path, self.look)) or []
+
+    def _tell_notes(self) -> None:
+        for note in self.findings.notes:
+            log.warning("%s", note)
+
+
+def inspect_folder(folder: Path, preflight: Preflight | None, engine: EngineSettings) -> Findings:
+    """All checks of a model that lies in a folder, for the person who wrote the run file."""
+    inspection = Inspection(os.fspath(folder), preflight, engine, lambda: None)
+    files = inspection.findings.attempt(lambda: read_model_files(folder))
+    inspection.find_in_metadata(folder)
+    if files is not None:
+        inspection.find_in_weights({name: folder / name for name in files.weights})
+    return inspection.findings
