@@ -8,6 +8,8 @@ class StageError(Exception):
 
     exit_code: int = 1
     reason: str = "StageError"
+    place: str = ""
+    """Where an error that nobody foresaw came from; empty for errors that the stage knows."""
 
 
 class BadConfigError(StageError):
@@ -47,6 +49,26 @@ class DeviceBusyError(StageError):
     """Another process holds the GPU's memory; retriable, because it may let go of it."""
 
     reason = "DeviceBusy"
+
+
+class StorageError(StageError):
+    """The storage failed for the moment; retriable."""
+
+    reason = "StorageFailed"
+
+
+class MemoryFullError(StageError):
+    """The memory, of a GPU or of the machine, does not hold what the configuration asks for: a retry cannot help."""
+
+    exit_code = ExitCode.BAD_CONFIG
+    reason = "OutOfMemory"
+
+
+class RepeatedError(StageError):
+    """An error that nobody foresaw came a second time from the same place, with the same inputs."""
+
+    exit_code = ExitCode.REPEATED
+    reason = "RepeatedError"
 
 
 class TerminatedError(StageError):

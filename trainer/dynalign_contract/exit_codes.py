@@ -13,11 +13,13 @@ class ExitCode(IntEnum):
     """An input artifact, model or user file is missing, unreadable or damaged; a retry cannot help."""
     UNFIT = 12
     """A gate refused: the judge is not to be trusted, or the model got worse."""
+    REPEATED = 13
+    """An error that nobody foresaw came a second time from the same place, with the same inputs."""
     BUSY = 75
     """Another process holds the working folder (EX_TEMPFAIL); try again when it has ended."""
     TERMINATED = 143
     """Stopped by SIGTERM after saving what could be saved."""
 
 
-FINAL: frozenset[int] = frozenset({ExitCode.BAD_CONFIG, ExitCode.BAD_INPUT, ExitCode.UNFIT})
+FINAL: frozenset[int] = frozenset({ExitCode.BAD_CONFIG, ExitCode.BAD_INPUT, ExitCode.UNFIT, ExitCode.REPEATED})
 """Codes after which the planner does not try again."""

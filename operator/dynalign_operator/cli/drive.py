@@ -21,6 +21,8 @@ _LOOK_EVERY_SECONDS: Final = 0.5
 _EXIT_CODES: Final = {
     reasons.BAD_OBJECTIVE: ExitCode.BAD_CONFIG,
     reasons.BAD_CONFIG: ExitCode.BAD_CONFIG,
+    reasons.OUT_OF_MEMORY: ExitCode.BAD_CONFIG,
+    reasons.REPEATED_ERROR: ExitCode.REPEATED,
     reasons.BAD_INPUT: ExitCode.BAD_INPUT,
     reasons.CORRUPT_ARTIFACT: ExitCode.BAD_INPUT,
     reasons.MISSING_ARTIFACT: ExitCode.BAD_INPUT,

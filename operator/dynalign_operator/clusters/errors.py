@@ -39,3 +39,9 @@ class UnsupportedJobError(ClusterError):
     """The Job asks for something that this cluster cannot do."""
 
     exit_code = ExitCode.BAD_CONFIG
+
+
+class UnusableCacheError(ClusterError):
+    """The folder for what is kept between runs cannot be written."""
+
+    exit_code = ExitCode.BAD_CONFIG

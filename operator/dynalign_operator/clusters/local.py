@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
+from dynalign_contract.caches import CACHE_VARIABLE, cache_folder, check_writable
+from dynalign_contract.errors import BadConfigError
 from dynalign_contract.files import write_bytes
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.base import RunKey
-from dynalign_operator.clusters.errors import ConflictError, UnsupportedJobError
+from dynalign_operator.clusters.errors import ConflictError, UnsupportedJobError, UnusableCacheError
 from dynalign_operator.clusters.local_commands import Placement
 from dynalign_operator.clusters.local_host import StageHost
 from dynalign_operator.clusters.local_job import Clock, LocalJob
@@ -42,8 +44,16 @@ def system_clock() -> datetime:
 
 
 def default_cache() -> Path:
-    """Where models and compiled kernels are kept between runs: `DYNALIGN_CACHE`, or `~/.cache/dynalign`."""
-    return Path(os.environ.get("DYNALIGN_CACHE") or Path.home() / ".cache" / "dynalign").absolute()
+    """Where models and compiled kernels are kept between runs: `DYNALIGN_CACHE`, or `~/.cache/dynalign`.
+
+    Raises UnusableCacheError when it cannot be written.
+    """
+    try:
+        folder = cache_folder(os.environ).absolute()
+        check_writable(folder, CACHE_VARIABLE if os.environ.get(CACHE_VARIABLE) else "HOME")
+    except (BadConfigError, OSError) as error:
+        raise UnusableCacheError(str(error)) from error
+    return folder
 
 
 @contextmanager
@@ -58,13 +68,15 @@ def open_local_cluster(
     """Take over a working folder: lock it, end what a killed dynalign left running, and go on with its run.
 
     `run` is what the user wants now; the stored status is kept. When the block ends, however it does, the running stage
-    gets SIGTERM and its grace. Raises ClusterError: LockedError, WorkdirError, ChangedFieldError, UnsupportedJobError.
+    gets SIGTERM and its grace. Raises ClusterError: LockedError, WorkdirError, ChangedFieldError, UnsupportedJobError,
+    UnusableCacheError.
     """
     if run.spec.training.nodes > 1:
         raise UnsupportedJobError(
             f"spec.training.nodes is {run.spec.training.nodes}, and this is one machine. Set it to 1 and raise "
             "spec.training.gpusPerNode instead, or apply the run to a cluster."
         )
+    cache = cache or default_cache()
     workdir = Workdir(folder.absolute())
     with locked(workdir):
         merged = merge_run(workdir, run)
@@ -72,7 +84,7 @@ def open_local_cluster(
         with explained(workdir.root):
             write_run(workdir, merged)
             records = _records_of_the_dead(workdir, clock)
-        placement = Placement(workdir, cache or default_cache(), dict(os.environ))
+        placement = Placement(workdir, cache, dict(os.environ))
         cluster = LocalCluster(merged, config_maps, placement, records, clock)
         try:
             yield cluster

@@ -26,7 +26,7 @@ from dynalign_operator.planning.deadlines import Limit, job_limit, run_deadline
 from dynalign_operator.planning.errors import MissingArtifactError, PlanningError
 from dynalign_operator.planning.observed import Children, JobObservation, JobPhase, Observed, Step, classify
 from dynalign_operator.planning.plan import Event, EventType, JobBundle, Plan
-from dynalign_operator.planning.results import absorb_success, artifact_of, failure_message, found_damage
+from dynalign_operator.planning.results import absorb_success, artifact_of, failure_message, named_reason
 from dynalign_operator.planning.retries import Verdict, judge_failure, pause_before_retry
 from dynalign_operator.planning.sequence import is_done, next_step
 from dynalign_operator.planning.stage_status import outgrown, renewed, revived, stage_status, with_stage
@@ -193,8 +193,7 @@ class _Draft:
             restarted_shards=job.phase is JobPhase.FAILED and step.stage in SHARDED_STAGES and len(job.results) > 1,
         )
         if judgement.verdict is Verdict.GIVE_UP:
-            reason = reasons.CORRUPT_ARTIFACT if found_damage(job) else judgement.reason
-            self._fail(step, Trouble(reason, message))
+            self._fail(step, Trouble(named_reason(job) or judgement.reason, message))
             return False
         free = judgement.verdict is Verdict.FREE
         counts = (entry.failures, entry.disruptions + 1) if free else (entry.failures + 1, 0)

@@ -4,12 +4,13 @@ from datetime import datetime
 from typing import Final
 
 from dynalign_contract.combining import combine_metrics
-from dynalign_contract.errors import CorruptArtifactError
+from dynalign_contract.errors import CorruptArtifactError, MemoryFullError
 from dynalign_contract.layout import stage_folder
 from dynalign_contract.metrics import defined
 from dynalign_contract.result import ArtifactRef, Outcome, combine_artifacts
 from dynalign_contract.stages import SHARDED_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, StagePhase, StageStatus
+from dynalign_operator.planning import reasons
 from dynalign_operator.planning.observed import JobObservation
 from dynalign_operator.planning.stage_status import iteration_status, stage_status, with_iteration, with_stage
 
@@ -23,6 +24,11 @@ _EVALUATED: Final = tuple(
     )
 )
 """Metrics of evaluate that become an iteration's numbers, under their own names."""
+
+_NAMED: Final = {
+    CorruptArtifactError.reason: reasons.CORRUPT_ARTIFACT,
+    MemoryFullError.reason: reasons.OUT_OF_MEMORY,
+}
 
 
 def artifact_of(job: JobObservation) -> ArtifactRef | None:
@@ -47,10 +53,11 @@ def failure_message(job: JobObservation) -> str:
     return f"Job {job.name} ended with exit code {job.exit_code}{signal} and left no result; its log tells more."
 
 
-def found_damage(job: JobObservation) -> bool:
-    """Whether the stage refused an artifact that is not what was written."""
+def named_reason(job: JobObservation) -> str | None:
+    """The reason that the stage itself gives for its end, where the run's condition has one of that name."""
     errors = (result.error for result in job.results if result is not None)
-    return any(error is not None and error.reason == CorruptArtifactError.reason for error in errors)
+    given = {error.reason for error in errors if error is not None}
+    return next((_NAMED[reason] for reason in _NAMED if reason in given), None)
 
 
 def absorb_success(

@@ -16,6 +16,7 @@ _FINAL_REASONS: Final = {
     ExitCode.BAD_CONFIG: reasons.BAD_CONFIG,
     ExitCode.BAD_INPUT: reasons.BAD_INPUT,
     ExitCode.UNFIT: reasons.UNFIT,
+    ExitCode.REPEATED: reasons.REPEATED_ERROR,
 }
 
 

@@ -8,6 +8,9 @@ from itertools import pairwise
 import pytest
 
 from dynalign_contract.config import EvaluateParams, JudgeParams, StageConfig
+from dynalign_contract.errors import MemoryFullError
+from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.result import Outcome, ResultError, StageResult
 from dynalign_contract.settings import OnRegression
 from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, Condition, ConditionType, Phase, StagePhase, StageStatus
@@ -117,6 +120,7 @@ def test_the_next_job_is_created_in_the_plan_that_absorbs_the_last() -> None:
         (10, 1, Phase.FAILED, reasons.BAD_CONFIG),
         (11, 1, Phase.FAILED, reasons.BAD_INPUT),
         (12, 1, Phase.FAILED, reasons.UNFIT),
+        (ExitCode.REPEATED, 1, Phase.FAILED, reasons.REPEATED_ERROR),
     ],
 )
 def test_failures_by_class(code: int, attempts: int, phase: Phase, reason: str) -> None:
@@ -169,6 +173,18 @@ def test_a_status_edited_by_hand_never_makes_the_planner_raise(stage: Stage) -> 
     edited = iteration.model_copy(update={"stages": (foreign, *iteration.stages)})
     simulation.run = simulation.run.model_copy(update={"status": status.model_copy(update={"iterations": (edited,)})})
     assert simulation.finish().run.status.phase is Phase.SUCCEEDED
+
+
+def test_too_little_memory_is_a_reason_of_its_own() -> None:
+    told = MemoryFullError("lower it")
+    result = StageResult(
+        outcome=Outcome.FAILED,
+        exit_code=told.exit_code,
+        error=ResultError(reason=told.reason, message=str(told)),
+    )
+    job = a_job(Stage.FETCH).failed(told.exit_code, result).build()
+    stalled = condition(planned(started().run, job).status, ConditionType.STALLED)
+    assert (stalled.status, stalled.reason, stalled.message) == ("True", reasons.OUT_OF_MEMORY, "lower it")
 
 
 def test_a_stage_own_sentence_reaches_the_user() -> None:

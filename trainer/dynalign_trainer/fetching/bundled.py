@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from dynalign_contract.caches import cache_folder
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.files import sha256_of
 from dynalign_trainer.fetching.apart import run_apart
@@ -32,11 +33,6 @@ def fetch_bundled(name: str, target: Path, watch: Watch) -> None:
         )
     converted = _converted(_find_gguf(), watch)
     copy_files({file: converted / file for file in read_model_files(converted).all}, target, watch)
-
-
-def cache_folder() -> Path:
-    """Folder for what is made once per machine: `DYNALIGN_CACHE`, or `~/.cache/dynalign`."""
-    return Path(os.environ.get("DYNALIGN_CACHE") or Path.home() / ".cache" / "dynalign")
 
 
 def _find_gguf() -> Path:

@@ -14,14 +14,19 @@ from pathlib import Path
 from typing import IO, Final
 
 from dynalign_contract.console import print_error_output
-from dynalign_contract.errors import BadConfigError, TrainingFailedError
+from dynalign_contract.errors import BadConfigError, StageError, TrainingFailedError
 from dynalign_contract.settings import TrainingSettings
+from dynalign_contract.stages import Stage
 from dynalign_trainer.context import Gang
+from dynalign_trainer.failures import out_of_memory
+from dynalign_trainer.grpo.tracebacks import find_error, is_consequence, last_lines
 
 log = logging.getLogger("dynalign.train")
 
 _POLL_SECONDS: Final = 0.2
-_LAST_LINES: Final = 12
+_KEPT_LINES: Final = 400
+"""Enough for the tracebacks of a node's ranks and what torchrun writes after them."""
+_TOLD_LINES: Final = 3
 _MEETING_SECONDS: Final = 24 * 3600
 """Longer than any stallTimeout: not torchrun but the run's policy ends a wait for a node that does not come."""
 
@@ -104,9 +109,10 @@ def worker_environment(processes: Processes, rendezvous: Rendezvous, *, gpus: in
 def run_workers(command: Sequence[str], environment: Mapping[str, str], *, watch: Callable[[], None]) -> None:
     """Run to the end, calling `watch` meanwhile; the output goes to this process's stderr.
 
-    Raises TrainingFailedError with the last lines of the output. Whatever `watch` raises ends the workers.
+    Raises TrainingFailedError with the error that ended them, or the last lines that say something, and
+    MemoryFullError where that error is one of memory. Whatever `watch` raises ends the workers.
     """
-    last: deque[str] = deque(maxlen=_LAST_LINES)
+    last: deque[str] = deque(maxlen=_KEPT_LINES)
     with _started(command, environment, last) as process:
         while True:
             try:
@@ -116,9 +122,23 @@ def run_workers(command: Sequence[str], environment: Mapping[str, str], *, watch
                 watch()
     watch()
     if code != 0:
-        raise TrainingFailedError(
-            f"the training processes ended with code {code}. The last lines they wrote: " + " | ".join(last)
-        )
+        raise explain_end(code, list(last))
+
+
+def explain_end(code: int, lines: Sequence[str]) -> StageError:
+    """The error for training processes that ended with a code; `lines` are the last that they wrote."""
+    error = find_error(lines)
+    if error is None:
+        *before, last = last_lines(lines, _TOLD_LINES) or ["nothing was written"]
+        earlier = f" Before that: {' | '.join(before)}" if before else ""
+        return TrainingFailedError(f"{last}: with this the training processes ended (code {code}).{earlier}")
+    if error.type == "OutOfMemoryError" or "out of memory" in error.text.lower():
+        return out_of_memory(str(error), Stage.TRAIN)
+    failed = TrainingFailedError(
+        f"{error}. With this the training processes ended (code {code}); their log tells more."
+    )
+    failed.place = "" if is_consequence(error) else f"{error.type} {error.place}"
+    return failed
 
 
 @contextmanager
@@ -152,4 +172,4 @@ def _relay(stream: IO[str], last: deque[str]) -> None:
     for line in stream:
         print_error_output(line)
         if line.strip():
-            last.append(line.strip())
+            last.append(line)
