@@ -29,6 +29,8 @@ class ChatServer:
     url: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
+    hosts: list[str | None] = field(default_factory=list)
+    """`Host` headers."""
     at_once: int = 0
     most_at_once: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -74,9 +76,9 @@ def refusal(status: int, message: str, **headers: str) -> Answer:
 
 @contextmanager
 def serve_chat(
-    answer: Callable[[dict[str, Any]], Answer], models: tuple[str, ...] | None = ("m",)
+    answer: Callable[[dict[str, Any]], Answer], models: tuple[str, ...] | None = ("m",), *, any_path: bool = False
 ) -> Iterator[ChatServer]:
-    """A server on a loopback port of its own."""
+    """A server on a loopback port of its own; with `any_path` it answers as a proxy would."""
     state = ChatServer(answer, models)
 
     class Handler(BaseHTTPRequestHandler):
@@ -88,7 +90,8 @@ def serve_chat(
                 with state.lock:
                     state.asked.append(body)
                     state.keys.append(self.headers["Authorization"])
-                right = self.path == "/v1/chat/completions"
+                    state.hosts.append(self.headers["Host"])
+                right = any_path or self.path == "/v1/chat/completions"
                 self._send(state.answer(body) if right else Answer({"detail": "Not Found"}, 404))
 
         def do_GET(self) -> None:

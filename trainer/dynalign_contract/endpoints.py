@@ -5,6 +5,7 @@ from typing import Final
 
 from pydantic import Field
 
+from dynalign_contract.addresses import HOST, INSIDE_URL, LOOPBACK_URL, matches
 from dynalign_contract.base import Model
 from dynalign_contract.references import SecretKeyRef
 from dynalign_contract.stages import Stage
@@ -24,13 +25,15 @@ class EndpointSettings(Model):
     """An OpenAI-compatible server: another vLLM, or a provider's."""
 
     url: str = Field(
-        pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$",
+        pattern=rf"^https?://{HOST}(:[0-9]{{1,5}})?(/[^\s@?#\\]*)?$",
         max_length=1024,
         json_schema_extra={
             "x-form": "the base of an OpenAI-compatible API, without a key, such as http://vllm:8000/v1"
         },
     )
-    """Base of the API; `/chat/completions` is added to it. No key belongs here."""
+    """Base of the API; `/chat/completions` is added to it. No key belongs here. With `apiKeySecretRef` it begins with
+    https, unless the host is inside the cluster: a Service's bare name, or `NAME.NAMESPACE.svc`. Link-local addresses
+    and those of metadata services are refused, and in a cluster the pod's own."""
     model: str = Field(min_length=1, max_length=256)
     """Name of the model at the server."""
     api_key_secret_ref: SecretKeyRef | None = None
@@ -53,6 +56,18 @@ class EndpointSettings(Model):
     def version(self) -> str:
         """What records call the model."""
         return f"endpoint:{self.model}"
+
+
+KEY_IN_THE_CLEAR: Final = (
+    "would send the key in plain text; begin it with https://, or name a Service of the cluster, as in "
+    "http://NAME.NAMESPACE.svc:8000/v1"
+)
+"""The rest of a sentence that begins with the URL's field."""
+
+
+def keeps_key(url: str) -> bool:
+    """Whether a key may be sent to a URL: it is encrypted, or goes to a Service of the cluster or to this machine."""
+    return url.lower().startswith("https://") or matches(INSIDE_URL, url) or matches(LOOPBACK_URL, url)
 
 
 @dataclass(frozen=True)

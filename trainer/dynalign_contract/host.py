@@ -1,6 +1,11 @@
 """What dynalign and its stage host say to each other on one machine: a JSON line an order, a JSON line an answer."""
 
+from typing import Final
+
 from dynalign_contract.base import Model
+
+WORKDIR_VARIABLE: Final = "DYNALIGN_WORKDIR"
+"""Marks every process of a run, grandchildren included, so that a later dynalign finds what a killed one left."""
 
 
 class HostOrder(Model):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dynalign_contract.host import WORKDIR_VARIABLE
 from dynalign_operator.clusters.errors import UnsupportedJobError
 from dynalign_operator.clusters.local_workdir import Workdir
 from dynalign_operator.manifests.labels import RUN
@@ -22,8 +23,6 @@ from dynalign_operator.manifests.pod import (
 from dynalign_operator.manifests.secrets import SECRET_VARIABLES
 
 COMPLETION_INDEX: Final = "JOB_COMPLETION_INDEX"
-WORKDIR_VARIABLE: Final = "DYNALIGN_WORKDIR"
-"""Marks every process of a run, grandchildren included, so that a later dynalign finds what a killed one left."""
 STAGE_MODULE: Final = "dynalign_trainer.main"
 """What `dynalign-stage` runs."""
 

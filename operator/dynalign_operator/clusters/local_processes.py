@@ -9,7 +9,8 @@ from typing import Any, Final, Protocol
 
 import psutil
 
-from dynalign_operator.clusters.local_commands import WORKDIR_VARIABLE, Command
+from dynalign_contract.host import WORKDIR_VARIABLE
+from dynalign_operator.clusters.local_commands import Command
 
 _AFTER_KILL_SECONDS: Final = 10.0
 

@@ -1,18 +1,21 @@
 """The client of one endpoint: several requests at a time, retries, a budget, and SIGTERM obeyed within a second."""
 
 import asyncio
+import json
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
-from dynalign_contract.endpoints import EndpointSettings, EndpointUse
+from dynalign_contract.addresses import FORBIDDEN_URL, LOOPBACK_URL, matches
+from dynalign_contract.endpoints import KEY_IN_THE_CLEAR, EndpointSettings, EndpointUse, keeps_key
 from dynalign_contract.errors import BadConfigError, StageError
 from dynalign_trainer.endpoints.backoff import Backoff, retry_after
 from dynalign_trainer.endpoints.budget import Purse, Spending
@@ -20,13 +23,24 @@ from dynalign_trainer.endpoints.complaints import Refusal, read_refusal
 from dynalign_trainer.endpoints.completions import ChatRequest, Reply, parse_reply
 from dynalign_trainer.endpoints.journal import Journal
 from dynalign_trainer.endpoints.manners import Manners
+from dynalign_trainer.endpoints.redaction import quote_text, remove_key
 from dynalign_trainer.endpoints.refusals import (
     TRANSIENT,
     Address,
+    explain_forbidden,
+    explain_length,
     explain_nonsense,
     explain_patience,
     explain_refusal,
     explain_silence,
+    explain_slowness,
+)
+from dynalign_trainer.endpoints.transport import (
+    AnswerTooLongError,
+    ForbiddenAddressError,
+    in_a_pod,
+    open_transport,
+    read_answer,
 )
 from dynalign_trainer.engine import Watch
 
@@ -50,6 +64,16 @@ class _TransientError(Exception):
         """Seconds that the server wants to be left alone for."""
 
 
+@dataclass(frozen=True)
+class _Response:
+    """A server's answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    """Decompressed, without the key."""
+
+
 @dataclass
 class Endpoint:
     """An OpenAI-compatible server in the service of one part of a run."""
@@ -58,6 +82,8 @@ class Endpoint:
     address: Address
     key: str | None = field(repr=False)
     journal: Journal
+    open: Callable[[], httpx.AsyncBaseTransport] = field(repr=False)
+    """How the server is reached."""
     spending: Spending = field(default_factory=Spending)
     backoff: Backoff = field(default_factory=Backoff)
 
@@ -76,10 +102,14 @@ class Endpoint:
         return asyncio.run(self._complete(requests, watch)) if requests else []
 
     async def _complete(self, requests: Sequence[ChatRequest], watch: Watch | None) -> list[Reply | None]:
-        headers = {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
+        headers = {"Accept-Encoding": "identity"} | (
+            {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
+        )
         started, before = time.monotonic(), self.spending.tokens
         places = asyncio.Semaphore(self.settings.concurrency)
-        async with httpx.AsyncClient(headers=headers, timeout=self.settings.timeout_seconds) as client:
+        async with httpx.AsyncClient(
+            headers=headers, timeout=self.settings.timeout_seconds, transport=self.open(), trust_env=False
+        ) as client:
 
             async def one(request: ChatRequest) -> Reply | None:
                 known = self.journal.find(self.settings.url, request.body(self.settings.model))
@@ -131,8 +161,15 @@ class Endpoint:
         while True:
             manners = self.journal.manners(self.settings.url, self.settings.model)
             body = manners.apply(request.body(self.settings.model), self.settings.thought_tokens)
-            response = await self._post(client, body)
-            refusal = read_refusal(response.status_code, response.content)
+            try:
+                response = await self._post(client, body)
+            except AnswerTooLongError as error:
+                shorter = manners.learn_shorter(body)
+                if shorter is None:
+                    raise explain_length(self.address) from error
+                self._learn(shorter)
+                continue
+            refusal = read_refusal(response.status, response.body)
             if refusal is None:
                 reply = self._parse(response, request)
                 learned = replace(manners, thinks=True) if reply.cut_in_thought and not manners.thinks else None
@@ -145,11 +182,12 @@ class Endpoint:
             else:
                 raise await self._explain(client, response, refusal)
 
-    def _parse(self, response: httpx.Response, request: ChatRequest) -> Reply:
+    def _parse(self, response: _Response, request: ChatRequest) -> Reply:
         try:
-            reply = parse_reply(response.content, request)
+            reply = parse_reply(response.body, request)
         except ValueError as error:
-            raise explain_nonsense(self.address, str(error), response.content) from error
+            said = self._quote(response.body.decode("utf-8", "replace"))
+            raise explain_nonsense(self.address, str(error), said) from error
         self.spending.tokens += reply.cost
         return reply
 
@@ -161,9 +199,10 @@ class Endpoint:
             self.journal.learn(self.settings.url, self.settings.model, merged)
 
     async def _explain(
-        self, client: httpx.AsyncClient, response: httpx.Response, refusal: Refusal
+        self, client: httpx.AsyncClient, response: _Response, refusal: Refusal
     ) -> StageError | _TransientError:
         """What to raise for a refusal."""
+        refusal = replace(refusal, message=self._quote(refusal.message))
         if refusal.status in TRANSIENT:
             asked = retry_after(response.headers, datetime.now(UTC))
             if asked is not None and asked > self.backoff.patience:
@@ -172,23 +211,48 @@ class Endpoint:
         models = await self._list_models(client) if refusal.status == 404 else None
         return explain_refusal(self.address, refusal, models)
 
-    async def _post(self, client: httpx.AsyncClient, body: Mapping[str, Any]) -> httpx.Response:
+    async def _post(self, client: httpx.AsyncClient, body: Mapping[str, Any]) -> _Response:
         if not self.purse.take_request():
             raise _BudgetUsedUpError
-        url = f"{self.settings.url.rstrip('/')}/chat/completions"
+        timeout = self.settings.timeout_seconds
         try:
-            return await client.post(url, json=body)
+            async with asyncio.timeout(timeout):
+                return await self._send(client, "POST", "chat/completions", body)
+        except ForbiddenAddressError as error:
+            raise explain_forbidden(self.address, str(error)) from error
+        except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout) as error:
+            raise _TransientError(explain_slowness(self.address, timeout)) from error
         except httpx.TransportError as error:
-            raise _TransientError(explain_silence(self.address, error, self.settings.timeout_seconds)) from error
+            reason = self._quote(str(error)) or type(error).__name__
+            raise _TransientError(explain_silence(self.address, reason)) from error
+        except ValueError as error:
+            raise explain_nonsense(self.address, str(error), "") from error
 
     async def _list_models(self, client: httpx.AsyncClient) -> list[str] | None:
         """Names of the models at the server; None where it does not tell."""
         try:
-            response = await client.get(f"{self.settings.url.rstrip('/')}/models")
-            found: Any = response.json()
-            return [str(model["id"]) for model in found["data"]] if response.is_success else None
-        except (httpx.TransportError, ValueError, KeyError, TypeError, RecursionError):
+            async with asyncio.timeout(self.settings.timeout_seconds):
+                response = await self._send(client, "GET", "models", None)
+            found: Any = json.loads(response.body)
+            models = [self._quote(str(model["id"])) for model in found["data"]]
+        except (
+            *(httpx.TransportError, AnswerTooLongError, TimeoutError),
+            *(ValueError, KeyError, TypeError, RecursionError),
+        ):
             return None
+        return models if response.status == httpx.codes.OK else None
+
+    async def _send(
+        self, client: httpx.AsyncClient, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> _Response:
+        """Send a request and read its answer, in which nothing is left of the key."""
+        url = f"{self.settings.url.rstrip('/')}/{path}"
+        async with client.stream(method, url, json=body) as response:
+            data = await read_answer(response)
+            return _Response(response.status_code, response.headers, remove_key(data, self.key))
+
+    def _quote(self, text: str) -> str:
+        return quote_text(text, self.key)
 
     def _wait(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome is not None else None
@@ -207,8 +271,11 @@ def open_endpoint(
     """
     reference = settings.api_key_secret_ref
     address = Address(use, settings.url, settings.model, sends_key=reference is not None)
+    _check_url(address, environment)
+    in_the_clear = reference is not None and not settings.url.lower().startswith("https")
+    reach = partial(open_transport, settings.url, environment, in_the_clear=in_the_clear)
     if reference is None:
-        return Endpoint(settings, address, None, journal)
+        return Endpoint(settings, address, None, journal, reach)
     key = environment.get(use.variable, "").strip()
     if not key:
         raise BadConfigError(
@@ -221,4 +288,15 @@ def open_endpoint(
             f"the key in {use.variable} holds white space or characters that no HTTP header can carry. Put the bare "
             f"key under {reference.key} into the Secret {reference.name}."
         )
-    return Endpoint(settings, address, key, journal)
+    return Endpoint(settings, address, key, journal, reach)
+
+
+def _check_url(address: Address, environment: Mapping[str, str]) -> None:
+    """Refuse what the URL itself gives away; what its name leads to is looked at when it is connected to."""
+    url = address.url
+    if matches(FORBIDDEN_URL, url):
+        raise explain_forbidden(address, "an address that no server of models has")
+    if matches(LOOPBACK_URL, url) and in_a_pod(environment):
+        raise explain_forbidden(address, "the pod's own address")
+    if address.sends_key and not keeps_key(url):
+        raise BadConfigError(f"{address.field}.url {KEY_IN_THE_CLEAR}.")

@@ -71,6 +71,14 @@ class Manners:
             return replace(self, left_out=self.left_out | {name} | also)
         return None
 
+    def learn_shorter(self, body: Mapping[str, Any]) -> "Manners | None":
+        """The manners after an answer that was too long; None where it could not be made shorter without harm."""
+        if body.get("top_logprobs", 0) > FEWER_ALTERNATIVES:
+            return replace(self, fewer_alternatives=True)
+        if "logprobs" in body:
+            return replace(self, left_out=self.left_out | {"logprobs", "top_logprobs"})
+        return None
+
     def merge(self, other: "Manners") -> "Manners":
         """What either knows: requests under way at a time learn side by side."""
         return Manners(

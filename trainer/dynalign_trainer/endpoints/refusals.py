@@ -7,8 +7,8 @@ from typing import Final
 from dynalign_contract.endpoints import EndpointUse
 from dynalign_contract.errors import BadConfigError, StageError
 from dynalign_trainer.endpoints.complaints import Refusal
+from dynalign_trainer.endpoints.transport import LONGEST_ANSWER
 
-_LONGEST_QUOTE: Final = 300
 _MOST_MODELS: Final = 5
 TRANSIENT: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """Statuses after which the same request may well succeed."""
@@ -35,16 +35,10 @@ class Address:
         return self.use.field
 
 
-def quote(text: str) -> str:
-    """What a server says, on one line and not too long."""
-    text = " ".join(text.split())
-    return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 3] + "..."
-
-
 def explain_refusal(at: Address, refusal: Refusal, models: Sequence[str] | None) -> StageError:
     """The error for a refusal. `models` are those that the server lists; None when it lists none."""
     status = refusal.status
-    said = f" It says: {quoted}" if (quoted := quote(refusal.message)) else ""
+    said = f" It says: {refusal.message}" if refusal.message else ""
     if status in (401, 403):
         return BadConfigError(f"{at.url} refuses the key with status {status}. {_about_key(at)}{said}")
     if status == 402:
@@ -64,18 +58,35 @@ def explain_refusal(at: Address, refusal: Refusal, models: Sequence[str] | None)
     )
 
 
-def explain_silence(at: Address, error: Exception, timeout: float) -> EndpointError:
-    """The error for a server that could not be reached, or gave no answer in time."""
-    import httpx
-
-    if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
-        return EndpointError(
-            f"{at.url} gave no answer within {timeout:g} s. Raise {at.field}.timeoutSeconds, or lower "
-            f"{at.field}.concurrency or {at.use.lengths}."
-        )
+def explain_slowness(at: Address, timeout: float) -> EndpointError:
+    """The error for a server that gave no whole answer in time."""
     return EndpointError(
-        f"{at.url} cannot be reached ({error or type(error).__name__}). Check {at.field}.url, that the server runs, "
+        f"{at.url} gave no answer within {timeout:g} s. Raise {at.field}.timeoutSeconds, or lower "
+        f"{at.field}.concurrency or {at.use.lengths}."
+    )
+
+
+def explain_silence(at: Address, reason: str) -> EndpointError:
+    """The error for a server that could not be reached."""
+    return EndpointError(
+        f"{at.url} cannot be reached ({reason}). Check {at.field}.url, that the server runs, "
         f"and that no network policy keeps the pods of the {at.use.stage} stage from it."
+    )
+
+
+def explain_forbidden(at: Address, what: str) -> BadConfigError:
+    """The error for an address that is never connected to."""
+    return BadConfigError(
+        f"{at.url} leads to {what}: such addresses are never asked. Write the address of a server of models in "
+        f"{at.field}.url."
+    )
+
+
+def explain_length(at: Address) -> BadConfigError:
+    """The error for an answer that does not end."""
+    return BadConfigError(
+        f"{at.url} answers with more than {LONGEST_ANSWER // 2**20} MiB, which no chat completion needs. "
+        f"{at.field}.url must be the base of an OpenAI-compatible API; if it is, lower {at.field}.thoughtTokens."
     )
 
 
@@ -87,11 +98,10 @@ def explain_patience(at: Address, seconds: float, status: int) -> EndpointError:
     )
 
 
-def explain_nonsense(at: Address, problem: str, body: bytes) -> BadConfigError:
-    """The error for a success that holds no chat completion."""
-    quoted = quote(body.decode("utf-8", "replace"))
+def explain_nonsense(at: Address, problem: str, said: str) -> BadConfigError:
+    """The error for a success that holds no chat completion; `said` is how it begins."""
     return BadConfigError(
-        f"{at.url} answers with something that is no chat completion ({problem}): {quoted!r}. "
+        f"{at.url} answers with something that is no chat completion ({problem}){f': {said!r}' if said else ''}. "
         f"{at.field}.url must be the base of an OpenAI-compatible API; most end in /v1."
     )
 

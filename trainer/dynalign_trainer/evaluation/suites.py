@@ -1,6 +1,7 @@
 """The tasks that a run names, and their items. Imported only where a run asks for tasks: it takes seconds."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,8 @@ def load_task_data(name: str, folder: Path | None) -> None:
 
 def _open_harness(names: Sequence[str]) -> TaskManager:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # Metrics that do not ship with the harness are scripts of the hub; read when a task first imports `evaluate`.
+    os.environ["HF_EVALUATE_OFFLINE"] = "1"
     foreign = not all(name.startswith(OWN_TASK_PREFIX) for name in names)
     return TaskManager(include_path=str(_OWN), include_defaults=foreign)
 
@@ -88,9 +91,32 @@ def _load(manager: TaskManager, name: str, folder: Path | None) -> Mapping[str, 
             f"evaluation.capability.tasks names {name}, which lm-evaluation-harness does not have; write "
             f"{', '.join(OWN_TASKS)} or a task of the harness."
         )
-    with data_in(folder):
-        tasks: dict[str, Any] = manager.load([name])["tasks"]
+    try:
+        with data_in(folder):
+            tasks: dict[str, Any] = manager.load([name])["tasks"]
+    except FileNotFoundError as error:
+        if "module script" not in str(error):
+            raise
+        raise _foreign_metric(name, str(error)) from error
+    for task in tasks.values():
+        check_metrics(name, task)
     check_sentences(name)
     for task in tasks.values():
         task.set_fewshot_seed(_FEWSHOT_SEED)
     return tasks
+
+
+def check_metrics(name: str, task: Any) -> None:
+    """Raise BadInputError for a task with a metric that does not ship: the harness only logs that it has none."""
+    if task.config.process_results is not None:
+        return  # the task scores by itself, and the functions are not asked for
+    missing = [metric for metric, function in getattr(task, "_metric_fn_list", {}).items() if function is None]
+    if missing:
+        raise _foreign_metric(name, f"it names {', '.join(missing)}")
+
+
+def _foreign_metric(name: str, told: str) -> BadInputError:
+    return BadInputError(
+        f"evaluation.capability.tasks: {name} scores with a metric that does not ship with lm-evaluation-harness: its "
+        f"code would come from the hub, which dynalign never runs ({' '.join(told.split())[:200]}). Name another task."
+    )

@@ -6,7 +6,8 @@ holds in a cluster only is said in CEL alone.
 
 from typing import Final
 
-from dynalign_operator.api.rules.cluster import CLUSTER_RULES
+from dynalign_operator.api.rules.cluster import PATH_RULES
+from dynalign_operator.api.rules.endpoints import ENDPOINT_CLUSTER_RULES, ENDPOINT_RULES
 from dynalign_operator.api.rules.evaluation import EVALUATION_RULES
 from dynalign_operator.api.rules.generation import GENERATION_RULES
 from dynalign_operator.api.rules.judging import JUDGING_RULES
@@ -14,11 +15,12 @@ from dynalign_operator.api.rules.model import MODEL_RULES
 from dynalign_operator.api.rules.pods import POD_RULES
 from dynalign_operator.api.rules.policy import POLICY_RULES
 from dynalign_operator.api.rules.prompts import PROMPT_RULES
-from dynalign_operator.api.rules.rule import Rule
+from dynalign_operator.api.rules.rule import ClusterRule, Rule
 from dynalign_operator.api.rules.storage import STORAGE_RULES
 from dynalign_operator.api.rules.training import TRAINING_RULES
 from dynalign_operator.api.rules.transitions import TRANSITIONS
 
+CLUSTER_RULES: Final[tuple[ClusterRule, ...]] = (*PATH_RULES, *ENDPOINT_CLUSTER_RULES)
 RULES: Final[tuple[Rule, ...]] = (
     *MODEL_RULES,
     *GENERATION_RULES,
@@ -26,6 +28,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *JUDGING_RULES,
     *TRAINING_RULES,
     *EVALUATION_RULES,
+    *ENDPOINT_RULES,
     *STORAGE_RULES,
     *POD_RULES,
     *POLICY_RULES,

@@ -15,7 +15,7 @@ def _is_no_relative_path(at: str, remedy: str) -> ClusterRule:
     )
 
 
-CLUSTER_RULES: Final = (
+PATH_RULES: Final = (
     _is_no_relative_path("spec.model", ", or write hf://org/name"),
     _is_no_relative_path("spec.prompts.supplied", ""),
     _is_no_relative_path("spec.prompts.decontamination", ""),
