@@ -151,11 +151,11 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
             return StageResult(outcome=Outcome.SUCCEEDED)
         if telemetry.start_seconds is not None:
             output = replace(output, metrics={**output.metrics, START_SECONDS: telemetry.start_seconds})
+        (folder / LAST_ERROR).unlink(missing_ok=True)
         _clear(folder, output.files)
         manifest = _describe(config, folder, output, time.monotonic() - started)
         write_manifest(folder, manifest)
-        for left in (WORK_MARK, LAST_ERROR):
-            (folder / left).unlink(missing_ok=True)
+        (folder / WORK_MARK).unlink(missing_ok=True)
     finally:
         server.close()
     return StageResult(outcome=Outcome.SUCCEEDED, artifact=_reference(path, manifest), metrics=manifest.metrics)
