@@ -25,7 +25,8 @@ IDS = torch.tensor([[1, 20, 30, 40, 50]])
 
 
 def as_artifact(root: Path, path: str) -> ArtifactRef:
-    names = [p.name for p in sorted((root / path).iterdir()) if p.name != MANIFEST]
+    paths = sorted(p.relative_to(root / path) for p in (root / path).rglob("*") if p.is_file())
+    names = [p.as_posix() for p in paths if p.name != MANIFEST]
     files = tuple(describe_file(root / path, name) for name in names)
     manifest = Manifest(stage=Stage.FETCH, config_digest="sha256:" + "0" * 64, files=files)
     write_manifest(root / path, manifest)
@@ -134,6 +135,29 @@ def test_a_tokenizer_of_old_files_is_exported_as_it_was(root: Path) -> None:
     assert (len(exported), exported.eos_token_id) == (len(base), base.eos_token_id)
     kept = {name for name in before if name not in ("model.safetensors", MANIFEST)}
     assert {name: (root / "export" / name).read_bytes() for name in kept} == {name: before[name] for name in kept}
+
+
+def test_a_model_in_several_files_keeps_its_files_its_index_and_its_templates(root: Path) -> None:
+    model = root / "model"
+    tensors = load_file(model / "model.safetensors")
+    names = sorted(tensors)
+    shards = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+    for file, part in shards.items():
+        save_file({name: tensors[name] for name in part}, model / file, metadata={"format": "pt"})
+    index = {"weight_map": {name: file for file, part in shards.items() for name in part}}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, **index}))
+    (model / "model.safetensors").unlink()
+    (model / "additional_chat_templates").mkdir()
+    (model / "additional_chat_templates" / "tools.jinja").write_text("{{ messages }}")
+    result = export(root, "adapter")
+    assert result.exit_code == 0, result
+    written = {p.relative_to(root / "export").as_posix() for p in (root / "export").rglob("*") if p.is_file()}
+    base = {p.relative_to(model).as_posix() for p in model.rglob("*") if p.is_file()}
+    assert written - base == {"README.md"}
+    assert base <= written
+    with torch.no_grad():
+        expected = PeftModel.from_pretrained(load(model), str(root / "adapter")).eval()(IDS).logits  # type: ignore[arg-type]
+        assert torch.allclose(load(root / "export")(IDS).logits, expected, atol=1e-4)
 
 
 def keep_old_tokenizer_files(folder: Path) -> None:
