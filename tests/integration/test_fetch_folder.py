@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from dynalign_contract.config import FetchParams, StageConfig
 from dynalign_contract.result import StageResult
@@ -121,6 +122,33 @@ def test_a_damaged_model_is_bad_input(
     assert result.error is not None
     assert sentence in result.error.message
     assert not (tmp_path / "run" / "model" / "manifest.json").exists()
+
+
+def test_what_an_earlier_attempt_copied_and_the_source_no_longer_has_is_gone(source: Path, tmp_path: Path) -> None:
+    (source / "vocab.json").write_text("{}")
+    break_config(source)
+    assert fetch(str(source), tmp_path / "run").exit_code == 11
+    (tmp_path / "run" / "model" / "special_tokens_map.json").write_text("of the earlier attempt")
+    (source / "vocab.json").unlink()
+    write_tiny_qwen3(source)
+    result = fetch(str(source), tmp_path / "run")
+    assert result.exit_code == 0, result
+    names = {path.name for path in (tmp_path / "run" / "model").iterdir()}
+    assert not {"vocab.json", "special_tokens_map.json"} & names
+
+
+def test_a_tensor_in_two_files_is_bad_input(source: Path, tmp_path: Path) -> None:
+    tensors = load_file(source / "model.safetensors")
+    (source / "model.safetensors").unlink()
+    files = ("model-1.safetensors", "model-2.safetensors")
+    for name in files:
+        save_file(tensors, source / name, metadata={"format": "pt"})
+    weights = {tensor: files[number % 2] for number, tensor in enumerate(sorted(tensors))}
+    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+    result = fetch(str(source), tmp_path / "run")
+    assert result.exit_code == 11
+    assert result.error is not None
+    assert "lies in" in result.error.message
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """The fetch stage: bring the base model, and data of tasks, onto the volume; check that the model can be aligned."""
 
 from pathlib import Path
+from typing import Final
 
 from dynalign_contract.config import FetchParams, StageConfig
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.layout import SOURCE_FILE
+from dynalign_contract.strangers import clear_strangers
 from dynalign_trainer.context import StageContext, StageOutput
 from dynalign_trainer.fetching.bundled import fetch_bundled
 from dynalign_trainer.fetching.check import check_model
@@ -13,6 +15,9 @@ from dynalign_trainer.fetching.hub import fetch_hub
 from dynalign_trainer.fetching.task_data import fetch_task_data
 from dynalign_trainer.model_files import read_model_files
 from dynalign_trainer.preflight.checks import Inspection
+
+_RESUMED: Final = "hf://"
+"""A download goes on where it was cut off, with the commit that it began with."""
 
 
 def run(context: StageContext[FetchParams]) -> StageOutput:
@@ -27,6 +32,8 @@ def run(context: StageContext[FetchParams]) -> StageOutput:
         context.telemetry.progress(done, total)
         context.check_stop()
 
+    if not uri.startswith(_RESUMED):
+        clear_strangers(target, ())  # what an earlier attempt copied may be gone from the source since
     inspection = Inspection(uri, context.params.preflight, context.config.engine, context.check_stop)
     context.telemetry.begin()
     fetch_task_data(context.params.tasks, context.layout.tasks, watch)

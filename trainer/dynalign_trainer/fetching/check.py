@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.model_files import INDEX, read_index, read_model_files
+from dynalign_trainer.model_files import INDEX, read_index, read_model_files, read_tensor_files
 from dynalign_trainer.model_folder import load_tokenizer
 from dynalign_trainer.preflight.architecture import check_architecture
 from dynalign_trainer.preflight.headers import read_header
@@ -50,6 +50,7 @@ def _check_tensors(folder: Path) -> int:
     """Check every weight file that is part of the model; returns the number of parameters."""
     files = read_model_files(folder)
     present = {name: read_header(folder / name) for name in files.weights}
+    read_tensor_files(folder)  # a tensor in two files is another, depending on who reads it
     index = folder / INDEX
     for tensor, name in read_index(index).items() if files.index else ():
         if tensor not in present[name]:
