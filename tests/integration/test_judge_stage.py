@@ -226,7 +226,8 @@ def test_a_judge_that_knows_the_rule_is_fit_and_replaces_one_that_knows_its_cont
     assert again["judge_offset"] is not None
     assert {row["judge"] for row in run.judgements(fallen_back)} == {"base"}
 
-    refused = run.judge(run.config(measuring, judge=contrary))
+    stop = measuring.model_copy(update={"gates": JudgeGates(min_canary_auc=gate)})
+    refused = run.judge(run.config(stop, judge=contrary))
     assert refused.exit_code == ExitCode.UNFIT
     assert refused.error is not None
     assert "the judge iteration-001 is unfit" in refused.error.message
