@@ -69,7 +69,7 @@ running() {
 until_ok() { # WHAT SECONDS COMMAND...: waits until COMMAND succeeds
   local what=$1 end=$((SECONDS + $2)); shift 2
   until "$@" >/dev/null 2>&1; do
-    [ $SECONDS -lt $end ] || { echo "$what is not ready; see $STATE/log" >&2; exit 1; }
+    [ $SECONDS -lt $end ] || { echo "$what is not ready; see ${LOGS:-$STATE/log}" >&2; exit 1; }
     sleep 0.1
   done
 }

@@ -11,8 +11,10 @@ kind_can_run || { echo "Docker cannot run the privileged nodes of kind, for this
   "runtime $HERE/kind/runc-without-sys-resource, as is said there"; exit 1; }
 command -v kind >/dev/null || "$HERE/kind/tools.sh" kind
 
+LOGS="kind export logs --name $KIND_CLUSTER"
+
 # kubectl is in every node's image, and need not be on this host.
-in_node() { docker exec -i "$KIND_CLUSTER-control-plane" kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout 20s "$@"; }
+in_node() { docker exec "$KIND_CLUSTER-control-plane" kubectl --kubeconfig /etc/kubernetes/admin.conf "$@"; }
 
 configuration() {
   local worker mounts="extraMounts: [{hostPath: $KIND_WORK/volumes-$KIND_CLUSTER, containerPath: /var/local-path-provisioner}]"
@@ -50,18 +52,17 @@ if kind_exists; then
   # shellcheck disable=SC2046 # names of containers
   docker start $(kind get nodes --name "$KIND_CLUSTER") >/dev/null   # stopped by down.sh, or by a restart of this host
   [ -s "$KIND_KUBECONFIG" ] || kind export kubeconfig --name "$KIND_CLUSTER" --kubeconfig "$KIND_KUBECONFIG"
-  until_ok "the API server of kind" 120 in_node get --raw /readyz
+  until_ok "the API server of kind" 300 in_node get --raw /readyz
 else
   make_cluster
   docker inspect -f '{{.Id}}' "$KIND_CLUSTER-control-plane" > "$KIND_MADE"   # down.sh deletes this one and no other
 fi
-until_ok "a node of kind" 120 in_node get nodes
-in_node wait nodes --all --for=condition=Ready --timeout=180s >/dev/null   # kind itself waits for the control plane only
+in_node wait nodes --all --for=condition=Ready --timeout=300s >/dev/null   # kind itself waits for the control plane only
 
 shared='{"sharedFileSystemPath": "/var/local-path-provisioner"}'
 if [ "$(in_node get configmap local-path-config -n local-path-storage -o 'jsonpath={.data.config\.json}')" != "$shared" ]; then
   in_node patch configmap local-path-config -n local-path-storage --type merge -p "{\"data\": {\"config.json\": \"${shared//\"/\\\"}\"}}"
   in_node rollout restart deployment local-path-provisioner -n local-path-storage
 fi
-in_node rollout status deployment local-path-provisioner -n local-path-storage --timeout 120s >/dev/null
-in_node rollout status deployment coredns -n kube-system --timeout 120s >/dev/null
+in_node rollout status deployment local-path-provisioner -n local-path-storage --timeout 300s >/dev/null
+in_node rollout status deployment coredns -n kube-system --timeout 300s >/dev/null
