@@ -13,7 +13,7 @@ from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kube_api import KubeApi
 from dynalign_operator.clusters.kube_paths import PODS, object_path
 from dynalign_operator.clusters.kube_store import Kind, Store, job_of
-from dynalign_operator.clusters.stage_metrics import LiveMetrics, parse_metrics
+from dynalign_operator.clusters.stage_metrics import LiveMetrics, combine_progress, parse_metrics
 from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.manifests.pod import METRICS_PORT
 from dynalign_operator.planning.observed import JobProgress
@@ -42,7 +42,7 @@ class ProgressBook:
         if not read or self.live.get(job) == read:
             return False
         self.live[job] = read
-        self.progress[job] = (JobProgress(sum(r.done for r in read), sum(r.total for r in read)), now)
+        self.progress[job] = (combine_progress(read), now)
         return True
 
     def keep(self, jobs: Iterable[RunKey]) -> None:

@@ -30,6 +30,7 @@ from dynalign_contract.stages import Stage
 from dynalign_trainer.context import StageContext, StageOutput
 from dynalign_trainer.grpo.batch import Batch, build_batch
 from dynalign_trainer.grpo.checkpoints import claim_folder, find_checkpoint
+from dynalign_trainer.grpo.gang import telling_of_waits
 from dynalign_trainer.grpo.job import (
     BEGUN_FILE,
     JOB_FILE,
@@ -198,11 +199,12 @@ def _train(context: StageContext[TrainParams], work: Path, processes: Processes,
             publish_report(context.telemetry, reports[-1])
 
     rendezvous = rendezvous_of(context.gang)
-    run_workers(
-        torchrun_command(processes, rendezvous, work / JOB_FILE),
-        worker_environment(processes, rendezvous, gpus=gpus),
-        watch=watch,
-    )
+    with telling_of_waits(context.gang, context.telemetry):
+        run_workers(
+            torchrun_command(processes, rendezvous, work / JOB_FILE),
+            worker_environment(processes, rendezvous, gpus=gpus),
+            watch=watch,
+        )
     result = read_result(work)
     if result is None or result.outcome is WorkerOutcome.TRAINED:
         return result

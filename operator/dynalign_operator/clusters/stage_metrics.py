@@ -3,13 +3,15 @@
 import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from dynalign_operator.planning.observed import JobProgress
+from dynalign_contract.gang import WaitCause, WaitMetric
+from dynalign_operator.planning.observed import GangWait, JobProgress
 
 _TIMEOUT_SECONDS: Final = 1.0
 
@@ -26,9 +28,33 @@ class LiveMetrics:
     """Learning metrics so far."""
 
     @property
+    def wait(self) -> GangWait | None:
+        """The wait of a gang's node that the learning metrics tell of; None where they tell of none."""
+        since = self.metrics.get(WaitMetric.SINCE, 0.0)
+        try:
+            return (
+                GangWait(
+                    int(self.metrics[WaitMetric.NODE]),
+                    datetime.fromtimestamp(since, UTC),
+                    WaitCause(int(self.metrics[WaitMetric.CAUSE])),
+                )
+                if since > 0
+                else None
+            )
+        except (KeyError, ValueError, OverflowError, OSError):
+            return None
+
+    @property
     def progress(self) -> JobProgress:
         """Done and total, as the planner wants them."""
         return JobProgress(self.done, self.total)
+
+
+def combine_progress(readings: Iterable[LiveMetrics]) -> JobProgress:
+    """The progress of a Job, all its pods together."""
+    read = tuple(readings)
+    waits = sorted(reading.wait for reading in read if reading.wait is not None)
+    return JobProgress(sum(r.done for r in read), sum(r.total for r in read), tuple(waits))
 
 
 def parse_metrics(text: str) -> LiveMetrics:

@@ -6,6 +6,7 @@ from datetime import datetime
 from dynalign_operator.api.durations import after, parse_duration
 from dynalign_operator.api.v1alpha1 import AlignmentRun, RunPolicy
 from dynalign_operator.planning import reasons
+from dynalign_operator.planning.gangs import describe_gang
 from dynalign_operator.planning.observed import JobObservation
 from dynalign_operator.planning.waiting import explain_wait, waiting_since
 
@@ -42,10 +43,10 @@ def job_limit(run: AlignmentRun, job: JobObservation) -> Limit | None:
             f"{explain_wait(run, job)} Then raise spec.policy.pendingTimeout, or change another field, and the run "
             "goes on.",
         )
-    waits = f" {explain_wait(run, job)}" if job.message or job.missing_pods else ""
+    waits = explain_wait(run, job) if job.message or job.missing_pods else describe_gang(run, job)
     return Limit(
         at=after(max(job.start_time, job.last_progress_time or job.start_time), parse_duration(policy.stall_timeout)),
         reason=reasons.STALL_TIMEOUT,
         message=f"Job {job.name} made no progress for spec.policy.stallTimeout ({policy.stall_timeout}); its log tells "
-        f"what it did last.{waits}",
+        f"what it did last. {waits}".rstrip(),
     )

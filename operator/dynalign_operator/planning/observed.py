@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from dynalign_contract.gang import WaitCause
 from dynalign_contract.plain_text import plain_text
 from dynalign_contract.result import StageResult
 from dynalign_contract.stages import Stage
@@ -36,12 +37,23 @@ class Step:
         return str(self.stage) if self.iteration is None else f"{self.stage} of iteration {self.iteration}"
 
 
+@dataclass(frozen=True, order=True)
+class GangWait:
+    """A node of a training gang that cannot reach node 0, as it says itself."""
+
+    node: int
+    since: datetime
+    cause: WaitCause
+
+
 @dataclass(frozen=True)
 class JobProgress:
     """How far a stage says it is, in units of its own choice."""
 
     done: float
     total: float
+    waits: tuple[GangWait, ...] = ()
+    """Nodes that wait for node 0, in order."""
 
     @property
     def fraction(self) -> float | None:

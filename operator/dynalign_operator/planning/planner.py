@@ -24,6 +24,7 @@ from dynalign_operator.planning.bundles import build_bundle
 from dynalign_operator.planning.claims import check_claims
 from dynalign_operator.planning.deadlines import Limit, job_limit, run_deadline
 from dynalign_operator.planning.errors import MissingArtifactError, PlanningError
+from dynalign_operator.planning.gangs import gang_wakes
 from dynalign_operator.planning.observed import Children, JobObservation, JobPhase, Observed, Step, classify
 from dynalign_operator.planning.plan import Event, EventType, JobBundle, Plan
 from dynalign_operator.planning.results import absorb_success, artifact_of, failure_message, named_reason
@@ -226,6 +227,7 @@ class _Draft:
             self.wakes.append(limit.at)
         if job.missing_pods and self.now < (due := after(waiting_since(job), NO_POD_AFTER)):
             self.wakes.append(due)
+        self.wakes += gang_wakes(self.observed.run, job, self.now)
         self.job = job
         running = job.start_time is not None
         entry = stage_status(self.status, step)

@@ -18,6 +18,7 @@ from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.conditions import Saying, set_conditions
 from dynalign_operator.planning.eta import estimate_completion
+from dynalign_operator.planning.gangs import explain_gang
 from dynalign_operator.planning.observed import JobObservation, Step
 from dynalign_operator.planning.policies import best_iteration
 from dynalign_operator.planning.regressions import explain_regression
@@ -120,7 +121,8 @@ def _progressing(
         return False, reasons.SUSPENDED, "spec.suspend is true; set it to false to go on where the run stopped."
     if situation.step is None or situation.trouble is not None:
         return False, reasons.PENDING, "The run waits; see the condition Stalled."
-    waits = explain_progress(run, situation.job, now) if situation.job is not None else ""
+    job = situation.job
+    waits = (explain_progress(run, job, now) or explain_gang(run, job, now)) if job is not None else ""
     return True, *_stage_progress(status, situation.step, situation.job, waits)
 
 
