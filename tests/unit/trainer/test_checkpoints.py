@@ -89,7 +89,7 @@ def test_what_is_no_checkpoint_gives_way_to_the_one_before(tmp_path: Path, kind:
 
 def test_programs_are_no_part_of_a_checkpoint(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path, 1, sealed=False)
-    (folder / "state" / "zero_to_fp32.py").write_text("print()")
+    (folder / "state" / "zero_to_torch.py").write_text("print()")
     plant_pickle(folder / "training_args.bin", tmp_path / "mark")
     drop_programs(folder)
     assert [path.name for path in folder.rglob("*") if path.is_file()] == ["weights.pt"]

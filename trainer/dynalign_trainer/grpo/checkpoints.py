@@ -19,7 +19,7 @@ KEPT_CHECKPOINTS: Final = 2
 """The last one, and one to fall back to."""
 _OWNER_FILE: Final = "owner"
 _PREFIX: Final = "checkpoint-"
-_PROGRAMS: Final = ("zero_to_fp32.py", "training_args.bin")
+_PROGRAMS: Final = ("*.py", "training_args.bin")
 
 
 def claim_folder(folder: Path, owner: str) -> None:
