@@ -11,7 +11,7 @@ metadata:
   name: my-run
 spec:
   model:
-    uri: hf://Qwen/Qwen3-8B
+    uri: hf://Qwen/Qwen3-4B-Instruct-2507
 """
 """A whole run file; everything else has a default."""
 

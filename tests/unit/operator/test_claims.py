@@ -85,3 +85,12 @@ def test_later_stages_ask_only_for_the_claims_that_they_mount() -> None:
     assert [bundle.name for bundle in again.create] == ["r-i000-prompts-a1"]
     refused = plan(Observed(simulation.run, jobs, claims={}), simulation.now, SETTINGS)
     assert stalled(refused).reason == reasons.MISSING_CLAIM
+
+
+def test_fetch_sees_the_prompts_that_it_checks() -> None:
+    run = a_run().with_spec(
+        model={"uri": "pvc://model/m"},
+        prompts={"supplied": {"uri": "pvc://data/p.jsonl"}, "decontamination": {"uri": "pvc://texts/b.jsonl"}},
+    )
+    assert sorted(claims_of(run.build(), Stage.FETCH)) == ["data", "model", "texts"]
+    assert set(claims_of(run.build(), Stage.PROMPTS)) <= set(claims_of(run.build(), Stage.FETCH))

@@ -3,7 +3,7 @@
 import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from dynalign_contract.errors import BadInputError
 from dynalign_contract.layout import RunLayout
 from dynalign_contract.objective import CriticTemplate, Objective, ReviserTemplate
 from dynalign_contract.settings import DedupSettings, PromptSettings
+from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.context import StageContext
 from dynalign_trainer.endpoints.budget import Spending
 from dynalign_trainer.engine import Sampling, Watch
@@ -22,7 +23,7 @@ from dynalign_trainer.judging.prompts import make_delimiters
 from dynalign_trainer.prompts.critic import Quotation
 from dynalign_trainer.prompts.curator import Curator
 from dynalign_trainer.prompts.drafts import Draft, Hand, Tally
-from dynalign_trainer.prompts.role_models import Ask, Continuation
+from dynalign_trainer.prompts.role_models import Ask, Continuation, LateCast, RoleModel
 from dynalign_trainer.prompts.writing import Order, PromptWriter
 from dynalign_trainer.telemetry import Telemetry
 from dynalign_trainer.window import Window
@@ -195,3 +196,22 @@ def test_without_a_critic_whatever_the_curator_lets_in_is_good(tmp_path: Path) -
         order(2), Tally()
     )
     assert len(drafts) == 2
+
+
+def test_agents_are_not_even_cast_where_the_user_s_prompts_are_enough(tmp_path: Path) -> None:
+    def nobody() -> dict[Role, RoleModel]:
+        raise AssertionError("an agent was asked for")
+
+    writer = replace(a_writer(tmp_path, Scripted(), Scripted()), roles=LateCast(nobody))
+    chats: list[tuple[Message, ...]] = [
+        (Message(role="user", content=text),)
+        for text in ("word " * 200, "Number one?", "Number one?", "Number two?", "x")
+    ]
+    tally = Tally()
+    kept = writer.admit(chats, 2, tally)
+    assert [chat[0]["content"] for chat in kept] == ["Number one?", "Number two?"]
+    assert writer.write(order(0), tally) == []
+    assert dict(tally.of(Hand.SUPPLIED).dropped) == {"long": 1, "duplicate": 1}
+    assert (tally.of(Hand.SUPPLIED).given, tally.of(Hand.SUPPLIED).kept) == (4, 2)
+    with pytest.raises(AssertionError):
+        writer.write(order(1), tally)
