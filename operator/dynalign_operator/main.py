@@ -21,16 +21,18 @@ from dynalign_operator.clusters.kube import KubeCluster
 from dynalign_operator.clusters.kube_api import KubeApi, open_kube_api
 from dynalign_operator.clusters.kube_runs import InvalidRunError
 from dynalign_operator.clusters.kube_store import Kind, Store
+from dynalign_operator.clusters.progress_book import ProgressBook
 from dynalign_operator.clusters.stage_metrics import LiveMetrics
 from dynalign_operator.handlers import register, watch_settings
 from dynalign_operator.health import serve_health, serve_metrics
 from dynalign_operator.metrics import KnownRun, OperatorMetrics, RunTexts
 from dynalign_operator.progress import (
+    AT_ONCE,
+    AT_ONCE_BY_PROXY,
     READ_EVERY_SECONDS,
-    ProgressBook,
+    ProgressReader,
     by_api_proxy,
     by_pod_ip,
-    read_progress,
 )
 from dynalign_operator.resync import Resync
 from dynalign_operator.run_worker import RunWorker
@@ -160,9 +162,17 @@ class Operator:
         async with aiohttp.ClientSession(trust_env=False) as session:
             proxy = self._settings.progress is ProgressSource.API_PROXY
             read = by_api_proxy(self._api) if proxy else by_pod_ip(session)
+            reader = ProgressReader(
+                self._store,
+                self._book,
+                read,
+                self._queue.add,
+                lambda: datetime.now(UTC),
+                at_once=AT_ONCE_BY_PROXY if proxy else AT_ONCE,
+            )
             while True:
                 try:
-                    await read_progress(self._store, self._book, read, self._queue.add, lambda: datetime.now(UTC))
+                    await reader.read_round()
                 except Exception:
                     log.exception("the stages' progress could not be read; again in %d s", READ_EVERY_SECONDS)
                 await asyncio.sleep(READ_EVERY_SECONDS)

@@ -88,13 +88,20 @@ async def recording_api(
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         api.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        config = folder / "kubeconfig"
-        config.write_text(yaml.safe_dump(_kubeconfig(api.host)))
-        with patch.dict("os.environ", {"KUBECONFIG": str(config)}):
-            async with open_kube_api() as client:
-                yield api, client
+        async with client_of(folder, api.host) as client:
+            yield api, client
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def client_of(folder: Path, host: str) -> AsyncIterator[KubeApi]:
+    """The operator's own client of an API server at this URL."""
+    config = folder / "kubeconfig"
+    config.write_text(yaml.safe_dump(_kubeconfig(host)))
+    with patch.dict("os.environ", {"KUBECONFIG": str(config)}):
+        async with open_kube_api() as client:
+            yield client
 
 
 def _kubeconfig(host: str) -> Object:

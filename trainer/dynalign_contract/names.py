@@ -11,14 +11,17 @@ from pydantic import Field, JsonValue
 _LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN: Final = rf"{_LABEL}(\.{_LABEL})*"
 _SHORT: Final = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-_SEGMENT: Final = (
-    r"([^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*|\.|\.[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*|\.\.[^/\x00-\x1f\x7f]+)"
-)
-"""Anything between two slashes but nothing at all and `..`."""
+_CHARACTER: Final = r"[^/\x00-\x1f\x7f]"
+_FOLDER: Final = rf"([^/.\x00-\x1f\x7f]{_CHARACTER}*|\.[^/.\x00-\x1f\x7f]{_CHARACTER}*|\.\.{_CHARACTER}+)"
+"""Anything between two slashes but nothing at all, `.` and `..`."""
+_SEGMENT: Final = rf"({_FOLDER}|\.)"
+"""The same, or `.`: a claim's own folder is `pvc://claim/.`."""
 
 CLAIM_URI: Final = rf"pvc://{_SUBDOMAIN}/({_SEGMENT}/)*{_SEGMENT}/?"
 """`pvc://claim/path`: the name of a claim, and a path that does not leave it."""
 ABSOLUTE_PATH: Final = rf"/({_SEGMENT}/)*{_SEGMENT}/?"
+SUBFOLDER: Final = rf"({_FOLDER}/)*{_FOLDER}"
+"""A folder below another, which it does not leave."""
 RELATIVE_PATH: Final = r"\./[^\x00-\x1f\x7f]+"
 """`./path` beside the run file: of the user's own machine, where it may lead anywhere."""
 _HUB_NAME: Final = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"

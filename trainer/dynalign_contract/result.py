@@ -9,10 +9,14 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from dynalign_contract.base import Model
+from dynalign_contract.names import SUBFOLDER, whole
 from dynalign_contract.plain_text import plain_text
 
 MAX_RESULT_BYTES: Final = 4096
 """The kubelet keeps this many bytes of a termination message."""
+
+_MOST: Final = 2**53 - 1
+"""The largest whole number that JSON carries exactly."""
 
 
 PlainText = Annotated[str, AfterValidator(plain_text)]
@@ -31,15 +35,15 @@ class Outcome(StrEnum):
 class ArtifactRef(Model):
     """A finished artifact: where it is and what it must contain."""
 
-    path: str
-    """Folder, relative to the run's folder."""
+    path: str = Field(pattern=whole(SUBFOLDER), max_length=512)
+    """Folder, relative to the run's folder, which it does not leave."""
     digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
     """Digest of the artifact's file list (`Manifest.digest`), or of its shards' digests."""
-    bytes: int = Field(default=0, ge=0)
+    bytes: int = Field(default=0, ge=0, le=_MOST)
     """Size of all files."""
-    rows: int = Field(default=0, ge=0)
+    rows: int = Field(default=0, ge=0, le=_MOST)
     """Rows of all Parquet files."""
-    shards: int = Field(default=1, ge=1)
+    shards: int = Field(default=1, ge=1, le=65_536)
     """Number of shard folders below `path`; 1 means the files lie in `path` itself."""
 
 

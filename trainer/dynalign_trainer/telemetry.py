@@ -9,25 +9,27 @@ import psutil
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from dynalign_contract.telemetry import StageSeries
+
 
 class Telemetry:
     """Progress, rates and learning metrics of one stage."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._done = Gauge("dynalign_stage_done", "Units of work finished.", registry=self.registry)
-        self._total = Gauge("dynalign_stage_total", "Units of work in all; 0 while unknown.", registry=self.registry)
+        self._done = Gauge(StageSeries.DONE, "Units of work finished.", registry=self.registry)
+        self._total = Gauge(StageSeries.TOTAL, "Units of work in all; 0 while unknown.", registry=self.registry)
         self._rate = Gauge(
-            "dynalign_stage_tokens_per_second", "Tokens processed a second, most recently.", registry=self.registry
+            StageSeries.TOKENS_PER_SECOND, "Tokens processed a second, most recently.", registry=self.registry
         )
         self._start = Gauge(
-            "dynalign_stage_start_seconds",
+            StageSeries.START_SECONDS,
             "Seconds from the process's start to its first useful work; 0 before that.",
             registry=self.registry,
         )
         self.start_seconds: float | None = None
         """From the process's start to its first useful work; None before that."""
-        self._metric = Gauge("dynalign_stage_metric", "Learning metrics so far.", ["name"], registry=self.registry)
+        self._metric = Gauge(StageSeries.METRIC, "Learning metrics so far.", ["name"], registry=self.registry)
         self._lock = threading.Lock()
 
     def begin(self, at: float | None = None) -> None:

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.objective_text import LARGEST_OBJECTIVE_BYTES
@@ -15,8 +16,10 @@ from dynalign_operator.api.status import AlignmentRunStatus, Condition, Phase, S
 from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ClusterError
+from dynalign_operator.clusters.kube_adoption import find_difference
 from dynalign_operator.clusters.kube_api import KubeApi
 from dynalign_operator.clusters.kube_observe import observe_claim, observe_job
+from dynalign_operator.clusters.kube_owners import jobs_of_run, pods_by_job
 from dynalign_operator.clusters.kube_paths import (
     CONFIG_MAPS,
     EVENTS,
@@ -30,13 +33,17 @@ from dynalign_operator.clusters.kube_paths import (
     object_path,
 )
 from dynalign_operator.clusters.kube_runs import InvalidRunError, RunReader, readable_conditions, readable_status
-from dynalign_operator.clusters.kube_store import JOB_NAME, Kind, Store, job_of
+from dynalign_operator.clusters.kube_sightings import Sightings
+from dynalign_operator.clusters.kube_store import JOB_NAME, Kind, Store
+from dynalign_operator.clusters.progress_book import Heard
 from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.manifests.volume import claims_of
 from dynalign_operator.planning.objectives import parse_once
-from dynalign_operator.planning.observed import ClaimObservation, JobObservation, JobPhase, JobProgress, Observed
+from dynalign_operator.planning.observed import ClaimObservation, JobObservation, JobPhase, Observed
 from dynalign_operator.planning.plan import Event, EventType, JobBundle
 from dynalign_operator.planning.refusal import refuse, stall
+
+log = logging.getLogger("dynalign.cluster")
 
 COMPONENT: Final = "dynalign-operator"
 PROGRESS_EVERY_SECONDS: Final = 30.0
@@ -51,8 +58,8 @@ _RESOURCES: Final[Mapping[str, Resource]] = {
 }
 """Kinds that the operator creates for a run."""
 
-Progress = Mapping[RunKey, tuple[JobProgress, datetime]]
-"""Namespace and name of a Job -> what it last said, and when that last changed."""
+Progress = Mapping[RunKey, Heard]
+"""Namespace and name of a Job -> what it last said."""
 
 
 class ForeignObjectError(ClusterError):
@@ -62,12 +69,18 @@ class ForeignObjectError(ClusterError):
 class KubeCluster:
     """A Cluster with any number of runs."""
 
-    def __init__(self, api: KubeApi, store: Store, progress: Progress, clock: Callable[[], float] = monotonic) -> None:
-        self._api, self._store, self._progress, self._clock = api, store, progress, clock
+    def __init__(
+        self,
+        api: KubeApi,
+        store: Store,
+        progress: Progress,
+        clock: Callable[[], float] = monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._api, self._store, self._progress, self._clock, self._now = api, store, progress, clock, now
         self._written: dict[RunKey, float] = {}
         """When the status of each run was written last."""
-        self._missing: dict[RunKey, dict[str, datetime]] = {}
-        """Run -> Job -> since when pods of it have been missing."""
+        self._sightings = Sightings(now)
         self.runs = RunReader(store)
         """The stored runs as values."""
         self._read: dict[RunKey, set[str]] = {}
@@ -87,15 +100,11 @@ class KubeCluster:
         run = self.runs.read(key)
         if run is None:
             return None
-        pods: dict[str, list[KubernetesObject]] = {}
-        for pod in self._store.of_run(Kind.POD, key):
-            pods.setdefault(job_of(pod), []).append(pod)
-        jobs = [
-            await self._observe_job(key, job, pods.get(job["metadata"]["name"], []))
-            for job in self._store.of_run(Kind.JOB, key)
-            if _is_owned(job, run)
-        ]
+        owned = jobs_of_run(self._store, key, self._store.of_run(Kind.JOB, key))
+        pods = pods_by_job(self._store.of_run(Kind.POD, key), owned)
+        jobs = [await self._observe_job(key, job, pods[job["metadata"]["name"]]) for job in owned]
         found = tuple(job for job in jobs if job is not None)
+        self._sightings.keep(key, (job.name for job in found))
         return Observed(run, found, await self._config_maps(run, found), await self._claims(run, found))
 
     async def create(self, bundle: JobBundle) -> None:
@@ -132,7 +141,8 @@ class KubeCluster:
     def forget(self, key: RunKey) -> None:
         """Let go of what is remembered of a run that is no more."""
         self._store.forget(Kind.RUN, key)
-        for book in (self._written, self._missing, self._read):
+        self._sightings.forget(key)
+        for book in (self._written, self._read):
             book.pop(key, None)
 
     async def explain(self, key: RunKey, reason: str, message: str, now: datetime) -> None:
@@ -215,39 +225,54 @@ class KubeCluster:
                 f"there is a {manifest['kind']} {name} already in namespace {namespace}, which "
                 "this run does not own. Remove it, or give the run another name."
             )
-        return found
+        field = find_difference(manifest, found)
+        return found if field is None else await self._replace(manifest, job, field)
+
+    async def _replace(self, manifest: KubernetesObject, job: KubernetesObject, field: str) -> KubernetesObject:
+        """Make an object anew that says it is the run's and holds something else, unless a Job may be using it."""
+        kind, name, namespace = manifest["kind"], manifest["metadata"]["name"], manifest["metadata"]["namespace"]
+        running = await self._api.get(object_path(JOBS, namespace, job["metadata"]["name"]))
+        if kind != "ConfigMap" or running is not None:
+            raise ForeignObjectError(
+                f"the {kind} {name} in namespace {namespace} is not what this run needs: {field} differs, so it was "
+                "made or changed by somebody else. Remove it; the run goes on by itself."
+            )
+        log.warning("%s %s/%s held something else in %s and is made anew", kind, namespace, name, field)
+        await self._api.delete(object_path(CONFIG_MAPS, namespace, name), propagation="Background")
+        made = await self._api.create(collection_path(CONFIG_MAPS, namespace), manifest)
+        if made is None:
+            raise ClusterError(f"{kind} {name} is still being deleted; trying again.")
+        return made
 
     async def _observe_job(
         self, key: RunKey, job: KubernetesObject, pods: Sequence[KubernetesObject]
     ) -> JobObservation | None:
         """The watches are not in step: pods that have not told how their ended Job went are read, once."""
-        metadata = job["metadata"]
-        said = self._progress.get(RunKey(metadata["namespace"], metadata["name"]))
-        progress, changed = said if said is not None else (None, None)
-        observed = observe_job(job, pods, progress=progress, last_progress_time=changed)
-        read, uid = self._read.setdefault(key, set()), metadata.get("uid", "")
+        observed = observe_job(job, pods)
+        read, uid = self._read.setdefault(key, set()), job["metadata"].get("uid", "")
         if observed is not None and _is_untold(observed) and uid not in read:
-            pods = await self._read_pods(key, observed.name)
+            pods = await self._read_pods(key, job)
             read.add(uid)
-            observed = observe_job(job, pods, progress=progress, last_progress_time=changed)
-        return None if observed is None else self._since(key, observed)
+            observed = observe_job(job, pods)
+        if observed is None:
+            return None
+        return self._sightings.note(key, self._with_progress(key, observed))
 
-    async def _read_pods(self, key: RunKey, job: str) -> Sequence[KubernetesObject]:
-        query = {"labelSelector": f"{JOB_NAME}={job}"}
+    def _with_progress(self, key: RunKey, job: JobObservation) -> JobObservation:
+        """What the Job has said, and whether that is recent enough to tell standing still from silence."""
+        heard = self._progress.get(RunKey(key.namespace, job.name))
+        if heard is None:
+            return replace(job, is_progress_known=False)
+        known = heard.is_current(self._now())
+        return replace(job, progress=heard.progress, last_progress_time=heard.changed, is_progress_known=known)
+
+    async def _read_pods(self, key: RunKey, job: KubernetesObject) -> Sequence[KubernetesObject]:
+        query = {"labelSelector": f"{JOB_NAME}={job['metadata']['name']}"}
         found = await self._api.get(collection_path(PODS, key.namespace, query))
         pods: Sequence[KubernetesObject] = (found or {}).get("items", ())
         for pod in pods:
             self._store.put(Kind.POD, pod)
-        return pods
-
-    def _since(self, key: RunKey, job: JobObservation) -> JobObservation:
-        """With the time since which pods have been missing: only who looks again and again can know it."""
-        known = self._missing.setdefault(key, {})
-        if job.phase is not JobPhase.ACTIVE or job.suspended or not job.missing_pods:
-            known.pop(job.name, None)
-            return job
-        since = known.setdefault(job.name, datetime.now(UTC))
-        return replace(job, waiting_since=job.waiting_since or since)
+        return pods_by_job(pods, [job])[job["metadata"]["name"]]
 
     async def _config_maps(self, run: AlignmentRun, jobs: Sequence[JobObservation]) -> dict[str, Mapping[str, str]]:
         """The ConfigMap with the objective, when a Job may be created next; it is parsed beside the event loop."""
@@ -318,9 +343,3 @@ def _may_create(run: AlignmentRun, jobs: Sequence[JobObservation]) -> bool:
 def _is_untold(job: JobObservation) -> bool:
     """Whether the Job has ended and not all of its pods are known to have said how."""
     return job.phase is not JobPhase.ACTIVE and None in job.results
-
-
-def _is_owned(job: KubernetesObject, run: AlignmentRun) -> bool:
-    """Whether the Job is of this very run and not of an earlier one of the same name."""
-    owners: Sequence[Mapping[str, Any]] = job["metadata"].get("ownerReferences", ())
-    return any(owner["uid"] == run.metadata.uid for owner in owners)

@@ -1,5 +1,6 @@
 """The API server, in plain JSON objects: kubernetes.aio gives credentials, TLS and connections."""
 
+import asyncio
 import json
 import os
 import time
@@ -11,6 +12,7 @@ import aiohttp
 from kubernetes.aio import client, config
 from yarl import URL
 
+from dynalign_operator.clusters.bounded_read import PLAIN, read_bounded
 from dynalign_operator.clusters.errors import ClusterError, ConflictError, GoneError
 from dynalign_operator.clusters.kube_paths import ApiPath
 from dynalign_operator.manifests.objects import KubernetesObject
@@ -45,8 +47,20 @@ async def open_kube_api(record: Record = _record_nothing) -> AsyncIterator["Kube
         config.load_incluster_config(client_configuration=settings)
     else:
         await config.load_kube_config(config_file=os.environ.get("KUBECONFIG"), client_configuration=settings)
+    settings.client_session_kwargs = {"auto_decompress": False, "read_bufsize": 2**16, "middlewares": (_take_plain,)}
     async with client.ApiClient(settings) as api:
+        for name, value in PLAIN.items():
+            api.set_default_header(name, value)
         yield KubeApi(api, record)
+
+
+async def _take_plain(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Refuse redirects and compressed answers: a pod behind the API server may mislead or flood with them."""
+    answer = await handler(request)
+    if 300 <= answer.status < 400 or answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+        answer.close()
+        raise aiohttp.ClientPayloadError("the answer is a redirect, or compressed, and is not read")
+    return answer
 
 
 class KubeApi:
@@ -118,9 +132,23 @@ class KubeApi:
                 raise ConflictError(str(error)) from error
             raise
 
-    async def text(self, path: ApiPath) -> str:
-        """Read something that is no JSON."""
-        return (await self._send("GET", path, f"read {path}", None, _JSON, accept="*/*")).decode()
+    async def read_raw(self, path: ApiPath, most_bytes: int, *, seconds: float) -> bytes:
+        """Read what somebody else answers through the API server: so many bytes at most, in so many seconds."""
+        request = await self._api.param_serialize("GET", path, auth_settings=_AUTH)
+        method, url, *rest = request
+        started, status = time.monotonic(), 0
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self._api.call_api(method, URL(url, encoded=True), *rest, _request_timeout=seconds)
+                status = answer.status
+                try:
+                    return await read_bounded(answer.response, most_bytes)
+                finally:
+                    answer.response.close()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise RefusedError(f"read {path}", 0, f"{type(error).__name__}: {error}") from error
+        finally:
+            self._record(method, status, time.monotonic() - started)
 
     async def _request(
         self, method: str, path: ApiPath, what: str, body: Any = None, content_type: str = _JSON, *, accept: str = _JSON

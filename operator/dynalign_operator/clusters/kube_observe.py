@@ -13,20 +13,19 @@ from dynalign_operator.clusters.kube_pods import condition_of, index_of, parse_t
 from dynalign_operator.clusters.kube_waiting import is_suspended, read_wait
 from dynalign_operator.manifests.labels import read_job_labels
 from dynalign_operator.manifests.objects import KubernetesObject
-from dynalign_operator.planning.observed import DISRUPTED, ClaimObservation, JobObservation, JobPhase, JobProgress
+from dynalign_operator.planning.observed import DISRUPTED, ClaimObservation, JobObservation, JobPhase
 
 _DISRUPTION: Final = "DisruptionTarget"
 _BY_POLICY: Final = "PodFailurePolicy"
 """Reason of a Job that a rule of its podFailurePolicy has failed."""
+_MOST_COMPLETIONS: Final = 65_536
+"""More than any stage has: a Job that somebody else made may claim two thousand millions."""
 _OUT_OF_MEMORY: Final = "OOMKilled"
 
 
 def observe_job(
     job: KubernetesObject,
     pods: Sequence[KubernetesObject],
-    *,
-    progress: JobProgress | None = None,
-    last_progress_time: datetime | None = None,
 ) -> JobObservation | None:
     """The planner's view of a Job; None for one whose labels are not of ours.
 
@@ -41,6 +40,8 @@ def observe_job(
     ended = _decisive(pods, is_gang="successPolicy" in spec) if phase is JobPhase.FAILED else None
     told = [ended] if ended is not None and "successPolicy" in spec else pods
     wait = read_wait(job, pods)
+    started = _times(pods, "startedAt")
+    runs = any("running" in state_of(pod) for pod in pods)
     reason, message = wait.reason, wait.message
     if phase is JobPhase.FAILED:
         reason, message = _explain_failure(status, ended, labels.stage)
@@ -51,17 +52,16 @@ def observe_job(
         attempt=labels.attempt,
         creation_time=parse_time(metadata["creationTimestamp"]),
         phase=phase,
-        results=_results(told, int(spec.get("completions") or 1)),
+        results=_results(told, min(int(spec.get("completions") or 1), _MOST_COMPLETIONS)),
         exit_code=None if ended is None else terminated_of(ended).get("exitCode"),
         reason=reason,
         message=message,
-        start_time=min(_times(pods, "startedAt"), default=None),
+        start_time=min(started, default=None),
         waiting_since=wait.since,
         missing_pods=wait.missing_pods,
         completion_time=_completion_time(status),
-        last_progress_time=last_progress_time,
-        progress=progress,
         suspended=is_suspended(job),
+        stranded=bool(started) and not runs and (wait.since is not None or wait.missing_pods > 0),
         deleting="deletionTimestamp" in metadata,
     )
 

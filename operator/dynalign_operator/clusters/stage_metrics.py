@@ -1,19 +1,26 @@
-"""What a running stage says of itself at `/metrics`."""
+"""What a running stage says of itself at `/metrics`. The text comes from a pod, so nothing in it is taken on trust."""
 
 import http.client
+import math
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from dynalign_contract.gang import WaitCause, WaitMetric
+from dynalign_contract.telemetry import LONGEST_LINE, MOST_BYTES, MOST_SAMPLES, StageSeries
 from dynalign_operator.planning.observed import GangWait, JobProgress
 
 _TIMEOUT_SECONDS: Final = 1.0
+_SERIES: Final = tuple(StageSeries)
+_LARGEST: Final = 1e15
+"""Largest number that counts: sums and shares of such numbers are finite."""
+_LONGEST_NAME: Final = 64
 
 
 @dataclass(frozen=True)
@@ -58,27 +65,37 @@ def combine_progress(readings: Iterable[LiveMetrics]) -> JobProgress:
 
 
 def parse_metrics(text: str) -> LiveMetrics:
-    """Parse the exposition format. Raises ValueError when it is none."""
+    """Parse the exposition format: the series of a stage alone, at most `MOST_SAMPLES`. Raises ValueError."""
     plain: dict[str, float] = {}
     learning: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
+    for family in text_string_to_metric_families("\n".join([*islice(_known_lines(text), MOST_SAMPLES), ""])):
         for sample in family.samples:
-            if sample.name == "dynalign_stage_metric":
-                learning[sample.labels["name"]] = sample.value
-            else:
+            if not math.isfinite(sample.value) or abs(sample.value) > _LARGEST:
+                continue
+            name = sample.labels.get("name", "")
+            if sample.name != StageSeries.METRIC:
                 plain[sample.name] = sample.value
+            elif 0 < len(name) <= _LONGEST_NAME:
+                learning[name] = sample.value
     return LiveMetrics(
-        done=plain.get("dynalign_stage_done", 0.0),
-        total=plain.get("dynalign_stage_total", 0.0),
-        tokens_per_second=plain.get("dynalign_stage_tokens_per_second", 0.0),
+        done=plain.get(StageSeries.DONE, 0.0),
+        total=plain.get(StageSeries.TOTAL, 0.0),
+        tokens_per_second=plain.get(StageSeries.TOKENS_PER_SECOND, 0.0),
         metrics=learning,
     )
+
+
+def _known_lines(text: str) -> Iterator[str]:
+    """Samples of the known series: what a line costs to parse is bounded before it is parsed."""
+    for line in text.split("\n"):
+        if len(line) <= LONGEST_LINE and line.startswith(_SERIES) and line.split("{")[0].split(" ")[0] in _SERIES:
+            yield line
 
 
 def read_metrics(port: int) -> LiveMetrics | None:
     """Read a stage on this machine; None while it does not answer, which is no error: it may be starting or ending."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_TIMEOUT_SECONDS) as answer:
-            return parse_metrics(answer.read().decode())
+            return parse_metrics(answer.read(MOST_BYTES).decode())
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError, KeyError):
         return None

@@ -11,6 +11,8 @@ STAGE: Final = "dynalign.io/stage"
 ITERATION: Final = "dynalign.io/iteration"
 ATTEMPT: Final = "dynalign.io/attempt"
 
+_MOST_DIGITS: Final = 9
+
 KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 
 
@@ -41,8 +43,15 @@ def read_job_labels(labels: Mapping[str, str]) -> JobLabels | None:
         return JobLabels(
             run=labels[RUN],
             stage=Stage(labels[STAGE]),
-            iteration=int(labels[ITERATION]) if ITERATION in labels else None,
-            attempt=int(labels[ATTEMPT]),
+            iteration=_read_number(labels[ITERATION]) if ITERATION in labels else None,
+            attempt=_read_number(labels[ATTEMPT]),
         )
     except (KeyError, ValueError):
         return None
+
+
+def _read_number(text: str) -> int:
+    """A number of ours. Raises ValueError for one that a status could not hold."""
+    if not (text.isascii() and text.isdecimal()) or len(text) > _MOST_DIGITS:
+        raise ValueError(text)
+    return int(text)

@@ -88,6 +88,12 @@ class JobObservation:
     completion_time: datetime | None = None
     last_progress_time: datetime | None = None
     progress: JobProgress | None = None
+    is_progress_known: bool = True
+    """False while nobody can read it: pods out of reach, reading switched off, or nothing said yet."""
+    seen_since: datetime | None = None
+    """Since when the observing process has seen it wait, or run, by its own clock; None: from the beginning."""
+    stranded: bool = False
+    """It has run, but at present none of its pods does and some wait for a place or are missing."""
     suspended: bool = False
     """Held back by a queue (Kueue), which does not count as pending."""
     deleting: bool = False

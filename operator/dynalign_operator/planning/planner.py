@@ -32,7 +32,7 @@ from dynalign_operator.planning.retries import Verdict, judge_failure, pause_bef
 from dynalign_operator.planning.sequence import is_done, next_step
 from dynalign_operator.planning.stage_status import outgrown, renewed, revived, stage_status, with_stage
 from dynalign_operator.planning.status import Situation, Trouble, summarise
-from dynalign_operator.planning.waiting import NO_POD_AFTER, waiting_since
+from dynalign_operator.planning.waiting import NO_POD_AFTER, UNKNOWN_AFTER, waiting_since
 
 _LOOK_AGAIN: Final = timedelta(seconds=5)
 """While something is being deleted."""
@@ -198,7 +198,8 @@ class _Draft:
             return False
         free = judgement.verdict is Verdict.FREE
         counts = (entry.failures, entry.disruptions + 1) if free else (entry.failures + 1, 0)
-        self._set_failed(step, message, at=job.completion_time or self.now, counts=counts)
+        ended = min(job.completion_time or self.now, self.now)  # another clock's future must not put off a retry
+        self._set_failed(step, message, at=ended, counts=counts)
         reason = reasons.STAGE_DISRUPTED if free else reasons.STAGE_FAILED
         self._event(reason, f"Attempt {job.attempt} of {step} will be repeated: {message}", EventType.WARNING)
         return True
@@ -228,8 +229,11 @@ class _Draft:
         if job.missing_pods and self.now < (due := after(waiting_since(job), NO_POD_AFTER)):
             self.wakes.append(due)
         self.wakes += gang_wakes(self.observed.run, job, self.now)
-        self.job = job
         running = job.start_time is not None
+        if running and not job.is_progress_known and job.seen_since:
+            due = after(job.seen_since, UNKNOWN_AFTER)
+            self.wakes += [due] if self.now < due else []
+        self.job = job
         entry = stage_status(self.status, step)
         update = {
             "phase": StagePhase.RUNNING if running else StagePhase.PENDING,

@@ -8,12 +8,16 @@ from typing import Final
 
 from dynalign_operator.api.durations import after
 from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.manifests.pod import METRICS_PORT
 from dynalign_operator.manifests.secrets import secret_variables
 from dynalign_operator.manifests.volume import claim_name
 from dynalign_operator.planning.observed import JobObservation
 
 NO_POD_AFTER: Final = timedelta(seconds=30)
 """How long the Job controller may take to create a pod before that is worth a word."""
+
+UNKNOWN_AFTER: Final = timedelta(minutes=2)
+"""How long a Job may run before it is worth a word that nothing can be read of its progress."""
 
 _UNSCHEDULABLE: Final = frozenset({"Unschedulable", "SchedulerError"})
 _IMAGE: Final = frozenset(
@@ -62,7 +66,7 @@ def explain_progress(run: AlignmentRun, job: JobObservation, now: datetime) -> s
     """The same while there is time left, and how the Job then goes on; empty when there is nothing to say yet."""
     match find_cause(job):
         case Cause.SILENT:
-            return ""
+            return _explain_unknown(job, now)
         case Cause.NO_POD if now < after(waiting_since(job), NO_POD_AFTER):
             return ""
         case Cause.NO_PLACE:
@@ -73,6 +77,16 @@ def explain_progress(run: AlignmentRun, job: JobObservation, now: datetime) -> s
         case _:
             then = " It then goes on by itself."
     return explain_wait(run, job) + then
+
+
+def _explain_unknown(job: JobObservation, now: datetime) -> str:
+    if job.start_time is None or job.is_progress_known or now < after(job.seen_since or job.start_time, UNKNOWN_AFTER):
+        return ""
+    return (
+        f"Its progress is unknown: port {METRICS_PORT} of its pods does not answer the operator, or reading is "
+        "switched off (the chart's value progress). spec.policy.stallTimeout counts only while progress can be read; "
+        "the end is spec.policy.deadline."
+    )
 
 
 def waiting_since(job: JobObservation) -> datetime:
