@@ -172,3 +172,29 @@ def test_a_run_that_the_quota_leaves_no_pod(cluster: Cluster, operator_image: Im
         until_stalled(run, "Refused", "quota")
         site.kubectl("delete", "resourcequota", "none")
         run.until_completed()
+
+
+@pytest.mark.parametrize("progress", ["Off", "PodIP"])
+def test_a_stage_outlives_four_operators_that_cannot_read_its_progress(site: Site, progress: str) -> None:
+    """It is older than `stallTimeout` at each restart, and each operator watches it for longer than that.
+
+    With `PodIP` its pods are out of reach: this stage serves no /metrics.
+    """
+    limit = 5.0
+    site.kubectl("set", "env", "deployment/dynalign", f"DYNALIGN_PROGRESS={progress}")
+    site.kubectl("rollout", "status", "deployment/dynalign", "--timeout=180s")
+    policy = {**SPEC["policy"], "retries": 0, "stallTimeout": f"{limit:.0f}s"}
+    run = site.apply(f"hold-train-{progress.lower()}", {**SPEC, "policy": policy})
+    run.until(lambda: run.running(Stage.TRAIN), "a training pod")
+    (pod,) = run.running(Stage.TRAIN)
+    for restart in range(4):
+        site.kubectl("rollout", "restart", "deployment/dynalign")
+        site.kubectl("rollout", "status", "deployment/dynalign", "--timeout=180s")
+        seen = time.monotonic()
+        run.patch(iterations=restart + 2)  # something to reconcile, for an operator that knows the stage to be old
+        run.until(lambda since=seen: time.monotonic() - since > 2 * limit, "a look longer than the limit")  # type: ignore[misc]
+        run.until(lambda: run.status["observedGeneration"] > restart + 1, "a reconcile")  # noqa: B023 - waits here
+    assert [p["metadata"]["uid"] for p in run.running(Stage.TRAIN)] == [pod["metadata"]["uid"]]
+    train = next(s for s in run.status["iterations"][0]["stages"] if s["stage"] == "train")
+    assert (train["attempt"], train.get("failures", 0)) == (1, 0)
+    site.kubectl("delete", "ar", run.name)

@@ -87,17 +87,24 @@ IN_THE_WORDS_OF_KUBERNETES: Final = {
 }
 """Enums, limits, types, required and unknown fields: Kubernetes' own checks come before ours, with the same field."""
 
+_HERE: Final = "ConfigMap helpful-honest-harmless, key objective.yaml"
 CONDITIONS: Final = {
     "config-map-data-not-text": ["spec.objective.configMapRef names the ConfigMap mine, which does not exist."],
-    "config-map-without-key": [],
-    "objective-aspect-id": [],
-    "objective-aspects-twice": [],
+    "config-map-without-key": ["ConfigMap mine: the key objective.yaml that spec.objective names is missing; add it"],
+    "objective-aspect-id": [f"{_HERE}: aspects[0].id cannot be used as it is; write a lower-case word"],
+    "objective-aspects-twice": [f"{_HERE}: aspects: the ids are not distinct; give every aspect an id of its own."],
     "objective-lacks-candidate": [],
-    "objective-not-yaml": [],
-    "objective-unknown-field": [],
-    "objective-unknown-placeholder": [],
+    "objective-not-yaml": [f"{_HERE}, line 26: the text is not YAML that can be read"],
+    "objective-unknown-field": [
+        f"{_HERE}: preamble is missing; write a text.",
+        "has an unknown field; did you mean preamble?",
+    ],
+    "objective-unknown-placeholder": [f"{_HERE}: author.message uses placeholders that are unknown here"],
 }
-"""Known only to who sees the ConfigMap too: the run is Stalled with these sentences; those of `validate` if empty."""
+"""Known only to who sees the ConfigMap too: the run is Stalled with these sentences; those of `validate` if empty.
+
+A status repeats nothing of a ConfigMap: field, line and remedy are those of `validate`, the values are left out.
+"""
 
 IN_OUR_WORDS: Final = sorted(
     FILES.keys()

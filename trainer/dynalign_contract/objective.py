@@ -51,14 +51,25 @@ class Aspect(Model):
     """What an answer that deserves 9 looks like."""
 
 
+class ObjectiveError(ValueError):
+    """A part of an objective that cannot be used. `bare` says the same and repeats nothing that stands there."""
+
+    def __init__(self, message: str, bare: str = "") -> None:
+        super().__init__(message)
+        self.bare = bare or message
+
+
 def _check_placeholders(template: str, allowed: frozenset[str], required: frozenset[str]) -> str:
     used = frozenset(Template(template).get_identifiers())
     if not Template(template).is_valid():
-        raise ValueError("is no valid template: write $$ for a dollar sign and $name for a placeholder")
+        raise ObjectiveError("is no valid template: write $$ for a dollar sign and $name for a placeholder")
     if unknown := used - allowed:
-        raise ValueError(f"uses unknown placeholders: {_list(unknown)}; allowed are {_list(allowed)}")
+        raise ObjectiveError(
+            f"uses unknown placeholders: {_list(unknown)}; allowed are {_list(allowed)}",
+            bare="uses placeholders that are unknown here; `dynalign validate` of a file with it lists those allowed",
+        )
     if missing := required - used:
-        raise ValueError(f"lacks {_list(missing)}; without it nobody sees what this is about")
+        raise ObjectiveError(f"lacks {_list(missing)}; without it nobody sees what this is about")
     return template
 
 
@@ -173,16 +184,22 @@ class Objective(Model):
     def _consistent(self) -> "Objective":
         ids = [aspect.id for aspect in self.aspects]
         if len(set(ids)) != len(ids):
-            raise ValueError(f"aspects: the ids {', '.join(ids)} are not distinct; give every aspect an id of its own")
+            raise ObjectiveError(
+                f"aspects: the ids {', '.join(ids)} are not distinct; give every aspect an id of its own",
+                bare="aspects: the ids are not distinct; give every aspect an id of its own",
+            )
         if empty := [name for name, values in self.facets.items() if not values]:
-            raise ValueError(f"facets: {', '.join(empty)} has no values; give it some, or remove it")
+            raise ObjectiveError(
+                f"facets: {', '.join(empty)} has no values; give it some, or remove it",
+                bare="facets: one has no values; give it some, or remove it",
+            )
         if "preamble" in self.facets:
-            raise ValueError("facets: preamble is the placeholder of the objective's own preamble; take another name")
+            raise ObjectiveError("facets: preamble is the placeholder of the objective's own preamble; take another name")
         for name, template in (("message", self.author.message), ("opening", self.author.opening)):
             try:
                 _check_placeholders(template, frozenset({"preamble", *self.facets}), frozenset())
-            except ValueError as error:
-                raise ValueError(f"author.{name} {error}") from error
+            except ObjectiveError as error:
+                raise ObjectiveError(f"author.{name} {error}", bare=f"author.{name} {error.bare}") from error
         return self
 
     @property

@@ -42,6 +42,8 @@ class Problem:
     line: int | None = None
     """Line of the file, from 1."""
     exit_code: ExitCode = ExitCode.BAD_CONFIG
+    bare: str = ""
+    """The sentence without anything that stands in the file, for those who may not be allowed to read it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", plain_line(self.text))
@@ -85,6 +87,41 @@ def describe_error(error: ErrorDetails, schema: Schema, written: Mapping[Path, s
         case "too_short" | "too_long" | "string_too_short" | "string_too_long":
             return _describe_length(error)
     return _describe_wrong(error["input"], node, path, written.get(path))
+
+
+def describe_without_values(error: ErrorDetails, schema: Schema) -> str:
+    """Field and sentence of an error, with nothing of the file's own in it: no values, and no names but ours."""
+    path = _known_part(locate_error(error), schema)
+    node, field = find_node(schema, path), name_field(path)
+    match error["type"]:
+        case "extra_forbidden":
+            options = list(node.get("properties", {}))
+            close = difflib.get_close_matches(_to_camel(str(error["loc"][-1])), options, n=1, cutoff=0.75)
+            sentence = "has an unknown field; " + (f"did you mean {close[0]}?" if close else _allowed(options))
+        case "missing":
+            sentence = f"is missing; write {describe_value(node, path)}"
+        case "value_error":
+            sentence = getattr(error["ctx"]["error"], "bare", "") or "cannot be used as it is"
+        case "too_short" | "too_long" | "string_too_short" | "string_too_long":
+            sentence = _describe_length(error)
+        case _:
+            sentence = f"cannot be used as it is; write {describe_value(node, path)}"
+    return f"{field} {sentence}".strip()
+
+
+def is_known(path: Path, schema: Schema) -> bool:
+    """Whether the whole path is the schema's own, so that its name says where to look."""
+    return _known_part(path, schema) == path
+
+
+def _known_part(path: Path, schema: Schema) -> Path:
+    """The beginning of a path that the schema names; keys of free maps are the file's own."""
+    known: list[str | int] = []
+    for part in path:
+        if isinstance(part, str) and part not in find_node(schema, tuple(known)).get("properties", {}):
+            break
+        known.append(part)
+    return tuple(known)
 
 
 def _describe_length(error: ErrorDetails) -> str:
@@ -199,7 +236,7 @@ def _shorten(text: str, longest: int = LONGEST_QUOTE) -> str:
 def _describe_unknown(path: Path, schema: Schema) -> str:
     name = str(path[-1])
     siblings = list(find_node(schema, path[:-1]).get("properties", {}))
-    camel = re.sub(r"[_-]+(\w)", lambda match: match[1].upper(), name)
+    camel = _to_camel(name)
     exact = [sibling for sibling in siblings if sibling.lower() == camel.lower()]
     if exact:
         return f"is unknown; write {exact[0]}"
@@ -212,7 +249,15 @@ def _describe_unknown(path: Path, schema: Schema) -> str:
         return f"is unknown here; this field belongs under {_either(elsewhere)}"
     near = difflib.get_close_matches(camel, siblings, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
-    return f"is unknown{hint or '; allowed are ' + ', '.join(siblings)}"
+    return f"is unknown{hint or '; ' + _allowed(siblings)}"
+
+
+def _to_camel(name: str) -> str:
+    return re.sub(r"[_-]+(\w)", lambda match: match[1].upper(), name)
+
+
+def _allowed(names: Sequence[str]) -> str:
+    return f"allowed are {', '.join(names)}"
 
 
 def _either(fields: Sequence[str]) -> str:

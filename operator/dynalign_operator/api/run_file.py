@@ -14,7 +14,15 @@ from pydantic import BaseModel, ValidationError
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.objective import Objective
 from dynalign_operator.api.objective_text import refuse_objective_text
-from dynalign_operator.api.problems import Problem, describe_error, locate_error, name_field, quote_value
+from dynalign_operator.api.problems import (
+    Problem,
+    describe_error,
+    describe_without_values,
+    is_known,
+    locate_error,
+    name_field,
+    quote_value,
+)
 from dynalign_operator.api.rules import RULES
 from dynalign_operator.api.rules.checking import broken_rules
 from dynalign_operator.api.schema import Schema, structural_schema
@@ -90,8 +98,10 @@ def read_referenced_objective(
     """
     if reference.key not in data:
         have = f"it has {', '.join(data)}" if data else "it is empty"
-        text = f"ConfigMap {reference.name}: the key {reference.key} that spec.objective names is missing; {have}."
-        raise RunFileError([Problem(text, line)])
+        missing = f"ConfigMap {reference.name}: the key {reference.key} that spec.objective names is missing"
+        remedy = "add it, or write a key that is there into spec.objective.configMapRef.key"
+        bare = f"{missing}; {remedy if data else have}."
+        raise RunFileError([Problem(f"{missing}; {have}.", line, bare=bare)])
     return read_objective(data[reference.key], f"ConfigMap {reference.name}, key {reference.key}")
 
 
@@ -99,16 +109,18 @@ def read_objective(text: str, where: str) -> Objective:
     """Parse an objective that a user wrote; problems are named after `where`. Raises RunFileError."""
     refused = refuse_objective_text(text)
     if refused is not None:
-        line, sentence = refused
-        raise RunFileError([Problem(f"{where}{f', line {line}' if line else ''}: {sentence}.")])
+        place = f"{where}, line {refused.line}: " if refused.line else f"{where}: "
+        raise RunFileError([Problem(f"{place}{refused.sentence}.", bare=f"{place}{refused.bare}.")])
     try:
         documents = read_documents(text, OBJECTIVE_LIMITS)
     except MalformedYamlError as error:
         place = f", line {error.line}" if error.line else ""
         what = name_field(error.path) or "the text"
-        raise RunFileError([Problem(f"{where}{place}: {what} {error}.")]) from error
+        bare = f"{where}{place}: the text is not YAML that can be read; `dynalign validate` of a file with it says why."
+        raise RunFileError([Problem(f"{where}{place}: {what} {error}.", bare=bare)]) from error
     if len(documents) != 1 or not isinstance(documents[0].data, dict):
-        raise RunFileError([Problem(f"{where}: must hold one YAML mapping, with the fields of an objective.")])
+        text = f"{where}: must hold one YAML mapping, with the fields of an objective."
+        raise RunFileError([Problem(text, bare=text)])
     _refuse_duplicates(documents[0], f"{where}: ")
     return _validate(Objective, documents[0], f"{where}: ")
 
@@ -180,6 +192,8 @@ def _refuse_duplicates(document: Document, prefix: str) -> None:
                 f"{prefix}{name_field(duplicate.path)} is written twice, first on line {duplicate.first_line}; "
                 "keep one of them.",
                 None if prefix else duplicate.line,
+                bare=f"{_at(prefix, duplicate.line)}what line {duplicate.first_line} says is said again; "
+                "keep one of them.",
             )
             for duplicate in document.duplicates
         )
@@ -202,10 +216,17 @@ def _validate(model: type[ModelT], document: Document, prefix: str) -> ModelT:
             subject = name_field(path)
             end = "" if sentence.endswith("?") else "."
             line = None if prefix else document.line_of(path)
-            problems.append(
-                Problem(f"{prefix}{subject} {sentence}{end}" if subject else f"{prefix}{sentence}{end}", line)
-            )
+            bare = describe_without_values(detail, _schema(model)).rstrip(".")
+            place = prefix if is_known(path, _schema(model)) else _at(prefix, document.line_of(path))
+            bare = f"{place}{bare}{'' if bare.endswith('?') else '.'}"
+            text = f"{prefix}{subject} {sentence}{end}" if subject else f"{prefix}{sentence}{end}"
+            problems.append(Problem(text, line, bare=bare))
         raise RunFileError(problems) from error
+
+
+def _at(prefix: str, line: int | None) -> str:
+    """`ConfigMap mine, key objective.yaml, line 3: `."""
+    return f"{prefix.removesuffix(': ')}, line {line}: " if prefix and line is not None else prefix
 
 
 def _broken_rules(run: AlignmentRun, document: Document) -> Iterator[Problem]:

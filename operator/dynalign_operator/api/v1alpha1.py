@@ -220,7 +220,8 @@ class RunPolicy(Model):
     pending_timeout: Duration = "30m"
     """Longest wait for a pod to start; time in a queue does not count."""
     stall_timeout: Duration = "15m"
-    """Longest time that a stage may run without progress."""
+    """Longest time that a stage may run without progress, as far as the operator can read it: unknown progress is no
+    stall."""
     deadline: Duration = "72h"
     """Longest time from the run's start to its end."""
     ttl_after_finished: Duration = "168h"

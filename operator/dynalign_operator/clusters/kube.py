@@ -247,24 +247,22 @@ class KubeCluster:
     async def _observe_job(
         self, key: RunKey, job: KubernetesObject, pods: Sequence[KubernetesObject]
     ) -> JobObservation | None:
-        """The watches are not in step: pods that have not told how their ended Job went are read, once."""
-        observed = observe_job(job, pods)
+        """The watches are not in step: pods that have not told how their ended Job went are read, once.
+
+        What the Job has said of itself counts while it is recent enough to tell standing still from silence.
+        """
+        heard = self._progress.get(RunKey(key.namespace, job["metadata"]["name"]))
+        progress, changed = (None, None) if heard is None else (heard.progress, heard.changed)
+        observed = observe_job(job, pods, progress=progress, last_progress_time=changed)
         read, uid = self._read.setdefault(key, set()), job["metadata"].get("uid", "")
         if observed is not None and _is_untold(observed) and uid not in read:
             pods = await self._read_pods(key, job)
             read.add(uid)
-            observed = observe_job(job, pods)
+            observed = observe_job(job, pods, progress=progress, last_progress_time=changed)
         if observed is None:
             return None
-        return self._sightings.note(key, self._with_progress(key, observed))
-
-    def _with_progress(self, key: RunKey, job: JobObservation) -> JobObservation:
-        """What the Job has said, and whether that is recent enough to tell standing still from silence."""
-        heard = self._progress.get(RunKey(key.namespace, job.name))
-        if heard is None:
-            return replace(job, is_progress_known=False)
-        known = heard.is_current(self._now())
-        return replace(job, progress=heard.progress, last_progress_time=heard.changed, is_progress_known=known)
+        known = heard is not None and heard.is_current(self._now())
+        return self._sightings.note(key, replace(observed, is_progress_known=known))
 
     async def _read_pods(self, key: RunKey, job: KubernetesObject) -> Sequence[KubernetesObject]:
         query = {"labelSelector": f"{JOB_NAME}={job['metadata']['name']}"}

@@ -13,7 +13,7 @@ from dynalign_operator.clusters.kube_pods import condition_of, index_of, parse_t
 from dynalign_operator.clusters.kube_waiting import is_suspended, read_wait
 from dynalign_operator.manifests.labels import read_job_labels
 from dynalign_operator.manifests.objects import KubernetesObject
-from dynalign_operator.planning.observed import DISRUPTED, ClaimObservation, JobObservation, JobPhase
+from dynalign_operator.planning.observed import DISRUPTED, ClaimObservation, JobObservation, JobPhase, JobProgress
 
 _DISRUPTION: Final = "DisruptionTarget"
 _BY_POLICY: Final = "PodFailurePolicy"
@@ -26,6 +26,9 @@ _OUT_OF_MEMORY: Final = "OOMKilled"
 def observe_job(
     job: KubernetesObject,
     pods: Sequence[KubernetesObject],
+    *,
+    progress: JobProgress | None = None,
+    last_progress_time: datetime | None = None,
 ) -> JobObservation | None:
     """The planner's view of a Job; None for one whose labels are not of ours.
 
@@ -60,6 +63,8 @@ def observe_job(
         waiting_since=wait.since,
         missing_pods=wait.missing_pods,
         completion_time=_completion_time(status),
+        last_progress_time=last_progress_time,
+        progress=progress,
         suspended=is_suspended(job),
         stranded=bool(started) and not runs and (wait.since is not None or wait.missing_pods > 0),
         deleting="deletionTimestamp" in metadata,

@@ -1,5 +1,6 @@
 """The only place that builds a path of the Kubernetes API. Every segment and every query value is quoted. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NewType
@@ -12,7 +13,9 @@ ApiPath = NewType("ApiPath", str)
 """A path with its query, ready to be sent as it is. Made by the functions of this module alone."""
 
 _NO_SEGMENTS: Final = frozenset({"", ".", ".."})
-"""What a URL's path may hold but no Kubernetes object is called: it would lead to another path."""
+_NEVER_IN_A_SEGMENT: Final = re.compile(r"[/%\\\x00-\x1f\x7f]")
+"""An API server splits a path after it has decoded it: a slash would lead elsewhere, quoted or not, and `%` could be
+decoded twice. No Kubernetes object has a name with one of these (`IsValidPathSegmentName` of apimachinery)."""
 
 
 class UnsafePathError(ClusterError):
@@ -62,7 +65,7 @@ def _join(resource: Resource, segments: tuple[str, ...], query: Mapping[str, str
 
 def _quote_segment(segment: str) -> str:
     """One segment, percent-encoded, so that it stays one segment wherever it is decoded."""
-    if segment in _NO_SEGMENTS or "\0" in segment:
+    if segment in _NO_SEGMENTS or _NEVER_IN_A_SEGMENT.search(segment):
         raise UnsafePathError(f"{segment!r} is no name of a Kubernetes object, so no path leads to it.")
     try:
         return quote(segment, safe="")

@@ -19,7 +19,11 @@ _KEPT_TEXTS: Final = 64
 
 
 def read_objective(observed: Observed) -> Objective:
-    """The run's objective. Raises BadObjectiveError, in the words of `dynalign validate`, with the remedy."""
+    """The run's objective. Raises BadObjectiveError: which line and field, and what to write.
+
+    What stands in the ConfigMap is not repeated. Whoever may create runs and read their status need not be allowed to
+    read the ConfigMaps of the namespace, and may name any of them as an objective.
+    """
     spec = observed.run.spec.objective
     if spec.config_map_ref is None:
         return _builtin(spec.builtin or BUILTIN[0])
@@ -38,7 +42,7 @@ def read_objective(observed: Observed) -> Objective:
     except RunFileError as error:
         found = error
     if isinstance(found, RunFileError):
-        sentences = " ".join(problem.text for problem in found.problems)
+        sentences = " ".join(problem.bare for problem in found.problems)
         raise BadObjectiveError(f"{sentences} Correct it; the run goes on by itself.")
     return found
 

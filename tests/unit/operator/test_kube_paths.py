@@ -20,21 +20,12 @@ from dynalign_operator.clusters.kube_paths import (
 from support.recording_api import recording_api
 
 STRANGE = [
-    *("../../kube-system/configmaps/x", "..%2f..", "%2e%2e", "%252e%252e", "a/b", "/etc", "a?watch=true", "a#b", "a;b"),
-    *(
-        "...",
-        ". ",
-        "a\nb",
-        "a\tb",
-        "a b",
-        "é",
-        "\u2025",
-        "\uff0e\uff0e",
-        "a\\..\\b",
-        "http://other/",
-        "a:9464",
-        "a&b=c",
-    ),
+    *("a?watch=true", "a#b", "a;b", "...", ". ", "a b", "\u00e9", "\u2024\u2024", "\uff0e\uff0e", "a:9464", "a&b=c"),
+    *("a+b", "@", "*"),
+]
+LEADS_ELSEWHERE = [
+    *("", ".", "..", "a\0b", "\ud800", "../../kube-system/configmaps/x", "..%2f..", "%2e%2e", "%252e%252e", "a/b"),
+    *("/etc", "a\nb", "a\tb", "a\\..\\b", "http://other/"),
 ]
 
 
@@ -46,7 +37,7 @@ def test_ordinary_names_are_sent_as_people_write_them() -> None:
     assert collection_path(PODS, "n", query) == "/api/v1/namespaces/n/pods?labelSelector=a%2Fb%3Dc%2Cd&limit=500"
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a\0b", "\ud800"])
+@pytest.mark.parametrize("name", LEADS_ELSEWHERE)
 @pytest.mark.parametrize("place", ["namespace", "name", "subresource"])
 def test_what_no_object_is_called_has_no_path(name: str, place: str) -> None:
     parts = {"namespace": "n", "name": "o", "subresource": "status"} | {place: name}

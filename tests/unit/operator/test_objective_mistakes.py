@@ -113,6 +113,6 @@ def test_a_text_is_parsed_once_a_version(monkeypatch: pytest.MonkeyPatch) -> Non
     good, bad = broken(lambda d: d.update(version="once")), broken(lambda d: d.update(version=17))
     for _ in range(3):
         assert objective_of(Observed(run, (), {"mine": {"objective.yaml": good}})).version == "once"
-        with pytest.raises(BadObjectiveError, match="version is 17"):
+        with pytest.raises(BadObjectiveError, match="version cannot be used as it is; write a text"):
             objective_of(Observed(run, (), {"mine": {"objective.yaml": bad}}))
     assert parsed == [good, bad]

@@ -400,7 +400,7 @@ def test_jobs_of_other_steps_are_stopped_before_anything_is_created() -> None:
 
 OBJECTIVE: dict[str, Callable[[], dict[str, dict[str, str]]]] = {
     "does not exist": dict,
-    "the key objective.yaml that spec.objective names is missing; it has other.yaml": lambda: {
+    "the key objective.yaml that spec.objective names is missing; add it, or write a key that is there": lambda: {
         "mine": {"other.yaml": ""}
     },
     "key objective.yaml, line 1: the text is not YAML": lambda: {"mine": {"objective.yaml": "name: [1"}},
