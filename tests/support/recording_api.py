@@ -56,8 +56,12 @@ class RecordingApi:
                 self.put(f"{path}/{name}", found)
             case "PATCH":
                 found = self.objects.get(path.removesuffix("/status"))
+                change = await request.json()
                 if found is not None:
-                    found = {**found, "status": (await request.json())[-1]["value"]}
+                    if isinstance(change, list):
+                        found = {**found, "status": change[-1]["value"]}
+                    else:
+                        found = {**found, "metadata": {**found["metadata"], **change.get("metadata", {})}}
                     self.put(path.removesuffix("/status"), found)
             case _:
                 found = self.objects.pop(path, None)

@@ -194,7 +194,9 @@ class Objective(Model):
                 bare="facets: one has no values; give it some, or remove it",
             )
         if "preamble" in self.facets:
-            raise ObjectiveError("facets: preamble is the placeholder of the objective's own preamble; take another name")
+            raise ObjectiveError(
+                "facets: preamble is the placeholder of the objective's own preamble; take another name"
+            )
         for name, template in (("message", self.author.message), ("opening", self.author.opening)):
             try:
                 _check_placeholders(template, frozenset({"preamble", *self.facets}), frozenset())
