@@ -131,7 +131,16 @@ def read_listed(folder: Path) -> Manifest:
 
 
 def artifact_folders(root: Path, artifact: ArtifactRef) -> tuple[Path, ...]:
-    """The folders of an artifact, one a shard, unverified."""
+    """The folders of an artifact, one a shard, unverified.
+
+    Raises CorruptArtifactError when its path leads out of the run's folder: only an edited status can say so.
+    """
+    path = PurePosixPath(artifact.path)
+    if path.is_absolute() or ".." in path.parts:
+        raise CorruptArtifactError(
+            f"the artifact {artifact.path!r} lies outside the run's folder {root}, where no stage has written it. "
+            "Remove it from the run's status, or start a new run."
+        )
     return tuple(root / shard_folder(artifact.path, i, artifact.shards) for i in range(artifact.shards))
 
 

@@ -210,6 +210,13 @@ def test_what_the_manifest_does_not_list_is_refused_and_named(
         verify_artifact(tmp_path, artifact)
 
 
+@pytest.mark.parametrize("path", ["../other/a", "/etc", "a/../../other"])
+def test_an_artifact_outside_the_runs_folder_is_refused(tmp_path: Path, path: str) -> None:
+    artifact = write_artifact(tmp_path, "other/a", {"x": b"1"})
+    with pytest.raises(CorruptArtifactError, match="outside the run's folder"):
+        verify_artifact(tmp_path / "run", artifact.model_copy(update={"path": path}))
+
+
 def test_what_a_writer_has_not_finished_is_no_damage(tmp_path: Path) -> None:
     artifact = write_artifact(tmp_path, "a", {"x": b"1"})
     with atomic_path(tmp_path / "a" / "x") as temporary:
