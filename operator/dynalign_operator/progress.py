@@ -10,6 +10,7 @@ from typing import Final
 
 import aiohttp
 
+from dynalign_contract.pod_paths import METRICS_PORT
 from dynalign_contract.telemetry import MOST_BYTES
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.bounded_read import PLAIN, read_bounded
@@ -21,7 +22,6 @@ from dynalign_operator.clusters.kube_store import Kind, Store
 from dynalign_operator.clusters.progress_book import ProgressBook
 from dynalign_operator.clusters.stage_metrics import LiveMetrics, parse_metrics
 from dynalign_operator.manifests.objects import KubernetesObject
-from dynalign_operator.manifests.pod import METRICS_PORT
 
 READ_EVERY_SECONDS: Final = 10.0
 _SECONDS: Final = 1.0

@@ -54,6 +54,45 @@ def test_a_claim_is_read_below_its_mount(source: Path, tmp_path: Path, monkeypat
     assert fetch("pvc://claim/tiny", tmp_path / "run").exit_code == 0
 
 
+def test_a_hugging_face_cache_is_a_model_folder(source: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "models--org--name"
+    snapshot = repository / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+    source.rename(repository / "blobs")
+    for path in (repository / "blobs").iterdir():
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    assert fetch(str(snapshot), tmp_path / "run").exit_code == 0
+
+
+def test_a_link_of_a_claim_stays_on_it(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNALIGN_PVC_ROOT", str(tmp_path))
+    (tmp_path / "claim").mkdir()
+    tokenizer = (source / "tokenizer.json").rename(tmp_path / "claim" / "tokenizer.json")
+    source.rename(tmp_path / "claim" / "tiny")
+    (tmp_path / "claim" / "tiny" / "tokenizer.json").symlink_to(tokenizer)
+    assert fetch("pvc://claim/tiny", tmp_path / "run").exit_code == 0
+
+
+@pytest.mark.parametrize("uri", ["pvc://claim/tiny", "{}/claim/tiny"])
+@pytest.mark.parametrize("target", ["/proc/self/environ", "/etc/passwd", "../../other/secret.txt"])
+def test_a_link_that_leads_out_is_named_and_not_copied(
+    uri: str, target: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DYNALIGN_PVC_ROOT", str(tmp_path))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "secret.txt").write_text("secret")
+    (tmp_path / "claim").mkdir()
+    folder = source.rename(tmp_path / "claim" / "tiny")
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "tokenizer_config.json").symlink_to(target)
+    result = fetch(uri.format(tmp_path), tmp_path / "run")
+    assert result.exit_code == 11
+    assert result.error is not None
+    assert "tokenizer_config.json" in result.error.message
+    assert "Replace the link by the file itself" in result.error.message
+    assert not (tmp_path / "run" / "model" / "tokenizer_config.json").exists()
+
+
 def cut_weights(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
@@ -157,6 +196,7 @@ def test_a_tensor_in_two_files_is_bad_input(source: Path, tmp_path: Path) -> Non
         ("/no/such/folder", 11, "is not a folder"),
         ("bundled://gpt-9", 10, "there is no bundled model 'gpt-9'"),
         ("ftp://somewhere/model", 10, "begins with ftp://"),
+        ("pvc://claim/../../etc", 10, "without .. in it"),
     ],
 )
 def test_what_is_not_there_is_named(uri: str, code: int, sentence: str, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from prometheus_client import start_http_server
 
+from dynalign_contract.pod_paths import METRICS_PORT
 from dynalign_contract.stages import Stage
 from dynalign_operator.manifests.labels import read_job_labels
-from dynalign_operator.manifests.pod import METRICS_PORT
 from dynalign_trainer.telemetry import Telemetry
 from support.api_server import ApiServer, start_api_server
 from support.chart import CHART

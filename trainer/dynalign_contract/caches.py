@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import Final
 
 from dynalign_contract.errors import BadConfigError
+from dynalign_contract.pod_paths import Variable
 
-CACHE_VARIABLE: Final = "DYNALIGN_CACHE"
-_OTHERS: Final = ("HF_HOME", "VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR")
+CACHE_VARIABLE: Final = Variable.CACHE
+_OTHERS: Final = (
+    Variable.HUB_HOME,
+    Variable.COMPILED_BY_VLLM,
+    Variable.COMPILED_BY_INDUCTOR,
+    Variable.COMPILED_BY_TRITON,
+    Variable.TORCH_EXTENSIONS,
+)
 """Variables that name caches of libraries; what is not set lies below HOME or in the temporary folder."""
 
 

@@ -3,8 +3,9 @@
 from typing import Final
 
 from dynalign_contract.base import Model
+from dynalign_contract.pod_paths import Variable
 
-WORKDIR_VARIABLE: Final = "DYNALIGN_WORKDIR"
+WORKDIR_VARIABLE: Final = Variable.WORKDIR
 """Marks every process of a run, grandchildren included, so that a later dynalign finds what a killed one left."""
 
 

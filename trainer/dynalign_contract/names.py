@@ -1,7 +1,6 @@
-r"""Names as Kubernetes takes them, and paths that stay where they begin, as patterns and in words.
+"""Names as Kubernetes takes them, as patterns and in words.
 
 The patterns are read by pydantic (Rust's regex) and by an API server (RE2 in CEL): neither knows lookaround.
-`\x00-\x1f` and `\x7f` are control characters, which no name and no path of ours may hold.
 """
 
 from typing import Annotated, Final
@@ -9,24 +8,13 @@ from typing import Annotated, Final
 from pydantic import Field, JsonValue
 
 _LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_SUBDOMAIN: Final = rf"{_LABEL}(\.{_LABEL})*"
+SUBDOMAIN: Final = rf"{_LABEL}(\.{_LABEL})*"
 _SHORT: Final = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _CHARACTER: Final = r"[^/\x00-\x1f\x7f]"
 _FOLDER: Final = rf"([^/.\x00-\x1f\x7f]{_CHARACTER}*|\.[^/.\x00-\x1f\x7f]{_CHARACTER}*|\.\.{_CHARACTER}+)"
 """Anything between two slashes but nothing at all, `.` and `..`."""
-_SEGMENT: Final = rf"({_FOLDER}|\.)"
-"""The same, or `.`: a claim's own folder is `pvc://claim/.`."""
-
-CLAIM_URI: Final = rf"pvc://{_SUBDOMAIN}/({_SEGMENT}/)*{_SEGMENT}/?"
-"""`pvc://claim/path`: the name of a claim, and a path that does not leave it."""
-ABSOLUTE_PATH: Final = rf"/({_SEGMENT}/)*{_SEGMENT}/?"
 SUBFOLDER: Final = rf"({_FOLDER}/)*{_FOLDER}"
 """A folder below another, which it does not leave."""
-RELATIVE_PATH: Final = r"\./[^\x00-\x1f\x7f]+"
-"""`./path` beside the run file: of the user's own machine, where it may lead anywhere."""
-_HUB_NAME: Final = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
-HUB_URI: Final = rf"hf://{_HUB_NAME}/{_HUB_NAME}(@[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*)?"
-"""`hf://org/name[@revision]`, of which no part is `.` or `..`."""
 
 
 def whole(*patterns: str) -> str:
@@ -42,7 +30,7 @@ def form(words: str) -> dict[str, JsonValue]:
 ObjectName = Annotated[
     str,
     Field(
-        pattern=whole(_SUBDOMAIN),
+        pattern=whole(SUBDOMAIN),
         max_length=253,
         json_schema_extra=form(
             "the name of a Kubernetes object: lower-case letters, digits, inner hyphens and dots, for example my-object"
@@ -64,7 +52,7 @@ DataKey = Annotated[
 QualifiedName = Annotated[
     str,
     Field(
-        pattern=whole(rf"({_SUBDOMAIN}/)?{_SHORT}"),
+        pattern=whole(rf"({SUBDOMAIN}/)?{_SHORT}"),
         max_length=317,
         json_schema_extra=form(
             "a name such as zone or example.com/zone, at most 63 letters, digits and -_. after the /"

@@ -1,16 +1,20 @@
 """The fetch stage: bring the base model, and data of tasks, onto the volume; check that the model can be aligned."""
 
+import os
 from pathlib import Path
 from typing import Final
 
 from dynalign_contract.config import FetchParams, StageConfig
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.layout import SOURCE_FILE
+from dynalign_contract.source_files import locate
+from dynalign_contract.sources import BundledSource, HubSource, SourceError, parse_source
 from dynalign_contract.strangers import clear_strangers
 from dynalign_trainer.context import StageContext, StageOutput
 from dynalign_trainer.fetching.bundled import fetch_bundled
 from dynalign_trainer.fetching.check import check_model
-from dynalign_trainer.fetching.folder import claim_folder, fetch_folder
+from dynalign_trainer.fetching.copying import Watch
+from dynalign_trainer.fetching.folder import fetch_folder
 from dynalign_trainer.fetching.hub import fetch_hub
 from dynalign_trainer.fetching.task_data import fetch_task_data
 from dynalign_trainer.model_files import read_model_files
@@ -37,20 +41,7 @@ def run(context: StageContext[FetchParams]) -> StageOutput:
     inspection = Inspection(uri, context.params.preflight, context.config.engine, context.check_stop)
     context.telemetry.begin()
     fetch_task_data(context.params.tasks, context.layout.tasks, watch)
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        fetch_folder(Path(uri), target, watch, inspection)
-    elif scheme == "bundled":
-        fetch_bundled(rest, target, watch)
-        _inspect(inspection, target)
-    elif scheme == "pvc":
-        fetch_folder(claim_folder(uri), target, watch, inspection)
-    elif scheme == "hf":
-        fetch_hub(uri, target, watch, inspection)
-    else:
-        raise BadConfigError(
-            f"spec.model.uri: {uri} begins with {scheme}://; write hf://, pvc://, bundled:// or a path."
-        )
+    fetch_model(uri, target, watch, inspection)
     context.check_stop()
     parameters = check_model(target)
     record = [SOURCE_FILE] if (target / SOURCE_FILE).is_file() else []
@@ -70,3 +61,22 @@ def recheck(config: StageConfig, params: FetchParams, folder: Path) -> None:
 
 def _inspect(inspection: Inspection, folder: Path) -> None:
     inspection.check(folder, {name: folder / name for name in read_model_files(folder).weights})
+
+
+def fetch_model(uri: str, target: Path, watch: Watch, inspection: Inspection) -> None:
+    """Bring the model that `uri` names into the folder `target`, inspected before its weights where that can be.
+
+    Raises StageError.
+    """
+    try:
+        source = parse_source(uri)
+    except SourceError as error:
+        raise BadConfigError(f"spec.model.uri {error}.") from error
+    match source:
+        case HubSource():
+            fetch_hub(source, target, watch, inspection)
+        case BundledSource(name=name):
+            fetch_bundled(name, target, watch)
+            _inspect(inspection, target)
+        case _:
+            fetch_folder(locate(source, os.environ), target, watch, inspection)

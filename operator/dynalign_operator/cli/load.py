@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.sources import PathSource, parse_source
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.problems import Problem
 from dynalign_operator.api.run_file import RunFile, RunFileError, parse_run_file
@@ -69,16 +70,21 @@ def _read(path: Path) -> str:
 def _resolve_paths(run: AlignmentRun, folder: Path) -> AlignmentRun:
     spec = run.spec
     updates: dict[str, object] = {}
-    if spec.model.uri.startswith("./"):
+    if _is_relative(spec.model.uri):
         updates["model"] = spec.model.model_copy(update={"uri": str((folder / spec.model.uri).resolve())})
     files = {
         name: part.model_copy(update={"uri": str((folder / part.uri).resolve())})
         for name, part in _prompt_files(run).items()
-        if part.uri.startswith("./")
+        if _is_relative(part.uri)
     }
     if files:
         updates["prompts"] = spec.prompts.model_copy(update=files)
     return run.model_copy(update={"spec": spec.model_copy(update=updates)}) if updates else run
+
+
+def _is_relative(uri: str) -> bool:
+    source = parse_source(uri)
+    return isinstance(source, PathSource) and source.is_relative
 
 
 def _prompt_files(run: AlignmentRun) -> dict[str, Any]:
@@ -89,10 +95,10 @@ def _prompt_files(run: AlignmentRun) -> dict[str, Any]:
 
 
 def _missing_model(run: AlignmentRun, parsed: RunFile) -> list[Problem]:
-    uri = run.spec.model.uri
-    if not uri.startswith("/"):
+    source = parse_source(run.spec.model.uri)
+    if not isinstance(source, PathSource):
         return []
-    folder, written = Path(uri), parsed.run.spec.model.uri
+    folder, written = Path(source.path), parsed.run.spec.model.uri
     if not folder.is_dir():
         what = f"names the folder {written}, which does not exist; name a Hugging Face model folder"
     elif not (folder / "config.json").is_file():
@@ -106,7 +112,8 @@ def _missing_model(run: AlignmentRun, parsed: RunFile) -> list[Problem]:
 def _missing_prompts(run: AlignmentRun, parsed: RunFile) -> list[Problem]:
     problems = []
     for name, part in _prompt_files(run).items():
-        if not part.uri.startswith("/") or Path(part.uri).is_file():
+        source = parse_source(part.uri)
+        if not isinstance(source, PathSource) or Path(source.path).is_file():
             continue
         text = (
             f"spec.prompts.{name}.uri names the file {_prompt_files(parsed.run)[name].uri}, which does not exist; "

@@ -8,21 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from dynalign_contract.host import WORKDIR_VARIABLE
+from dynalign_contract.pod_paths import CACHE_MOUNT, CONFIG_MOUNT, RUN_MOUNT, Variable
 from dynalign_operator.clusters.errors import UnsupportedJobError
 from dynalign_operator.clusters.local_workdir import Workdir
 from dynalign_operator.manifests.labels import RUN
 from dynalign_operator.manifests.objects import KubernetesObject
-from dynalign_operator.manifests.pod import (
-    CACHE_MOUNT,
-    COMMAND,
-    CONFIG_MOUNT,
-    METRICS_PORT_VARIABLE,
-    RUN_MOUNT,
-    compiled_mount,
-)
+from dynalign_operator.manifests.pod import COMMAND, compiled_mount
 from dynalign_operator.manifests.secrets import SECRET_VARIABLES
 
-COMPLETION_INDEX: Final = "JOB_COMPLETION_INDEX"
 STAGE_MODULE: Final = "dynalign_trainer.main"
 """What `dynalign-stage` runs."""
 
@@ -75,7 +68,7 @@ def build_command(job: KubernetesObject, index: int, port: int, placement: Place
     folders = _folders(job, index, placement)
     variables = _variables(container, port, folders, placement.environment)
     if spec.get("completionMode") == "Indexed":
-        variables[COMPLETION_INDEX] = str(index)
+        variables[Variable.COMPLETION_INDEX] = str(index)
     inherited = {name: value for name, value in placement.environment.items() if name not in SECRET_VARIABLES}
     command = [map_paths(expand_references(text, variables), folders) for text in container["command"]]
     arguments = [map_paths(expand_references(text, variables), folders) for text in container.get("args", [])]
@@ -121,7 +114,7 @@ def _variables(
     variables: dict[str, str] = {}
     for entry in container.get("env", []):
         name = entry["name"]
-        if name == METRICS_PORT_VARIABLE:
+        if name == Variable.METRICS_PORT:
             variables[name] = str(port)
         elif "value" in entry:
             variables[name] = map_paths(expand_references(entry["value"], variables), folders)

@@ -5,26 +5,29 @@ from typing import Final
 
 from dynalign_contract.config import StageConfig
 from dynalign_contract.layout import COMPILED_FOLDER
+from dynalign_contract.pod_paths import (
+    CACHE_MOUNT,
+    CLAIMS_MOUNT,
+    CONFIG_MOUNT,
+    METRICS_PORT,
+    RENDEZVOUS_PORT,
+    RUN_MOUNT,
+    SHARED_MEMORY_MOUNT,
+    TERMINATION_LOG,
+    TMP_MOUNT,
+    Variable,
+)
 from dynalign_contract.stages import ONLINE_STAGES, Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun, StageOverrides
 from dynalign_operator.manifests.config_map import CONFIG_FILE
 from dynalign_operator.manifests.labels import JobLabels, job_labels
 from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.manifests.secrets import secret_variables
-from dynalign_operator.manifests.service import RENDEZVOUS_PORT, coordinator, service_name
+from dynalign_operator.manifests.service import coordinator, service_name
 from dynalign_operator.manifests.volume import claim_name, foreign_claims
 
 CONTAINER: Final = "stage"
 COMMAND: Final = "dynalign-stage"
-METRICS_PORT: Final = 9464
-METRICS_PORT_VARIABLE: Final = "DYNALIGN_METRICS_PORT"
-TERMINATION_LOG: Final = "/dev/termination-log"
-
-RUN_MOUNT: Final = "/volume"
-CONFIG_MOUNT: Final = "/etc/dynalign"
-CACHE_MOUNT: Final = "/cache"
-CLAIMS_MOUNT: Final = "/pvc"
-
 GPU: Final = "nvidia.com/gpu"
 
 _USER: Final = 1000
@@ -35,14 +38,14 @@ _GRACE_SECONDS: Final = {Stage.TRAIN: 120}
 _DEFAULT_GRACE_SECONDS: Final = 30
 
 _POD_CACHES: Final = {
-    "DYNALIGN_CACHE": "",
-    "HF_HOME": "/huggingface",
-    "TORCH_EXTENSIONS_DIR": "/torch-extensions",  # its locks outlive a killed pod
+    Variable.CACHE: "",
+    Variable.HUB_HOME: "/huggingface",
+    Variable.TORCH_EXTENSIONS: "/torch-extensions",  # its locks outlive a killed pod
 }
 _RUN_CACHES: Final = {
-    "TORCHINDUCTOR_CACHE_DIR": "/torchinductor",
-    "TRITON_CACHE_DIR": "/triton",
-    "VLLM_CACHE_ROOT": "/vllm",
+    Variable.COMPILED_BY_INDUCTOR: "/torchinductor",
+    Variable.COMPILED_BY_TRITON: "/triton",
+    Variable.COMPILED_BY_VLLM: "/vllm",
 }
 """On the run's volume: what one stage has compiled, the others find. All three write beside and rename."""
 
@@ -119,7 +122,7 @@ def _build_container(
             f"--config={CONFIG_MOUNT}/{CONFIG_FILE}",
             f"--root={RUN_MOUNT}/{run.metadata.name}",
             f"--result={TERMINATION_LOG}",
-            f"--port=$({METRICS_PORT_VARIABLE})",
+            f"--port=$({Variable.METRICS_PORT})",
             *([f"--coordinator={coordinator(run, name)}"] if is_gang else []),
         ],
         "env": _build_environment(run, config),
@@ -142,8 +145,8 @@ def _build_container(
             {"name": "run", "mountPath": RUN_MOUNT},
             {"name": "config", "mountPath": CONFIG_MOUNT, "readOnly": True},
             {"name": "cache", "mountPath": CACHE_MOUNT},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a mount in the pod
-            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - a mount in the pod
+            {"name": "tmp", "mountPath": TMP_MOUNT},
+            {"name": "shm", "mountPath": SHARED_MEMORY_MOUNT},
             *(
                 {"name": f"claim-{index}", "mountPath": f"{CLAIMS_MOUNT}/{claim}", "readOnly": True}
                 for index, claim in enumerate(foreign_claims(run, config.stage))
@@ -153,12 +156,12 @@ def _build_container(
 
 
 def _build_environment(run: AlignmentRun, config: StageConfig) -> list[KubernetesObject]:
-    environment: list[KubernetesObject] = [{"name": METRICS_PORT_VARIABLE, "value": str(METRICS_PORT)}]
+    environment: list[KubernetesObject] = [{"name": Variable.METRICS_PORT, "value": str(METRICS_PORT)}]
     caches = {name: CACHE_MOUNT + path for name, path in _POD_CACHES.items()}
     caches |= {name: compiled_mount(run.metadata.name) + path for name, path in _RUN_CACHES.items()}
     environment += [{"name": name, "value": path} for name, path in sorted(caches.items())]
     if config.stage not in ONLINE_STAGES:
-        environment.append({"name": "HF_HUB_OFFLINE", "value": "1"})
+        environment.append({"name": Variable.HUB_OFFLINE, "value": "1"})
     for secret in secret_variables(run, config.stage):
         reference = {"secretKeyRef": {"name": secret.reference.name, "key": secret.reference.key}}
         environment.append({"name": secret.variable, "valueFrom": reference})

@@ -5,14 +5,13 @@ from typing import Final
 
 from dynalign_contract.agents import Role, agent_endpoint
 from dynalign_contract.endpoints import JUDGE_ENDPOINT, EndpointSettings, EndpointUse
+from dynalign_contract.pod_paths import Variable
 from dynalign_contract.references import SecretKeyRef
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 
-_HUB_TOKEN: Final = "HF_TOKEN"  # noqa: S105 - the name of a variable
-
 SECRET_VARIABLES: Final = frozenset(
-    {_HUB_TOKEN, JUDGE_ENDPOINT.variable, *(agent_endpoint(role).variable for role in Role)}
+    {Variable.HUB_TOKEN, JUDGE_ENDPOINT.variable, *(agent_endpoint(role).variable for role in Role)}
 )
 """Every variable that may hold a secret; no stage gets one that its manifest does not ask for."""
 
@@ -31,7 +30,7 @@ def secret_variables(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, .
     """Those of a stage: the hub's token for fetch, and the keys of the endpoints that the stage talks to."""
     if stage is Stage.FETCH:
         token = run.spec.model.token_secret_ref
-        return () if token is None else (SecretVariable(_HUB_TOKEN, "spec.model.tokenSecretRef", token),)
+        return () if token is None else (SecretVariable(Variable.HUB_TOKEN, "spec.model.tokenSecretRef", token),)
     return tuple(
         SecretVariable(use.variable, f"spec.{use.field}.apiKeySecretRef", endpoint.api_key_secret_ref)
         for use, endpoint in _endpoints(run)

@@ -3,13 +3,11 @@
 from typing import Final
 
 from dynalign_contract.config import StageConfig
+from dynalign_contract.pod_paths import RENDEZVOUS_PORT
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.labels import RUN, STAGE, run_labels
 from dynalign_operator.manifests.objects import KubernetesObject, build_metadata, shorten
-
-RENDEZVOUS_PORT: Final = 29400
-"""Where rank 0 of a gang waits for the others."""
 
 _LONGEST: Final = 63
 """Characters of a Service's name."""

@@ -1,15 +1,12 @@
 """The PersistentVolumeClaims of a run: the one that holds it, and those that it only reads from."""
 
-import re
 from collections.abc import Mapping
-from typing import Final
 
+from dynalign_contract.sources import claim_of
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.labels import run_labels
 from dynalign_operator.manifests.objects import KubernetesObject, build_metadata
-
-_CLAIM: Final = re.compile(r"^pvc://([a-z0-9.-]+)/")
 
 
 def claim_name(run: AlignmentRun) -> str:
@@ -29,7 +26,7 @@ def foreign_claims(run: AlignmentRun, stage: Stage) -> Mapping[str, str]:
         Stage.PROMPTS: files,
     }
     uris = by_stage.get(stage, {})
-    found = {match[1]: field for field, uri in uris.items() if uri is not None and (match := _CLAIM.match(uri))}
+    found = {claim: field for field, uri in uris.items() if (claim := claim_of(uri)) is not None}
     return dict(sorted(found.items()))
 
 

@@ -11,9 +11,9 @@ import jsonschema
 import pytest
 import yaml
 
+from dynalign_contract.pod_paths import METRICS_PORT
 from dynalign_operator.manifests.job import BuildSettings
 from dynalign_operator.manifests.labels import run_labels
-from dynalign_operator.manifests.pod import METRICS_PORT
 from dynalign_operator.settings import ProgressSource, read_settings
 
 ROOT = Path(__file__).parents[3]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from dynalign_contract.pod_paths import METRICS_PORT
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.status import ConditionType, Phase
-from dynalign_operator.manifests.pod import METRICS_PORT
 from dynalign_operator.metrics.operator import OPERATOR_METRICS
 from dynalign_operator.metrics.runs import RUN_METRICS
 from support.chart import CHART, ROOT

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.records import Row
 from dynalign_contract.settings import DecontaminationSettings, DedupSettings, PromptSettings, SuppliedPrompts
 from dynalign_trainer.languages import LanguageFilter
@@ -50,9 +51,24 @@ def held(supply: Supply) -> list[Row]:
     return [supplied_row(str(i), next(found)) for i in range(supply.amount.held_out)]
 
 
-def test_claims_are_found_where_pods_mount_them() -> None:
-    assert supplied_path("pvc://data/sets/mine.jsonl") == Path("/claims/data/sets/mine.jsonl")
-    assert supplied_path("./mine.jsonl") == Path("mine.jsonl")
+def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.touch()
+    assert supplied_path(str(path), "prompts.supplied", {}) == path
+
+
+def test_a_link_that_leads_out_of_the_claim_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "claim").mkdir()
+    (tmp_path / "mine.jsonl").touch()
+    (tmp_path / "claim" / "mine.jsonl").symlink_to(tmp_path / "mine.jsonl")
+    with pytest.raises(BadInputError, match=r"prompts.supplied.uri: .*leads out of .*claim"):
+        supplied_path("pvc://claim/mine.jsonl", "prompts.supplied", {"DYNALIGN_PVC_ROOT": str(tmp_path)})
+
+
+@pytest.mark.parametrize("uri", ["hf://org/data", "pvc://claim/../../etc/x.jsonl", "bundled://smollm2-135m-instruct"])
+def test_other_addresses_are_refused(uri: str) -> None:
+    with pytest.raises(BadConfigError, match=r"^prompts.supplied.uri is "):
+        supplied_path(uri, "prompts.supplied", {})
 
 
 def test_the_file_is_dealt_out_over_the_iterations(tmp_path: Path) -> None:

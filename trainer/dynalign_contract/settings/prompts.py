@@ -1,16 +1,13 @@
 """The training prompts: seeds, duplicates, decontamination, prompts of the user's own."""
 
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import Field
 
 from dynalign_contract.agents import AgentsSettings
 from dynalign_contract.base import Model
-from dynalign_contract.names import ABSOLUTE_PATH, CLAIM_URI, RELATIVE_PATH, form, whole
-
-_PROMPTS_URI: Final = whole(CLAIM_URI, ABSOLUTE_PATH, RELATIVE_PATH)
-_PROMPTS_FORM: Final = form("pvc://claim/path, or a path: /folder/file or ./file; without .. in it")
+from dynalign_contract.sources import FileUri
 
 FacetValues = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(min_length=1, max_length=256)
@@ -67,12 +64,7 @@ class DecontaminationSettings(Model):
 
     words: int = Field(default=8, ge=0, le=64)
     """Length of a run that must not be shared, in words; 0 switches this off."""
-    uri: str | None = Field(
-        default=None,
-        pattern=_PROMPTS_URI,
-        max_length=1024,
-        json_schema_extra=_PROMPTS_FORM,
-    )
+    uri: FileUri | None = None
     """A file of further texts that must not leak into training, such as a benchmark's questions; written as
     `prompts.supplied.uri` is."""
 
@@ -80,7 +72,7 @@ class DecontaminationSettings(Model):
 class SuppliedPrompts(Model):
     """Prompts of the user's own."""
 
-    uri: str = Field(pattern=_PROMPTS_URI, max_length=1024, json_schema_extra=_PROMPTS_FORM)
+    uri: FileUri
     """A .jsonl, .json or .parquet file whose rows have `prompt` (a text or a list of turns), `messages` or
     `conversations`; a last answer is left off. `pvc://claim/path`, or a path: `/folder/file` in the pod
     (`dynalign run`: on this machine), `./file` beside the run file (`dynalign run` only)."""

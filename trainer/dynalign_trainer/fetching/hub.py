@@ -14,6 +14,8 @@ from dynalign_contract.base import Model
 from dynalign_contract.errors import BadConfigError, BadInputError, StageError
 from dynalign_contract.files import write_bytes
 from dynalign_contract.layout import SOURCE_FILE
+from dynalign_contract.pod_paths import Variable
+from dynalign_contract.sources import HubSource
 from dynalign_trainer.fetching.copying import Watch
 from dynalign_trainer.fetching.hub_progress import progress_bar
 from dynalign_trainer.model_files import choose_files, choose_metadata
@@ -30,7 +32,7 @@ class HubUnreachableError(StageError):
     reason = "HubUnreachable"
 
 
-class HubSource(Model):
+class HubRecord(Model):
     """Where a model came from; part of the artifact."""
 
     uri: str
@@ -49,7 +51,7 @@ class Request:
     target: Path
 
 
-def fetch_hub(uri: str, target: Path, watch: Watch, inspection: Inspection) -> None:
+def fetch_hub(source: HubSource, target: Path, watch: Watch, inspection: Inspection) -> None:
     """Download the model into `target`, what tells whether it is usable first, then the weights.
 
     The token comes from `HF_TOKEN`, and from nowhere else. `source.json` records the commit that the revision meant
@@ -61,20 +63,22 @@ def fetch_hub(uri: str, target: Path, watch: Watch, inspection: Inspection) -> N
     import httpx
     from huggingface_hub.errors import HFValidationError
 
-    repository, _, revision = uri.removeprefix("hf://").partition("@")
-    request = Request(uri, repository, revision or "main", os.environ.get("HF_TOKEN") or False, target)
+    token: str | Literal[False] = os.environ.get(Variable.HUB_TOKEN) or False
+    request = Request(source.uri, source.repository, source.revision or "main", token, target)
     try:
         commit = _pin(request)
         names = _list_names(request, commit)
-        where = f"spec.model.uri: {uri}"
-        check_quantised_names(names, where, uri)
+        where = f"spec.model.uri: {source.uri}"
+        check_quantised_names(names, where, source.uri)
         _download(request, commit, choose_metadata(names, where), watch)
         inspection.check_metadata(target)
         weights = choose_files(names, target, where).weights
         _download(request, commit, weights, watch)
         inspection.check_weights({name: target / name for name in weights})
     except HFValidationError as error:
-        raise BadConfigError(f"spec.model.uri: {uri} names no repository of a hub: write hf://org/name.") from error
+        raise BadConfigError(
+            f"spec.model.uri: {source.uri} names no repository of a hub: write hf://org/name."
+        ) from error
     except (httpx.HTTPError, OSError) as error:
         raise _explain(error, request) from error
     shutil.rmtree(target / _DOWNLOADS, ignore_errors=True)
@@ -86,12 +90,12 @@ def _pin(request: Request) -> str:
 
     record = request.target / SOURCE_FILE
     try:
-        return HubSource.model_validate_json(record.read_bytes()).commit
+        return HubRecord.model_validate_json(record.read_bytes()).commit
     except (FileNotFoundError, ValidationError):
         info = HfApi(token=request.token).model_info(request.repository, revision=request.revision)
-    source = HubSource(uri=request.uri, commit=str(info.sha))
-    write_bytes(record, source.to_json(indent=2).encode())
-    return source.commit
+    pinned = HubRecord(uri=request.uri, commit=str(info.sha))
+    write_bytes(record, pinned.to_json(indent=2).encode())
+    return pinned.commit
 
 
 def _list_names(request: Request, commit: str) -> list[str]:

@@ -115,7 +115,8 @@ def _checks(context: StageContext[PromptsParams], window: Window) -> Checks:
     benchmarks = Protected(words)
     benchmarks.add(own_task_texts())
     if settings.decontamination.uri is not None:
-        file = read_supplied(supplied_path(settings.decontamination.uri), "prompts.decontamination")
+        field = "prompts.decontamination"
+        file = read_supplied(supplied_path(settings.decontamination.uri, field, os.environ), field)
         benchmarks.add(asked_words(chat) for chat in file.chats)
     clusters = settings.dedup.clusters
     return Checks(

@@ -1,23 +1,22 @@
 """Prompts of the user's own: where their file lies, which are held out, and which an iteration trains on."""
 
 import logging
+import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-from urllib.parse import urlsplit
 
+from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.records import Row
 from dynalign_contract.settings import PromptSettings
+from dynalign_contract.source_files import LinkError, locate
+from dynalign_contract.sources import FILE_FORM, ClaimSource, PathSource, SourceError, parse_source
 from dynalign_contract.supplied.amount import Amount, share_out
 from dynalign_contract.supplied.files import read_supplied
 from dynalign_contract.supplied.turns import Message
 
 log = logging.getLogger("dynalign.prompts")
-
-CLAIMS: Final = Path("/claims")
-"""Where a pod finds the claims that its run file names, one folder each."""
 
 Chat = tuple[Message, ...]
 
@@ -48,17 +47,32 @@ class Supply:
         yield from (left[order[(start + i) % len(left)]] for i in range(len(left)))
 
 
-def supplied_path(uri: str) -> Path:
-    """The file of a `prompts.supplied.uri`: a path as it is, `pvc://claim/path` below the mounted claims."""
-    parts = urlsplit(uri)
-    return CLAIMS / parts.netloc / parts.path.lstrip("/") if parts.scheme == "pvc" else Path(uri)
+def supplied_path(uri: str, field: str, environment: Mapping[str, str]) -> Path:
+    """Where this machine has the file that `uri` names, if it has; `field` names it in the run file, without its `uri`.
+
+    Raises BadConfigError for an address of another kind, BadInputError where symbolic links lead out of the claim.
+    """
+    try:
+        source = parse_source(uri)
+    except SourceError as error:
+        raise BadConfigError(f"{field}.uri {error}.") from error
+    if not isinstance(source, ClaimSource | PathSource):
+        raise BadConfigError(f"{field}.uri is {uri!r}; write {FILE_FORM}.")
+    located = locate(source, environment)
+    try:
+        located.follow(located.path)
+    except LinkError as error:
+        raise BadInputError(f"{field}.uri: {error}") from error
+    except OSError:  # who opens it says what is wrong
+        return located.path
+    return located.path
 
 
 def read_supply(settings: PromptSettings, seed: int) -> Supply:
     """Read the user's prompts, if any. Raises BadInputError naming the file and the lines."""
     if settings.supplied is None:
         return Supply((), share_out(settings, 0), seed)
-    file = read_supplied(supplied_path(settings.supplied.uri), "prompts.supplied")
+    file = read_supplied(supplied_path(settings.supplied.uri, "prompts.supplied", os.environ), "prompts.supplied")
     for note in file.notes():
         log.info("%s", note)
     return Supply(tuple(file.chats), share_out(settings, len(file.rows)), seed)

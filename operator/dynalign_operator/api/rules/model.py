@@ -2,8 +2,15 @@
 
 from typing import Final
 
+from dynalign_contract.sources import BUNDLED_MODELS, BundledSource, HubSource, parse_source
 from dynalign_operator.api.rules.rule import Rule
-from dynalign_operator.api.v1alpha1 import BUNDLED_MODELS
+
+
+def _names_a_bundled_model(uri: str) -> bool:
+    """Whether a `bundled://` address names a model that there is; true for every other address."""
+    source = parse_source(uri)
+    return not isinstance(source, BundledSource) or source.name in BUNDLED_MODELS
+
 
 MODEL_RULES: Final = (
     Rule(
@@ -13,16 +20,14 @@ MODEL_RULES: Final = (
         + ", ".join(f"'bundled://{name}'" for name in BUNDLED_MODELS)
         + "]",
         message="names no bundled model; there is " + " and ".join(f"bundled://{name}" for name in BUNDLED_MODELS),
-        holds=lambda model: (
-            not model.uri.startswith("bundled://") or model.uri.removeprefix("bundled://") in BUNDLED_MODELS
-        ),
+        holds=lambda model: _names_a_bundled_model(model.uri),
     ),
     Rule(
         at="spec.model",
         field="tokenSecretRef",
         cel="!has(self.tokenSecretRef) || self.uri.startsWith('hf://')",
         message="is for models from a hub only; remove it, or write an hf:// uri",
-        holds=lambda model: model.token_secret_ref is None or model.uri.startswith("hf://"),
+        holds=lambda model: model.token_secret_ref is None or isinstance(parse_source(model.uri), HubSource),
     ),
     Rule(
         at="spec.objective",

