@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from dynalign_operator.manifests.pod import BuildSettings
+from pydantic import ValidationError
+
+from dynalign_operator.api.problems import describe_error, name_field
+from dynalign_operator.api.schema import structural_schema
+from dynalign_operator.manifests.build_settings import BuildSettings, PodSettings
 
 
 class ProgressSource(StrEnum):
@@ -43,6 +47,7 @@ def read_settings(environment: Mapping[str, str]) -> OperatorSettings:
         build=BuildSettings(
             trainer_image=environment.get("DYNALIGN_TRAINER_IMAGE") or default.build.trainer_image,
             image_pull_secrets=secrets,
+            pods=_pods(environment.get("DYNALIGN_TRAINER_PODS", "")),
         ),
         namespaces=_names(environment.get("DYNALIGN_NAMESPACES", "")),
         metrics_port=_port(environment, "DYNALIGN_METRICS_PORT", default.metrics_port),
@@ -50,6 +55,19 @@ def read_settings(environment: Mapping[str, str]) -> OperatorSettings:
         progress=_progress(environment.get("DYNALIGN_PROGRESS") or default.progress),
         log_level=(environment.get("DYNALIGN_LOG_LEVEL") or default.log_level).upper(),
     )
+
+
+def _pods(text: str) -> PodSettings:
+    """The chart's value `trainer`, as JSON."""
+    try:
+        return PodSettings.model_validate_json(text or "{}")
+    except ValidationError as error:
+        schema = structural_schema(PodSettings)
+        sentences = (
+            f"trainer.{name_field(tuple(detail['loc']))} {describe_error(detail, schema)}".replace(". ", " ")
+            for detail in error.errors(include_url=False)
+        )
+        raise SettingsError(f"DYNALIGN_TRAINER_PODS, the chart's value trainer: {'; '.join(sentences)}.") from error
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -13,7 +14,10 @@ import pytest
 import yaml
 
 from dynalign_contract.stages import Stage
+from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.labels import read_job_labels
+from dynalign_operator.planning.rehearsal import rehearse
+from dynalign_operator.settings import read_settings
 from support.api_server import PATIENCE, ApiServer, start_api_server
 from support.audit import Right
 from support.chart import ROOT, Objects, of_kind, only, render
@@ -50,8 +54,8 @@ FOREIGN: dict[str, dict[str, Any]] = {
     },
     "Service": {"apiVersion": "v1", "metadata": {"name": "train-r"}, "spec": {"ports": [{"port": 80}]}},
 }
-"""Objects of somebody else, whose names the run needs, in the order in which the operator comes upon them: those of the
-first stage, then the Service of the training."""
+"""Objects of somebody else, whose names the run needs: those of the first stage, and the Service of the training. The
+first stage's NetworkPolicy is one more, whose name the operator's settings decide."""
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,21 @@ def install(server: ApiServer, namespace: str, values: dict[str, Any]) -> Instal
     return Installation(server.kubeconfig_of(account, namespace), granted(objects), settings | ports)
 
 
+def foreign_objects(installed: Installation) -> dict[str, dict[str, Any]]:
+    """By kind."""
+    run = AlignmentRun.model_validate(RUN)
+    settings = read_settings(installed.settings).build
+    objectives = {"objective": {"objective.yaml": OBJECTIVE.read_text()}}
+    first = next(iter(rehearse(run, objectives, datetime.now(UTC), settings)))
+    assert first.network_policy is not None
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "metadata": {"name": first.network_policy["metadata"]["name"]},
+        "spec": {"podSelector": {}},
+    }
+    return {**FOREIGN, "NetworkPolicy": policy}
+
+
 def granted(objects: Objects) -> set[Right]:
     return {
         Right(group, resource, verb)
@@ -111,11 +130,11 @@ def is_fetch(pod: dict[str, Any]) -> bool:
     return labels is not None and labels.stage is Stage.FETCH
 
 
-async def tell(server: ApiServer, player: Player, has_been_read: Callable[[], bool]) -> None:
-    """Everything that a run can meet."""
+async def tell(server: ApiServer, player: Player, names: dict[str, str], has_been_read: Callable[[], bool]) -> None:
+    """Everything that a run can meet. `names` are those of the foreign objects, by kind."""
     await player.create(RUN)
-    for kind in ("PersistentVolumeClaim", "ConfigMap", "Job"):
-        await give_way(server, player, kind)
+    for kind in ("PersistentVolumeClaim", "NetworkPolicy", "ConfigMap", "Job"):  # as the operator comes upon them
+        await give_way(server, player, kind, names[kind])
 
     # The fetch stage runs until its progress has been asked for.
     player.fate = lambda pod: NO_STAGE if is_fetch(pod) else well(pod)
@@ -130,16 +149,15 @@ async def tell(server: ApiServer, player: Player, has_been_read: Callable[[], bo
     await player.until(lambda s: s.get("phase") == "Suspended", "the suspension")
     player.fate = well
     change(server, suspend=False)
-    await give_way(server, player, "Service")
+    await give_way(server, player, "Service", names["Service"])
     await player.until(is_completed, "completion")
     change(server, iterations=2)
     await player.until(lambda s: is_completed(s) and len(s["iterations"]) == 2, "the second iteration")
     assert "RunSucceeded" in server.kubectl("get", "events", "--namespace", TEAM).stdout
 
 
-async def give_way(server: ApiServer, player: Player, kind: str) -> None:
+async def give_way(server: ApiServer, player: Player, kind: str, name: str) -> None:
     """Wait until the run says that the name of this kind's object is taken, and remove the object."""
-    name = FOREIGN[kind]["metadata"]["name"]
     await player.until(lambda s: f"{kind} {name} already" in stalled(s).get("message", ""), f"a taken {kind}")
     removed = server.kubectl("delete", "--namespace", TEAM, "--wait=false", kind, name)
     assert removed.returncode == 0, removed.stderr
@@ -165,12 +183,14 @@ def test_what_is_granted_is_used_and_nothing_is_denied(server: ApiServer, releas
     def used() -> set[Right]:
         return {request.right for request in server.requests_of("dynalign", release)}
 
-    for kind, thing in FOREIGN.items():
+    foreign = foreign_objects(installed)
+    names = {kind: thing["metadata"]["name"] for kind, thing in foreign.items()}
+    for kind, thing in foreign.items():
         made = server.kubectl("create", "-n", TEAM, "-f", "-", text=yaml.safe_dump({**thing, "kind": kind}))
         assert made.returncode == 0, made.stderr
     with start_operator(server, installed.kubeconfig, **installed.settings):
         try:
-            story = partial(tell, server, has_been_read=lambda: not goes_by_proxy or proxy in used())
+            story = partial(tell, server, names=names, has_been_read=lambda: not goes_by_proxy or proxy in used())
             scenario(server, story, namespace=TEAM)
         finally:
             requests = server.requests_of("dynalign", release)

@@ -45,10 +45,20 @@ class Variable:
     HUB_OFFLINE: Final = "HF_HUB_OFFLINE"
     HUB_ENDPOINT: Final = "HF_ENDPOINT"
     """Address of a mirror of the model hub."""
+    COMPILED_ARCHIVES: Final = "DYNALIGN_COMPILED"
+    """Folder on the run's volume with archives of what stages have compiled; unset where nothing is passed on."""
+    IMAGE: Final = "DYNALIGN_IMAGE"
+    """The pod's image, for what must not outlive it."""
     COMPILED_BY_VLLM: Final = "VLLM_CACHE_ROOT"
     COMPILED_BY_INDUCTOR: Final = "TORCHINDUCTOR_CACHE_DIR"
     COMPILED_BY_TRITON: Final = "TRITON_CACHE_DIR"
     TORCH_EXTENSIONS: Final = "TORCH_EXTENSIONS_DIR"
+
+
+POD_ONLY: Final = frozenset(
+    {Variable.COMPILED_ARCHIVES, Variable.IMAGE, "HOME", "LOGNAME", "USER", "NVIDIA_VISIBLE_DEVICES"}
+)
+"""What describes a pod, and would be wrong of a process of this machine."""
 
 
 def claims_folder(environment: Mapping[str, str]) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dynalign_contract.pod_paths import Variable
+from dynalign_contract.proxies import direct_to_this_machine
 from dynalign_trainer.machine import prepare_devices
 from dynalign_trainer.stage import Place, run_stage
 
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=0, help="port of /metrics and /healthz; 0 takes a free one")
     parser.add_argument("--coordinator", default="", help="host:port at which the nodes of a training meet")
     arguments = parser.parse_args(argv)
+    os.environ.update(direct_to_this_machine(os.environ))
     prepare_devices()
     place = Place(
         index=int(os.environ.get(Variable.COMPLETION_INDEX, "0")),

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import math
+import os
 import platform
 import signal
 import threading
@@ -33,6 +34,7 @@ from dynalign_contract.metrics import START_SECONDS, find_definition
 from dynalign_contract.result import ArtifactRef, Metric, Outcome, ResultError, StageResult
 from dynalign_contract.stages import Stage
 from dynalign_contract.strangers import claim_folder, clear_strangers, shown_name
+from dynalign_trainer.compile_cache import shared_compiled_code
 from dynalign_trainer.context import Gang, StageContext, StageOutput
 from dynalign_trainer.failures import LAST_ERROR, Attempt, explain_failure
 from dynalign_trainer.telemetry import Telemetry
@@ -146,7 +148,8 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
             stopping=stopping,
             gang=gang,
         )
-        output = load_stage(config.stage)(context)
+        with shared_compiled_code(os.environ, publishes=place.index == 0):
+            output = load_stage(config.stage)(context)
         if gang.rank > 0:
             return StageResult(outcome=Outcome.SUCCEEDED)
         if telemetry.start_seconds is not None:

@@ -61,18 +61,37 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if eq (toString .Values.progress) "ApiProxy" }}
 {{- $rules = concat $rules $rbac.apiProxy }}
 {{- end }}
+{{- if .Values.trainer.networkPolicy.enabled }}
+{{- $rules = concat $rules $rbac.networkPolicies }}
+{{- end }}
 {{- if not .Values.namespaces }}
 {{- $rules = concat $rules $rbac.clusterWide }}
 {{- end }}
 {{- toYaml $rules }}
 {{- end }}
 
-{{/* What restricted Pod Security asks of a pod and of a container. Stages' pods run as the same user. */}}
+{{/* What the operator reads of `trainer`, as JSON: manifests/build_settings.py has the other side. */}}
+{{- define "dynalign.trainerPods" -}}
+{{- $proxy := dict "http" (.Values.trainer.proxy.http | default nil) "https" (.Values.trainer.proxy.https | default nil) "noProxy" .Values.trainer.proxy.noProxy }}
+{{- $policy := dict "enabled" .Values.trainer.networkPolicy.enabled "extraEgress" .Values.trainer.networkPolicy.extraEgress "dnsPorts" .Values.networkPolicy.dnsPorts }}
+{{- /* The API server, which asks with ApiProxy, and a Prometheus that nobody has named, cannot be told from others. */}}
+{{- if and (ne (toString .Values.progress) "ApiProxy") (or .Values.trainer.networkPolicy.metricsFrom (not .Values.metrics.podMonitor.enabled)) }}
+{{- $_ := set $policy "operator" (dict "namespace" .Release.Namespace "labels" (include "dynalign.selectorLabels" . | fromYaml)) }}
+{{- $_ := set $policy "metricsFrom" .Values.trainer.networkPolicy.metricsFrom }}
+{{- end }}
+{{- $pods := dict "env" .Values.trainer.env "podDefaults" .Values.trainer.podDefaults "podSecurity" .Values.trainer.podSecurity "proxy" $proxy "hubEndpoint" (.Values.trainer.hubEndpoint | default nil) "scratch" .Values.trainer.scratch "shareCompiled" .Values.trainer.shareCompiled "networkPolicy" $policy }}
+{{- if .Values.trainer.caBundle.configMap }}
+{{- $_ := set $pods "caBundle" (dict "configMap" .Values.trainer.caBundle.configMap "key" .Values.trainer.caBundle.key) }}
+{{- end }}
+{{- toJson $pods }}
+{{- end }}
+
+{{/* What restricted Pod Security asks of a pod and of a container, with the identity that `podSecurity` gives. */}}
 {{- define "dynalign.podSecurityContext" -}}
 runAsNonRoot: true
-runAsUser: 1000
-runAsGroup: 1000
-fsGroup: 1000
+{{- with .Values.podSecurity }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 

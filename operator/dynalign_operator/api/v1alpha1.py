@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from dynalign_contract.base import Model
+from dynalign_contract.environment import EnvironmentVariable
 from dynalign_contract.names import (
     DataKey,
     LabelValue,
@@ -141,7 +142,8 @@ class Resources(Model):
     """What the scheduler sets aside, for example `cpu: 2`."""
     limits: ResourceList = Field(default={})
     """The most that the container may use, for example `memory: 16Gi`. GPUs (`nvidia.com/gpu`) are asked for by
-    themselves, as `training.gpusPerNode` and `engine.tensorParallel` say; `"0"` means none."""
+    themselves, as `training.gpusPerNode` and `engine.tensorParallel` say; `"0"` means none, and any other
+    number is refused."""
 
 
 class Toleration(Model):
@@ -175,6 +177,8 @@ class StageOverrides(Model):
     """Further labels of the pods; those of dynalign's own win."""
     pod_annotations: Annotations = Field(default={})
     """Annotations of the pods."""
+    env: tuple[EnvironmentVariable, ...] = Field(default=(), max_length=32)
+    """Variables of the container's environment, such as `NCCL_SOCKET_IFNAME`."""
 
 
 class StagesSpec(Model):

@@ -11,7 +11,7 @@ from dynalign_contract.stages import Stage
 from dynalign_operator.api.problems import Problem
 from dynalign_operator.api.run_file import RunFile, RunFileError, parse_run_file
 from dynalign_operator.api.v1alpha1 import AlignmentRun
-from dynalign_operator.manifests.secrets import secret_variables
+from dynalign_operator.manifests.secrets import SecretVariable, environment_secrets, secret_variables
 
 
 def load_run_file(path: Path) -> RunFile:
@@ -37,20 +37,25 @@ def require_objective(run_file: RunFile) -> RunFile:
 
 
 def require_keys(run_file: RunFile, environment: Mapping[str, str]) -> RunFile:
-    """Refuse a run whose endpoints need keys that are not in this process's environment: no Secret has them here."""
+    """Refuse a run whose Secrets are not in this process's environment: there are no Secrets on this machine."""
     problems = [
         Problem(
             f"{secret.field} names a Secret, and there are none on this machine; export {secret.variable} before "
             "`dynalign run`, or remove the reference.",
             run_file.lines.get(tuple(secret.field.split("."))),
         )
-        for stage in (Stage.PROMPTS, Stage.EVALUATE)
-        for secret in secret_variables(run_file.run, stage)
+        for stage in Stage
+        for secret in (*_keys(run_file.run, stage), *environment_secrets(run_file.run, stage))
         if not environment.get(secret.variable, "").strip()
     ]
     if problems:
         raise RunFileError(problems)
     return run_file
+
+
+def _keys(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, ...]:
+    """Keys that the stage cannot do without; many models need no token of the hub."""
+    return () if stage is Stage.FETCH else secret_variables(run, stage)
 
 
 def _read(path: Path) -> str:

@@ -47,7 +47,7 @@ def render(
 def _bundles(run_file: "RunFile") -> list["JobBundle"]:
     from datetime import UTC, datetime
 
-    from dynalign_operator.manifests.pod import BuildSettings
+    from dynalign_operator.manifests.build_settings import BuildSettings
     from dynalign_operator.planning.rehearsal import rehearse
 
     return list(rehearse(run_file.run, run_file.config_maps, datetime.now(UTC), BuildSettings()))
@@ -57,6 +57,8 @@ def _objects(bundles: Iterable["JobBundle"]) -> Iterator[dict[str, Any]]:
     yield from [bundle.volume_claim for bundle in bundles if bundle.volume_claim is not None][:1]
     yield from [bundle.service for bundle in bundles if bundle.service is not None][:1]
     for bundle in bundles:
+        if bundle.network_policy is not None:
+            yield bundle.network_policy
         yield bundle.config_map
         yield bundle.job
 

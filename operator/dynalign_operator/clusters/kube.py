@@ -24,6 +24,7 @@ from dynalign_operator.clusters.kube_paths import (
     CONFIG_MAPS,
     EVENTS,
     JOBS,
+    NETWORK_POLICIES,
     PODS,
     RUNS,
     SERVICES,
@@ -55,6 +56,7 @@ _RESOURCES: Final[Mapping[str, Resource]] = {
     "ConfigMap": CONFIG_MAPS,
     "PersistentVolumeClaim": VOLUME_CLAIMS,
     "Service": SERVICES,
+    "NetworkPolicy": NETWORK_POLICIES,
 }
 """Kinds that the operator creates for a run."""
 
@@ -109,7 +111,7 @@ class KubeCluster:
 
     async def create(self, bundle: JobBundle) -> None:
         """Create what the Job needs, then the Job. Raises ForeignObjectError where a name is taken."""
-        for manifest in (bundle.volume_claim, bundle.service, bundle.config_map):
+        for manifest in (bundle.volume_claim, bundle.network_policy, bundle.service, bundle.config_map):
             if manifest is not None:
                 await self._create(manifest, bundle.job)
         job = await self._create(bundle.job, bundle.job)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from dynalign_contract.host import WORKDIR_VARIABLE
-from dynalign_contract.pod_paths import CACHE_MOUNT, CONFIG_MOUNT, RUN_MOUNT, Variable
+from dynalign_contract.pod_paths import CACHE_MOUNT, CONFIG_MOUNT, POD_ONLY, RUN_MOUNT, Variable
 from dynalign_operator.clusters.errors import UnsupportedJobError
 from dynalign_operator.clusters.local_workdir import Workdir
 from dynalign_operator.manifests.labels import RUN
 from dynalign_operator.manifests.objects import KubernetesObject
-from dynalign_operator.manifests.pod import COMMAND, compiled_mount
+from dynalign_operator.manifests.pod import COMMAND
 from dynalign_operator.manifests.secrets import SECRET_VARIABLES
 
 STAGE_MODULE: Final = "dynalign_trainer.main"
@@ -99,7 +99,6 @@ def _folders(job: KubernetesObject, index: int, placement: Placement) -> dict[st
     container = job["spec"]["template"]["spec"]["containers"][0]
     run = job["metadata"]["labels"][RUN]
     return {
-        compiled_mount(run): placement.cache,
         f"{RUN_MOUNT}/{run}": workdir.root,
         CONFIG_MOUNT: workdir.job(name),
         CACHE_MOUNT: placement.cache,
@@ -114,6 +113,8 @@ def _variables(
     variables: dict[str, str] = {}
     for entry in container.get("env", []):
         name = entry["name"]
+        if name in POD_ONLY:
+            continue
         if name == Variable.METRICS_PORT:
             variables[name] = str(port)
         elif "value" in entry:

@@ -21,6 +21,8 @@ _SERIES: Final = tuple(StageSeries)
 _LARGEST: Final = 1e15
 """Largest number that counts: sums and shares of such numbers are finite."""
 _LONGEST_NAME: Final = 64
+_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Requests to this machine take no proxy, whatever the environment says."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _known_lines(text: str) -> Iterator[str]:
 def read_metrics(port: int) -> LiveMetrics | None:
     """Read a stage on this machine; None while it does not answer, which is no error: it may be starting or ending."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_TIMEOUT_SECONDS) as answer:
+        with _DIRECT.open(f"http://127.0.0.1:{port}/metrics", timeout=_TIMEOUT_SECONDS) as answer:
             return parse_metrics(answer.read(MOST_BYTES).decode())
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError, KeyError):
         return None

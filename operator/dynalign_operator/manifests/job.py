@@ -6,9 +6,10 @@ from dynalign_contract.config import StageConfig
 from dynalign_contract.exit_codes import FINAL
 from dynalign_operator.api.durations import parse_duration
 from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.manifests.labels import KUEUE_QUEUE, JobLabels, job_labels
 from dynalign_operator.manifests.objects import KubernetesObject, build_metadata
-from dynalign_operator.manifests.pod import CONTAINER, BuildSettings, build_pod_template
+from dynalign_operator.manifests.pod import CONTAINER, build_pod_template
 
 _FINAL_CODES: Final = sorted(int(code) for code in FINAL)
 

@@ -8,7 +8,7 @@ from dynalign_contract.endpoints import JUDGE_ENDPOINT, EndpointSettings, Endpoi
 from dynalign_contract.pod_paths import Variable
 from dynalign_contract.references import SecretKeyRef
 from dynalign_contract.stages import Stage
-from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.api.v1alpha1 import AlignmentRun, StageOverrides
 
 SECRET_VARIABLES: Final = frozenset(
     {Variable.HUB_TOKEN, JUDGE_ENDPOINT.variable, *(agent_endpoint(role).variable for role in Role)}
@@ -26,20 +26,31 @@ class SecretVariable:
     reference: SecretKeyRef
 
 
+def environment_secrets(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, ...]:
+    """Variables of `spec.stages.<stage>.env` whose values come from Secrets."""
+    overrides: StageOverrides = getattr(run.spec.stages, stage)
+    return tuple(
+        SecretVariable(variable.name, f"spec.stages.{stage}.env[{i}].valueFrom.secretKeyRef", source.secret_key_ref)
+        for i, variable in enumerate(overrides.env)
+        if (source := variable.value_from) is not None
+    )
+
+
 def secret_variables(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, ...]:
-    """Those of a stage: the hub's token for fetch, and the keys of the endpoints that the stage talks to."""
+    """Secrets that dynalign gives to a stage: the hub's token for fetch, and the keys of the stage's endpoints."""
     if stage is Stage.FETCH:
         token = run.spec.model.token_secret_ref
         return () if token is None else (SecretVariable(Variable.HUB_TOKEN, "spec.model.tokenSecretRef", token),)
     return tuple(
         SecretVariable(use.variable, f"spec.{use.field}.apiKeySecretRef", endpoint.api_key_secret_ref)
-        for use, endpoint in _endpoints(run)
-        if use.stage is stage and endpoint is not None and endpoint.api_key_secret_ref is not None
+        for use, endpoint in endpoints_of(run)
+        if use.stage is stage and endpoint.api_key_secret_ref is not None
     )
 
 
-def _endpoints(run: AlignmentRun) -> list[tuple[EndpointUse, EndpointSettings | None]]:
-    """Every endpoint that may play a part in a run."""
+def endpoints_of(run: AlignmentRun) -> list[tuple[EndpointUse, EndpointSettings]]:
+    """Every endpoint that plays a part in a run."""
     agents = run.spec.prompts.agents.by_role
     judge = run.spec.evaluation.win_rate.endpoint
-    return [*((agent_endpoint(role), agent.endpoint) for role, agent in agents.items()), (JUDGE_ENDPOINT, judge)]
+    named = [*((agent_endpoint(role), agent.endpoint) for role, agent in agents.items()), (JUDGE_ENDPOINT, judge)]
+    return [(use, endpoint) for use, endpoint in named if endpoint is not None]

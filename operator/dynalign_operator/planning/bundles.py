@@ -5,6 +5,7 @@ from pydantic import ValidationError
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.manifests.config_map import build_config_map
 from dynalign_operator.manifests.job import BuildSettings, build_job
+from dynalign_operator.manifests.network_policy import build_network_policy
 from dynalign_operator.manifests.service import build_service
 from dynalign_operator.manifests.volume import build_volume_claim
 from dynalign_operator.planning.errors import UnfitStatusError
@@ -18,7 +19,10 @@ from dynalign_operator.planning.stage_configs import build_stage_config
 def build_bundle(
     observed: Observed, status: AlignmentRunStatus, step: Step, attempt: int, settings: BuildSettings
 ) -> JobBundle:
-    """The Job of one attempt, with its ConfigMap, the run's volume and Service. Raises PlanningError."""
+    """The Job of one attempt, with its ConfigMap and NetworkPolicy, the run's volume and Service.
+
+    Raises PlanningError.
+    """
     run = observed.run
     name = job_name(run.metadata.name, step, attempt)
     objective = read_objective(observed)
@@ -34,4 +38,5 @@ def build_bundle(
         config_map=build_config_map(run, config, name),
         volume_claim=build_volume_claim(run),
         service=build_service(run, config),
+        network_policy=build_network_policy(run, config, settings),
     )

@@ -24,6 +24,8 @@ class JobBundle:
     """The run's PersistentVolumeClaim, to be created where it does not exist; None for a claim of the user's own."""
     service: KubernetesObject | None = None
     """Through which the Job's pods find each other, to be created where it does not exist."""
+    network_policy: KubernetesObject | None = None
+    """Who may reach the Job's pods and whom they may reach, to be created where it does not exist."""
 
 
 class EventType(StrEnum):

@@ -12,7 +12,7 @@ from dynalign_contract.result import ArtifactRef, Outcome, StageResult
 from dynalign_contract.stages import SHARDED_STAGES
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
-from dynalign_operator.manifests.pod import BuildSettings
+from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.planning.observed import JobObservation, JobPhase, Observed
 from dynalign_operator.planning.plan import JobBundle
 from dynalign_operator.planning.planner import plan

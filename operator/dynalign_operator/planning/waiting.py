@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from dynalign_contract.pod_paths import METRICS_PORT
 from dynalign_operator.api.durations import after
 from dynalign_operator.api.v1alpha1 import AlignmentRun
-from dynalign_operator.manifests.pod import METRICS_PORT
-from dynalign_operator.manifests.secrets import secret_variables
+from dynalign_operator.manifests.secrets import environment_secrets, secret_variables
 from dynalign_operator.manifests.volume import claim_name
 from dynalign_operator.planning.observed import JobObservation
 
@@ -120,7 +120,8 @@ def _image(run: AlignmentRun, _: JobObservation) -> str:
 
 def _reference(run: AlignmentRun, job: JobObservation) -> str:
     asked = [
-        f"{s.field} asks for the key {s.reference.key} of {s.reference.name}" for s in secret_variables(run, job.stage)
+        f"{s.field} asks for the key {s.reference.key} of {s.reference.name}"
+        for s in (*secret_variables(run, job.stage), *environment_secrets(run, job.stage))
     ]
     example = f" ({', '.join(asked)})" if asked else ""
     return f"Create it in namespace {run.metadata.namespace}{example}."

@@ -44,7 +44,7 @@ def template(name: str) -> str:
 def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names of the values that a user sets; an empty mapping and a list are values."""
     for name, value in values.items():
-        if isinstance(value, dict) and value and name != "resources":
+        if isinstance(value, dict) and value and name not in ("resources", "podSecurity", "scratch"):
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
@@ -115,6 +115,13 @@ def test_the_schema_refuses_unknown_names_everywhere() -> None:
         {"networkPolicy": {"enabled": True, "apiServerPorts": []}},
         {"networkPolicy": {"enabled": True, "apiServerPorts": ["https"]}},
         {"networkPolicy": {"enabled": True, "apiServerPorts": [70000]}},
+        {"networkPolicy": {**VALUES["networkPolicy"], "apiServerCidrs": ["10.0.0.1"]}},
+        {"podSecurity": {"runAsUser": 0}},
+        {"trainer": {**VALUES["trainer"], "podSecurity": "none"}},
+        {"trainer": {**VALUES["trainer"], "proxy": {"http": "proxy:3128"}}},
+        {"trainer": {**VALUES["trainer"], "env": [{"name": "A B", "value": "1"}]}},
+        {"trainer": {**VALUES["trainer"], "env": [{"name": "A", "value": 1}]}},
+        {"trainer": {**VALUES["trainer"], "podDefaults": {"stages": {"sleep": {}}}}},
     ],
 )
 def test_the_schema_refuses(changes: dict[str, Any]) -> None:
@@ -134,6 +141,9 @@ def test_the_schema_refuses(changes: dict[str, Any]) -> None:
         {"global": {"anything": 1}},
         {"metrics": {**VALUES["metrics"], "prometheusRule": {"enabled": True, "labels": {"release": "x"}}}},
         {"networkPolicy": {"enabled": False, "apiServerPorts": [16443]}},
+        {"podSecurity": None},
+        {"trainer": {**VALUES["trainer"], "podSecurity": None}},
+        {"trainer": {**VALUES["trainer"], "podDefaults": {"stages": {"train": {"runtimeClassName": "nvidia"}}}}},
         {"image": {"repository": "registry:5000/a/b", "digest": "sha256:" + "0" * 64, "pullPolicy": "Always"}},
     ],
 )
@@ -157,6 +167,7 @@ def test_every_value_is_read_by_a_template() -> None:
     parts = {
         *(f".Values.metrics.{part}" for part in ("serviceMonitor", "podMonitor", "prometheusRule", "dashboard")),
         ".Values.networkPolicy",
+        ".Values.admissionPolicy",
     }
     read = set(re.findall(r"\.Values(?:\.\w+)+", text))
     prefixes = whole | parts
@@ -203,6 +214,7 @@ def test_the_operator_may_do_this_and_no_more() -> None:
             "core/services": "get create",
             "core/events": "create",
         },
+        "networkPolicies": {"networking.k8s.io/networkpolicies": "get create"},
         "apiProxy": {"core/pods/proxy": "get"},
         "clusterWide": {
             "apiextensions.k8s.io/customresourcedefinitions": "list watch",

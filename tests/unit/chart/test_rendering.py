@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
+from dynalign_operator.manifests.build_settings import CaBundle, PodSettings
+from dynalign_operator.settings import OperatorSettings, read_settings
 from support.chart import CHART, NAMESPACE, ROOT, Objects, of_kind, only, render, run_helm
 
 pytestmark = pytest.mark.cluster
@@ -39,6 +41,11 @@ def pod_spec(objects: Objects) -> dict[str, Any]:
 def environment(objects: Objects) -> dict[str, str]:
     (container,) = pod_spec(objects)["containers"]
     return {variable["name"]: variable["value"] for variable in container["env"]}
+
+
+def settings_of(objects: Objects) -> OperatorSettings:
+    """What the operator makes of its environment."""
+    return read_settings(environment(objects))
 
 
 def verbs(role: dict[str, Any]) -> dict[str, list[str]]:
@@ -201,6 +208,80 @@ def test_the_network_policy_lets_out_to_the_stages_of_its_namespaces_only_when_p
     (expression,) = policy["egress"][2]["to"][0]["namespaceSelector"]["matchExpressions"]
     assert expression == {"key": "kubernetes.io/metadata.name", "operator": "In", "values": namespaces}
     assert len(only(render(EVERYTHING), "NetworkPolicy")["spec"]["egress"]) == 2
+
+
+def test_the_network_policy_is_as_narrow_as_values_say() -> None:
+    peer = {"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}
+    values = {"networkPolicy": {"from": [peer], "apiServerCidrs": ["10.0.0.0/28"], "dnsPorts": [5353]}}
+    policy = only(render(values), "NetworkPolicy")["spec"]
+    assert policy["ingress"][0]["from"] == [peer]
+    dns, api_server, _ = policy["egress"]
+    assert {port["port"] for port in dns["ports"]} == {5353}
+    assert api_server["to"] == [{"ipBlock": {"cidr": "10.0.0.0/28"}}]
+
+
+def test_no_pod_has_an_identity_where_the_cluster_gives_one() -> None:
+    objects = render({"podSecurity": None, "trainer": {"podSecurity": None}})
+    for spec in (pod_spec(objects), only(objects, "Pod")["spec"]):
+        assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert settings_of(objects).build.pods.pod_security is None
+
+
+def test_what_the_values_say_of_the_stages_reaches_the_operator() -> None:
+    defaults = settings_of(render()).build.pods
+    assert defaults == PodSettings(network_policy=defaults.network_policy)
+    assert defaults.network_policy.enabled
+    values = {
+        "env": [{"name": "NCCL_DEBUG", "value": "WARN"}],
+        "podDefaults": {"stages": {"train": {"resources": {"requests": {"cpu": 8}}}}},
+        "proxy": {"https": "http://proxy:3128", "noProxy": [".lan"]},
+        "caBundle": {"configMap": "site-trust"},
+        "hubEndpoint": "https://hub.lan",
+        "scratch": {"tmp": "1Gi"},
+        "shareCompiled": False,
+    }
+    pods = settings_of(render({"trainer": values})).build.pods
+    assert pods.env[0].name == "NCCL_DEBUG"
+    assert pods.pod_defaults.stages.train.resources.requests == {"cpu": "8"}
+    assert (pods.proxy.http, pods.proxy.https, pods.proxy.no_proxy) == (None, "http://proxy:3128", (".lan",))
+    assert pods.ca_bundle == CaBundle(config_map="site-trust")
+    assert (pods.hub_endpoint, pods.scratch.tmp, pods.share_compiled) == ("https://hub.lan", "1Gi", False)
+
+
+def test_stages_are_scraped_by_the_operator_that_the_chart_installs() -> None:
+    objects = render()
+    policy = settings_of(objects).build.pods.network_policy
+    assert policy.operator is not None
+    assert policy.operator.namespace == NAMESPACE
+    assert (
+        policy.operator.labels.items() <= only(objects, "Deployment")["spec"]["template"]["metadata"]["labels"].items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "everybody"),
+    [
+        ({}, False),
+        ({"progress": "ApiProxy"}, True),
+        ({"metrics": {"podMonitor": {"enabled": True}}}, True),
+        (
+            {
+                "metrics": {"podMonitor": {"enabled": True}},
+                "trainer": {"networkPolicy": {"metricsFrom": [{"namespaceSelector": {}}]}},
+            },
+            False,
+        ),
+    ],
+)
+def test_who_may_scrape_stages(values: dict[str, Any], everybody: bool) -> None:
+    assert (settings_of(render(values)).build.pods.network_policy.operator is None) is everybody
+
+
+def test_the_right_to_make_network_policies_is_granted_where_they_are_made() -> None:
+    assert verbs(only(render(), "ClusterRole"))["networkpolicies"] == ["get", "create"]
+    none = render({"trainer": {"networkPolicy": {"enabled": False}}})
+    assert "networkpolicies" not in verbs(only(none, "ClusterRole"))
+    assert settings_of(none).build.pods.network_policy.enabled is False
 
 
 def test_the_ready_test_is_python_that_compiles() -> None:

@@ -103,7 +103,7 @@ def test_what_the_manifest_says_of_ends() -> None:
     fetch = build_bundle(observed, observed.run.status, Step(Stage.FETCH), 1, SETTINGS).job
     judge = bundle_of(a_run().with_shards(2).with_policy(retries=5), Stage.JUDGE, 0).job
     assert (restarts_per_index(fetch), restarts_per_index(judge)) == (0, 5)
-    assert final_exit_codes(judge) == {10, 11, 12}
+    assert final_exit_codes(judge) == {10, 11, 12, 13}
     assert (grace_seconds(fetch), grace_seconds({"spec": {"template": {"spec": {}}}})) == (30, 30)
     assert grace_seconds(bundle_of(a_run(), Stage.TRAIN, 0).job) == 120
 
@@ -121,3 +121,20 @@ dynalign_stage_metric{name="reward"} 0.5
     reading = parse_metrics(text)
     assert reading == LiveMetrics(done=3, total=12, tokens_per_second=350.5, metrics={"reward": 0.5})
     assert reading.progress.fraction == 0.25
+
+
+def test_what_describes_a_pod_is_not_told_to_a_process_of_this_machine() -> None:
+    pod = {
+        entry["name"]
+        for entry in bundle_of(a_run(), Stage.GENERATE, 0).job["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    assert {"HOME", "DYNALIGN_COMPILED"} <= pod
+    assert not {"HOME", "LOGNAME", "DYNALIGN_COMPILED", "NVIDIA_VISIBLE_DEVICES"} & set(
+        command_of(a_run(), Stage.GENERATE, 0).environment
+    )
+
+
+def test_a_run_s_own_variables_reach_the_process() -> None:
+    run = a_run().with_spec(stages={"train": {"env": [{"name": "HTTPS_PROXY", "value": "http://proxy:1"}]}})
+    command = command_of(run, Stage.TRAIN, 0)
+    assert command.environment["HTTPS_PROXY"] == command.environment["https_proxy"] == "http://proxy:1"

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from dynalign_contract.pod_paths import METRICS_PORT
 from dynalign_contract.stages import Stage
 from dynalign_contract.telemetry import MOST_BYTES, MOST_SAMPLES, StageSeries
 from dynalign_operator.clusters.base import RunKey
@@ -22,7 +23,6 @@ from dynalign_operator.clusters.kube_store import JOB_NAME, Kind, Store
 from dynalign_operator.clusters.progress_book import SILENCE, ProgressBook
 from dynalign_operator.clusters.stage_metrics import LiveMetrics, parse_metrics
 from dynalign_operator.manifests.labels import JobLabels, job_labels
-from dynalign_operator.manifests.pod import METRICS_PORT
 from dynalign_operator.progress import ProgressReader, Read, by_api_proxy, by_pod_ip
 from support.recording_api import client_of
 

@@ -34,7 +34,7 @@ def test_numbers_read_as_in_kubernetes() -> None:
 
 
 def test_whole_quantities_need_no_quotes() -> None:
-    stages = "  stages: {train: {resources: {limits: {cpu: 2, nvidia.com/gpu: 8}}}}\n"
+    stages = "  training: {gpusPerNode: 8}\n  stages: {train: {resources: {limits: {cpu: 2, nvidia.com/gpu: 8}}}}\n"
     run = parse_run_file(HEAD + "  model: {uri: 'hf://a/b'}\n" + stages).run
     assert run.spec.stages.train.resources.limits == {"cpu": "2", "nvidia.com/gpu": "8"}
 

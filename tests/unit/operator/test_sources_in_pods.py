@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from dynalign_contract.config import FetchParams, PromptsParams, StageConfig
+from dynalign_contract.source_files import locate
+from dynalign_contract.sources import ClaimSource, parse_source
 from dynalign_contract.stages import Stage
 from dynalign_operator.planning.plan import JobBundle
-from dynalign_trainer.fetch import fetch_model
 from dynalign_trainer.prompts.supply import supplied_path
 from support.builders import RunBuilder, a_run
 from support.simulation import Simulation
@@ -60,17 +61,16 @@ def test_texts_on_a_claim_are_found_in_the_pod(spec: dict[str, Any], resolve: Re
     assert resolve(config, {"DYNALIGN_PVC_ROOT": str(tmp_path / "pvc")}) == file
 
 
-def test_a_model_on_a_claim_is_found_in_the_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_on_a_claim_is_found_in_the_pod(tmp_path: Path) -> None:
     bundle = bundle_of(a_run().with_spec(model={"uri": "pvc://weights/qwen/base/"}), Stage.FETCH)
     config = StageConfig.model_validate_json(bundle.config_map["data"]["stage.json"])
     (mount,) = [p for p, v in mounts_of(bundle).items() if v.get("persistentVolumeClaim", {}).get("readOnly")]
-    folder = tmp_path / mount.lstrip("/") / "qwen" / "base"
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    monkeypatch.setenv("DYNALIGN_PVC_ROOT", str(tmp_path / "pvc"))
     assert isinstance(config.params, FetchParams)
-    fetch_model(config.params.uri, tmp_path / "target", lambda done, total: None)
-    assert (tmp_path / "target" / "config.json").read_text() == "{}"
+    source = parse_source(config.params.uri)
+    assert isinstance(source, ClaimSource)
+    located = locate(source, {"DYNALIGN_PVC_ROOT": str(tmp_path / "pvc")})
+    assert located.path == tmp_path / mount.lstrip("/") / "qwen" / "base"
+    assert located.boundary == tmp_path / mount.lstrip("/")
 
 
 def test_claims_are_mounted_where_stages_look_by_default() -> None:

@@ -112,11 +112,14 @@ class Inspection:
         if prompts.languages:
             found.attempt(lambda: LanguageFilter(prompts.languages))
         if prompts.decontamination.uri is not None:
-            path = supplied_path(prompts.decontamination.uri)
-            found.attempt(lambda: read_supplied(path, "prompts.decontamination"))
+            texts, where = prompts.decontamination.uri, "prompts.decontamination"
+            found.attempt(lambda: read_supplied(supplied_path(texts, where, os.environ), where))
         if prompts.supplied is None:
             return
-        path = supplied_path(prompts.supplied.uri)
+        uri = prompts.supplied.uri
+        path = found.attempt(lambda: supplied_path(uri, "prompts.supplied", os.environ))
+        if path is None:
+            return
         if tokenizer is None or room is None:
             found.attempt(lambda: read_supplied(path, "prompts.supplied"))
             return

@@ -1,0 +1,202 @@
+"""What the chart's admission policy lets runs name, on a real API server."""
+
+import copy
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from support.api_server import PATIENCE, ApiServer, start_api_server
+from support.chart import of_kind, render
+from support.player import run_object
+
+pytestmark = pytest.mark.cluster
+
+TEAM = "team"
+ALLOWED = {
+    "secrets": ["hub", "dynalign-*"],
+    "endpointHosts": ["api.example.com", "*.models.svc"],
+    "claims": ["weights"],
+    "priorityClasses": ["batch"],
+    "runtimeClasses": ["nvidia"],
+    "podAnnotations": ["example.com/*"],
+    "podLabels": ["team"],
+    "tolerations": ["gpu"],
+    "nodeSelectors": ["gpu", "topology.kubernetes.io/*"],
+    "environment": ["NCCL_*"],
+}
+SERVER = {"url": "https://api.example.com/v1", "model": "big", "apiKeySecretRef": {"name": "dynalign-keys", "key": "k"}}
+GOOD: dict[str, Any] = {
+    "model": {"uri": "hf://org/name", "tokenSecretRef": {"name": "hub", "key": "token"}},
+    "prompts": {
+        "agents": {"author": {"model": "Endpoint", "endpoint": SERVER}},
+        "supplied": {"uri": "pvc://weights/mine.jsonl", "share": 0.5},
+    },
+    "evaluation": {
+        "winRate": {"judges": ["Endpoint"], "endpoint": {**SERVER, "url": "http://vllm.models.svc:8000/v1"}}
+    },
+    "storage": {"existingClaim": "weights"},
+    "scheduling": {"priorityClassName": "batch"},
+    "stages": {
+        "train": {
+            "nodeSelector": {"gpu": "h100", "topology.kubernetes.io/zone": "a"},
+            "tolerations": [{"key": "gpu", "operator": "Exists"}],
+            "priorityClassName": "batch",
+            "runtimeClassName": "nvidia",
+            "podLabels": {"team": "align"},
+            "podAnnotations": {"example.com/note": "x"},
+            "env": [
+                {"name": "NCCL_DEBUG", "value": "WARN"},
+                {"name": "NCCL_KEY", "valueFrom": {"secretKeyRef": {"name": "dynalign-nccl", "key": "k"}}},
+            ],
+        }
+    },
+}
+"""Names something of each kind, all of it allowed."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with start_api_server(tmp_path_factory.mktemp("admission") / "s") as started:
+        for namespace in (TEAM, "elsewhere"):
+            assert started.kubectl("create", "namespace", namespace).returncode == 0
+        selector = {"matchLabels": {"kubernetes.io/metadata.name": TEAM}}
+        objects = render({"admissionPolicy": {"enabled": True, "namespaceSelector": selector, **ALLOWED}})
+        policies = of_kind(objects, "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+        assert len(policies) == 2
+        applied = started.apply(*policies)
+        assert applied.returncode == 0, applied.stderr
+        end = time.monotonic() + PATIENCE
+        while not refusal(started, changed({"scheduling": {"priorityClassName": "system-node-critical"}})):
+            assert time.monotonic() < end, "the policy does not come into force"
+            time.sleep(0.2)  # between two looks at it
+        yield started
+
+
+def changed(change: dict[str, Any]) -> dict[str, Any]:
+    """The good run with one thing changed."""
+    spec = copy.deepcopy(GOOD)
+
+    def merge(into: dict[str, Any], what: dict[str, Any]) -> None:
+        for name, value in what.items():
+            if isinstance(value, dict) and isinstance(into.get(name), dict):
+                merge(into[name], value)
+            else:
+                into[name] = value
+
+    merge(spec, change)
+    return spec
+
+
+def refusal(server: ApiServer, spec: dict[str, Any], namespace: str = TEAM) -> str:
+    """What the API server says against a run; empty when it takes it."""
+    run = yaml.safe_dump(run_object("r", namespace, **spec))
+    told = server.kubectl("create", "--dry-run=server", "-f", "-", text=run)
+    return "" if told.returncode == 0 else told.stderr
+
+
+def test_types_are_checked(server: ApiServer) -> None:
+    """The API server reads the expressions against the CRD, and warns of what can never hold."""
+    found = server.kubectl("get", "validatingadmissionpolicies", "-o", "jsonpath={.items[*].status.typeChecking}")
+    assert "expressionWarnings" not in found.stdout, found.stdout
+
+
+def test_a_run_that_names_what_is_allowed_is_taken(server: ApiServer) -> None:
+    assert refusal(server, GOOD) == ""
+    assert refusal(server, {"model": {"uri": "bundled://smollm2-135m-instruct"}}) == ""
+
+
+STAGE = "stages"
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "hub token": ({"model": {"tokenSecretRef": {"name": "db-root"}}}, "the Secret db-root"),
+    "key of an agent": (
+        {"prompts": {"agents": {"author": {"endpoint": {"apiKeySecretRef": {"name": "db-root"}}}}}},
+        "the Secret db-root",
+    ),
+    "key of the judge": (
+        {"evaluation": {"winRate": {"endpoint": {"apiKeySecretRef": {"name": "db-root"}}}}},
+        "the Secret db-root",
+    ),
+    "secret of a variable": (
+        {STAGE: {"train": {"env": [{"name": "NCCL_X", "valueFrom": {"secretKeyRef": {"name": "db", "key": "k"}}}]}}},
+        "the Secret db may",
+    ),
+    "host of an agent": (
+        {"prompts": {"agents": {"author": {"endpoint": {"url": "http://169.254.169.254/latest"}}}}},
+        "169.254.169.254",
+    ),
+    "host of the judge": (
+        {"evaluation": {"winRate": {"endpoint": {"url": "https://evil.example.com/v1"}}}},
+        "the host evil.example.com",
+    ),
+    "host that ends alike": (
+        {"evaluation": {"winRate": {"endpoint": {"url": "https://api.example.com.evil.org/v1"}}}},
+        "the host api.example.com.evil.org",
+    ),
+    "claim of the run": ({"storage": {"existingClaim": "payroll"}}, "the claim payroll"),
+    "claim of the model": (
+        {"model": {"uri": "pvc://payroll/x", "tokenSecretRef": None}},
+        "the claim payroll",
+    ),
+    "claim of the prompts": ({"prompts": {"supplied": {"uri": "pvc://payroll/x.jsonl"}}}, "the claim payroll"),
+    "claim of the texts": ({"prompts": {"decontamination": {"uri": "pvc://payroll/x.jsonl"}}}, "the claim payroll"),
+    "priority of the run": ({"scheduling": {"priorityClassName": "system-node-critical"}}, "system-node-critical"),
+    "priority of a stage": ({STAGE: {"judge": {"priorityClassName": "urgent"}}}, "the priority class urgent"),
+    "runtime": ({STAGE: {"judge": {"runtimeClassName": "runc-privileged"}}}, "the runtime class runc-privileged"),
+    "annotation": (
+        {STAGE: {"fetch": {"podAnnotations": {"iam.amazonaws.com/role": "admin"}}}},
+        "the annotation iam.amazonaws.com/role",
+    ),
+    "label": ({STAGE: {"fetch": {"podLabels": {"network": "trusted"}}}}, "the label network"),
+    "toleration": (
+        {STAGE: {"export": {"tolerations": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]}}},
+        "the tolerated taint node-role.kubernetes.io/control-plane",
+    ),
+    "toleration of everything": (
+        {STAGE: {"evaluate": {"tolerations": [{"operator": "Exists"}]}}},
+        "the tolerated taint (every taint)",
+    ),
+    "node": (
+        {STAGE: {"prompts": {"nodeSelector": {"node-role.kubernetes.io/control-plane": ""}}}},
+        "the node label node-role.kubernetes.io/control-plane",
+    ),
+    "variable": (
+        {STAGE: {"generate": {"env": [{"name": "HTTPS_PROXY", "value": "http://evil:1"}]}}},
+        "the environment variable HTTPS_PROXY",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_allowed_is_refused_by_its_name(server: ApiServer, case: str) -> None:
+    change, sentence = REFUSED[case]
+    said = refusal(server, changed(change))
+    assert sentence in said, said
+    assert refusal(server, changed(change), "elsewhere") == "", "this namespace is not selected"
+
+
+def test_a_run_that_was_there_before_can_still_be_labelled_and_deleted(server: ApiServer) -> None:
+    run = run_object("old", "elsewhere", **changed({"scheduling": {"priorityClassName": "urgent"}}))
+    assert server.apply(run).returncode == 0
+    named = server.kubectl("label", "namespace", "elsewhere", "checked=yes")
+    assert named.returncode == 0
+    selector = '{"spec":{"matchResources":{"namespaceSelector":{"matchLabels":{"checked":"yes"}}}}}'
+    binding = "validatingadmissionpolicybinding"
+    name = server.kubectl("get", binding, "-o", "jsonpath={.items[0].metadata.name}").stdout
+    before = server.kubectl("get", binding, name, "-o", "yaml").stdout
+    assert server.kubectl("patch", binding, name, "--type=merge", "-p", selector).returncode == 0
+    try:
+        end = time.monotonic() + PATIENCE
+        while not refusal(server, changed({"scheduling": {"priorityClassName": "urgent"}}), "elsewhere"):
+            assert time.monotonic() < end, "the binding does not come into force"
+            time.sleep(0.2)  # between two looks at it
+        assert server.kubectl("label", "ar", "old", "-n", "elsewhere", "a=b").returncode == 0
+        changing = server.kubectl(
+            "patch", "ar", "old", "-n", "elsewhere", "--type=merge", "-p", '{"spec":{"suspend":true}}'
+        )
+        assert "the priority class urgent" in changing.stderr
+        assert server.kubectl("delete", "ar", "old", "-n", "elsewhere").returncode == 0
+    finally:
+        server.kubectl("replace", "-f", "-", text=before)
