@@ -60,6 +60,10 @@ def _await_nodes(server: ApiServer) -> None:
     ready = server.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=50s")
     if ready.returncode != 0:
         raise BenchError(f"the fake nodes did not become ready: {ready.stderr}")
+    # Put there at their creation; the controller that takes it away does not run here.
+    freed = server.kubectl("taint", "nodes", "--all", "node.kubernetes.io/not-ready:NoSchedule-")
+    if freed.returncode != 0:
+        raise BenchError(f"the fake nodes keep their taint: {freed.stderr}")
 
 
 def _node(index: int) -> dict[str, Any]:

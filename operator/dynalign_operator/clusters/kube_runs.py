@@ -17,8 +17,8 @@ from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kube_store import Kind, Store, Version
 from dynalign_operator.manifests.objects import KubernetesObject
 
-_KEPT: Final = 256
-"""Parsed runs that are kept; what is parsed takes some ten times the memory of what is stored."""
+_KEPT: Final = 128
+"""Parsed runs that are kept; one of ten iterations takes nearly a megabyte, a hundred times what is stored of it."""
 
 
 class InvalidRunError(ClusterError):
@@ -40,6 +40,11 @@ class RunReader:
         self._store = store
         self._parsed: OrderedDict[RunKey, tuple[Version, AlignmentRun]] = OrderedDict()
 
+    @property
+    def kept(self) -> int:
+        """How many runs are kept as values."""
+        return len(self._parsed)
+
     def read(self, key: RunKey) -> AlignmentRun | None:
         """The run in the version that the store has; None when there is none, or when it is being deleted.
 
@@ -55,7 +60,8 @@ class RunReader:
         if version is None or stored is None or "deletionTimestamp" in stored["metadata"]:
             return None
         run = parse_run(stored)
-        self._parsed[key] = (version, run)
+        if not self._store.is_settled(key):
+            self._parsed[key] = (version, run)
         while len(self._parsed) > _KEPT:
             self._parsed.popitem(last=False)
         return run

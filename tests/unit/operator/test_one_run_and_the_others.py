@@ -298,3 +298,22 @@ def test_no_stored_status_makes_the_refusal_itself_fail(status: dict[str, Any]) 
         assert operator.api.conditions("r")[ConditionType.STALLED][1] == "BadConfig"
 
     scenario(story)
+
+
+def test_finished_runs_are_neither_parsed_again_nor_kept_as_values() -> None:
+    async def story(operator: Operator) -> None:
+        status = {"phase": "Succeeded", "observedGeneration": 1}
+        keys = [operator.add(f"done-{index}", status) for index in range(20)]
+        for thing in operator.api.objects.values():
+            thing["metadata"]["generation"] = 1
+        asked = len(operator.api.requests)
+        for key in keys:
+            await operator.work(key)
+            assert operator.cluster.runs.read(key) is not None
+        assert len(operator.api.requests) == asked
+        assert operator.cluster.runs.kept == 0
+        active = operator.add("active")
+        assert operator.cluster.runs.read(active) is operator.cluster.runs.read(active)
+        assert operator.cluster.runs.kept == 1
+
+    scenario(story)
