@@ -124,8 +124,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "the Secret db may",
     ),
     "host of an agent": (
-        {"prompts": {"agents": {"author": {"endpoint": {"url": "http://169.254.169.254/latest"}}}}},
-        "169.254.169.254",
+        {"prompts": {"agents": {"author": {"endpoint": {"url": "https://10.9.8.7/latest"}}}}},
+        "the host 10.9.8.7",
     ),
     "host of the judge": (
         {"evaluation": {"winRate": {"endpoint": {"url": "https://evil.example.com/v1"}}}},
@@ -180,9 +180,8 @@ def test_what_is_not_allowed_is_refused_by_its_name(server: ApiServer, case: str
 def test_a_run_that_was_there_before_can_still_be_labelled_and_deleted(server: ApiServer) -> None:
     run = run_object("old", "elsewhere", **changed({"scheduling": {"priorityClassName": "urgent"}}))
     assert server.apply(run).returncode == 0
-    named = server.kubectl("label", "namespace", "elsewhere", "checked=yes")
-    assert named.returncode == 0
-    selector = '{"spec":{"matchResources":{"namespaceSelector":{"matchLabels":{"checked":"yes"}}}}}'
+    labels = '{"kubernetes.io/metadata.name":"elsewhere"}'
+    selector = f'{{"spec":{{"matchResources":{{"namespaceSelector":{{"matchLabels":{labels}}}}}}}}}'
     binding = "validatingadmissionpolicybinding"
     name = server.kubectl("get", binding, "-o", "jsonpath={.items[0].metadata.name}").stdout
     before = server.kubectl("get", binding, name, "-o", "yaml").stdout
