@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import socket
 import stat
 import traceback
@@ -34,6 +35,8 @@ _PASSING: Final = frozenset(
 )
 """What a network file system that is away for a while says."""
 _TOO_MANY: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_LEAST_SPACE: Final = 2**20
+"""Bytes; with fewer the volume is full for every file that is worth writing."""
 _WRITTEN_NUMBER: Final = re.compile(r"\[Errno (\d+)\]|\(os error (\d+)\)")
 """How Python and Rust write an errno into the text of an error that carries it no more."""
 _MEMORY_TYPES: Final = frozenset({"OutOfMemoryError", "MemoryError"})
@@ -83,10 +86,12 @@ def explain_failure(error: BaseException, attempt: Attempt) -> StageError:
     else is told with what was being done, its type and text, its place and where the log is; from the same place with
     the same inputs twice in a row, it becomes a RepeatedError.
     """
-    known = error if isinstance(error, StageError) else _of_system(error, attempt) or _of_memory(error, attempt)
-    if known is not None and not known.place:
-        return known
-    found = known or _unforeseen(error, attempt)
+    if isinstance(error, StageError) and not error.place:
+        return error
+    named = _of_system(error, attempt) or _of_memory(error, attempt)
+    if named is not None:
+        return named
+    found = error if isinstance(error, StageError) else _unforeseen(error, attempt)
     return _if_repeated(found, attempt) if found.place else found
 
 
@@ -106,6 +111,8 @@ def out_of_memory(what: str, stage: Stage) -> MemoryFullError:
 
 def _of_system(error: BaseException, attempt: Attempt) -> StageError | None:
     """The error for what the operating system said, in the error itself or in one that it came from."""
+    if _is_full(attempt.root):
+        return _full(_plain(str(error)), "", attempt)
     for link in _chain(error):
         number = _number_of(link)
         path = getattr(link, "filename", None)
@@ -132,6 +139,14 @@ def _of_memory(error: BaseException, attempt: Attempt) -> StageError | None:
         if type(link).__name__ in _MEMORY_TYPES or _MEMORY_TEXT.search(str(link)):
             return out_of_memory(f"{type(link).__name__}: {link}", attempt.config.stage)
     return None
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether the volume has no space: many libraries say something else about a file that they could not finish."""
+    try:
+        return shutil.disk_usage(folder).free < _LEAST_SPACE
+    except OSError:
+        return False
 
 
 def _full(said: str, where: str, attempt: Attempt) -> VolumeFullError:

@@ -21,6 +21,15 @@ from dynalign_operator.manifests import labels
 from dynalign_trainer import failures
 from dynalign_trainer import stage as stage_life
 from dynalign_trainer.context import StageContext, StageOutput
+from dynalign_trainer.fetching.apart import run_apart
+from dynalign_trainer.grpo.launch import explain_end
+
+WROTE = """\
+[rank0]: Traceback (most recent call last):
+[rank0]:   File "/venv/dynalign_trainer/grpo/checkpoints.py", line 64, in save
+[rank0]:     write(path)
+[rank0]: OSError: [Errno 28] No space left on device
+"""
 
 Run = Callable[[StageContext[Any]], StageOutput]
 GENERATE = StageConfig(run="r", iteration=3, shards=2, params=GenerateParams(generation=GenerationSettings(shards=2)))
@@ -178,6 +187,20 @@ def test_a_full_volume_is_found_behind_what_a_library_made_of_it(attempt: Attemp
     assert attempt(run)[1] == "VolumeFull"
 
 
+def test_a_full_volume_is_told_from_what_a_library_says_of_its_file(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failures.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=4096))
+    assert attempt(RuntimeError("[enforce fail at inline_container.cc:664] unexpected pos 64 vs 0"))[1] == "VolumeFull"
+
+
+def test_a_full_volume_is_found_in_what_a_training_process_wrote(attempt: Attempt) -> None:
+    def run(_: StageContext[Any]) -> StageOutput:
+        raise explain_end(1, WROTE.splitlines())
+
+    assert [attempt(run)[1] for _ in range(3)] == ["VolumeFull"] * 3
+
+
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
 def test_what_may_not_be_written_is_the_users_to_mend(attempt: Attempt, number: int, tmp_path: Path) -> None:
     code, _, message = attempt(OSError(number, os.strerror(number), "/home/x/.cache/y"))
@@ -240,3 +263,23 @@ def test_a_stage_looks_at_its_caches_before_it_works(attempt: Attempt, monkeypat
     code, _, message = attempt(AssertionError("the stage ran"))
     assert code == ExitCode.BAD_CONFIG
     assert "the cache folder /proc/x, which follows from DYNALIGN_CACHE, cannot be written" in message
+
+
+class LibraryError(OSError):
+    """As a library's own: it cannot be made again from its arguments."""
+
+    def __init__(self, *, response: str) -> None:
+        super().__init__(errno.EIO, response)
+
+
+def refuse(text: str) -> None:
+    raise LibraryError(response=text) if text == "response" else ValueError(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [("no such layer", RuntimeError, "ValueError: no such layer"), ("response", OSError, "response")],
+)
+def test_what_went_wrong_in_a_process_apart_is_told_here(text: str, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        run_apart(refuse, (text,), lambda: None)
