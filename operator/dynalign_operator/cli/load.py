@@ -1,6 +1,6 @@
 """From a run file on the disk to a run that is ready: paths resolved, and the files that they name found."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from dynalign_contract.stages import Stage
 from dynalign_operator.api.problems import Problem
 from dynalign_operator.api.run_file import RunFile, RunFileError, parse_run_file
 from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.api.yaml_documents import RUN_FILE_LIMITS
 from dynalign_operator.manifests.secrets import SecretVariable, environment_secrets, secret_variables
 
 
@@ -60,7 +61,7 @@ def _keys(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, ...]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return _decode(path)
     except FileNotFoundError:
         text = "the file does not exist; check the path."
     except IsADirectoryError:
@@ -72,13 +73,40 @@ def _read(path: Path) -> str:
     raise RunFileError([Problem(text, exit_code=ExitCode.BAD_INPUT)])
 
 
+def _decode(path: Path) -> str:
+    """The file's text, of no more bytes than anybody will parse."""
+    most = RUN_FILE_LIMITS.kibibytes * 1024
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        text = f"the file is larger than {RUN_FILE_LIMITS.kibibytes} KiB; shorten it."
+        raise RunFileError([Problem(text, data.count(b"\n") + 1)])
+    return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _resolve(folder: Path, uri: str) -> str:
+    """The absolute path that a uri beside the run file means; links that go in circles stay as they are."""
+    try:
+        return str((folder / uri).resolve())
+    except (OSError, RuntimeError):
+        return str(folder / uri)
+
+
+def _is(check: Callable[[], bool]) -> bool:
+    """Whether a path is what `check` asks for; one that is too long or out of reach is nothing."""
+    try:
+        return check()
+    except OSError:
+        return False
+
+
 def _resolve_paths(run: AlignmentRun, folder: Path) -> AlignmentRun:
     spec = run.spec
     updates: dict[str, object] = {}
     if _is_relative(spec.model.uri):
-        updates["model"] = spec.model.model_copy(update={"uri": str((folder / spec.model.uri).resolve())})
+        updates["model"] = spec.model.model_copy(update={"uri": _resolve(folder, spec.model.uri)})
     files = {
-        name: part.model_copy(update={"uri": str((folder / part.uri).resolve())})
+        name: part.model_copy(update={"uri": _resolve(folder, part.uri)})
         for name, part in _prompt_files(run).items()
         if _is_relative(part.uri)
     }
@@ -104,9 +132,9 @@ def _missing_model(run: AlignmentRun, parsed: RunFile) -> list[Problem]:
     if not isinstance(source, PathSource):
         return []
     folder, written = Path(source.path), parsed.run.spec.model.uri
-    if not folder.is_dir():
+    if not _is(folder.is_dir):
         what = f"names the folder {written}, which does not exist; name a Hugging Face model folder"
-    elif not (folder / "config.json").is_file():
+    elif not _is((folder / "config.json").is_file):
         what = f"names the folder {written}, which has no config.json; name a Hugging Face model folder"
     else:
         return []
@@ -118,7 +146,7 @@ def _missing_prompts(run: AlignmentRun, parsed: RunFile) -> list[Problem]:
     problems = []
     for name, part in _prompt_files(run).items():
         source = parse_source(part.uri)
-        if not isinstance(source, PathSource) or Path(source.path).is_file():
+        if not isinstance(source, PathSource) or _is(Path(source.path).is_file):
             continue
         text = (
             f"spec.prompts.{name}.uri names the file {_prompt_files(parsed.run)[name].uri}, which does not exist; "

@@ -109,3 +109,21 @@ def test_a_key_that_is_not_exported_is_missed_before_the_run_begins(
     assert not (tmp_path / "run").exists()
     run_file = load_run_file(file)
     assert require_keys(run_file, {"DYNALIGN_AUTHOR_API_KEY": "sk-x", "DYNALIGN_JUDGE_API_KEY": "sk-y"}) is run_file
+
+
+@pytest.mark.parametrize("uri", ["/" + "a" * 300, "./" + "a" * 300, "./loop", "/proc/1/root/x"])
+def test_a_path_that_nothing_can_be_at_is_missing(tmp_path: Path, uri: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    file = tmp_path / "run.yaml"
+    file.write_text(HEAD + f"  model: {{uri: '{uri}'}}\n")
+    result = CliRunner().invoke(app, ["validate", str(file)])
+    assert result.exit_code == 10
+    assert result.stderr.startswith(f"{file}:5: spec.model.uri names the folder {uri[:20]}"), result.stderr
+    (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
+    file.write_text(HEAD + f"  model: {{uri: 'hf://a/b'}}\n  prompts: {{supplied: {{uri: '{uri}.jsonl'}}}}\n")
+    assert CliRunner().invoke(app, ["validate", str(file)]).exit_code == 10
+
+
+def test_a_file_without_end_is_refused() -> None:
+    result = CliRunner().invoke(app, ["validate", "/dev/zero"])
+    assert (result.exit_code, result.stderr) == (10, "/dev/zero:1: the file is larger than 4096 KiB; shorten it.\n")
