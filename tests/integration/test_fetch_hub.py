@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from dynalign_contract.config import FetchParams, StageConfig
 from dynalign_contract.result import StageResult
@@ -34,7 +34,8 @@ def repository(tiny: Path, tmp_path: Path) -> Path:
     folder.mkdir()
     for path in tiny.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    save_file({"embedding": numpy.zeros(5 << 20, numpy.float32)}, folder / "model.safetensors")
+    tensors = load_file(tiny / "model.safetensors")
+    save_file({**tensors, "padding": numpy.zeros(5 << 20, numpy.float32)}, folder / "model.safetensors")
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     (folder / "consolidated.safetensors").write_bytes(b"the same again")
     (folder / "modeling.py").write_text("raise SystemExit")
@@ -133,7 +134,9 @@ def test_a_model_with_code_of_its_own_is_refused_before_its_weights_are_fetched(
     repository: Path, tmp_path: Path
 ) -> None:
     path = repository / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoModel": "modeling.Tiny"}}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"model_type": "mine", "auto_map": {"AutoModel": "modeling.Tiny"}})
+    )
     with Hub("org/tiny", repository) as hub:
         result = fetch(hub, tmp_path / "run")
     assert result.exit_code == 11
