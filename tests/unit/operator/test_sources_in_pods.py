@@ -11,7 +11,7 @@ from dynalign_contract.source_files import locate
 from dynalign_contract.sources import ClaimSource, parse_source
 from dynalign_contract.stages import Stage
 from dynalign_operator.planning.plan import JobBundle
-from dynalign_trainer.prompts.supply import supplied_path
+from dynalign_trainer.prompts.supplied import supplied_path
 from support.builders import RunBuilder, a_run
 from support.simulation import Simulation
 

@@ -14,7 +14,7 @@ from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
 from dynalign_trainer.prompts.measuring import measure
 from dynalign_trainer.prompts.rows import supplied_row
 from dynalign_trainer.prompts.shortage import explain_shortage
-from dynalign_trainer.prompts.supply import Chat, Supply, read_supply, supplied_path
+from dynalign_trainer.prompts.supplied import Chat, Supply, read_supply, supplied_path
 from dynalign_trainer.prompts.wording import asked_words, read_wording
 
 TUTOR = (

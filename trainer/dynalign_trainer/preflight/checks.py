@@ -22,7 +22,7 @@ from dynalign_trainer.preflight.rows import Room, check_rows
 from dynalign_trainer.preflight.template import check_template
 from dynalign_trainer.preflight.tokens import check_ids
 from dynalign_trainer.preflight.window import check_window
-from dynalign_trainer.prompts.supply import supplied_path
+from dynalign_trainer.prompts.supplied import supplied_path
 
 log = logging.getLogger("dynalign.preflight")
 

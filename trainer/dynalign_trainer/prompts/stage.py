@@ -29,7 +29,7 @@ from dynalign_trainer.prompts.reviser import require_reviser
 from dynalign_trainer.prompts.role_models import Cast, LateCast, RoleModel, cast_role
 from dynalign_trainer.prompts.rows import agent_row, supplied_row
 from dynalign_trainer.prompts.shortage import explain_shortage
-from dynalign_trainer.prompts.supply import Chat, Supply, read_supply, supplied_path
+from dynalign_trainer.prompts.supplied import Chat, Supply, read_supply, supplied_path
 from dynalign_trainer.prompts.task_texts import own_task_texts
 from dynalign_trainer.prompts.wording import asked_words, own_words, read_wording
 from dynalign_trainer.prompts.writing import Order, PromptWriter
