@@ -59,7 +59,7 @@ def test_what_no_shard_has_and_no_float_holds_is_absent() -> None:
     assert combined(Stage.JUDGE, a_result(canary_auc=None), a_result(canary_auc=None)) == {"canary_auc": None}
     assert combined(Stage.JUDGE, a_result(canary_auc=None), a_result(canary_auc=0.7)) == {"canary_auc": 0.7}
     assert combined(Stage.GENERATE, a_result(tokens=1e308), a_result(tokens=1e308)) == {"tokens": None}
-    huge = combined(Stage.JUDGE, a_result(rows=10**30, reward=1e308), a_result(rows=1, reward=1e308))["reward"]
+    huge = combined(Stage.JUDGE, a_result(rows=2**53 - 1, reward=1e308), a_result(rows=1, reward=1e308))["reward"]
     assert huge == pytest.approx(1e308)
 
 

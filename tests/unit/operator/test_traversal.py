@@ -97,7 +97,9 @@ SPEC: dict[str, Any] = {
             "runtimeClassName": "nvidia",
             "podLabels": {"team": "a"},
             "podAnnotations": {"note": "a"},
-        }
+            "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+        },
+        "train": {"env": [{"name": "A", "value": "a"}]},
     },
     "policy": {"deadline": "72h"},
 }
