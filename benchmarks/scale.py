@@ -15,13 +15,12 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from prometheus_client.parser import text_string_to_metric_families
 from rich.table import Column, Table
 
 from benchmarks.cluster import BenchError, Cluster, say
@@ -148,7 +147,7 @@ def measure(server: ApiServer, options: Options) -> Figures:
     asyncio.run(_create(options.finished, 0))
     told = Told(server)
     with operator(server) as first:
-        first.until_reconciled()
+        first.until_reconciled(options.finished)
         say(f"{options.active} active runs")
         asyncio.run(_create(0, options.active))
         before, since = usage_by_name(), time.monotonic()
@@ -157,7 +156,7 @@ def measure(server: ApiServer, options: Options) -> Figures:
         peak = usage_of(first.pid).peak_rss_mib
     say("the operator is gone; the next one begins")
     with operator(server) as second:
-        restart = second.until_reconciled()
+        restart = second.until_reconciled(options.finished + options.active)
         time.sleep(options.seconds)
         suspend("kwok")  # no pod ends any more, and what the operator does then is to answer
         scrape = second.scrape_seconds()
@@ -190,18 +189,25 @@ class OperatorProcess:
     started: float
     """Time of `time.monotonic`."""
 
-    def until_reconciled(self) -> float:
-        """Wait until it has listed everything and nothing waits for it; seconds since it was started."""
+    def until_reconciled(self, runs: int) -> float:
+        """Wait until it has listed everything and then worked on so many runs; seconds since it was started.
+
+        All runs wait in the queue before the first is worked on, and one that is told of again goes to its end. So the
+        first reconciles are of each run one.
+        """
+        self._until(lambda: self._is_ready() and self._read_number("dynalign_reconcile_seconds_count") >= runs)
+        return time.monotonic() - self.started
+
+    def _until(self, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + PATIENCE
-        while not (self._is_ready() and self._queue_depth() == 0):
+        while not condition():
             if time.monotonic() > end:
                 raise BenchError(f"the operator was not done with what it found within {PATIENCE:.0f} s")
             time.sleep(0.5)
-        return time.monotonic() - self.started
 
     def scrape_seconds(self) -> float:
         """CPU seconds of one scrape: what scrapes take beyond what the operator uses anyway."""
-        self.until_reconciled()
+        self._until(lambda: self._read_number("dynalign_queue_depth") == 0)
         begin, since = usage_of(self.pid).cpu_seconds, time.monotonic()
         for _ in range(SCRAPES):
             self._read("metrics")
@@ -216,13 +222,9 @@ class OperatorProcess:
         except (urllib.error.URLError, OSError):
             return False
 
-    def _queue_depth(self) -> float:
-        families = text_string_to_metric_families(self._queue_lines())
-        return next(sample.value for family in families for sample in family.samples)
-
-    def _queue_lines(self) -> str:
+    def _read_number(self, name: str) -> float:
         lines = self._read("metrics").splitlines()
-        return "\n".join(line for line in lines if "dynalign_queue_depth" in line) + "\n"
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
     def _read(self, page: str) -> str:
         port = self.metrics if page == "metrics" else self.probes
