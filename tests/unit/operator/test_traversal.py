@@ -173,6 +173,8 @@ def without_models(place: Place, text: str) -> AlignmentRun:
     def put(value: Any, rest: Place) -> Any:
         if not rest:
             return text
+        if not value and rest[0] in ("[]", "{key}", "{}"):
+            return (text,) if rest == ("[]",) else value  # what `SPEC` leaves out is tried with the models alone
         if rest[0] == "[]":
             return (put(value[0], rest[1:]), *value[1:])
         if rest[0] in ("{key}", "{}"):
