@@ -101,7 +101,8 @@ class RunWorker:
             raise PutOffError(str(error)) from error
         self._metrics.reconcile_refusals.labels(reason).inc()
         await self._explain(key, reason, message)
-        raise PutOffError(str(error)) from error
+        obstacle = str(error) if isinstance(error, ForeignObjectError) else ""
+        raise PutOffError(str(error), obstacle) from error
 
     async def _explain(self, key: RunKey, reason: str, message: str) -> None:
         """Into the status; as an event where that cannot be written. The run comes back in any case."""

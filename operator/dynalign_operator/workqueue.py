@@ -15,7 +15,15 @@ LONGEST_PAUSE_SECONDS: Final = 60.0
 
 
 class PutOffError(Exception):
-    """The work could not be done now, for a reason that is known and said elsewhere: no traceback is worth it."""
+    """The work could not be done now, for a reason that is known and said elsewhere: no traceback is worth it.
+
+    `obstacle` names what is in the way, if that is known: another obstacle means that the one before is gone, and
+    pauses begin anew.
+    """
+
+    def __init__(self, message: str, obstacle: str = "") -> None:
+        super().__init__(message)
+        self.obstacle = obstacle
 
 
 class WorkQueue(Generic[K]):
@@ -30,6 +38,8 @@ class WorkQueue(Generic[K]):
         self._wanted: dict[K, float] = {}
         """The earliest time at which each delayed key is due; later entries of the heap are stale."""
         self._failures: dict[K, int] = {}
+        self._obstacles: dict[K, str] = {}
+        """What was in the way of each key's work the last time."""
         self._order = 0
         self._changed = asyncio.Event()
         self.last_done = asyncio.get_event_loop().time()
@@ -70,7 +80,9 @@ class WorkQueue(Generic[K]):
             try:
                 await handle(key)
                 self._failures.pop(key, None)
+                self._obstacles.pop(key, None)
             except PutOffError as error:
+                self._note_obstacle(key, error.obstacle)
                 failures, pause = self._put_off(key)
                 log.info("%s is put off for the %d. time, for %.1f s: %s", key, failures, pause, error)
             except Exception:
@@ -78,6 +90,13 @@ class WorkQueue(Generic[K]):
                 log.exception("%s failed %d times; again in %.1f s", key, failures, pause)
             finally:
                 self._finish(key)
+
+    def _note_obstacle(self, key: K, obstacle: str) -> None:
+        """Begin the pauses anew when something else is in the way than the last time that was known."""
+        if obstacle and self._obstacles.get(key, obstacle) != obstacle:
+            self._failures.pop(key, None)
+        if obstacle:
+            self._obstacles[key] = obstacle
 
     def _put_off(self, key: K) -> tuple[int, float]:
         """Have the key come back after a pause; how often it has failed in a row, and the pause in seconds."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -48,6 +49,7 @@ log = logging.getLogger("dynalign.cluster")
 
 COMPONENT: Final = "dynalign-operator"
 PROGRESS_EVERY_SECONDS: Final = 30.0
+_NUMBER: Final = re.compile(r"0x[0-9a-fA-F]+|[0-9]+")
 _EVENT_LENGTH: Final = 1024
 """Characters of an event's message that the API server takes."""
 
@@ -179,17 +181,17 @@ class KubeCluster:
         version, status = stored["metadata"]["resourceVersion"], readable_status(stored)
         if status is not None:
             changed = change(status)
-            if changed != status and not (self._is_young(key) and _reasons_of(changed) == _reasons_of(status)):
+            if changed != status and not (self._is_young(key) and _gist_of(changed) == _gist_of(status)):
                 await self._replace_status(key, version, changed)
             return
         before = readable_conditions(stored)
         begun = AlignmentRunStatus(fetch=StageStatus(stage=Stage.FETCH), conditions=before)
         changed = change(begun)
-        if changed != begun and not (self._is_young(key) and _reasons_of(changed) == _reasons_of(begun)):
+        if changed != begun and not (self._is_young(key) and _gist_of(changed) == _gist_of(begun)):
             await self._replace_conditions(key, version, changed.conditions)
 
     def _is_young(self, key: RunKey) -> bool:
-        """Whether the status was written a moment ago, so that mere wording can wait."""
+        """Whether the status was written a moment ago, so that mere numbers can wait."""
         return self._clock() - self._written.get(key, float("-inf")) < PROGRESS_EVERY_SECONDS
 
     async def _replace_conditions(self, key: RunKey, version: str, conditions: Sequence[Condition]) -> None:
@@ -297,9 +299,12 @@ class KubeCluster:
         return {name: observe_claim(claim) for name, claim in found.items() if claim is not None}
 
 
-def _reasons_of(status: AlignmentRunStatus) -> list[tuple[str, str, str]]:
-    """What tools select by."""
-    return [(condition.type, condition.status, condition.reason) for condition in status.conditions]
+def _gist_of(status: AlignmentRunStatus) -> list[tuple[str, str, str, str]]:
+    """Conditions without the numbers in their messages: counts and times change at every look."""
+    return [
+        (condition.type, condition.status, condition.reason, _NUMBER.sub("#", condition.message))
+        for condition in status.conditions
+    ]
 
 
 def _progress_of(status: AlignmentRunStatus) -> dict[str, object]:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from dynalign_operator import workqueue
-from dynalign_operator.workqueue import WorkQueue
+from dynalign_operator.workqueue import PutOffError, WorkQueue
 
 
 def run(scenario: Callable[[WorkQueue[str]], Awaitable[None]]) -> None:
@@ -111,6 +111,31 @@ def test_a_failure_comes_back_after_a_pause_that_doubles(monkeypatch: pytest.Mon
         assert [pause >= least for pause, least in zip(pauses, (0.01, 0.02, 0.04), strict=True)] == [True] * 3
 
     run(scenario)
+
+
+def test_pauses_begin_anew_when_something_else_is_in_the_way(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever removes one obstacle after the other does not wait longer for each."""
+
+    async def scenario(queue: WorkQueue[str]) -> None:
+        met = iter(["claim", "claim", "", "claim", "service"])
+        done = asyncio.Event()
+
+        async def handle(_: str) -> None:
+            obstacle = next(met, None)
+            if obstacle is None:
+                done.set()
+                return
+            raise PutOffError("in the way", obstacle)
+
+        queue.add("a")
+        worker = asyncio.create_task(queue.work(handle))
+        await done.wait()
+        worker.cancel()
+
+    with caplog.at_level("INFO", logger="dynalign.queue"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workqueue, "FIRST_PAUSE_SECONDS", 0.001)
+        run(scenario)
+    assert [record.args[1] for record in caplog.records if isinstance(record.args, tuple)] == [1, 2, 3, 4, 1]
 
 
 def test_the_age_is_that_of_the_key_that_has_waited_longest() -> None:
