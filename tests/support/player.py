@@ -58,6 +58,11 @@ def is_completed(status: dict[str, Any]) -> bool:
     return any(c["type"] == "Completed" and c["status"] == "True" for c in status.get("conditions", ()))
 
 
+COLLECTOR_PATIENCE = 240.0
+"""Seconds within which the garbage collector removes what a run owned. It learns of a new CRD up to half a minute later,
+and tries again after pauses that double what it could not resolve before."""
+
+
 @dataclass
 class Player:
     """Plays the kubelet of one namespace: every pod fares as `fate` says."""
@@ -137,7 +142,7 @@ class Player:
     async def remove(self, run: str = "r") -> None:
         """Delete the run, and play until its Jobs are gone."""
         await self.api.delete(f"{self.runs}/{run}", propagation="Background")
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + COLLECTOR_PATIENCE
         while await self.jobs():
             await self.play()
             assert time.monotonic() < end, "Jobs of a deleted run are left"

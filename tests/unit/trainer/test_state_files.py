@@ -21,7 +21,7 @@ STATE = {
     "module": OrderedDict(a=torch.randn(3, 4, dtype=torch.bfloat16), b=torch.nn.Parameter(torch.zeros(0))),
     "optimizer": {"state": {0: {"step": torch.tensor(3.0), "exp_avg": SHARED[2:5]}}, "param_groups": [{"lr": 1e-5}]},
     "shapes": [torch.Size([3, 4]), (1, "x"), {2, 1}],
-    "views": [SHARED, SHARED.view(3, 4).t()],
+    "views": [SHARED, SHARED.view(3, 4), SHARED.view(3, 4).t(), SHARED],
     "dtype": torch.bfloat16,
     "plain": [None, True, 2**60, 0.1, float("inf"), "Ü"],
 }
@@ -35,6 +35,15 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, list | tuple):
         return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
     return type(a) is type(b) and bool(a == b)
+
+
+def test_a_tensor_of_two_names_stays_one(tmp_path: Path) -> None:
+    """A head that shares the embedding's weight is stored, and comes back, once."""
+    weight = torch.nn.Parameter(torch.randn(4, 3))
+    write_state({"embedding": weight, "head": weight.data, "other": torch.randn(4, 3)}, tmp_path / "x_states.pt")
+    found = read_state(tmp_path / "x_states.pt")
+    assert found["embedding"].data_ptr() == found["head"].data_ptr() != found["other"].data_ptr()
+    assert torch.equal(found["head"], weight.data)
 
 
 def test_a_state_comes_back_bit_for_bit(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ others may write to.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,8 +30,13 @@ def write_state(state: Any, path: Path) -> None:
     from safetensors.torch import save_file
 
     tensors: list[Any] = []
-    tree = json.dumps(_encode(state, tensors))
-    named = {str(number): _alone(tensor) for number, tensor in enumerate(tensors)}
+    tree = json.dumps(_encode(state, tensors, {}))
+    named: dict[str, Any] = {}
+    used: set[int] = set()
+    for number, tensor in enumerate(tensors):
+        found = _alone(tensor)
+        named[str(number)] = found.clone() if found.data_ptr() in used else found
+        used.add(found.data_ptr())
     save_file(named, path, metadata={**STATE_METADATA, _TREE: tree})
 
 
@@ -73,20 +78,26 @@ def _corrupt(path: Path, error: Exception) -> CorruptArtifactError:
     )
 
 
-def _encode(value: Any, tensors: list[Any]) -> Any:
+def _encode(value: Any, tensors: list[Any], numbers: dict[Hashable, int]) -> Any:
+    """Describe a value in JSON's types; its tensors go to `tensors`, one that occurs twice (a tied head) once."""
     import torch
 
     if isinstance(value, torch.Tensor):
-        tensors.append(value)
-        return {"tensor": len(tensors) - 1}
+        memory = (value.data_ptr(), value.dtype, value.shape, value.stride()) if value.numel() else len(tensors)
+        number = numbers.setdefault(memory, len(tensors))
+        if number == len(tensors):
+            tensors.append(value)
+        return {"tensor": number}
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, Mapping):
-        return {"map": [[_encode(key, tensors), _encode(item, tensors)] for key, item in value.items()]}
+        return {
+            "map": [[_encode(key, tensors, numbers), _encode(item, tensors, numbers)] for key, item in value.items()]
+        }
     for kind, name in ((torch.Size, "size"), (tuple, "tuple"), (list, "list"), (set, "set")):
         if isinstance(value, kind):
             items = sorted(value) if kind is set else value
-            return {name: [_encode(item, tensors) for item in items]}
+            return {name: [_encode(item, tensors, numbers) for item in items]}
     if isinstance(value, _PLAIN):
         return value
     raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} is no part of a training state")
