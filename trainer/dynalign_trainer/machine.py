@@ -27,14 +27,15 @@ def is_cpu_build() -> bool:
 
 
 def prepare_devices() -> None:
-    """Set what PyTorch reads before its first look at CUDA; inherited by every process that this one starts.
+    """Set what PyTorch reads when it is imported; call it first, every process that this one starts inherits it.
 
     GPUs are hidden from an installation that samples on the CPU: its training would otherwise run on the GPU in
-    bfloat16 beside a sampler that computes in float32. NVML answers whether there are GPUs without initialising CUDA,
-    which does not survive a fork.
+    bfloat16 beside a sampler that computes in float32. Nor is there a C++ compiler, which torch.compile needs on a CPU.
+    NVML answers whether there are GPUs without initialising CUDA, which does not survive a fork.
     """
     if is_cpu_build():
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 

@@ -109,6 +109,25 @@ print(os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"], "usable" if method == "spawn"
     assert done.stdout.split() == ["1", "usable"], done.stderr
 
 
+def test_no_stage_compiles_on_a_cpu_whatever_it_imports_before_its_engine(tmp_path: Path) -> None:
+    """PyTorch reads the switch when its compiler is imported, which transformers may do long before vLLM does."""
+    program = """
+import os, sys
+os.environ.pop("TORCH_COMPILE_DISABLE", None)
+from dynalign_trainer import main, machine
+machine.is_cpu_build = lambda: True
+def stage(*_):
+    import torch._dynamo
+    print("disabled" if torch._dynamo.config.disable else "compiles")
+    return 0
+main.run_stage = stage
+assert "torch" not in sys.modules, "imported before the switch is set"
+main.main(["--config", "c", "--root", "r", "--result", "x"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["disabled"], done.stderr
+
+
 def test_cuda_is_asked_for_in_one_place() -> None:
     asks = re.compile(r"cuda\.(is_available|device_count|is_initialized)\(")
     places = {str(path.relative_to(TRAINER)) for path in TRAINER.rglob("*.py") if asks.search(path.read_text())}
