@@ -9,12 +9,13 @@ import contextlib
 import hashlib
 import logging
 import os
+import shutil
 import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from dynalign_contract.pod_paths import Variable
@@ -102,12 +103,29 @@ def _fill(archive: Path, folders: Mapping[str, Path]) -> None:
             raise ValueError("it is damaged")
         file.seek(_HEAD)
         with tarfile.open(fileobj=file, mode="r:") as tar:
-            tar.extractall(unpacked, filter="data")
+            _unpack(tar, Path(unpacked))
         for name, folder in folders.items():
             if (Path(unpacked) / name).is_dir():
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 (Path(unpacked) / name).rename(folder)  # takes the place of an empty folder, and of no other
     log.info("compiled code was taken over from %s", archive)
+
+
+def _unpack(tar: tarfile.TarFile, folder: Path) -> None:
+    """Unpack regular files below a folder. Raises ValueError for any other member, or one that would lie elsewhere.
+
+    `TarFile.extractall` has its filter against such members since Python 3.11.4 only.
+    """
+    for member in tar:
+        path = PurePosixPath(member.name)
+        content = tar.extractfile(member) if member.isfile() else None
+        if content is None or path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"it holds {member.name!r}, which is no file of a cache")
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as file:
+            shutil.copyfileobj(content, file)
+        target.chmod(0o755 if member.mode & 0o100 else 0o644)
 
 
 def _publish(archive: Path, folders: Mapping[str, Path], before: Contents) -> None:
