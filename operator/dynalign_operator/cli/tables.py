@@ -55,7 +55,7 @@ def aspects_of(measured: Measured) -> dict[str, float]:
 
 
 def seconds_of(stage: StageStatus) -> float | None:
-    """From a stage's first start to its end; None before that."""
+    """Duration from a stage's first start to its end; None before that."""
     if stage.start_time is None or stage.completion_time is None:
         return None
     return (stage.completion_time - stage.start_time).total_seconds()

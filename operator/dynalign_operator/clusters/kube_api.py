@@ -36,7 +36,7 @@ class RefusedError(ClusterError):
 
 
 def _record_nothing(_method: str, _status: int, _seconds: float) -> None:
-    """Of a client that nobody measures."""
+    """Default `record` of a client whose requests are not measured."""
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from dynalign_operator.manifests.objects import KubernetesObject
 
 
 def jobs_of_run(store: Store, key: RunKey, jobs: Iterable[KubernetesObject]) -> list[KubernetesObject]:
-    """Those of these Jobs that this very run owns, and not one of its name before it."""
+    """Select the Jobs that this run owns; those of an earlier run of its name have another uid."""
     run = store.version(Kind.RUN, key)
     return [job for job in jobs if run is not None and run.uid and run.uid in _owners(job)]
 

@@ -1,4 +1,4 @@
-"""From a step to the objects that run it."""
+"""Build the objects that run a step."""
 
 from pydantic import ValidationError
 

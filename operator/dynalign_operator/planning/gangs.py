@@ -22,7 +22,7 @@ def explain_gang(run: AlignmentRun, job: JobObservation, now: datetime) -> str:
 
 
 def describe_gang(run: AlignmentRun, job: JobObservation) -> str:
-    """The same without patience; empty for other Jobs, and for a gang that has taken a step."""
+    """Say it without waiting; empty for other Jobs, and for a gang that has taken a step."""
     if not _may_wait(run, job):
         return ""
     waits = job.progress.waits if job.progress is not None else ()

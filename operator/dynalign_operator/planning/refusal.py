@@ -11,7 +11,7 @@ from dynalign_operator.planning.conditions import Saying, set_conditions
 def refuse(
     status: AlignmentRunStatus, generation: int, message: str, now: datetime, *, living: Sequence[str] = ()
 ) -> AlignmentRunStatus:
-    """Of an object that is no valid run, with what is wrong; a mended specification goes on.
+    """Build the status of an invalid run, with its errors; a corrected specification goes on.
 
     A run that has begun keeps its phase, and its Jobs (those that live are named) go on to their end: nothing is wrong
     with them, and an operator that is rolled back and forth ends no run. One that never began is failed.
