@@ -79,9 +79,10 @@ def test_an_objective_that_comes_late_is_waited_for(server: ApiServer) -> None:
         server.kubectl("create", "configmap", "late", "--from-literal=other.yaml=x")
         touch(server)
         run = await player.until(
-            lambda s: "it has other.yaml" in condition(s, "Stalled").get("message", ""), "the next sentence"
+            lambda s: "the key objective.yaml" in condition(s, "Stalled").get("message", ""), "the next sentence"
         )
         assert condition(run["status"], "Stalled")["reason"] == "BadObjective"
+        assert "other.yaml" not in json.dumps(run["status"]), "a status repeats nothing of a ConfigMap"
         assert await player.jobs() == []
 
     scenario(server, story)
