@@ -1,4 +1,4 @@
-"""GRPO's loss in float64, written from the formulas of LEARNING section 5 and from nothing else."""
+"""GRPO's loss in float64, written from the formulas of docs/method.md ("Loss") and from nothing else."""
 
 import math
 import statistics

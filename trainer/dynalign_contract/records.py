@@ -1,7 +1,7 @@
 """Parquet rows that travel between stages: schemas, and reading and writing whole files.
 
-Between stages travel token ids and log-probabilities, never re-tokenised text (DESIGN, "Stage contract"); the text
-columns are for people.
+Token ids and log-probabilities travel between stages, never text that is tokenised again (docs/design.md, "The stage
+contract"); the text columns are for people.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,5 +1,6 @@
-"""train: build the batch, train on it with GRPO under DeepSpeed, write the next policy (LEARNING section 5).
+"""train: build the batch, train on it with GRPO under DeepSpeed, write the next policy.
 
+The computation is described in docs/method.md, "GRPO on recorded groups".
 This process stays light: it builds the batch, starts torchrun even for one process, relays progress, asks the workers
 to stop on SIGTERM and turns their end into the stage's. They talk through files of the checkpoints folder, because
 torchrun answers a signal by killing its workers in the middle of a step.

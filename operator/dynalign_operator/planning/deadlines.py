@@ -1,4 +1,4 @@
-"""Every wait has an end (DESIGN, "Reconcile rules", 9)."""
+"""Every wait has an end (docs/design.md, "Time limits")."""
 
 from dataclasses import dataclass
 from datetime import datetime

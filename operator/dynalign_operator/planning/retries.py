@@ -1,4 +1,4 @@
-"""Which failures are tried again, and when (DESIGN, "Reconcile rules", 8)."""
+"""Which failures are tried again, and when (docs/design.md, "Retries")."""
 
 from dataclasses import dataclass
 from datetime import timedelta

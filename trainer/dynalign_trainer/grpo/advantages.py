@@ -1,4 +1,4 @@
-"""Advantages of recorded groups (GRPO: arXiv 2402.03300; Dr. GRPO: arXiv 2503.20783; LEARNING section 5)."""
+"""Advantages of recorded groups (GRPO: arXiv 2402.03300; Dr. GRPO: arXiv 2503.20783; docs/method.md, "Batch")."""
 
 import math
 import statistics

@@ -28,8 +28,9 @@ def trainer_arguments(job: TrainJob, schedule: Schedule) -> dict[str, Any]:
     """Keyword arguments of `trl.GRPOConfig`.
 
     Groups and rewards are recorded, so `num_generations` only has to satisfy TRL's check that it divides a generation
-    batch. The KL term is left to the replay (`beta`); its plain k3 estimator is that of LEARNING section 5, without
-    TRL's importance weight. Learning rate constant: an iteration has few steps. Dr. GRPO's length is `maxTokens`.
+    batch. The KL term is left to the replay (`beta`); its plain k3 estimator is that of docs/method.md ("Loss"),
+    without TRL's importance weight. The learning rate is constant: an iteration has few steps. Dr. GRPO's length is
+    `maxTokens`.
     """
     training = job.training
     gspo = training.aggregation is LossAggregation.SEQUENCE_RATIO

@@ -1,4 +1,4 @@
-"""From rollouts and judgements to the rows that training consumes: pure and deterministic (LEARNING section 5)."""
+"""From rollouts and judgements to the rows that training consumes: pure and deterministic (docs/method.md, "Batch")."""
 
 import math
 import random

@@ -84,7 +84,7 @@ class WorkerOutcome(StrEnum):
 
 
 class Mismatch(Model):
-    """Sampler against trainer before the first step, over all rows of the batch (LEARNING section 5)."""
+    """Sampler against trainer before the first step, over all rows of the batch (docs/method.md, "Reference pass")."""
 
     rows: int = 0
     rejected: int = 0

@@ -1,4 +1,4 @@
-"""GRPO's loss of single tokens, and what each weighs (LEARNING section 5); tokens of all sequences in one row."""
+"""GRPO's loss of single tokens, and what each weighs (docs/method.md, "Loss"); tokens of all sequences in one row."""
 
 from dataclasses import dataclass
 

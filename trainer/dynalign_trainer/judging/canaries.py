@@ -1,7 +1,7 @@
 """Answers that deserve nothing, made from real ones, to see whether the judge can still be trusted. Pure.
 
-A judge that rewards these will sooner or later train the policy to write them (LEARNING, "judge"); the lone words that
-fool judges are reported in arXiv 2507.08794.
+A judge that rewards these will sooner or later train the policy to write them (docs/method.md, "Trust in the judge");
+the lone words that fool judges are reported in arXiv 2507.08794.
 """
 
 import random

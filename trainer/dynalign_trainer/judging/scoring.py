@@ -27,7 +27,8 @@ def expected_digit(logprobs: Sequence[float]) -> tuple[float, float]:
     """Expected digit and its mass, from the log-probabilities of the digits 0 to 9 (shape: 10).
 
     The expectation is sum(d * p(d)) / sum(p(d)), between 0 and 9 (NaN when the digits have no probability at all or a
-    log-probability is NaN); the mass is sum(p(d)), the probability that the next token is a digit (LEARNING, "judge").
+    log-probability is NaN); the mass is sum(p(d)), the probability that the next token is a digit (docs/method.md,
+    "Expected score").
     """
     largest = max(logprobs)
     if not math.isfinite(largest) or any(math.isnan(value) for value in logprobs):
