@@ -12,7 +12,7 @@ WORKERS ?= 2
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-injections bench-trainer bench-scale testbed fuzz check check-generated format generate lock clean
+.PHONY: help venv demo test test-local test-fast test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-injections bench-trainer bench-scale testbed fuzz check check-generated format generate docs lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -106,10 +106,24 @@ generate: venv ## Regenerate what is generated from the models
 	$(BIN)/python -m dynalign_operator.metrics.reference --write docs/reference/metrics.md
 	cp crds/dynalign.io_alignmentruns.yaml charts/dynalign/files/
 
-lock: ## Resolve requirements/cpu.txt and gpu.txt anew: no hosts, no paths
-	rm -f requirements/cpu.txt requirements/gpu.txt
+# The documentation has an environment of its own, which `make venv` does not need.
+DOCS := .venv-docs
+
+$(DOCS)/.installed: requirements/docs.txt
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements/docs.txt
+	touch $@
+
+docs: $(DOCS)/.installed ## Build the documentation as a site in build/site; checks links and anchors, reads no network
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+	@! grep -rElm1 '<(script|link|img)[^>]*(src|href)="(https?:)?//' build/site --include='*.html' \
+	  || { echo "these pages load something from elsewhere"; exit 1; }
+
+lock: ## Resolve requirements/cpu.txt, gpu.txt and docs.txt anew: no hosts, no paths
+	rm -f requirements/cpu.txt requirements/gpu.txt requirements/docs.txt
 	requirements/compile.sh cpu requirements/cpu.txt
 	requirements/compile.sh gpu requirements/gpu.txt
+	$(UV) pip compile requirements/docs.in --universal --python-version 3.11 --no-header --no-annotate --quiet -o requirements/docs.txt
 
 clean: ## Remove what the targets above made, runs included
-	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-docs build runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
