@@ -31,10 +31,11 @@ from dynalign_contract.settings import (
     JudgingSettings,
 )
 from dynalign_contract.stages import Stage
-from dynalign_trainer.judging.injections import all_injections
-from dynalign_trainer.judging.trust import canary_trust, mean_of
+from dynalign_trainer.judge.injections import all_injections
+from dynalign_trainer.judge.trust import canary_trust
 from dynalign_trainer.prompts.rows import supplied_row
-from dynalign_trainer.stage import Place, run_stage
+from dynalign_trainer.runtime.lifecycle import Place, run_stage
+from dynalign_trainer.scoring.scores import mean_of
 
 QUESTIONS: Final = (
     "How can I tell a good friend that I cannot lend them money again?",

@@ -25,13 +25,14 @@ from dynalign_contract.errors import StageError
 from dynalign_contract.layout import RunLayout
 from dynalign_contract.objective import Objective, builtin_objective
 from dynalign_contract.settings import EngineSettings, JudgingSettings
-from dynalign_trainer.context import StageContext
-from dynalign_trainer.engine import Engine, Sampling, Watch, start_engine
-from dynalign_trainer.fetching.bundled import fetch_bundled
-from dynalign_trainer.judging.exhibits import Candidate
-from dynalign_trainer.judging.judge import Judge
-from dynalign_trainer.judging.scoring import expected_digit
-from dynalign_trainer.telemetry import Telemetry
+from dynalign_trainer.fetch.bundled import fetch_bundled
+from dynalign_trainer.models.choices import expected_digit
+from dynalign_trainer.models.engine import Engine, Sampling, start_engine
+from dynalign_trainer.runtime.context import StageContext
+from dynalign_trainer.runtime.progress import Watch
+from dynalign_trainer.runtime.telemetry import Telemetry
+from dynalign_trainer.scoring.exhibits import Candidate
+from dynalign_trainer.scoring.pointwise import Judge
 
 NAME: Final = "bench-judge"
 MODEL: Final = "smollm2-135m-instruct"

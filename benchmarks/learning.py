@@ -29,7 +29,8 @@ from dynalign_contract.layout import ANSWERS_FILE, RunLayout
 from dynalign_contract.metrics import defined
 from dynalign_contract.records import ANSWER, JUDGEMENT, ROLLOUT, read_parts, read_rows
 from dynalign_contract.stages import Stage
-from dynalign_trainer.judging.trust import mean_of, spearman
+from dynalign_trainer.judge.trust import spearman
+from dynalign_trainer.scoring.scores import mean_of
 from support.runs import SPEC, LocalRun, write_run
 from support.testbed import Testbed, load_testbed
 

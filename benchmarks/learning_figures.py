@@ -9,7 +9,7 @@ from typing import Final
 from rich.table import Column, Table
 
 from dynalign_contract.settings import JudgeGates
-from dynalign_trainer.judging.trust import CanaryTrust, find_unfitness
+from dynalign_trainer.judge.trust import CanaryTrust, find_unfitness
 
 GATES: Final = JudgeGates(min_canary_auc=0.7, min_base_agreement=0.75)
 """The gates that are examined; their figures were chosen by looking at seed 0 alone."""

@@ -31,11 +31,11 @@ from benchmarks.report import print_report, this_machine
 from dynalign_contract.errors import StageError
 from dynalign_contract.records import BATCH, Row, write_rows
 from dynalign_contract.settings import DType, TrainingBackend, TrainingSettings
-from dynalign_trainer.fetching.bundled import fetch_bundled
-from dynalign_trainer.grpo.job import BEGUN_FILE, TrainJob, read_job, read_reports
-from dynalign_trainer.grpo.launch import SINGLE_NODE, Processes, run_workers, worker_environment
-from dynalign_trainer.grpo.worker import train
-from dynalign_trainer.machine import count_cores, count_gpus
+from dynalign_trainer.fetch.bundled import fetch_bundled
+from dynalign_trainer.runtime.machine import count_cores, count_gpus
+from dynalign_trainer.train.job import BEGUN_FILE, TrainJob, read_job, read_reports
+from dynalign_trainer.train.processes.launch import SINGLE_NODE, Processes, run_workers, worker_environment
+from dynalign_trainer.train.processes.worker import train
 
 NAME: Final = "bench-trainer"
 MODEL: Final = "smollm2-135m-instruct"

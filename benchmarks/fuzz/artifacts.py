@@ -20,7 +20,7 @@ from benchmarks.fuzz.trials import Fuzzer, Trial
 from dynalign_contract.errors import CorruptArtifactError
 from dynalign_contract.manifest import artifact_folders, verify_artifact
 from dynalign_contract.result import ArtifactRef
-from dynalign_trainer.grpo.checkpoints import find_checkpoint
+from dynalign_trainer.train.checkpoints import find_checkpoint
 
 _CHECKPOINTS: Final = 0.15
 """Share of the trials that are about checkpoints."""

@@ -26,9 +26,9 @@ from dynalign_contract.records import CANARY, JUDGEMENT, PROMPT, ROLLOUT, Row, w
 from dynalign_contract.result import ArtifactRef, Metric, combine_artifacts
 from dynalign_contract.settings import TrainingSettings
 from dynalign_contract.stages import Stage
-from dynalign_trainer.grpo.checkpoints import checkpoint_folder, seal_checkpoint
-from dynalign_trainer.grpo.job import TrainJob
-from dynalign_trainer.grpo.state_files import STATE_METADATA
+from dynalign_trainer.train.checkpoints import checkpoint_folder, seal_checkpoint
+from dynalign_trainer.train.job import TrainJob
+from dynalign_trainer.train.state_files import STATE_METADATA
 
 _SHARDS: Final = 2
 _DIGEST: Final = "sha256:" + "0" * 64

@@ -15,7 +15,7 @@ from benchmarks.cluster import BenchError, Cluster, Image
 from dynalign_contract.layout import part_name, shard_folder, stage_folder
 from dynalign_contract.result import Outcome, StageResult
 from dynalign_contract.stages import ITERATION_STAGES, Stage
-from dynalign_trainer.grpo.job import REPORTS_FILE
+from dynalign_trainer.train.job import REPORTS_FILE
 from support.cluster_runs import OPERATOR, TINY, ClusterRun, Site, open_site, place_testbed, violations
 from support.prometheus import HOUR, Prometheus, documented_series, start_prometheus
 from support.testbed import load_testbed

@@ -24,10 +24,10 @@ from dynalign_contract.settings import (
 )
 from dynalign_trainer.endpoints.client import open_endpoint
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
-from dynalign_trainer.evaluation.judge_models import EndpointJudge
-from dynalign_trainer.judging.exhibits import Candidate
-from dynalign_trainer.model_folder import load_tokenizer
-from dynalign_trainer.window import Window
+from dynalign_trainer.evaluate.judge_models import EndpointJudge
+from dynalign_trainer.models.folder import load_tokenizer
+from dynalign_trainer.models.window import Window
+from dynalign_trainer.scoring.exhibits import Candidate
 from support.judging_data import (
     StageRun,
     draw_question,

@@ -12,10 +12,11 @@ from dynalign_contract.errors import BadConfigError, BadInputError, TerminatedEr
 from dynalign_contract.layout import RunLayout
 from dynalign_contract.result import ArtifactRef
 from dynalign_contract.settings import EngineSettings, GenerationSettings
-from dynalign_trainer.choices import digit_tokens
-from dynalign_trainer.context import StageContext
-from dynalign_trainer.engine import Engine, Sample, Sampling, start_engine, watch_progress
-from dynalign_trainer.telemetry import Telemetry
+from dynalign_trainer.models.choices import digit_tokens
+from dynalign_trainer.models.engine import Engine, Sample, Sampling, start_engine
+from dynalign_trainer.runtime.context import StageContext
+from dynalign_trainer.runtime.progress import watch_progress
+from dynalign_trainer.runtime.telemetry import Telemetry
 from support.judging_data import write_random_adapter
 from support.tiny_qwen3 import write_tiny_qwen3
 

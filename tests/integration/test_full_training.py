@@ -12,9 +12,9 @@ from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadConfigError, TerminatedError
 from dynalign_contract.settings import DType, KlSettings, TrainingBackend, TrainingMethod, TrainingSettings
 from dynalign_contract.stages import Stage
-from dynalign_trainer import train
-from dynalign_trainer.context import StageOutput
-from dynalign_trainer.grpo import launch
+from dynalign_trainer.runtime.context import StageOutput
+from dynalign_trainer.train import stage as train
+from dynalign_trainer.train.processes import launch
 from support.tiny_qwen3 import write_tiny_qwen3
 from support.training_data import (
     StopAfterTwoSteps,

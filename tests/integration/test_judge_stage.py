@@ -11,8 +11,8 @@ from dynalign_contract.layout import CANARIES_FILE, MANIFEST, part_name
 from dynalign_contract.records import CANARY, JUDGEMENT, Row, read_parts, read_rows
 from dynalign_contract.result import Outcome, StageResult
 from dynalign_contract.settings import CanarySettings, JudgeGates, JudgingMethod, JudgingSettings, OnUnfitJudge
-from dynalign_trainer.judging.canaries import CanaryKind
-from dynalign_trainer.judging.trust import spearman
+from dynalign_trainer.judge.canaries import CanaryKind
+from dynalign_trainer.judge.trust import spearman
 from support.judging_data import StageRun, metrics_of, rule_objective, write_contrary_adapter, written_rollouts
 from support.testbed import load_testbed
 from support.testbed_language import rule

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dynalign_contract.errors import BadConfigError
-from dynalign_trainer.grpo.packed.layout import lay_out
+from dynalign_trainer.train.packed.layout import lay_out
 from support.tiny_qwen3 import write_tiny_qwen3
 from support.training_data import make_rollouts
 
@@ -24,7 +24,7 @@ def test_the_flash_kernel_gets_the_same_queries_and_keys(monkeypatch: pytest.Mon
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
-    from dynalign_trainer.grpo.packed.attention import attend, build_segments, flash_segments
+    from dynalign_trainer.train.packed.attention import attend, build_segments, flash_segments
 
     def varlen_attn(  # noqa: PLR0917 - the signature is PyTorch's
         query: Any, key: Any, value: Any, cu_q: Any, cu_k: Any, max_q: int, max_k: int, **options: Any
@@ -64,7 +64,7 @@ def test_the_flash_kernel_gets_the_same_queries_and_keys(monkeypatch: pytest.Mon
     ],
 )
 def test_a_model_that_cannot_be_packed_is_refused(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
-    from dynalign_trainer.grpo.packed.policy import check_packable
+    from dynalign_trainer.train.packed.policy import check_packable
 
     model = load(write_tiny_qwen3(tmp_path)).requires_grad_(requires_grad=False)
     check_packable(model)
@@ -77,7 +77,7 @@ def test_a_model_that_cannot_be_packed_is_refused(tmp_path: Path, changes: dict[
 def test_a_trained_head_gets_the_gradient_of_plain_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from dynalign_trainer.grpo.packed import head
+    from dynalign_trainer.train.packed import head
 
     monkeypatch.setattr(head, "CHUNK_ELEMENTS", 3 * 40)
     torch.manual_seed(0)

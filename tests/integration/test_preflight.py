@@ -21,7 +21,7 @@ from dynalign_contract.settings import (
     TrainingMethod,
     TrainingSettings,
 )
-from dynalign_trainer.stage import Place, run_stage
+from dynalign_trainer.runtime.lifecycle import Place, run_stage
 from support.odd_models import (
     DROPS_SYSTEM,
     NO_SYSTEM,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dynalign_contract.settings import AdvantageScale
-from dynalign_trainer.grpo.advantages import EPSILON, group_advantages
+from dynalign_trainer.train.advantages import EPSILON, group_advantages
 
 pytestmark = pytest.mark.slow
 
@@ -23,8 +23,8 @@ def test_private_members_are_those_that_were_checked() -> None:
     from accelerate.state import PartialState
     from trl import GRPOTrainer
 
-    from dynalign_trainer.grpo.cpu_deepspeed import CHECKED_ACCELERATE
-    from dynalign_trainer.grpo.replay import CHECKED_TRL
+    from dynalign_trainer.train.deepspeed.cpu import CHECKED_ACCELERATE
+    from dynalign_trainer.train.trl.trainer import CHECKED_TRL
 
     assert (trl.__version__, accelerate.__version__) == (CHECKED_TRL, CHECKED_ACCELERATE)
     members = [
@@ -53,7 +53,7 @@ def test_the_patched_backend_is_gloo_for_deepspeed_and_accelerates_own_otherwise
     from accelerate.state import PartialState
     from accelerate.utils import DistributedType
 
-    from dynalign_trainer.grpo import cpu_deepspeed
+    from dynalign_trainer.train.deepspeed import cpu as cpu_deepspeed
 
     monkeypatch.setattr(PartialState, "_prepare_backend", PartialState._prepare_backend)
     monkeypatch.setattr(cpu_deepspeed, "count_gpus", lambda: 0)
@@ -68,7 +68,7 @@ def test_the_patched_backend_is_gloo_for_deepspeed_and_accelerates_own_otherwise
 
 
 def test_another_version_of_accelerate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dynalign_trainer.grpo import cpu_deepspeed
+    from dynalign_trainer.train.deepspeed import cpu as cpu_deepspeed
 
     monkeypatch.setattr(cpu_deepspeed, "count_gpus", lambda: 0)
     monkeypatch.setattr("accelerate.__version__", "9.9.9")

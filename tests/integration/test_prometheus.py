@@ -13,7 +13,7 @@ from prometheus_client import start_http_server
 from dynalign_contract.pod_paths import METRICS_PORT
 from dynalign_contract.stages import Stage
 from dynalign_operator.manifests.labels import read_job_labels
-from dynalign_trainer.telemetry import Telemetry
+from dynalign_trainer.runtime.telemetry import Telemetry
 from support.api_server import ApiServer, start_api_server
 from support.chart import CHART
 from support.player import Player, is_completed, report, run_object, scenario, start_operator

@@ -27,7 +27,7 @@ from dynalign_contract.settings import (
     SuppliedPrompts,
 )
 from dynalign_contract.stages import Stage
-from dynalign_trainer.stage import Place, run_stage
+from dynalign_trainer.runtime.lifecycle import Place, run_stage
 from support.judging_data import metrics_of, rule_objective
 from support.testbed import load_testbed
 from support.training_data import write_artifact

@@ -23,13 +23,13 @@ from dynalign_contract.records import Row
 from dynalign_contract.result import StageResult
 from dynalign_contract.settings import DType, KlSettings, LoraSettings, TrainingBackend, TrainingSettings
 from dynalign_contract.stages import Stage
-from dynalign_trainer import train
-from dynalign_trainer.context import StageOutput
-from dynalign_trainer.grpo import launch
-from dynalign_trainer.grpo.adapter import check_adapter
-from dynalign_trainer.grpo.checkpoints import seal_checkpoint
-from dynalign_trainer.grpo.job import JOB_FILE, REPORTS_FILE, read_job
-from dynalign_trainer.plain_adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from dynalign_trainer.models.plain_adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from dynalign_trainer.runtime.context import StageOutput
+from dynalign_trainer.train import stage as train
+from dynalign_trainer.train.checkpoints import seal_checkpoint
+from dynalign_trainer.train.job import JOB_FILE, REPORTS_FILE, read_job
+from dynalign_trainer.train.policy.lora import check_adapter
+from dynalign_trainer.train.processes import launch
 from support.planted import plant_pickle, plant_torch_file
 from support.processes import free_port
 from support.tiny_qwen3 import write_tiny_qwen3
@@ -217,7 +217,7 @@ def test_a_node_that_is_stopped_stops_the_gang_which_then_goes_on(
 ) -> None:
     run = a_gang_run(tmp_path)
     alone = start_node(run, 1, free_port())
-    assert signal_when(alone, lambda: ps_finds(alone.pid, "dynalign_trainer.grpo.agent")) == TERMINATED
+    assert signal_when(alone, lambda: ps_finds(alone.pid, "dynalign_trainer.train.processes.agent")) == TERMINATED
     first, second = start_gang(run)
     steps = run.root / "iterations/000/checkpoints" / REPORTS_FILE
     assert signal_when(second, lambda: steps.exists() and len(steps.read_text().splitlines()) >= 2) == TERMINATED

@@ -14,7 +14,7 @@ from typing import Any
 def pretend_to_have_gpus() -> None:
     import torch
 
-    from dynalign_trainer import machine
+    from dynalign_trainer.runtime import machine
 
     machine.is_cpu_build = lambda: False
     torch.cuda.is_available = lambda: True
@@ -45,8 +45,8 @@ def pretend_to_be_the_gpu_build() -> None:
 
 def describe(model: Path, tensor_parallel: int, adapters: int) -> dict[str, Any]:
     from dynalign_contract.settings import EngineSettings
-    from dynalign_trainer.engine_start import Lora, engine_arguments, prepare_environment
-    from dynalign_trainer.machine import count_gpus
+    from dynalign_trainer.models.engine_start import Lora, engine_arguments, prepare_environment
+    from dynalign_trainer.runtime.machine import count_gpus
 
     pretend_to_have_gpus()
     prepare_environment()

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from dynalign_trainer.grpo import cpu_deepspeed
-from dynalign_trainer.grpo.masters import give_back, whole
-from dynalign_trainer.grpo.zero import deepspeed_config
+from dynalign_trainer.train.deepspeed import cpu as cpu_deepspeed
+from dynalign_trainer.train.deepspeed.configuration import deepspeed_config
+from dynalign_trainer.train.policy.fp32_weights import give_back, whole
 
 MICRO_BATCHES = 64
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from dynalign_contract.records import BATCH, Row, read_rows
 from dynalign_contract.settings import TrainingBackend
-from dynalign_trainer.grpo.job import TrainJob, read_job
-from dynalign_trainer.grpo.measure import StepMeasures
+from dynalign_trainer.train.job import TrainJob, read_job
+from dynalign_trainer.train.measure import StepMeasures
 
 
 def watch(engine: Any, measures: Callable[[], StepMeasures | None], steps: list[dict[str, Any]]) -> None:
@@ -38,7 +38,7 @@ def watch(engine: Any, measures: Callable[[], StepMeasures | None], steps: list[
 
 
 def probe_packed(job: TrainJob, rows: list[Row], steps: list[dict[str, Any]]) -> dict[str, Any]:
-    from dynalign_trainer.grpo.packed.run import build_trainer
+    from dynalign_trainer.train.packed.run import build_trainer
 
     trainer = build_trainer(job, rows)
     watch(trainer.engine, lambda: trainer.measures, steps)
@@ -52,7 +52,7 @@ def probe_trl(job: TrainJob, rows: list[Row], steps: list[dict[str, Any]]) -> di
     from accelerate.state import AcceleratorState
     from transformers import TrainerCallback
 
-    from dynalign_trainer.grpo.replay_run import build_trainer
+    from dynalign_trainer.train.trl.run import build_trainer
 
     trainer = build_trainer(job, rows)
 

@@ -15,8 +15,8 @@ from dynalign_contract.records import JUDGEMENT, ROLLOUT, Row, write_rows
 from dynalign_contract.result import ArtifactRef
 from dynalign_contract.settings import TrainingSettings
 from dynalign_contract.stages import Stage
-from dynalign_trainer.context import StageContext
-from dynalign_trainer.telemetry import Telemetry
+from dynalign_trainer.runtime.context import StageContext
+from dynalign_trainer.runtime.telemetry import Telemetry
 
 EOS = 2
 VOCABULARY = 259

@@ -10,9 +10,9 @@ import sys
 from typing import TextIO
 
 from dynalign_contract.host import HostAnswer, HostOrder
-from dynalign_trainer.engine_start import prepare_environment
-from dynalign_trainer.machine import count_gpus
 from dynalign_trainer.main import main as run_stage
+from dynalign_trainer.models.engine_start import prepare_environment
+from dynalign_trainer.runtime.machine import count_gpus
 
 
 def main() -> None:
@@ -33,10 +33,10 @@ def _preload() -> bool:
     import transformers  # noqa: F401
     from vllm import LLM, SamplingParams  # noqa: F401
 
-    import dynalign_trainer.evaluation.stage
-    import dynalign_trainer.export
-    import dynalign_trainer.generate
-    import dynalign_trainer.judging.stage
+    import dynalign_trainer.evaluate.stage
+    import dynalign_trainer.export.stage
+    import dynalign_trainer.generate.stage
+    import dynalign_trainer.judge.stage
     import dynalign_trainer.prompts.stage  # noqa: F401
 
     return True

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dynalign_contract.pod_paths import Variable
 from dynalign_contract.proxies import direct_to_this_machine
-from dynalign_trainer.machine import prepare_devices
-from dynalign_trainer.stage import Place, run_stage
+from dynalign_trainer.runtime.lifecycle import Place, run_stage
+from dynalign_trainer.runtime.machine import prepare_devices
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,8 +10,8 @@ from dynalign_contract.config import FetchParams, PromptsParams, StageConfig
 from dynalign_contract.source_files import locate
 from dynalign_contract.sources import ClaimSource, parse_source
 from dynalign_contract.stages import Stage
+from dynalign_contract.supplied.paths import supplied_path
 from dynalign_operator.planning.plan import JobBundle
-from dynalign_trainer.prompts.supplied import supplied_path
 from support.builders import RunBuilder, a_run
 from support.simulation import Simulation
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynalign_contract.settings import AdvantageScale
-from dynalign_trainer.grpo.advantages import EPSILON, group_advantages, unbiased_std
+from dynalign_trainer.train.advantages import EPSILON, group_advantages, unbiased_std
 
 NAN = math.nan
 rewards = st.lists(st.floats(0, 1) | st.just(NAN), min_size=1, max_size=12)

@@ -13,8 +13,8 @@ from dynalign_contract.errors import BadInputError
 from dynalign_contract.objective import Aggregate
 from dynalign_contract.records import Row
 from dynalign_contract.settings import AdvantageScale, TrainingSettings
-from dynalign_trainer.grpo.batch import Batch, build_batch
-from dynalign_trainer.judging.scoring import standard_error
+from dynalign_trainer.scoring.scores import standard_error
+from dynalign_trainer.train.batch import Batch, build_batch
 from support.training_data import make_judgements, make_rollouts
 
 NAN = math.nan

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from dynalign_trainer.judging.canaries import Canary, CanaryKind, Group, make_canaries
-from dynalign_trainer.judging.injections import all_injections
+from dynalign_trainer.judge.canaries import Canary, CanaryKind, Group, make_canaries
+from dynalign_trainer.judge.injections import all_injections
 
 ANSWERS = ("Go to a shallow pool and ask a friend to hold you.", "Watch how ducks do it, then float first.")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from dynalign_contract.settings import TrainingSettings
-from dynalign_trainer.grpo.checkpoints import claim_folder, drop_programs, find_checkpoint, seal_checkpoint
-from dynalign_trainer.grpo.job import REPORTS_FILE, StepReport, TrainJob, append_report, keep_reports, read_reports
+from dynalign_trainer.train.checkpoints import claim_folder, drop_programs, find_checkpoint, seal_checkpoint
+from dynalign_trainer.train.job import REPORTS_FILE, StepReport, TrainJob, append_report, keep_reports, read_reports
 from support.planted import plant_pickle
 
 

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.choices import choice_tokens, digit_tokens, letter_tokens
+from dynalign_trainer.models.choices import choice_tokens, digit_tokens, letter_tokens
 
 
 def tokenizer(*merges: tuple[str, str]) -> Any:

@@ -8,7 +8,7 @@ from threading import Barrier
 
 import pytest
 
-from dynalign_trainer.compile_cache import shared_compiled_code
+from dynalign_trainer.runtime.compile_cache import shared_compiled_code
 
 
 def a_pod(root: Path, name: str, image: str = "trainer:1") -> dict[str, str]:

@@ -16,13 +16,13 @@ from dynalign_contract.settings import EvaluationJudge, JudgingSettings, WinRate
 from dynalign_trainer.endpoints.backoff import Backoff
 from dynalign_trainer.endpoints.client import Endpoint, open_endpoint
 from dynalign_trainer.endpoints.journal import Journal
-from dynalign_trainer.evaluation import statistics
-from dynalign_trainer.evaluation.comparing import Comparer, Pair
-from dynalign_trainer.evaluation.judge_models import EndpointJudge
-from dynalign_trainer.evaluation.judges import PaidJudge, measure_spending
-from dynalign_trainer.evaluation.statistics import Duel
-from dynalign_trainer.model_folder import load_tokenizer
-from dynalign_trainer.window import Window
+from dynalign_trainer.evaluate import statistics
+from dynalign_trainer.evaluate.comparing import Comparer, Pair
+from dynalign_trainer.evaluate.judge_models import EndpointJudge
+from dynalign_trainer.evaluate.judges import PaidJudge, measure_spending
+from dynalign_trainer.evaluate.statistics import Duel
+from dynalign_trainer.models.folder import load_tokenizer
+from dynalign_trainer.models.window import Window
 from support.chat_server import Answer, completion, refusal, scored, serve_chat
 from support.tiny_qwen3 import write_tiny_qwen3
 

@@ -20,7 +20,7 @@ from dynalign_trainer.endpoints.completions import ChatRequest, parse_reply
 from dynalign_trainer.endpoints.journal import Journal
 from dynalign_trainer.endpoints.reasoning import Parted, part_reasoning
 from dynalign_trainer.endpoints.refusals import EndpointError
-from dynalign_trainer.engine import Sampling
+from dynalign_trainer.models.engine import Sampling
 from dynalign_trainer.prompts.author import clean
 from dynalign_trainer.prompts.role_models import Ask, EndpointRole
 from support.chat_server import Answer, completion, refusal, scored, serve_chat

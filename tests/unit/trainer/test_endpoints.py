@@ -25,7 +25,7 @@ from dynalign_trainer.endpoints.client import Endpoint, open_endpoint
 from dynalign_trainer.endpoints.completions import ChatRequest, parse_reply
 from dynalign_trainer.endpoints.journal import Journal
 from dynalign_trainer.endpoints.refusals import EndpointError
-from dynalign_trainer.engine import Sampling
+from dynalign_trainer.models.engine import Sampling
 from dynalign_trainer.prompts.role_models import Ask, Continuation, EndpointRole, split_opening
 from support.chat_server import Answer, completion, refusal, scored, serve_chat
 

@@ -18,15 +18,15 @@ from dynalign_contract.exit_codes import FINAL, ExitCode
 from dynalign_contract.result import MAX_RESULT_BYTES, StageResult
 from dynalign_contract.settings import GenerationSettings
 from dynalign_operator.manifests import labels
-from dynalign_trainer import failures
-from dynalign_trainer import stage as stage_life
-from dynalign_trainer.context import StageContext, StageOutput
-from dynalign_trainer.fetching.apart import run_apart
-from dynalign_trainer.grpo.launch import explain_end
+from dynalign_trainer.fetch.apart import run_apart
+from dynalign_trainer.runtime import failures
+from dynalign_trainer.runtime import lifecycle as stage_life
+from dynalign_trainer.runtime.context import StageContext, StageOutput
+from dynalign_trainer.train.processes.launch import explain_end
 
 WROTE = """\
 [rank0]: Traceback (most recent call last):
-[rank0]:   File "/venv/dynalign_trainer/grpo/checkpoints.py", line 64, in save
+[rank0]:   File "/venv/dynalign_trainer/train/checkpoints.py", line 64, in save
 [rank0]:     write(path)
 [rank0]: OSError: [Errno 28] No space left on device
 """
@@ -58,7 +58,7 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
         module = types.ModuleType("stage_under_test")
         module.run = raises if isinstance(error, BaseException) else error  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setitem(stage_life._MODULES, config.stage, module.__name__)
+        monkeypatch.setitem(stage_life._DOORS, config.stage, module.__name__)
         (tmp_path / "stage.json").write_text(config.to_json())
         place = stage_life.Place(index=1)
         code = stage_life.run_stage(tmp_path / "stage.json", tmp_path / "run", tmp_path / "result", place)

@@ -10,10 +10,10 @@ import pytest
 from datasets.exceptions import DatasetNotFoundError
 
 from dynalign_contract.errors import BadInputError, StageError, TerminatedError
-from dynalign_trainer.evaluation.task_data import MissingSentencesError
-from dynalign_trainer.fetching import task_data
-from dynalign_trainer.fetching.hub import HubUnreachableError
-from dynalign_trainer.fetching.task_data import explain, fetch_task_data
+from dynalign_trainer.fetch import task_data
+from dynalign_trainer.fetch.hub import HubUnreachableError
+from dynalign_trainer.fetch.task_data import explain, fetch_task_data
+from dynalign_trainer.tasks.data import MissingSentencesError
 
 Look = Callable[[], None]
 
@@ -123,7 +123,7 @@ def test_work_apart(tmp_path: Path) -> None:
     import os
     import time
 
-    from dynalign_trainer.fetching.apart import run_apart
+    from dynalign_trainer.fetch.apart import run_apart
 
     def look() -> None:
         """Go on."""

@@ -11,10 +11,10 @@ from prometheus_client import generate_latest
 
 from dynalign_contract.gang import WaitCause, WaitMetric
 from dynalign_operator.clusters.stage_metrics import parse_metrics
-from dynalign_trainer.context import Gang
-from dynalign_trainer.grpo import gang as gang_module
-from dynalign_trainer.grpo.gang import telling_of_waits
-from dynalign_trainer.telemetry import Telemetry
+from dynalign_trainer.runtime.context import Gang
+from dynalign_trainer.runtime.telemetry import Telemetry
+from dynalign_trainer.train.processes import gang as gang_module
+from dynalign_trainer.train.processes.gang import telling_of_waits
 from support.processes import free_port
 
 

@@ -10,11 +10,11 @@ import pytest
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.settings import OWN_TASKS
-from dynalign_trainer.engine import Likelihood, Sample, Sampling
-from dynalign_trainer.evaluation import suites
-from dynalign_trainer.evaluation.harness import measure
-from dynalign_trainer.evaluation.harness_model import EngineLM
-from dynalign_trainer.evaluation.suites import load_suites
+from dynalign_trainer.evaluate.harness import measure
+from dynalign_trainer.evaluate.harness_model import EngineLM
+from dynalign_trainer.models.engine import Likelihood, Sample, Sampling
+from dynalign_trainer.tasks import suites
+from dynalign_trainer.tasks.suites import load_suites
 
 NO_DATA = Path("/nowhere")
 """Fetch has brought nothing."""
@@ -153,7 +153,7 @@ def test_data_out_of_reach_are_bad_input(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_task_without_a_score_per_item_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suites, "_OWN", tmp_path)
-    source = "dynalign_trainer.evaluation.tasks.documents.load_choices"
+    source = "dynalign_trainer.tasks.own.documents.load_choices"
     write_task(
         tmp_path,
         f"custom_dataset: !function {source}\ntest_split: test\noutput_type: loglikelihood_rolling\n"

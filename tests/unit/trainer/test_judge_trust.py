@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynalign_contract.settings import JudgeGates
-from dynalign_trainer.judging.trust import (
+from dynalign_trainer.judge.trust import (
     CanaryTrust,
     average_ranks,
     canary_trust,

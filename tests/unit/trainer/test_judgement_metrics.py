@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dynalign_contract.objective import builtin_objective
-from dynalign_trainer.judging.metrics import failed_share, judgement_metrics
+from dynalign_trainer.judge.metrics import failed_share, judgement_metrics
 
 OBJECTIVE = builtin_objective("collective-agency")
 NAN = math.nan

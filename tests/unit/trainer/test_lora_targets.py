@@ -6,7 +6,7 @@ import pytest
 
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.settings import LoraSettings
-from dynalign_trainer.lora_targets import check_targets, find_targets
+from dynalign_trainer.models.lora_targets import check_targets, find_targets
 
 LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 SIZES = {

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dynalign_contract.settings import ClipSettings, LossAggregation, TrainingSettings
-from dynalign_trainer.grpo.loss import LossTokens, Normaliser, clipped_ratio, token_losses
-from dynalign_trainer.grpo.measure import measure_tokens
-from dynalign_trainer.grpo.packed import head
+from dynalign_trainer.train.loss import LossTokens, Normaliser, clipped_ratio, token_losses
+from dynalign_trainer.train.measure import measure_tokens
+from dynalign_trainer.train.packed import head
 
 
 def tokens(advantages: list[float], sequences: list[int]) -> LossTokens:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+import dynalign_trainer
 from dynalign_contract.settings import DType, EngineSettings
-from dynalign_trainer import engine_start, machine
-from dynalign_trainer.engine_start import Lora, engine_arguments, prepare_environment
-from dynalign_trainer.machine import count_gpus, is_cpu_build, prepare_devices, use_bfloat16
+from dynalign_trainer.models import engine_start
+from dynalign_trainer.models.engine_start import Lora, engine_arguments, prepare_environment
+from dynalign_trainer.runtime import machine
+from dynalign_trainer.runtime.machine import count_gpus, is_cpu_build, prepare_devices, use_bfloat16
 
-TRAINER = Path(machine.__file__).parent
+TRAINER = Path(dynalign_trainer.__path__[0])
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, **distributions: str) -> None:
@@ -92,7 +94,8 @@ def test_workers_of_several_gpus_are_not_forked_from_a_process_that_has_asked_fo
     """`torch.cuda.is_available()` without NVML makes every later fork unusable (PyTorch's `_cuda_isInBadFork`)."""
     program = """
 import os
-from dynalign_trainer import machine, engine_start
+from dynalign_trainer.models import engine_start
+from dynalign_trainer.runtime import machine
 machine.is_cpu_build = lambda: False
 import torch
 really = torch.cuda.is_available
@@ -115,7 +118,8 @@ def test_no_stage_compiles_on_a_cpu_whatever_it_imports_before_its_engine(tmp_pa
     program = """
 import os, sys
 os.environ.pop("TORCH_COMPILE_DISABLE", None)
-from dynalign_trainer import main, machine
+from dynalign_trainer import main
+from dynalign_trainer.runtime import machine
 machine.is_cpu_build = lambda: True
 def stage(*_):
     import torch._dynamo
@@ -132,4 +136,4 @@ main.main(["--config", "c", "--root", "r", "--result", "x"])
 def test_cuda_is_asked_for_in_one_place() -> None:
     asks = re.compile(r"cuda\.(is_available|device_count|is_initialized)\(")
     places = {str(path.relative_to(TRAINER)) for path in TRAINER.rglob("*.py") if asks.search(path.read_text())}
-    assert places == {"machine.py"}
+    assert places == {"runtime/machine.py"}

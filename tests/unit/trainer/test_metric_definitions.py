@@ -16,19 +16,22 @@ from dynalign_contract.settings.evaluation import EvaluationJudge
 from dynalign_contract.stages import Stage
 from dynalign_operator.cli import tables
 from dynalign_operator.metrics.runs import RUN_METRICS
-from dynalign_trainer import export, fetch, generate, train
-from dynalign_trainer.evaluation import capability, judges, standings
-from dynalign_trainer.evaluation import stage as evaluate
-from dynalign_trainer.evaluation.contests import Contest
-from dynalign_trainer.evaluation.statistics import Duel
-from dynalign_trainer.grpo import summary
-from dynalign_trainer.grpo.batch import Batch
-from dynalign_trainer.grpo.job import StepReport, WorkerOutcome, WorkerResult
-from dynalign_trainer.judging import stage as judge
-from dynalign_trainer.judging.shard import JudgedShard
+from dynalign_trainer.evaluate import capability, judges, standings
+from dynalign_trainer.evaluate import stage as evaluate
+from dynalign_trainer.evaluate.contests import Contest
+from dynalign_trainer.evaluate.statistics import Duel
+from dynalign_trainer.export import stage as export
+from dynalign_trainer.fetch import stage as fetch
+from dynalign_trainer.generate import stage as generate
+from dynalign_trainer.judge import stage as judge
+from dynalign_trainer.judge.shard import JudgedShard
 from dynalign_trainer.prompts import measuring
 from dynalign_trainer.prompts import stage as prompts
 from dynalign_trainer.prompts.drafts import Tally
+from dynalign_trainer.train import stage as train
+from dynalign_trainer.train import summary
+from dynalign_trainer.train.batch import Batch
+from dynalign_trainer.train.job import StepReport, WorkerOutcome, WorkerResult
 
 OBJECTIVE = builtin_objective(BUILTIN[0])
 
@@ -67,7 +70,7 @@ def of_evaluate() -> Mapping[str, Any]:
 def exam_scores() -> list[Any]:
     import numpy as np
 
-    from dynalign_trainer.evaluation.paired import TaskScores
+    from dynalign_trainer.evaluate.paired import TaskScores
 
     return [TaskScores("ifeval", np.array([0.5, 1.0]), np.array([0.5, 0.0]))]
 

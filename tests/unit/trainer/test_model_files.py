@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.model_files import read_model_files, read_tensor_files
+from dynalign_trainer.models.files import read_model_files, read_tensor_files
 
 ONE = {"config.json": "{}", "model.safetensors": {"a": 1}}
 SHARDS = {

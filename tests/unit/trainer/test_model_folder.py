@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.model_folder import adapter_rank, check_weights, context_window, load_tokenizer
+from dynalign_trainer.models.folder import adapter_rank, check_weights, context_window, load_tokenizer
 
 
 def config(folder: Path, data: object, name: str = "config.json") -> Path:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynalign_contract.records import Row
-from dynalign_trainer.grpo.packed.layout import lay_out
-from dynalign_trainer.grpo.packed.packing import Item, first_fit, plan_packs
+from dynalign_trainer.train.packed.layout import lay_out
+from dynalign_trainer.train.packed.packing import Item, first_fit, plan_packs
 
 
 def a_row(step: int, group: str, prompt: int, completion: int, *, masked: bool = False) -> Row:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from dynalign_contract.settings import CapabilitySettings
-from dynalign_trainer.evaluation.capability import summarise
-from dynalign_trainer.evaluation.paired import Capability, TaskScores, estimate_capability
+from dynalign_trainer.evaluate.capability import summarise
+from dynalign_trainer.evaluate.paired import Capability, TaskScores, estimate_capability
 
 DISCORDANCE = 0.1
 """Share of the items that one of the two models solves and the other does not."""

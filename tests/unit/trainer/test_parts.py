@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from dynalign_contract.records import ROLLOUT, write_rows
-from dynalign_trainer.generate import is_whole, rollout_metrics
-from dynalign_trainer.parts import Part, keep_finished, split_parts
-from dynalign_trainer.text_statistics import distinct_n
+from dynalign_trainer.generate.stage import is_whole, rollout_metrics
+from dynalign_trainer.models.text_statistics import distinct_n
+from dynalign_trainer.runtime.parts import Part, keep_finished, split_parts
 
 PROMPTS = [{"prompt_id": f"p{i}"} for i in range(5)]
 

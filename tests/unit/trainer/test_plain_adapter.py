@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.merging import check_fit, read_adapter
-from dynalign_trainer.plain_adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_plain_adapter
+from dynalign_trainer.models.merging import check_fit, read_adapter
+from dynalign_trainer.models.plain_adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_plain_adapter
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 PAIR = {f"{Q}.lora_A.weight": torch.ones(2, 4), f"{Q}.lora_B.weight": torch.ones(4, 2)}

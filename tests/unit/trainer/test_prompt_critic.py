@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynalign_contract.objective import CriticTemplate
-from dynalign_trainer.judging.prompts import make_delimiters
+from dynalign_trainer.models.quoting import make_delimiters
 from dynalign_trainer.prompts.critic import Quotation, critic_messages
 
 CRITIC = CriticTemplate(message="$preamble / $open $prompt $close", criteria={"a": "Clear?", "b": "Open?"})

@@ -9,8 +9,8 @@ from safetensors.numpy import save_file
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.objective import BUILTIN, builtin_objective
 from dynalign_contract.settings import ClusterSettings, DedupSettings
-from dynalign_trainer.languages import LanguageFilter, recognise_language
-from dynalign_trainer.model_folder import load_tokenizer
+from dynalign_trainer.models.folder import load_tokenizer
+from dynalign_trainer.models.languages import LanguageFilter, recognise_language
 from dynalign_trainer.prompts.clusters import Clusters, Vector, embed_by_tokens, read_token_vectors, reference_texts
 from dynalign_trainer.prompts.curator import Checks, Curator
 from dynalign_trainer.prompts.drafts import Drop

@@ -10,12 +10,13 @@ from dynalign_contract.agents import ReviserSettings
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.objective import builtin_objective
 from dynalign_trainer.endpoints.budget import Spending
-from dynalign_trainer.engine import Sampling, Watch
-from dynalign_trainer.judging.prompts import make_delimiters
+from dynalign_trainer.models.engine import Sampling
+from dynalign_trainer.models.quoting import make_delimiters
 from dynalign_trainer.prompts.critic import Quotation
 from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
 from dynalign_trainer.prompts.reviser import mend_drafts, require_reviser, sort_drafts
 from dynalign_trainer.prompts.role_models import Ask, Continuation
+from dynalign_trainer.runtime.progress import Watch
 
 OBJECTIVE = builtin_objective("collective-agency")
 QUOTATION = Quotation(make_delimiters(1, "drafts"), ())

@@ -7,14 +7,15 @@ import pytest
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.records import Row
 from dynalign_contract.settings import DecontaminationSettings, DedupSettings, PromptSettings, SuppliedPrompts
-from dynalign_trainer.languages import LanguageFilter
+from dynalign_contract.supplied.paths import supplied_path
+from dynalign_trainer.models.languages import LanguageFilter
 from dynalign_trainer.prompts.curator import Checks, Curator
 from dynalign_trainer.prompts.decontamination import Protected
 from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
 from dynalign_trainer.prompts.measuring import measure
 from dynalign_trainer.prompts.rows import supplied_row
 from dynalign_trainer.prompts.shortage import explain_shortage
-from dynalign_trainer.prompts.supplied import Chat, Supply, read_supply, supplied_path
+from dynalign_trainer.prompts.supplied import Chat, Supply, read_supply
 from dynalign_trainer.prompts.wording import asked_words, read_wording
 
 TUTOR = (

@@ -16,17 +16,18 @@ from dynalign_contract.layout import RunLayout
 from dynalign_contract.objective import CriticTemplate, Objective, ReviserTemplate
 from dynalign_contract.settings import DedupSettings, PromptSettings
 from dynalign_contract.supplied.turns import Message
-from dynalign_trainer.context import StageContext
 from dynalign_trainer.endpoints.budget import Spending
-from dynalign_trainer.engine import Sampling, Watch
-from dynalign_trainer.judging.prompts import make_delimiters
+from dynalign_trainer.models.engine import Sampling
+from dynalign_trainer.models.quoting import make_delimiters
+from dynalign_trainer.models.window import Window
 from dynalign_trainer.prompts.critic import Quotation
 from dynalign_trainer.prompts.curator import Curator
 from dynalign_trainer.prompts.drafts import Draft, Hand, Tally
 from dynalign_trainer.prompts.role_models import Ask, Continuation, LateCast, RoleModel
 from dynalign_trainer.prompts.writing import Order, PromptWriter
-from dynalign_trainer.telemetry import Telemetry
-from dynalign_trainer.window import Window
+from dynalign_trainer.runtime.context import StageContext
+from dynalign_trainer.runtime.progress import Watch
+from dynalign_trainer.runtime.telemetry import Telemetry
 from support.judging_data import rule_objective
 
 OBJECTIVE = rule_objective().model_copy(

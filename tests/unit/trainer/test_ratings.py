@@ -8,9 +8,9 @@ import pytest
 from dynalign_contract.config import Policy
 from dynalign_contract.endpoints import EndpointSettings
 from dynalign_contract.settings import EvaluationJudge, WinRateMethod, WinRateSettings
-from dynalign_trainer.evaluation.contests import Contest, build_comparisons, read_matches
-from dynalign_trainer.evaluation.ratings import Match, Rating, rate
-from dynalign_trainer.evaluation.statistics import Duel
+from dynalign_trainer.evaluate.contests import Contest, build_comparisons, read_matches
+from dynalign_trainer.evaluate.ratings import Match, Rating, rate
+from dynalign_trainer.evaluate.statistics import Duel
 
 POINTS = {"base": 0.0, "iteration-000": 60.0, "iteration-001": 150.0, "iteration-002": 90.0}
 PAIRS = [

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynalign_contract.records import Row
-from dynalign_trainer.grpo.schedule import plan_schedule
+from dynalign_trainer.train.trl.schedule import plan_schedule
 
 
 def a_row(step: int, length: int, *, masked: bool) -> Row:

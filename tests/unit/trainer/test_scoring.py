@@ -10,14 +10,9 @@ from hypothesis import strategies as st
 
 from dynalign_contract.objective import Aggregate
 from dynalign_contract.settings import Penalties
-from dynalign_trainer.judging.scoring import (
-    aggregate,
-    expected_digit,
-    final_reward,
-    find_penalties,
-    is_refusal,
-    standard_error,
-)
+from dynalign_trainer.judge.penalties import final_reward, find_penalties, is_refusal
+from dynalign_trainer.models.choices import expected_digit
+from dynalign_trainer.scoring.scores import aggregate, standard_error
 
 NAN = math.nan
 SCORES = st.lists(st.floats(0, 9), min_size=1, max_size=6)

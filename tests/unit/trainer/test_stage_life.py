@@ -21,8 +21,8 @@ from dynalign_contract.metrics import START_SECONDS
 from dynalign_contract.result import Outcome, StageResult, combine_artifacts
 from dynalign_contract.settings import GenerationSettings
 from dynalign_contract.stages import Stage
-from dynalign_trainer import stage as stage_life
-from dynalign_trainer.context import StageContext, StageOutput
+from dynalign_trainer.runtime import lifecycle as stage_life
+from dynalign_trainer.runtime.context import StageContext, StageOutput
 
 Run = Callable[[StageContext[Any]], StageOutput]
 GENERATE = StageConfig(run="r", iteration=0, params=GenerateParams(generation=GenerationSettings()))
@@ -45,7 +45,7 @@ class Harness:
         module = types.ModuleType("stage_under_test")
         module.run = run  # type: ignore[attr-defined]
         self._monkeypatch.setitem(sys.modules, module.__name__, module)
-        self._monkeypatch.setitem(stage_life._MODULES, config.stage, module.__name__)
+        self._monkeypatch.setitem(stage_life._DOORS, config.stage, module.__name__)
         (self.root / "stage.json").write_text(config.to_json())
         return self.run_file(shard)
 
@@ -258,7 +258,7 @@ def test_a_missing_configuration_and_a_wrong_shard(harness: Harness) -> None:
 
 
 def test_every_stage_has_code() -> None:
-    assert set(stage_life._MODULES) == set(Stage)
+    assert set(stage_life._DOORS) == set(Stage)
 
 
 def test_seeds_depend_on_the_salt_only(tmp_path: Path) -> None:

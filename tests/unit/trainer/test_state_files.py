@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import dynalign_trainer
 from dynalign_contract.errors import CorruptArtifactError
-from dynalign_trainer.grpo.state_files import check_state_file, read_state, write_state
+from dynalign_trainer.train.state_files import check_state_file, read_state, write_state
 from support.planted import plant_pickle, plant_torch_file
 
 SHARED = torch.arange(12.0)
@@ -53,13 +53,13 @@ def test_a_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_deepspeeds_own_objects_come_back_and_what_it_does_not_load_is_left_out(tmp_path: Path) -> None:
-    from dynalign_trainer.grpo import cpu_deepspeed
+    from dynalign_trainer.train.deepspeed import cpu as cpu_deepspeed
 
     cpu_deepspeed.use_gloo()
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.utils.tensor_fragment import fragment_address
 
-    from dynalign_trainer.grpo.deepspeed_state import PlainCheckpointEngine
+    from dynalign_trainer.train.deepspeed.state import PlainCheckpointEngine
 
     state = {"optimizer_state_dict": {"loss_scaler": LossScaler(4.0), "overflow": False, "clip_grad": 0.2}}
     slices = {"param_slice_mappings": [{"w": fragment_address(3, 0)}]}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dynalign_contract.settings import RatioBand
-from dynalign_trainer.grpo.survey import Surveyed, combine, compare, read_survey, survey_file, write_survey
+from dynalign_trainer.train.reference_pass import Surveyed, combine, compare, read_survey, survey_file, write_survey
 
 BAND = RatioBand(low=0.5, high=2.0)
 

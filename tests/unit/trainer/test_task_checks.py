@@ -6,9 +6,9 @@ from importlib import resources
 
 import pytest
 
-from dynalign_trainer.evaluation.tasks.checks import KINDS, Check, count_sentences, count_words, keeps_all
+from dynalign_trainer.tasks.own.checks import KINDS, Check, count_sentences, count_words, keeps_all
 
-PACKAGE = resources.files("dynalign_trainer.evaluation.tasks")
+PACKAGE = resources.files("dynalign_trainer.tasks.own")
 
 
 def items(name: str) -> list[dict[str, object]]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.evaluation import suites
+from dynalign_trainer.tasks import suites
 
 HUMANEVAL = """
 task: hub_metric

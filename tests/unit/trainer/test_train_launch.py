@@ -11,8 +11,8 @@ import pytest
 
 from dynalign_contract.errors import BadConfigError, TrainingFailedError
 from dynalign_contract.settings import TrainingSettings
-from dynalign_trainer.context import Gang
-from dynalign_trainer.grpo.launch import (
+from dynalign_trainer.runtime.context import Gang
+from dynalign_trainer.train.processes.launch import (
     SINGLE_NODE,
     Processes,
     count_processes,
@@ -87,7 +87,7 @@ def test_whatever_interrupts_the_stage_ends_the_workers() -> None:
 
 def test_a_worker_ends_with_the_process_that_started_it() -> None:
     child = (
-        "import os, signal; from dynalign_trainer.grpo.lifetime import die_with_parent; "
+        "import os, signal; from dynalign_trainer.train.processes.lifetime import die_with_parent; "
         "die_with_parent(os.getppid()); print(os.getpid(), flush=True); signal.pause()"
     )
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], start_new_session=True)"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynalign_trainer.evaluation import bootstrap, statistics
-from dynalign_trainer.evaluation.bootstrap import Interval
-from dynalign_trainer.evaluation.statistics import Duel, decide
+from dynalign_trainer.evaluate import bootstrap, statistics
+from dynalign_trainer.evaluate.bootstrap import Interval
+from dynalign_trainer.evaluate.statistics import Duel, decide
 
 NAN = math.nan
 

@@ -6,11 +6,11 @@ import pytest
 
 from dynalign_contract.errors import MemoryFullError, StageError, TrainingFailedError
 from dynalign_contract.exit_codes import FINAL
-from dynalign_trainer.grpo.launch import explain_end, run_workers
+from dynalign_trainer.train.processes.launch import explain_end, run_workers
 
 UNSUPPORTED = """\
 [rank0]: Traceback (most recent call last):
-[rank0]:   File "/venv/dynalign_trainer/grpo/worker.py", line 62, in <module>
+[rank0]:   File "/venv/dynalign_trainer/train/processes/worker.py", line 62, in <module>
 [rank0]:     main()
 [rank0]:     ^^^^^^
 [rank0]:   File "/venv/peft/tuners/lora/model.py", line 440, in _create_new_module
@@ -27,7 +27,7 @@ GONE = """\
 """
 MEMORY = """\
 [rank3]: Traceback (most recent call last):
-[rank3]:   File "/venv/dynalign_trainer/grpo/packed/head.py", line 33, in forward
+[rank3]:   File "/venv/dynalign_trainer/train/packed/head.py", line 33, in forward
 [rank3]:     logits = hidden @ weight.T
 [rank3]:              ~~~~~~~^~~~~~~~~~
 [rank3]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 3 has a total capacity of 79.10 GiB.

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dynalign_trainer.choices import DIGITS, LETTERS
 from dynalign_trainer.endpoints.client import Endpoint
 from dynalign_trainer.endpoints.completions import ChatRequest
-from dynalign_trainer.engine import Watch, part_of
+from dynalign_trainer.models.choices import DIGITS, LETTERS
+from dynalign_trainer.runtime.progress import Watch, part_of
 
 _FIRST_TOKENS: Final = 8
 """Room for a character with a word before it."""

@@ -42,7 +42,7 @@ from dynalign_trainer.endpoints.transport import (
     open_transport,
     read_answer,
 )
-from dynalign_trainer.engine import Watch
+from dynalign_trainer.runtime.progress import Watch
 
 log = logging.getLogger("dynalign.endpoint")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dynalign_contract.supplied.turns import Message
-from dynalign_trainer.chat_template import TemplateRefusalError, render_chat
+from dynalign_trainer.models.chat_template import TemplateRefusalError, render_chat
 
 
 def advise(tokenizer: Any, turns: Sequence[Message]) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.model_folder import read_json
+from dynalign_trainer.models.folder import read_json
 
 
 def check_architecture(folder: Path) -> None:

@@ -10,19 +10,19 @@ from typing import Any
 from dynalign_contract.preflight import Preflight
 from dynalign_contract.settings import EngineSettings
 from dynalign_contract.supplied.files import read_supplied
-from dynalign_trainer.fetching.check import check_tokenizer
-from dynalign_trainer.languages import LanguageFilter
-from dynalign_trainer.model_files import INDEX, read_index, read_model_files
+from dynalign_contract.supplied.paths import supplied_path
+from dynalign_trainer.models.files import INDEX, read_index, read_model_files
+from dynalign_trainer.models.languages import LanguageFilter
 from dynalign_trainer.preflight.architecture import check_architecture
 from dynalign_trainer.preflight.findings import Findings
 from dynalign_trainer.preflight.headers import read_header
+from dynalign_trainer.preflight.model import check_tokenizer
 from dynalign_trainer.preflight.modules import build_model, check_names, check_shapes, check_training, count_rows
 from dynalign_trainer.preflight.quantised import check_quantised_settings, check_quantised_tensors
 from dynalign_trainer.preflight.rows import Room, check_rows
 from dynalign_trainer.preflight.template import check_template
 from dynalign_trainer.preflight.tokens import check_ids
 from dynalign_trainer.preflight.window import check_window
-from dynalign_trainer.prompts.supplied import supplied_path
 
 log = logging.getLogger("dynalign.preflight")
 

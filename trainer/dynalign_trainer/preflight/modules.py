@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.settings import TrainingMethod, TrainingSettings
-from dynalign_trainer.lora_targets import check_targets
+from dynalign_trainer.models.lora_targets import check_targets
 from dynalign_trainer.preflight.headers import Tensor
 
 _REMEDY: Final = "Load the model with transformers, save it (save_pretrained), and name the result in spec.model.uri."

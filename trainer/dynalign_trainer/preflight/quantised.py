@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.model_folder import read_json
+from dynalign_trainer.models.folder import read_json
 
 _SETTINGS: Final = ("quantization_config", "compression_config")
 _FILES: Final = ("hf_quant_config.json", "quantize_config.json", "quant_config.json", "quantization_config.json")

@@ -10,7 +10,7 @@ from dynalign_contract.settings import PromptSettings
 from dynalign_contract.supplied.amount import explain_shortage
 from dynalign_contract.supplied.files import SuppliedFile, SuppliedRow, read_supplied
 from dynalign_contract.supplied.turns import Message
-from dynalign_trainer.chat_template import TemplateRefusalError, render_chat
+from dynalign_trainer.models.chat_template import TemplateRefusalError, render_chat
 from dynalign_trainer.preflight.advice import advise
 
 _BATCH: Final = 512

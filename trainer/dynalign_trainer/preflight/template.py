@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.supplied.turns import Message
-from dynalign_trainer.chat_template import TemplateRefusalError, render_chat
+from dynalign_trainer.models.chat_template import TemplateRefusalError, render_chat
 
 _QUESTION: Final = "Why is the sky blue?"
 _CHAT: Final = (Message(role="user", content=_QUESTION),)

@@ -5,7 +5,7 @@ from typing import Any
 
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.supplied.turns import Message
-from dynalign_trainer.chat_template import TemplateRefusalError, encode_chat
+from dynalign_trainer.models.chat_template import TemplateRefusalError, encode_chat
 
 
 def check_vocabulary(tokenizer: Any, where: str) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.preflight import Preflight
-from dynalign_trainer.model_folder import context_window
+from dynalign_trainer.models.folder import context_window
 
 _LEAST: Final = 8
 """Tokens that a prompt needs at the very least."""

@@ -7,10 +7,11 @@ from typing import Final
 
 from dynalign_contract.agents import AuthorSettings
 from dynalign_contract.objective import Objective
-from dynalign_trainer.engine import Sampling, Watch
+from dynalign_trainer.models.engine import Sampling
 from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
 from dynalign_trainer.prompts.role_models import Ask, RoleModel
 from dynalign_trainer.prompts.seeds import Seed
+from dynalign_trainer.runtime.progress import Watch
 
 _QUOTES: Final = {'"': '"', "'": "'", "`": "`", "“": "”", "\u2018": "\u2019", "«": "»", "*": "*"}
 _SENTENCE_END: Final = re.compile(r"[.!?…。\uff01\uff1f]+[\"'”\u2019»)]*(?=\s|$)")

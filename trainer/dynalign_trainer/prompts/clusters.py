@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.objective import Objective
 from dynalign_contract.settings import ClusterSettings
-from dynalign_trainer.model_files import read_tensor_files
+from dynalign_trainer.models.files import read_tensor_files
 
 Vector = NDArray[np.float32]
 Embed = Callable[[str], Vector]

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from string import Template
 
 from dynalign_contract.objective import CriticTemplate, Objective
-from dynalign_trainer.engine import Watch
-from dynalign_trainer.judging.prompts import Delimiters, quote
+from dynalign_trainer.models.quoting import Delimiters, quote
 from dynalign_trainer.prompts.drafts import Draft
 from dynalign_trainer.prompts.role_models import RoleModel
+from dynalign_trainer.runtime.progress import Watch
 
 
 @dataclass(frozen=True)

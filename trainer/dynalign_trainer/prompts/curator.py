@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datasketch import MinHash, MinHashLSH
 
 from dynalign_contract.settings import DedupSettings
-from dynalign_trainer.languages import LanguageFilter
+from dynalign_trainer.models.languages import LanguageFilter
 from dynalign_trainer.prompts.clusters import Clusters
 from dynalign_trainer.prompts.decontamination import Protected
 from dynalign_trainer.prompts.drafts import Drop

@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 from dynalign_contract.records import Row
+from dynalign_trainer.models.text_statistics import distinct_n
 from dynalign_trainer.prompts.choosing import evenness
 from dynalign_trainer.prompts.drafts import Drop, Hand, Tally
 from dynalign_trainer.prompts.seeds import facet_coverage
 from dynalign_trainer.prompts.wording import own_words
-from dynalign_trainer.text_statistics import distinct_n
 
 
 def measure(

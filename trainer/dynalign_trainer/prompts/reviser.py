@@ -8,11 +8,12 @@ from string import Template
 from dynalign_contract.agents import ReviserSettings
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.objective import Objective, ReviserTemplate
-from dynalign_trainer.engine import Sampling, Watch
+from dynalign_trainer.models.engine import Sampling
 from dynalign_trainer.prompts.author import clean
 from dynalign_trainer.prompts.critic import Quotation
 from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
 from dynalign_trainer.prompts.role_models import Ask, RoleModel
+from dynalign_trainer.runtime.progress import Watch
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from typing import Final, Protocol
 from dynalign_contract.agents import AgentModel, AgentSettings, Role, agent_endpoint
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadConfigError
-from dynalign_trainer.choices import digit_tokens
 from dynalign_trainer.endpoints.budget import Spending
 from dynalign_trainer.endpoints.choosing import DIGIT, ask_choices
 from dynalign_trainer.endpoints.client import Endpoint, open_endpoint
 from dynalign_trainer.endpoints.completions import ChatRequest
 from dynalign_trainer.endpoints.journal import Journal
-from dynalign_trainer.engine import Engine, Sampling, Watch
-from dynalign_trainer.judging.scoring import expected_digit
+from dynalign_trainer.models.choices import digit_tokens, expected_digit
+from dynalign_trainer.models.engine import Engine, Sampling
+from dynalign_trainer.runtime.progress import Watch
 
 _BEGIN: Final = "Begin your answer with exactly these words and go on from them: "
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from dynalign_contract.records import Row
-from dynalign_trainer.engine import Message
+from dynalign_trainer.models.engine import Message
 from dynalign_trainer.prompts.drafts import Draft
 
 

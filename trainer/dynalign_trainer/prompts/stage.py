@@ -13,11 +13,12 @@ from dynalign_contract.layout import DRAFTS_FILE, HELD_OUT_FILE, PROMPTS_FILE, Y
 from dynalign_contract.prompt_yield import PromptYield, PromptYields
 from dynalign_contract.records import DRAFT, PROMPT, Row, read_rows, write_rows
 from dynalign_contract.supplied.files import read_supplied
-from dynalign_trainer.context import StageContext, StageOutput
+from dynalign_contract.supplied.paths import supplied_path
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
-from dynalign_trainer.engine import start_engine
-from dynalign_trainer.judging.prompts import control_tokens, make_delimiters
-from dynalign_trainer.languages import LanguageFilter
+from dynalign_trainer.models.engine import start_engine
+from dynalign_trainer.models.languages import LanguageFilter
+from dynalign_trainer.models.quoting import control_tokens, make_delimiters
+from dynalign_trainer.models.window import Window, read_window
 from dynalign_trainer.prompts.author import seeded_opening
 from dynalign_trainer.prompts.clusters import Clusters, Embed, embed_by_tokens, read_token_vectors, reference_texts
 from dynalign_trainer.prompts.critic import Quotation
@@ -29,11 +30,11 @@ from dynalign_trainer.prompts.reviser import require_reviser
 from dynalign_trainer.prompts.role_models import Cast, LateCast, RoleModel, cast_role
 from dynalign_trainer.prompts.rows import agent_row, supplied_row
 from dynalign_trainer.prompts.shortage import explain_shortage
-from dynalign_trainer.prompts.supplied import Chat, Supply, read_supply, supplied_path
+from dynalign_trainer.prompts.supplied import Chat, Supply, read_supply
 from dynalign_trainer.prompts.task_texts import own_task_texts
 from dynalign_trainer.prompts.wording import asked_words, own_words, read_wording
 from dynalign_trainer.prompts.writing import Order, PromptWriter
-from dynalign_trainer.window import Window, read_window
+from dynalign_trainer.runtime.context import StageContext, StageOutput
 
 log = logging.getLogger("dynalign.prompts")
 

@@ -3,17 +3,14 @@
 import logging
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.records import Row
 from dynalign_contract.settings import PromptSettings
-from dynalign_contract.source_files import LinkError, locate
-from dynalign_contract.sources import FILE_FORM, ClaimSource, PathSource, SourceError, parse_source
 from dynalign_contract.supplied.amount import Amount, share_out
 from dynalign_contract.supplied.files import read_supplied
+from dynalign_contract.supplied.paths import supplied_path
 from dynalign_contract.supplied.turns import Message
 
 log = logging.getLogger("dynalign.prompts")
@@ -45,27 +42,6 @@ class Supply:
         order = random.Random(f"supplied {self.seed}").sample(range(len(left)), len(left))  # noqa: S311 - no secret
         start = iteration * min(self.amount.wanted, len(left))
         yield from (left[order[(start + i) % len(left)]] for i in range(len(left)))
-
-
-def supplied_path(uri: str, field: str, environment: Mapping[str, str]) -> Path:
-    """Where this machine has the file that `uri` names, if it has; `field` names it in the run file, without its `uri`.
-
-    Raises BadConfigError for an address of another kind, BadInputError where symbolic links lead out of the claim.
-    """
-    try:
-        source = parse_source(uri)
-    except SourceError as error:
-        raise BadConfigError(f"{field}.uri {error}.") from error
-    if not isinstance(source, ClaimSource | PathSource):
-        raise BadConfigError(f"{field}.uri is {uri!r}; write {FILE_FORM}.")
-    located = locate(source, environment)
-    try:
-        located.follow(located.path)
-    except LinkError as error:
-        raise BadInputError(f"{field}.uri: {error}") from error
-    except OSError:  # who opens it says what is wrong
-        return located.path
-    return located.path
 
 
 def read_supply(settings: PromptSettings, seed: int) -> Supply:

@@ -11,8 +11,8 @@ _TEXT_FIELDS: Final = ("question", "prompt")
 
 
 def own_task_texts() -> list[str]:
-    """The questions and instructions of the tasks in `evaluation/tasks`."""
-    return read_task_texts(resources.files("dynalign_trainer.evaluation") / "tasks")
+    """The questions and instructions of the tasks that ship with dynalign."""
+    return read_task_texts(resources.files("dynalign_trainer.tasks") / "own")
 
 
 def read_task_texts(folder: Traversable) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Final
 from dynalign_contract.agents import Role
 from dynalign_contract.config import PromptsParams
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.context import StageContext
-from dynalign_trainer.engine import Message, Watch, watch_progress
+from dynalign_trainer.models.engine import Message
+from dynalign_trainer.models.window import Window
 from dynalign_trainer.prompts.author import write_drafts
 from dynalign_trainer.prompts.choosing import choose_drafts
 from dynalign_trainer.prompts.critic import Quotation, score_drafts
@@ -20,7 +20,8 @@ from dynalign_trainer.prompts.reviser import mend_drafts, sort_drafts
 from dynalign_trainer.prompts.role_models import RoleModel
 from dynalign_trainer.prompts.seeds import merge_facets, sample_seeds
 from dynalign_trainer.prompts.wording import read_wording
-from dynalign_trainer.window import Window
+from dynalign_trainer.runtime.context import StageContext
+from dynalign_trainer.runtime.progress import Watch, watch_progress
 
 _ROUNDS: Final = 3
 _AUTHOR_SHARE: Final = 0.7

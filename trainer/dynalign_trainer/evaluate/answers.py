@@ -1,0 +1,86 @@
+"""Greedy answers of several policies to the held-out prompts."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dynalign_contract.config import Policy
+from dynalign_contract.errors import BadInputError, CorruptArtifactError
+from dynalign_contract.records import ANSWER, PROMPT, Row, read_rows, write_rows
+from dynalign_trainer.models.engine import Engine, Sampling
+from dynalign_trainer.runtime.progress import Watch
+
+log = logging.getLogger("dynalign.evaluate")
+
+
+def read_held_out(path: Path) -> list[Row]:
+    """The held-out prompts. Raises BadInputError when there are none."""
+    rows = read_rows(path, PROMPT)
+    if not rows:
+        raise BadInputError(
+            f"{path} holds no prompts, so nothing can be evaluated. Set prompts.heldOut to 1 or more and remove the "
+            f"folder {path.parent} to have its stage run again."
+        )
+    return rows
+
+
+def sample_answers(
+    engine: Engine, prompts: Sequence[Row], policy: Policy, *, max_tokens: int, watch: Watch | None
+) -> list[Row]:
+    """ANSWER rows of one policy at temperature 0, one a prompt, order kept.
+
+    Raises BadInputError naming a prompt that leaves no room for an answer of `max_tokens`.
+    """
+    ids = [engine.chat_ids(prompt["messages"]) for prompt in prompts]
+    for prompt, tokens in zip(prompts, ids, strict=True):
+        if len(tokens) + max_tokens > engine.max_length:
+            raise BadInputError(
+                f"held-out prompt {prompt['prompt_id']} has {len(tokens)} tokens and an answer may have {max_tokens}, "
+                f"together more than the context window of {engine.max_length}. Lower evaluation.winRate.maxTokens or "
+                "raise engine.maxLength."
+            )
+    engine.forget_prefixes()
+    sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
+    groups = engine.sample(ids, sampling, policy=policy, seeds=[0] * len(ids), watch=watch)
+    return [
+        {
+            "prompt_id": prompt["prompt_id"],
+            "policy": policy.version,
+            "messages": prompt["messages"],
+            "completion_ids": list(sample.token_ids),
+            "finish_reason": sample.finish_reason,
+            "text": sample.text,
+        }
+        for prompt, (sample,) in zip(prompts, groups, strict=True)
+    ]
+
+
+def keep_or_sample(
+    path: Path,
+    prompts: Sequence[Row],
+    policies: Sequence[Policy],
+    sample: Callable[[Policy], list[Row]],
+) -> dict[str, list[Row]]:
+    """Answers by policy version, in the order of the prompts; read from `path` when an earlier attempt wrote them all.
+
+    Policies of one version answer once.
+    """
+    versions = list(dict.fromkeys(policy.version for policy in policies))
+    rows = _read(path)
+    expected = [(version, prompt["prompt_id"]) for version in versions for prompt in prompts]
+    if rows is None or [(row["policy"], row["prompt_id"]) for row in rows] != expected:
+        by_version = {policy.version: policy for policy in policies}
+        rows = [row for version in versions for row in sample(by_version[version])]
+        write_rows(path, rows, ANSWER)
+    count = len(prompts)
+    return {version: rows[i * count : (i + 1) * count] for i, version in enumerate(versions)}
+
+
+def _read(path: Path) -> list[Row] | None:
+    if not path.exists():
+        return None
+    try:
+        return read_rows(path, ANSWER)
+    except CorruptArtifactError:
+        log.warning("%s is damaged and is made again", path)
+        return None

@@ -1,0 +1,151 @@
+"""General capability: tasks of lm-evaluation-harness on the policy, and once a run on the base model."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dynalign_contract.config import EvaluateParams, Policy
+from dynalign_contract.errors import CorruptArtifactError
+from dynalign_contract.layout import CAPABILITY_FILE
+from dynalign_contract.metrics import TASK, TASK_DELTA
+from dynalign_contract.records import CAPABILITY, Row, read_rows, write_rows
+from dynalign_contract.settings import CapabilitySettings
+from dynalign_trainer.evaluate.bootstrap import Floats
+from dynalign_trainer.evaluate.paired import TaskScores, estimate_capability
+from dynalign_trainer.evaluate.progress import Progress
+from dynalign_trainer.models.engine import Engine
+from dynalign_trainer.runtime.context import StageContext
+
+if TYPE_CHECKING:
+    from dynalign_trainer.tasks.suites import Suite
+
+EARLIER = "capability"
+"""Name of the input that holds the rows of an earlier evaluation, those of the base model among them."""
+
+log = logging.getLogger("dynalign.evaluate")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the tasks have brought."""
+
+    files: dict[str, int] = field(default_factory=dict)
+    """File -> rows; none when no task is wanted."""
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    """The scores of single tasks come last."""
+
+    @property
+    def regressed(self) -> bool:
+        """The policy has lost more than is put up with, with confidence."""
+        return self.metrics.get("capability_regressed") == 1
+
+
+class Examination:
+    """The tasks of one evaluation; loading them is cheap next to their answers, so it comes first."""
+
+    def __init__(self, context: StageContext[EvaluateParams]) -> None:
+        """Raises BadInputError when a task or its data cannot be found."""
+        self._context = context
+        self._settings = context.params.evaluation.capability
+        self._suites = _load(self._settings, context.layout.tasks)
+
+    @property
+    def units(self) -> int:
+        """Items to go through, those of the base model included."""
+        policies = {Policy().version, self._context.params.policy.version}
+        return len(policies) * sum(suite.items for suite in self._suites)
+
+    def take(self, engine: Engine, progress: Progress) -> Outcome:
+        """Write a CAPABILITY row for each item of policy and base model, and say what they amount to.
+
+        Rows that an attempt with the same configuration has written are kept, and those of the base model that an
+        earlier evaluation has written as long as they answer the very same requests.
+        """
+        if not self._suites:
+            return Outcome()
+        policy, base = self._context.params.policy, Policy()
+        path = self._context.folder / CAPABILITY_FILE
+        sitting = _Sitting(engine, progress, known=(_read(path), self._earlier()))
+        written: list[Row] = []
+        tasks = []
+        for suite in self._suites:
+            own = sitting.rows(suite, policy)
+            others = own if policy == base else sitting.rows(suite, base, like=own)
+            written += own if policy == base else [*others, *own]
+            write_rows(path, written, CAPABILITY)
+            tasks.append(TaskScores(suite.name, _scores(own), _scores(others)))
+        metrics = summarise(tasks, self._settings, seed=self._context.seed("capability"))
+        return Outcome({CAPABILITY_FILE: len(written)}, metrics)
+
+    def _earlier(self) -> list[Row]:
+        if EARLIER not in self._context.inputs:
+            return []
+        rows = _read(self._context.input(EARLIER) / CAPABILITY_FILE)
+        return [row for row in rows if row["policy"] == Policy().version]
+
+
+def summarise(tasks: Sequence[TaskScores], settings: CapabilitySettings, *, seed: int) -> dict[str, float | None]:
+    """The stage's metrics about capability, the most important first. Pure."""
+    found = estimate_capability(tasks, confidence=settings.confidence, resamples=settings.resamples, seed=seed)
+    return {
+        "capability": found.score.value,
+        "capability_delta": found.delta.value,
+        "capability_delta_low": found.delta.interval.low,
+        "capability_delta_high": found.delta.interval.high,
+        "capability_regressed": float(found.dropped(settings.max_drop)),
+        "capability_low": found.score.interval.low,
+        "capability_high": found.score.interval.high,
+        "capability_items": float(sum(len(scores.policy) for scores in tasks)),
+        **{TASK.of(scores.task): scores.mean for scores in tasks},
+        **{TASK_DELTA.of(scores.task): scores.delta for scores in tasks},
+    }
+
+
+@dataclass(frozen=True)
+class _Sitting:
+    """Where rows come from: what is known already, else the engine."""
+
+    engine: Engine
+    progress: Progress
+    known: tuple[Sequence[Row], ...]
+
+    def rows(self, suite: "Suite", policy: Policy, like: Sequence[Row] | None = None) -> list[Row]:
+        """One policy's rows of one task; known ones must answer the requests of the rows `like`, one by one."""
+        from dynalign_trainer.evaluate.harness import measure
+
+        watch = self.progress.begin(suite.items)
+        for rows in self.known:
+            found = [row for row in rows if (row["task"], row["policy"]) == (suite.name, policy.version)]
+            if found and (like is None or [*map(_asked, found)] == [*map(_asked, like)]):
+                return found
+        return measure(self.engine, suite, policy, watch)
+
+
+def _asked(row: Row) -> tuple[str, str, str]:
+    return row["item"], row["request"], row["metric"]
+
+
+def _scores(rows: Sequence[Row]) -> Floats:
+    return np.array([row["score"] for row in rows], dtype=np.float64)
+
+
+def _load(settings: CapabilitySettings, data: Path) -> "list[Suite]":
+    if not settings.tasks:
+        return []
+    from dynalign_trainer.tasks.suites import load_suites
+
+    return load_suites(settings.tasks, settings.limit, data)
+
+
+def _read(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    try:
+        return read_rows(path, CAPABILITY)
+    except CorruptArtifactError:
+        log.warning("%s is damaged and is made again", path)
+        return []

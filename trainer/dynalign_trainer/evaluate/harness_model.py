@@ -1,0 +1,102 @@
+"""Our engine as a model of lm-evaluation-harness 0.4: likelihoods of continuations, greedy or sampled responses."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from lm_eval.api.model import LM
+
+from dynalign_contract.config import Policy
+from dynalign_contract.errors import BadInputError
+from dynalign_trainer.models.engine import Engine, Sampling
+from dynalign_trainer.runtime.progress import Watch
+
+_MAX_TOKENS: Final = 256
+"""Longest response where a task does not say; the harness's own default."""
+
+
+class EngineLM(LM):  # type: ignore[misc] # the harness is not typed
+    """The harness's view of one policy on our engine."""
+
+    def __init__(self, engine: Engine, policy: Policy, watch: Watch | None) -> None:
+        super().__init__()
+        self._tokenizer = engine.tokenizer
+        self._engine = engine
+        self._policy = policy
+        self._watch = watch
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Part of the key of a cache that is not used."""
+        return str(self._tokenizer.name_or_path)
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:  # noqa: FBT001, FBT002 - the harness's signature
+        """The chat as text, up to the assistant's turn."""
+        return str(
+            self._tokenizer.apply_chat_template(
+                chat_history,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+        )
+
+    def loglikelihood(self, requests: list[Any], **_: object) -> list[tuple[float, bool]]:
+        """(log-probability, whether greedy) of each request's continuation; a context may lose its beginning."""
+        longest = self._engine.max_length - 1
+        pairs = [self._split(*request.args) for request in requests]
+        contexts = [before[-max(1, longest - len(after)) :] for before, after in pairs]
+        scored = self._engine.score_continuations(
+            contexts, [after for _, after in pairs], policy=self._policy, watch=self._watch
+        )
+        return [(found.logprob, found.greedy) for found in scored]
+
+    def loglikelihood_rolling(self, requests: list[Any], **_: object) -> list[float]:
+        """Perplexities compare no two models item by item on a scale on which `maxDrop` has a meaning."""
+        raise without_score(requests[0].task_name or "of this kind")
+
+    def generate_until(self, requests: list[Any], **_: object) -> list[str]:
+        """Responses. Requests of like sampling share a call; a prompt that is too long loses its beginning."""
+        wanted = [(self._encode(text), self._sampling(options)) for text, options in (r.args for r in requests)]
+        texts: dict[int, str] = {}
+        for sampling in dict.fromkeys(sampling for _, sampling in wanted):
+            chosen = [index for index, (_, own) in enumerate(wanted) if own == sampling]
+            prompts = [wanted[index][0][sampling.max_tokens - self._engine.max_length :] for index in chosen]
+            groups = self._engine.sample(prompts, sampling, policy=self._policy, seeds=chosen, watch=self._watch)
+            texts |= {index: sample.text for index, (sample,) in zip(chosen, groups, strict=True)}
+        return [texts[index] for index in range(len(requests))]
+
+    def _split(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Token ids of both as the model reads them in one text; blanks between them belong to the continuation.
+
+        Without a context the end-of-text token takes its place, as in the harness.
+        """
+        kept = context.rstrip()
+        if not kept:
+            return [int(self._tokenizer.eos_token_id)], self._encode(context + continuation, special=False)
+        before = self._encode(kept)
+        return before, self._encode(context + continuation)[len(before) :]
+
+    def _encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids, with the tokenizer's own special tokens if wanted, unless the text, a chat, begins with them."""
+        start = self._tokenizer.bos_token
+        again = bool(start) and text.startswith(start)
+        return list(self._tokenizer.encode(text, add_special_tokens=special and not again))
+
+    def _sampling(self, options: Mapping[str, Any]) -> Sampling:
+        asked = int(options.get("max_gen_toks") or options.get("max_tokens") or _MAX_TOKENS)
+        sampled = options.get("do_sample", True)
+        until = options.get("until") or []
+        return Sampling(
+            temperature=float(options.get("temperature") or 0.0) if sampled else 0.0,
+            top_p=float(options.get("top_p") or 1.0),
+            max_tokens=min(asked, self._engine.max_length // 2),
+            stop=tuple([until] if isinstance(until, str) else until),
+        )
+
+
+def without_score(task: str) -> BadInputError:
+    """The error for a task on which two models cannot be compared item by item."""
+    return BadInputError(
+        f"the task {task} (evaluation.capability.tasks) has no score per item for which more is better, so two models "
+        "cannot be compared on it item by item. Choose tasks that are scored by accuracy or the like."
+    )

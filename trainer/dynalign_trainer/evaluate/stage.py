@@ -1,0 +1,155 @@
+"""evaluate: does the policy answer held-out prompts better than the base model, and better than before?"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+from dynalign_contract.config import EvaluateParams, Policy
+from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, HELD_OUT_FILE
+from dynalign_contract.records import COMPARISON, Row, write_rows
+from dynalign_contract.settings import EvaluationJudge
+from dynalign_trainer.endpoints.journal import JOURNAL_FILE
+from dynalign_trainer.evaluate import statistics
+from dynalign_trainer.evaluate.answers import keep_or_sample, read_held_out, sample_answers
+from dynalign_trainer.evaluate.capability import Examination, Outcome
+from dynalign_trainer.evaluate.comparing import Pair, PairJudge
+from dynalign_trainer.evaluate.contests import BASE, PREVIOUS, Contest, build_comparisons
+from dynalign_trainer.evaluate.judges import build_judges, measure_spending, open_judge_endpoint
+from dynalign_trainer.evaluate.progress import Progress
+from dynalign_trainer.evaluate.standings import rate_policies
+from dynalign_trainer.models.engine import Engine, start_engine
+from dynalign_trainer.runtime.context import StageContext, StageOutput
+
+
+def run(context: StageContext[EvaluateParams]) -> StageOutput:
+    """Write answers, comparisons and scores of tasks; report win rates and capability.
+
+    A regression is reported, what follows is the planner's choice. Raises BadInputError when there are no held-out
+    prompts, one does not fit into the context window, or a task cannot be loaded; BadConfigError or EndpointError when
+    the endpoint of a judge cannot be used.
+    """
+    params = context.params
+    prompts = read_held_out(context.input("heldout") / HELD_OUT_FILE)
+    policies = (Policy(), params.previous, params.policy)
+    opponents = {BASE: Policy()} | ({PREVIOUS: params.previous} if params.previous.version != BASE else {})
+    endpoint = open_judge_endpoint(context, os.environ)
+    engine = start_engine(context, [policy for policy in policies if policy.adapter is not None])
+    judges = build_judges(context, engine, endpoint)
+    examination = Examination(context)
+    versions = len({policy.version for policy in policies})
+    units = len(prompts) * (versions + len(judges) * len(opponents)) + examination.units
+    progress = Progress(context, units)
+    answers = _answer(context, engine, prompts, policies, progress)
+    contests = [
+        _contest(params.policy, opponent, judge, answers, progress)
+        for judge in judges.items()
+        for opponent in opponents.items()
+    ]
+    rows = build_comparisons(contests, prompts, policy=params.policy, method=params.evaluation.win_rate.method)
+    write_rows(context.folder / COMPARISONS_FILE, rows, COMPARISON)
+    ratings = rate_policies(context, rows)
+    capability = examination.take(engine, progress)
+    (context.folder / JOURNAL_FILE).unlink(missing_ok=True)
+    return StageOutput(
+        files={
+            ANSWERS_FILE: len(prompts) * versions,
+            COMPARISONS_FILE: len(rows),
+            **ratings.files,
+            **capability.files,
+        },
+        metrics={
+            **_measure(context, contests, answers, capability),
+            **ratings.metrics,
+            **measure_spending(endpoint),
+        },
+    )
+
+
+def _answer(
+    context: StageContext[EvaluateParams],
+    engine: Engine,
+    prompts: Sequence[Row],
+    policies: Sequence[Policy],
+    progress: Progress,
+) -> dict[str, list[Row]]:
+    """Greedy answers by policy version, kept from an earlier attempt where it wrote them."""
+    max_tokens = context.params.evaluation.win_rate.max_tokens or context.params.max_tokens
+
+    def sample(policy: Policy) -> list[Row]:
+        return sample_answers(engine, prompts, policy, max_tokens=max_tokens, watch=progress.begin(len(prompts)))
+
+    return keep_or_sample(context.folder / ANSWERS_FILE, prompts, policies, sample)
+
+
+def _contest(
+    policy: Policy,
+    opponent: tuple[str, Policy],
+    judge: tuple[EvaluationJudge, PairJudge],
+    answers: Mapping[str, Sequence[Row]],
+    progress: Progress,
+) -> Contest:
+    pairs = [Pair(*pair) for pair in zip(answers[policy.version], answers[opponent[1].version], strict=True)]
+    return Contest(*opponent, judge[0], judge[1].version, judge[1].compare(pairs, progress.begin(len(pairs))))
+
+
+class _Options(TypedDict):
+    """What every bootstrap of win rates is told."""
+
+    confidence: float
+    resamples: int
+    seed: int
+
+
+def _measure(
+    context: StageContext[EvaluateParams],
+    contests: Sequence[Contest],
+    answers: Mapping[str, Sequence[Row]],
+    capability: Outcome,
+) -> dict[str, float | None]:
+    """The stage's metrics, the most important first; win rates are against base unless the name says otherwise."""
+    params = context.params
+    settings = params.evaluation.win_rate
+    found = {(contest.opponent, contest.judge): contest.duels for contest in contests}
+    headline = settings.judges[0]
+    duels = found[BASE, headline]
+    previous = found.get((PREVIOUS, headline), duels)
+
+    def win_rate_of(judge: EvaluationJudge) -> float | None:
+        return statistics.win_rate(found[BASE, judge]) if judge in settings.judges else None
+
+    rate = statistics.win_rate(duels)
+    options: _Options = {
+        "confidence": settings.confidence,
+        "resamples": settings.resamples,
+        "seed": context.seed("bootstrap"),
+    }
+    interval = statistics.bootstrap_interval(duels, **options)
+    over_previous = statistics.bootstrap_interval(previous, **options)
+    equal_length = statistics.length_controlled_interval(duels, **options)
+    return {
+        "win_rate": rate,
+        "win_rate_low": interval.low,
+        "win_rate_high": interval.high,
+        "win_rate_lc": statistics.length_controlled_win_rate(duels),
+        "win_rate_lc_low": equal_length.low,
+        "win_rate_lc_high": equal_length.high,
+        "win_rate_previous": statistics.win_rate(previous),
+        "win_rate_previous_low": over_previous.low,
+        "win_rate_previous_high": over_previous.high,
+        "preference": statistics.mean_preference(duels),
+        "win_rate_live": win_rate_of(EvaluationJudge.LIVE),
+        "win_rate_endpoint": win_rate_of(EvaluationJudge.ENDPOINT),
+        "ties": statistics.tie_share(duels),
+        "order_flips": statistics.order_flips(duels),
+        "first_position": statistics.first_position(duels),
+        "regressed": float(interval.high < 0.5 or capability.regressed),
+        "mean_length": _mean_length(answers[params.policy.version]),
+        "mean_length_base": _mean_length(answers[Policy().version]),
+        "prompts": len(duels),
+        **capability.metrics,
+    }
+
+
+def _mean_length(rows: Sequence[Row]) -> float:
+    """Mean length of ANSWER rows in tokens."""
+    return sum(len(row["completion_ids"]) for row in rows) / len(rows)

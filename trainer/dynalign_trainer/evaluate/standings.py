@@ -1,0 +1,57 @@
+"""Where the policy stands among those of earlier iterations: comparisons read, ratings written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from dynalign_contract.config import EvaluateParams
+from dynalign_contract.layout import COMPARISONS_FILE, RATINGS_FILE
+from dynalign_contract.records import COMPARISON, RATING, Row, read_rows, write_rows
+from dynalign_contract.settings import Ratings
+from dynalign_trainer.evaluate.contests import read_matches
+from dynalign_trainer.evaluate.ratings import Rating, rate
+from dynalign_trainer.runtime.context import StageContext
+
+_EARLIER: Final = "evaluation-"
+_RESAMPLES: Final = 200
+"""Each is a fit of its own, some milliseconds long."""
+
+
+@dataclass(frozen=True)
+class Standings:
+    """What the stage adds to its output; nothing where no ratings are wanted or nothing was decided."""
+
+    files: dict[str, int] = field(default_factory=dict)
+    """File -> rows."""
+    metrics: dict[str, float | None] = field(default_factory=dict)
+
+
+def rate_policies(context: StageContext[EvaluateParams], comparisons: Sequence[Row]) -> Standings:
+    """Rate every policy by the headline judge's comparisons, those of earlier evaluations included."""
+    settings = context.params.evaluation
+    names = sorted(name for name in context.inputs if name.startswith(_EARLIER))
+    earlier = [row for name in names for row in read_rows(context.input(name) / COMPARISONS_FILE, COMPARISON)]
+    matches = read_matches([*earlier, *comparisons], settings.win_rate)
+    if settings.ratings is Ratings.NONE or not matches:
+        return Standings()
+    rated = rate(matches, confidence=settings.win_rate.confidence, resamples=_RESAMPLES, seed=context.seed("ratings"))
+    rows = [
+        {
+            "policy": rating.policy,
+            "points": rating.points,
+            "low": rating.interval.low,
+            "high": rating.interval.high,
+            "comparisons": rating.matches,
+        }
+        for rating in rated
+    ]
+    write_rows(context.folder / RATINGS_FILE, rows, RATING)
+    own = next((rating for rating in rated if rating.policy == context.params.policy.version), None)
+    if own is None:
+        return Standings(files={RATINGS_FILE: len(rows)})
+    return Standings({RATINGS_FILE: len(rows)}, rating_metrics(own))
+
+
+def rating_metrics(own: Rating) -> dict[str, float | None]:
+    """The stage's metrics about the policy's own rating."""
+    return {"rating": own.points, "rating_low": own.interval.low, "rating_high": own.interval.high}

@@ -1,0 +1,82 @@
+"""The fetch stage: bring the base model, and data of tasks, onto the volume; check that the model can be aligned."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from dynalign_contract.config import FetchParams, StageConfig
+from dynalign_contract.errors import BadConfigError
+from dynalign_contract.layout import SOURCE_FILE
+from dynalign_contract.source_files import locate
+from dynalign_contract.sources import BundledSource, HubSource, SourceError, parse_source
+from dynalign_contract.strangers import clear_strangers
+from dynalign_trainer.fetch.bundled import fetch_bundled
+from dynalign_trainer.fetch.copying import Watch
+from dynalign_trainer.fetch.folder import fetch_folder
+from dynalign_trainer.fetch.hub import fetch_hub
+from dynalign_trainer.fetch.task_data import fetch_task_data
+from dynalign_trainer.models.files import read_model_files
+from dynalign_trainer.preflight.checks import Inspection
+from dynalign_trainer.preflight.model import check_model
+from dynalign_trainer.runtime.context import StageContext, StageOutput
+
+_RESUMED: Final = "hf://"
+"""A download goes on where it was cut off, with the commit that it began with."""
+
+
+def run(context: StageContext[FetchParams]) -> StageOutput:
+    """Write a Hugging Face model folder: configuration, tokenizer, safetensors weights.
+
+    Before that, beside it, the data of foreign tasks. The inspection of the model and of the user's files comes before
+    the weights where possible: what can be refused comes before what takes long.
+    """
+    uri, target = context.params.uri, context.folder
+
+    def watch(done: int, total: int) -> None:
+        context.telemetry.progress(done, total)
+        context.check_stop()
+
+    if not uri.startswith(_RESUMED):
+        clear_strangers(target, ())  # what an earlier attempt copied may be gone from the source since
+    inspection = Inspection(uri, context.params.preflight, context.config.engine, context.check_stop)
+    context.telemetry.begin()
+    fetch_task_data(context.params.tasks, context.layout.tasks, watch)
+    fetch_model(uri, target, watch, inspection)
+    context.check_stop()
+    parameters = check_model(target)
+    record = [SOURCE_FILE] if (target / SOURCE_FILE).is_file() else []
+    files = [*read_model_files(target).all, *record]
+    size = sum((target / name).stat().st_size for name in files)
+    context.telemetry.progress(size, size)
+    return StageOutput(files=dict.fromkeys(files, 0), metrics={"parameters": parameters, "bytes": size})
+
+
+def recheck(config: StageConfig, params: FetchParams, folder: Path) -> None:
+    """Hold a model that was fetched before against the settings of now, which do not count in its digest.
+
+    Raises StageError.
+    """
+    _inspect(Inspection(params.uri, params.preflight, config.engine, lambda: None), folder)
+
+
+def _inspect(inspection: Inspection, folder: Path) -> None:
+    inspection.check(folder, {name: folder / name for name in read_model_files(folder).weights})
+
+
+def fetch_model(uri: str, target: Path, watch: Watch, inspection: Inspection) -> None:
+    """Bring the model that `uri` names into the folder `target`, inspected before its weights where that can be.
+
+    Raises StageError.
+    """
+    try:
+        source = parse_source(uri)
+    except SourceError as error:
+        raise BadConfigError(f"spec.model.uri {error}.") from error
+    match source:
+        case HubSource():
+            fetch_hub(source, target, watch, inspection)
+        case BundledSource(name=name):
+            fetch_bundled(name, target, watch)
+            _inspect(inspection, target)
+        case _:
+            fetch_folder(locate(source, os.environ), target, watch, inspection)

@@ -1,1 +1,0 @@
-"""Where base models come from, one file a source, and what is checked before one is accepted."""

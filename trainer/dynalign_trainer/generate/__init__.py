@@ -1,0 +1,1 @@
+"""The generate stage: candidate answers to an iteration's prompts."""

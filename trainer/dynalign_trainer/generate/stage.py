@@ -1,0 +1,122 @@
+"""generate: a group of candidate answers for every prompt, with the log-probabilities they were drawn with."""
+
+import time
+from collections.abc import Sequence
+
+from dynalign_contract.config import GenerateParams
+from dynalign_contract.errors import BadInputError
+from dynalign_contract.layout import PROMPTS_FILE
+from dynalign_contract.records import PROMPT, ROLLOUT, Row, read_rows, write_rows
+from dynalign_trainer.models.engine import Engine, Sample, Sampling, start_engine
+from dynalign_trainer.models.text_statistics import distinct_n
+from dynalign_trainer.runtime.context import StageContext, StageOutput
+from dynalign_trainer.runtime.parts import Part, keep_finished, split_parts
+from dynalign_trainer.runtime.progress import Watch, watch_progress
+
+
+def run(context: StageContext[GenerateParams]) -> StageOutput:
+    """Write this shard's rollouts, one Parquet part after the other; finished parts are kept.
+
+    Raises BadInputError when there are no prompts or one does not fit into the context window.
+    """
+    settings = context.params.generation
+    prompts = _read_prompts(context)[context.shard :: context.config.shards]
+    parts = split_parts(prompts, settings.prompts_per_part)
+    finished = keep_finished(
+        context.folder, parts, ROLLOUT, lambda part, rows: is_whole(part, rows, settings.candidates)
+    )
+    rate = None
+    missing = [part for part in parts if part.index not in finished]
+    if missing:
+        engine = start_engine(context, [context.params.policy])
+        started = time.monotonic()
+        for part in missing:
+            context.check_stop()
+            done = sum(len(rows) for rows in finished.values())
+            watch = watch_progress(
+                context,
+                done=done,
+                total=len(prompts) * settings.candidates,
+                share=len(part.inputs) * settings.candidates,
+            )
+            finished[part.index] = _generate(context, engine, part, watch)
+        written = [row for part in missing for row in finished[part.index]]
+        rate = sum(len(row["completion_ids"]) for row in written) / (time.monotonic() - started)
+    rows = [row for part in parts for row in finished[part.index]]
+    return StageOutput(
+        files={part.name: len(finished[part.index]) for part in parts},
+        metrics={**rollout_metrics(rows), "tokens_per_second": rate},
+    )
+
+
+def is_whole(part: Part, rows: Sequence[Row], candidates: int) -> bool:
+    """Whether `rows` hold exactly `candidates` candidates of each prompt of the part, in order."""
+    expected = [(prompt["prompt_id"], k) for prompt in part.inputs for k in range(candidates)]
+    return [(row["prompt_id"], row["candidate"]) for row in rows] == expected
+
+
+def rollout_metrics(rows: Sequence[Row]) -> dict[str, float | None]:
+    """Sizes in tokens, shares from 0 to 1, mean log-probability a token; None where there are no rows."""
+    tokens = sum(len(row["completion_ids"]) for row in rows)
+    return {
+        "candidates": len(rows),
+        "tokens": tokens,
+        "mean_length": tokens / len(rows) if rows else None,
+        "truncated_share": sum(row["finish_reason"] == "length" for row in rows) / len(rows) if rows else None,
+        "mean_logprob": sum(sum(row["logprobs"]) for row in rows) / tokens if tokens else None,
+        "distinct_2": distinct_n((row["text"] for row in rows), 2),
+        "empty_share": sum(not row["text"].strip() for row in rows) / len(rows) if rows else None,
+    }
+
+
+def _read_prompts(context: StageContext[GenerateParams]) -> list[Row]:
+    path = context.input("prompts") / PROMPTS_FILE
+    rows = read_rows(path, PROMPT)
+    if not rows:
+        raise BadInputError(
+            f"{path} holds no prompts, so there is nothing to answer. Remove the folder {path.parent} to have them "
+            "written again, with a larger prompts.perIteration or a lower prompts.agents.critic.minScore."
+        )
+    return rows
+
+
+def _generate(context: StageContext[GenerateParams], engine: Engine, part: Part, watch: Watch) -> list[Row]:
+    """Sample and write one part; its rows depend on the part and the run's seed alone, to the last bit on a CPU."""
+    settings = context.params.generation
+    prompts = [engine.chat_ids(row["messages"]) for row in part.inputs]
+    for row, ids in zip(part.inputs, prompts, strict=True):
+        if len(ids) + settings.max_tokens > engine.max_length:
+            raise BadInputError(
+                f"prompt {row['prompt_id']} has {len(ids)} tokens and generation.maxTokens is {settings.max_tokens}, "
+                f"together more than the context window of {engine.max_length}. Lower generation.maxTokens or "
+                "prompts.maxTokens, or raise engine.maxLength."
+            )
+    engine.forget_prefixes()
+    groups = engine.sample(
+        prompts,
+        Sampling(temperature=settings.temperature, max_tokens=settings.max_tokens, n=settings.candidates),
+        policy=context.params.policy,
+        seeds=[context.seed(row["prompt_id"]) for row in part.inputs],
+        watch=watch,
+    )
+    rows = [
+        _row(prompt, ids, k, sample, context.params.policy.version)
+        for prompt, ids, group in zip(part.inputs, prompts, groups, strict=True)
+        for k, sample in enumerate(group)
+    ]
+    write_rows(context.folder / part.name, rows, ROLLOUT)
+    return rows
+
+
+def _row(prompt: Row, ids: Sequence[int], candidate: int, sample: Sample, policy: str) -> Row:
+    return {
+        "prompt_id": prompt["prompt_id"],
+        "candidate": candidate,
+        "prompt_ids": list(ids),
+        "completion_ids": list(sample.token_ids),
+        "logprobs": list(sample.logprobs),
+        "finish_reason": sample.finish_reason,
+        "policy": policy,
+        "text": sample.text,
+        "messages": prompt["messages"],
+    }

@@ -1,0 +1,85 @@
+"""What a judged shard looks like in numbers. Pure."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+from dynalign_contract.metrics import ASPECT_REWARD
+from dynalign_contract.objective import Objective
+from dynalign_contract.records import Row
+from dynalign_trainer.judge.trust import ends_share, spearman
+from dynalign_trainer.scoring.scores import MAX_SCORE, mean_of
+
+_NO_SPREAD: Final = 1e-6
+"""A group whose rewards have a smaller standard deviation teaches nothing."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Numbers of a judged shard by name; NaN where a number is one of nothing."""
+
+    rewards: dict[str, float]
+    habits: dict[str, float]
+    """What the scores depend on beside quality."""
+
+
+def judgement_metrics(rows: Sequence[Row], lengths: Sequence[int], objective: Objective) -> Shape:
+    """Means, spreads and shares over JUDGEMENT rows (groups adjacent) and the candidates' lengths in tokens.
+
+    `reward` is after penalties, an aspect's reward is its score divided by 9; NaN rewards are left out. The length
+    correlation is Spearman's with the reward before penalties, within groups, averaged over those where it is defined.
+    """
+    groups = _by_prompt(rows, lengths)
+    rewards = [row["reward"] for row in rows]
+    deviations = [_deviation([row["reward"] for row, _ in group]) for group in groups]
+    correlations = [
+        spearman([length for _, length in group], [row["raw_reward"] for row, _ in group]) for group in groups
+    ]
+    return Shape(
+        rewards={
+            "reward": mean_of(rewards),
+            **_aspect_means(rows, objective),
+            "judged": float(len(rows)),
+            "scored": float(sum(not math.isnan(reward) for reward in rewards)),
+            "reward_std": _deviation(rewards),
+            "group_std": mean_of(deviations),
+            "zero_variance_share": _share([not deviation > _NO_SPREAD for deviation in deviations]),
+            "failed_share": failed_share(rows),
+            "retried": sum(row["retries"] for row in rows),
+            "mass": mean_of(entry["mass"] for row in rows for entry in row["scores"]),
+        },
+        habits={
+            "length_correlation": mean_of(correlations),
+            "ends_share": ends_share(entry["score"] for row in rows for entry in row["scores"]),
+        },
+    )
+
+
+def failed_share(rows: Sequence[Row]) -> float:
+    """Share of JUDGEMENT rows without a reward; NaN when there are no rows."""
+    return _share([math.isnan(row["reward"]) for row in rows])
+
+
+def _aspect_means(rows: Sequence[Row], objective: Objective) -> dict[str, float]:
+    return {
+        ASPECT_REWARD.of(aspect.id): mean_of(row["scores"][index]["score"] / MAX_SCORE for row in rows)
+        for index, aspect in enumerate(objective.aspects)
+    }
+
+
+def _by_prompt(rows: Sequence[Row], lengths: Sequence[int]) -> list[list[tuple[Row, int]]]:
+    pairs = list(zip(rows, lengths, strict=True))
+    return [list(group) for _, group in groupby(pairs, key=lambda pair: pair[0]["prompt_id"])]
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Sample standard deviation (n - 1) of the values that are not NaN; NaN for fewer than two."""
+    kept = [value for value in values if not math.isnan(value)]
+    return statistics.stdev(kept) if len(kept) > 1 else math.nan
+
+
+def _share(flags: Sequence[bool]) -> float:
+    return sum(flags) / len(flags) if flags else math.nan

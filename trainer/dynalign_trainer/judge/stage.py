@@ -1,0 +1,198 @@
+"""judge: score every candidate of this shard, measure the judge, and refuse to go on with an unfit one."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dynalign_contract.config import BASE_POLICY, JudgeParams, Policy
+from dynalign_contract.errors import BadConfigError, BadInputError, UnfitError
+from dynalign_contract.layout import CANARIES_FILE
+from dynalign_contract.records import CANARY, JUDGEMENT, ROLLOUT, Row, read_parts, write_rows
+from dynalign_contract.settings import JudgingSettings, OnUnfitJudge
+from dynalign_trainer.judge.metrics import failed_share, judgement_metrics
+from dynalign_trainer.judge.shard import JudgedShard, Opinions, Shard
+from dynalign_trainer.judge.trust import CanaryTrust, find_unfitness, kendall_tau, mean_offset
+from dynalign_trainer.models.engine import start_engine
+from dynalign_trainer.runtime.context import StageContext, StageOutput
+from dynalign_trainer.runtime.parts import Part, keep_finished, split_parts
+from dynalign_trainer.scoring.scores import mean_of
+
+log = logging.getLogger("dynalign.judge")
+
+
+def run(context: StageContext[JudgeParams]) -> StageOutput:
+    """Write this shard's judgements, one Parquet part after the other, and in shard 0 the canaries.
+
+    Raises BadInputError when there is nothing to judge or a prompt leaves no room for an answer, UnfitError when a gate
+    refuses the judge and there is no other judge to fall back on.
+    """
+    params = context.params
+    check_gates(params.judging)
+    groups = read_groups(context)
+    mine = groups[context.shard :: context.config.shards]
+    if not mine:
+        return StageOutput(files={})
+    parts = split_parts(mine, params.prompts_per_part)
+    finished = keep_finished(context.folder, parts, JUDGEMENT, is_whole)
+    engine = start_engine(context, [params.judge])
+    started = time.monotonic()
+    shard = Shard(context, engine, parts, groups[:: context.config.shards])
+    ruling = _judge(shard, params, parts, finished)
+    judged = ruling.judged
+    rate = shard.tokens_read / max(time.monotonic() - started, 1e-9)
+    files = {part.name: len(judged.rows[part.index]) for part in parts}
+    if context.shard == 0:
+        write_rows(context.folder / CANARIES_FILE, judged.canary_rows, CANARY)
+        files[CANARIES_FILE] = len(judged.canary_rows)
+    return StageOutput(files=files, metrics=_measure(params, parts, ruling) | {"tokens_per_second": rate})
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """The judgements that count, and what was found out about their judge."""
+
+    judged: JudgedShard
+    opinions: Opinions | None
+    unfit: bool
+    """A gate refuses the judge; only with `onUnfit: Continue` does a stage end so."""
+
+
+def check_gates(judging: JudgingSettings) -> None:
+    """Raise BadConfigError when a gate asks for a figure that is not going to be measured."""
+    gates = judging.gates
+    canaries = judging.canaries
+    if gates.min_base_agreement is not None and judging.second_opinions == 0:
+        raise BadConfigError(
+            "judging.gates.minBaseAgreement needs second opinions, but judging.secondOpinions is 0. Set it to 1 or "
+            "more, or remove the gate."
+        )
+    asked = {
+        "minCanaryMargin": (gates.min_canary_margin, "prompts", canaries.prompts),
+        "minCanaryAuc": (gates.min_canary_auc, "prompts", canaries.prompts),
+        "minInjectionMargin": (gates.min_injection_margin, "injections", canaries.injections * canaries.prompts),
+    }
+    for name, (least, field, count) in asked.items():
+        if least is not None and count == 0:
+            raise BadConfigError(
+                f"judging.gates.{name} needs canaries, but judging.canaries.{field} is 0. Set it to 1 or more, or "
+                "remove the gate."
+            )
+
+
+def read_groups(context: StageContext[JudgeParams]) -> list[Row]:
+    """All groups of the input "rollouts", in the order of shards, parts and rows.
+
+    A group is {"prompt_id", "messages", "candidates": its ROLLOUT rows}. Raises BadInputError when there is none.
+    """
+    folders = context.input_shards("rollouts")
+    groups: dict[str, Row] = {}
+    for row in read_parts(folders, ROLLOUT):
+        empty: Row = {"prompt_id": row["prompt_id"], "messages": row["messages"], "candidates": []}
+        groups.setdefault(row["prompt_id"], empty)["candidates"].append(row)
+    if not groups:
+        raise BadInputError(
+            f"{folders[0]} holds no candidates, so there is nothing to judge. Remove the folder to have them generated "
+            "again."
+        )
+    return list(groups.values())
+
+
+def is_whole(part: Part, rows: Sequence[Row]) -> bool:
+    """Whether `rows` are judgements by one judge of exactly the part's candidates, in order."""
+    expected = [(row["prompt_id"], row["candidate"]) for group in part.inputs for row in group["candidates"]]
+    found = [(row["prompt_id"], row["candidate"]) for row in rows]
+    return found == expected and len({row["judge"] for row in rows}) == 1
+
+
+def _judge(shard: Shard, params: JudgeParams, parts: Sequence[Part], finished: Mapping[int, list[Row]]) -> Ruling:
+    """Judge with the configured judge, then, when it is unfit and the run file says so, with the base model.
+
+    A part that the base model judged in an earlier attempt tells that the configured judge was found unfit then.
+    Raises UnfitError when an unfit judge stops the run.
+    """
+    fell_back = any(rows[0]["judge"] != params.judge.version for rows in finished.values())
+    policy = Policy() if fell_back else params.judge
+    kept = {index: rows for index, rows in finished.items() if rows[0]["judge"] == policy.version}
+    judged = shard.judge(policy, kept)
+    opinions = shard.second_opinion(judged)
+    refusal = _find_refusal(judged, params, parts, opinions if shard.decides else None)
+    if refusal and not fell_back and _may_fall_back(params):
+        log.warning("the judge %s is unfit: %s; the base model judges in its place", policy.version, refusal)
+        judged = shard.judge(Policy(), {})
+        refusal = _find_refusal(judged, params, parts, opinions)
+    if refusal and params.judging.gates.on_unfit is OnUnfitJudge.CONTINUE:
+        log.warning("%s", _explain(judged.judge, params, refusal))
+    elif refusal:
+        raise UnfitError(_explain(judged.judge, params, refusal))
+    return Ruling(judged, opinions, unfit=refusal is not None)
+
+
+def _may_fall_back(params: JudgeParams) -> bool:
+    return params.judging.gates.on_unfit is OnUnfitJudge.USE_BASE and params.judge.adapter is not None
+
+
+def _find_refusal(
+    judged: JudgedShard, params: JudgeParams, parts: Sequence[Part], opinions: Opinions | None
+) -> str | None:
+    by_base = judged.judge.adapter is None
+    return find_unfitness(
+        params.judging.gates,
+        failed_share=failed_share(_rows(judged, parts)),
+        canaries=judged.trust,
+        injections=judged.injection_trust,
+        agreement=None if opinions is None or by_base else _agreement(opinions),
+    )
+
+
+def _explain(judge: Policy, params: JudgeParams, refusal: str) -> str:
+    remedy = "lower the gate if a weaker judge is acceptable, or use a larger model or a clearer objective"
+    if judge.version != BASE_POLICY:
+        remedy = f"set judging.judge: Base or judging.gates.onUnfit: UseBase, or {remedy}"
+    elif judge.version != params.judge.version:
+        remedy = f"the base model was tried after {params.judge.version} had failed as well; {remedy}"
+    return (
+        f"the judge {judge.version} is unfit for the objective {params.objective.name}: {refusal}. Training on its "
+        f"rewards would teach the wrong thing: {remedy}."
+    )
+
+
+def _measure(params: JudgeParams, parts: Sequence[Part], ruling: Ruling) -> dict[str, float | None]:
+    """Metrics of the judge whose rewards are in the artifact, the most important first."""
+    judged, opinions = ruling.judged, ruling.opinions
+    lengths = [len(row["completion_ids"]) for part in parts for group in part.inputs for row in group["candidates"]]
+    shape = judgement_metrics(_rows(judged, parts), lengths, params.objective)
+    return {
+        **shape.rewards,
+        **_trust_metrics("canary", judged.trust),
+        **_trust_metrics("injection", judged.injection_trust),
+        **shape.habits,
+        "judge_tau": _agreement(opinions) if opinions else None,
+        "judge_offset": _offset(opinions) if opinions else None,
+        "fallback": float(judged.judge.version != params.judge.version),
+        "unfit": float(ruling.unfit),
+        "truncated_prompts": judged.cut,
+        "vote_std": mean_of(judged.spreads),
+    }
+
+
+def _trust_metrics(name: str, trust: CanaryTrust | None) -> dict[str, float | None]:
+    return {
+        f"{name}_margin": trust.margin if trust else None,
+        f"{name}_auc": trust.auc if trust else None,
+        f"{name}_reward": trust.reward if trust else None,
+    }
+
+
+def _agreement(opinions: Opinions) -> float:
+    """Kendall's tau between configured judge and base model within groups, averaged: what GRPO's advantages feel."""
+    return mean_of(kendall_tau(a, b) for a, b in zip(opinions.judge, opinions.base, strict=True))
+
+
+def _offset(opinions: Opinions) -> float:
+    """Mean reward by the configured judge minus mean reward by the base model."""
+    return mean_offset([r for group in opinions.judge for r in group], [r for group in opinions.base for r in group])
+
+
+def _rows(judged: JudgedShard, parts: Sequence[Part]) -> list[Row]:
+    return [row for part in parts for row in judged.rows[part.index]]

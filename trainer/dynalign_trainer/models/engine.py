@@ -1,0 +1,259 @@
+"""A running vLLM engine: chat templates, adapters, sampling and next-token scores.
+
+The engine runs inside the stage's own process and is driven step by step, so that progress is known and SIGTERM is
+obeyed between two steps. Requests enter in order before the first step, which makes the batches, and with them every
+last bit of the log-probabilities on a CPU, a function of the call alone (given `forget_prefixes`).
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dynalign_contract.config import BASE_POLICY, Policy
+from dynalign_contract.errors import BadConfigError, BadInputError
+from dynalign_contract.supplied.turns import Message as Message  # noqa: PLC0414 - part of the engine's interface
+from dynalign_trainer.models.chat_template import encode_chat
+from dynalign_trainer.models.engine_start import Lora, engine_arguments, prepare_environment, start_llm
+from dynalign_trainer.models.engine_weights import AdapterWeights, MergedWeights, StoredWeights, Weights
+from dynalign_trainer.models.folder import adapter_rank, check_weights, context_window, load_tokenizer
+from dynalign_trainer.models.merging import is_adapter
+from dynalign_trainer.runtime.context import StageContext
+from dynalign_trainer.runtime.machine import count_gpus
+from dynalign_trainer.runtime.progress import Watch
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn; top-k is always off."""
+
+    temperature: float
+    max_tokens: int
+    n: int = 1
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    """Texts at which a completion ends; they are no part of its text."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion."""
+
+    token_ids: tuple[int, ...]
+    """The final EOS included when the model wrote one."""
+    logprobs: tuple[float, ...]
+    """One a token, of the distribution that was sampled from (after temperature and top-p)."""
+    finish_reason: str
+    """`stop` or `length`."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How a given continuation follows its context."""
+
+    logprob: float
+    """Of the whole continuation, natural logarithm."""
+    greedy: bool
+    """Whether every token is the likeliest at its place."""
+
+
+class Engine:
+    """A running vLLM engine with the base model and any number of LoRA adapters. Made by `start_engine`."""
+
+    def __init__(self, llm: Any, tokenizer: Any, max_length: int, weights: Weights) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        """Context window in tokens, prompt and completion together."""
+        self.cached_tokens = 0
+        """Prompt tokens so far that were found in the prefix cache and not computed again."""
+        self._llm = llm
+        self._weights = weights
+
+    def chat_ids(self, messages: Sequence[Message], prefill: str = "") -> list[int]:
+        """Token ids of a chat up to the assistant's turn, which begins with `prefill`."""
+        ids = encode_chat(self.tokenizer, messages)
+        return [*ids, *self.tokenizer.encode(prefill, add_special_tokens=False)] if prefill else ids
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        policy: Policy,
+        seeds: Sequence[int],
+        watch: Watch | None = None,
+    ) -> list[list[Sample]]:
+        """Draw completions; shape (prompts, n), order kept. Candidate k of a prompt is drawn with its seed + k.
+
+        Raises BadInputError naming the index of a prompt that leaves no room for `max_tokens`.
+        """
+        from vllm import SamplingParams
+
+        if len(seeds) != len(prompts):
+            raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts")
+        params = [
+            SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_tokens,
+                stop=list(sampling.stop),
+                seed=seed + k,
+                logprobs=0,
+            )
+            for seed in seeds
+            for k in range(sampling.n)
+        ]
+        self._check_lengths(prompts, sampling.max_tokens)
+        repeated = [prompt for prompt in prompts for _ in range(sampling.n)]
+        samples = [_as_sample(request.outputs[0]) for request in self._run(repeated, params, policy, watch)]
+        return [samples[i : i + sampling.n] for i in range(0, len(samples), sampling.n)]
+
+    def score_next(
+        self,
+        prompts: Sequence[Sequence[int]],
+        token_ids: Sequence[int],
+        *,
+        policy: Policy,
+        share_prefixes: bool = True,
+        watch: Watch | None = None,
+    ) -> list[list[float]]:
+        """Log-probabilities of exactly these tokens as the next one; shape (prompts, tokens), order kept.
+
+        Without `share_prefixes` each prompt is computed whole, as an engine without a prefix cache would.
+
+        They are those of the model itself: at temperature 1 and top-p 1 vLLM's processed values equal the raw ones.
+        Raises BadInputError naming the index of a prompt that fills the context window.
+        """
+        from vllm import SamplingParams
+
+        wanted = list(token_ids)
+        self._check_lengths(prompts, 1)
+        params = SamplingParams(
+            temperature=1.0,
+            max_tokens=1,
+            logprob_token_ids=wanted,
+            detokenize=False,
+            skip_reading_prefix_cache=not share_prefixes,
+        )
+        finished = [request.outputs[0] for request in self._run(prompts, [params] * len(prompts), policy, watch)]
+        return [[output.logprobs[0][token].logprob for token in wanted] for output in finished]
+
+    def score_continuations(
+        self,
+        contexts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        *,
+        policy: Policy,
+        watch: Watch | None = None,
+    ) -> list[Likelihood]:
+        """Log-probability of each continuation after its context, teacher-forced; order kept, neither may be empty.
+
+        The prefix cache is of no use here: it holds no logits. Raises BadInputError naming the index of a pair that
+        fills the context window.
+        """
+        from vllm import SamplingParams
+
+        texts = [[*context, *continuation] for context, continuation in zip(contexts, continuations, strict=True)]
+        self._check_lengths(texts, 1)
+        params = SamplingParams(temperature=1.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+        finished = self._run(texts, [params] * len(texts), policy, watch)
+        return [
+            _as_likelihood(continuation, request.prompt_logprobs[len(context) :])
+            for context, continuation, request in zip(contexts, continuations, finished, strict=True)
+        ]
+
+    def forget_prefixes(self) -> None:
+        """Empty the prefix cache, so that what follows does not depend, in its last bits, on what came before."""
+        self._llm.reset_prefix_cache()
+
+    def _check_lengths(self, prompts: Sequence[Sequence[int]], reserve: int) -> None:
+        for index, prompt in enumerate(prompts):
+            if not 0 < len(prompt) <= self.max_length - reserve:
+                raise BadInputError(
+                    f"prompt {index} of {len(prompts)} has {len(prompt)} tokens, and {reserve} more are to follow, but "
+                    f"the context window has {self.max_length}. Raise engine.maxLength or lower generation.maxTokens."
+                )
+
+    def _run(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[Any], policy: Policy, watch: Watch | None
+    ) -> list[Any]:
+        """One vLLM RequestOutput for each prompt, in order; what is under way is given up when `watch` raises."""
+        if not prompts:
+            return []
+        adapter = self._weights.play(policy)
+        core = self._llm.llm_engine
+        tokenized = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        waiting = self._llm.enqueue(tokenized, list(params), lora_request=adapter, use_tqdm=False)
+        finished: list[Any] = []
+        tokens = 0
+        started = time.monotonic()
+        try:
+            while core.has_unfinished_requests():
+                for output in core.step():
+                    if output.finished:
+                        finished.append(output)
+                        self.cached_tokens += output.num_cached_tokens or 0
+                        tokens += len(output.prompt_token_ids) + len(output.outputs[0].token_ids)
+                if watch is not None:
+                    watch(len(finished), len(prompts), tokens / max(time.monotonic() - started, 1e-9))
+        except BaseException:
+            core.abort_request(waiting, internal=True)
+            raise
+        return sorted(finished, key=lambda output: int(output.request_id))
+
+
+def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engine:
+    """Start vLLM with the input "model", ready to play these policies.
+
+    Raises BadInputError when the model or a policy cannot be used, saying which and why.
+    """
+    prepare_environment()
+    folder = context.input("model")
+    check_weights(folder)
+    settings = context.config.engine
+    max_length = context_window(folder, settings.max_length)
+    tokenizer = load_tokenizer(folder)
+    paths = {p.version: context.input(p.version) for p in policies if p.adapter is not None}
+    if BASE_POLICY in paths:
+        raise BadConfigError(f"the policy {BASE_POLICY!r} has an adapter; give it the version of its iteration")
+    adapters = [path for path in paths.values() if is_adapter(path)]
+    if adapters and len(adapters) < len(paths):
+        raise BadConfigError(
+            "some of the policies are adapters and some are whole models. spec.training.method cannot change within a "
+            "run: set it back, or start a new run."
+        )
+    rank = adapter_rank(adapters) if adapters else None
+    lora = Lora(max_rank=rank, count=len(adapters)) if rank is not None else None
+    llm = start_llm(engine_arguments(folder, settings, max_length, lora=lora, on_gpu=count_gpus() > 0))
+    weights = _play_with(llm, folder, paths, are_adapters=bool(adapters))
+    context.telemetry.begin()
+    return Engine(llm, tokenizer, max_length, weights)
+
+
+def _play_with(llm: Any, base: Path, paths: Mapping[str, Path], *, are_adapters: bool) -> Weights:
+    """Whole models are read where they lie; adapters share batches on a GPU and are merged on a CPU."""
+    if not are_adapters:
+        return StoredWeights(llm, base, paths)
+    return AdapterWeights(llm, base, paths) if count_gpus() else MergedWeights(llm, base, paths)
+
+
+def _as_sample(output: Any) -> Sample:
+    ids = tuple(output.token_ids)
+    return Sample(
+        token_ids=ids,
+        logprobs=tuple(_logprobs(ids, output.logprobs)),
+        finish_reason=str(output.finish_reason),
+        text=output.text,
+    )
+
+
+def _as_likelihood(ids: Sequence[int], positions: Sequence[Mapping[int, Any]]) -> Likelihood:
+    """From vLLM's entries at the continuation's positions: the given token is always among them, with its rank."""
+    given = [position[token] for token, position in zip(ids, positions, strict=True)]
+    return Likelihood(sum(entry.logprob for entry in given), all(entry.rank == 1 for entry in given))
+
+
+def _logprobs(ids: Iterable[int], positions: Iterable[Mapping[int, Any]]) -> Iterable[float]:
+    return (position[token].logprob for token, position in zip(ids, positions, strict=True))

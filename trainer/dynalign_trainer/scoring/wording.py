@@ -1,0 +1,74 @@
+"""What the judge reads: context first, the aspect's question last, the candidate as quoted data. Pure.
+
+The context is the same for all aspects of a candidate, and its beginning the same for all candidates of a prompt, so an
+engine with a prefix cache reads both once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import Template
+from typing import Final
+
+from dynalign_contract.objective import Aspect, Objective
+from dynalign_trainer.models.quoting import Delimiters, quote, render_request
+
+RATIONALE_PREFILL: Final = "Reasons: "
+
+_INSIST: Final = "Your reply must be nothing but one digit from 0 to 9."
+_INSIST_PREFILL: Final = "I reply with one digit. "
+_REASON: Final = "First give your reasons in one or two sentences, then the digit."
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a question is put: the user's message and the beginning of the judge's answer."""
+
+    message: str
+    prefill: str
+
+
+def build_context(
+    objective: Objective,
+    messages: Sequence[dict[str, str]],
+    candidate: str,
+    *,
+    delimiters: Delimiters,
+    forbidden: Sequence[str],
+) -> str:
+    """Everything but the question. `forbidden` are the tokenizer's control tokens; the delimiters are added here."""
+    barred = (delimiters.nonce, *forbidden)
+    return Template(objective.judge.context).substitute(
+        preamble=objective.preamble,
+        rubric=objective.rubric,
+        prompt=quote(render_request(messages), barred),
+        candidate=quote(candidate, barred),
+        open=delimiters.open,
+        close=delimiters.close,
+    )
+
+
+def ask_plainly(objective: Objective, context: str, aspect: Aspect) -> Wording:
+    """The objective's own wording."""
+    return Wording(f"{context}\n\n{_question(objective, aspect)}", objective.judge.prefill)
+
+
+def ask_again(objective: Objective, context: str, aspect: Aspect) -> Wording:
+    """The wording of a retry: it insists on a digit, in the question and at the beginning of the answer."""
+    message = f"{context}\n\n{_question(objective, aspect)} {_INSIST}"
+    return Wording(message, _INSIST_PREFILL + objective.judge.prefill)
+
+
+def ask_for_reasons(objective: Objective, context: str, aspect: Aspect) -> Wording:
+    """The wording of a vote: reasons are sampled first; `closing` brings the judge to its digit."""
+    return Wording(f"{context}\n\n{_question(objective, aspect)} {_REASON}", RATIONALE_PREFILL)
+
+
+def closing(objective: Objective) -> str:
+    """What is put after sampled reasons, right before the digit."""
+    return f"\n{objective.judge.prefill}"
+
+
+def _question(objective: Objective, aspect: Aspect) -> str:
+    return Template(objective.judge.question).substitute(
+        title=aspect.title, definition=aspect.definition, low=aspect.low, middle=aspect.middle, high=aspect.high
+    )

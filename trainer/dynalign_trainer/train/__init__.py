@@ -1,0 +1,1 @@
+"""The train stage: GRPO on recorded groups, by TRL or by the Packed backend, on the same batch."""

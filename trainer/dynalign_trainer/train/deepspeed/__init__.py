@@ -1,0 +1,1 @@
+"""DeepSpeed: configuration, CPU support and checkpoints without pickle."""

@@ -1,0 +1,29 @@
+"""DeepSpeed's configuration, as far as both backends share it."""
+
+from typing import Any
+
+from dynalign_trainer.runtime.machine import count_gpus
+
+
+def deepspeed_config(zero_stage: int) -> dict[str, Any]:
+    """Build the part that does not depend on the batch.
+
+    The optimiser stays PyTorch's AdamW (`zero_allow_untested_optimizer`), whose DeepSpeed counterparts are compiled on
+    first use. On a CPU `overlap_comm` has no stream to overlap with.
+
+    Gradients are summed over micro-batches and ranks in float32: DeepSpeed's default is the model's own precision, and
+    a sum of 32 bfloat16 gradients has several times the rounding error of one. ZeRO 0 has no such setting in bfloat16.
+    """
+    config: dict[str, Any] = {
+        "zero_optimization": {
+            "stage": zero_stage,
+            "overlap_comm": count_gpus() > 0,
+            "stage3_gather_16bit_weights_on_model_save": True,
+        },
+        "fp16": {"enabled": False},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    if zero_stage:
+        config |= {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
+    return config

@@ -1,0 +1,66 @@
+"""Token statistics of an optimiser step, exact over micro-batches and ranks: sums first, means at the end."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dynalign_contract.settings import TrainingSettings
+from dynalign_trainer.train.loss import LossTokens, clipped_ratio
+
+
+@dataclass(frozen=True)
+class StepMeasures:
+    """One optimiser step over all ranks; means are over loss tokens."""
+
+    tokens: int
+    loss: float
+    kl: float
+    entropy: float
+    ratio_mean: float
+    ratio_max: float
+    clip_share: float
+
+
+def measure_tokens(logps: Tensor, entropies: Tensor, tokens: LossTokens, training: TrainingSettings) -> Tensor:
+    """Sums over the loss tokens of one micro-batch, shape (6,): tokens, k3, entropy, ratio, clipped; and the max ratio.
+
+    `logps` and `entropies` have shape (M,). A token counts as clipped where the clip takes its gradient away.
+    """
+    if not len(logps):
+        return torch.zeros(6, dtype=torch.float64)
+    ratio = torch.exp(logps - tokens.sampler)
+    difference = tokens.reference - logps
+    k3 = torch.exp(difference) - difference - 1
+    decisive, clip = clipped_ratio(logps, tokens, training), training.clip
+    too_low = (decisive < 1 - clip.low) & (tokens.advantages < 0)
+    clipped = too_low | ((decisive > 1 + clip.high) & (tokens.advantages > 0))
+    if clip.dual is not None:
+        clipped |= (decisive > clip.dual) & (tokens.advantages < 0)
+    sums = [torch.ones_like(logps), k3, entropies, ratio, clipped]
+    return torch.stack([*(value.double().sum() for value in sums), ratio.max().double()]).cpu()
+
+
+def add_sums(sums: Sequence[Tensor]) -> Tensor:
+    """Sums of several micro-batches or ranks together, shape (6,)."""
+    stacked = torch.stack(list(sums))
+    return torch.cat([stacked[:, :-1].sum(0), stacked[:, -1:].amax(0)])
+
+
+def summarise_step(sums: Tensor, loss: float, step: int) -> StepMeasures:
+    """Means from the sums of `measure_tokens`. Raises RuntimeError when the loss is not a finite number."""
+    if not math.isfinite(loss):
+        raise RuntimeError(f"the loss of optimiser step {step} is {loss}: training has diverged")
+    tokens, kl, entropy, ratio, clipped, ratio_max = sums.tolist()
+    count = max(tokens, 1.0)
+    return StepMeasures(
+        tokens=int(tokens),
+        loss=loss,
+        kl=kl / count,
+        entropy=entropy / count,
+        ratio_mean=ratio / count,
+        ratio_max=ratio_max,
+        clip_share=clipped / count,
+    )

@@ -1,0 +1,79 @@
+"""DeepSpeed around the packed policy: start, checkpoints, whole tensors."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dynalign_trainer.runtime.machine import count_gpus, use_bfloat16
+from dynalign_trainer.train.deepspeed import cpu as cpu_deepspeed
+from dynalign_trainer.train.deepspeed.configuration import deepspeed_config
+from dynalign_trainer.train.job import TrainJob
+from dynalign_trainer.train.policy.policy import causal_lm, load_policy, restore_masters
+
+
+def start_distributed() -> None:
+    """Meet the other processes that torchrun started; does nothing when they have met."""
+    has_gpu = count_gpus() > 0
+    if has_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    else:
+        cpu_deepspeed.use_gloo()
+    import deepspeed
+
+    deepspeed.init_distributed(dist_backend="nccl" if has_gpu else "gloo")
+
+
+def engine_config(job: TrainJob) -> dict[str, Any]:
+    """DeepSpeed's configuration. It counts one micro-batch a step, for the trainer says where steps end."""
+    return deepspeed_config(job.training.zero_stage) | {
+        "bf16": {"enabled": use_bfloat16(job.dtype)},
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": job.training.max_grad_norm,
+    }
+
+
+def start_engine(job: TrainJob) -> Any:
+    """The job's policy as a DeepSpeed engine, ready for its first step.
+
+    Raises BadConfigError when the model cannot be packed or does not have the adapter's modules.
+    """
+    import deepspeed
+    from transformers.integrations import HfDeepSpeedConfig
+
+    from dynalign_trainer.train.deepspeed.state import use_plain_checkpoints
+    from dynalign_trainer.train.packed.attention import IMPLEMENTATION
+    from dynalign_trainer.train.packed.policy import PackedPolicy, check_packable
+
+    config, training = engine_config(job), job.training
+    is_sharded = training.zero_stage == 3
+    # While it is alive, from_pretrained spreads the weights over the ranks as it loads them.
+    sharding = HfDeepSpeedConfig(config) if is_sharded else None
+    policy = load_policy(job, IMPLEMENTATION)
+    del sharding
+    check_packable(causal_lm(policy))
+    if training.gradient_checkpointing:
+        policy.enable_input_require_grads()
+        # ZeRO-3 frees weights between the passes, which the other kind of checkpointing takes for changed activations.
+        policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": is_sharded})
+    module = PackedPolicy(policy, job.temperature)
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=training.learning_rate, weight_decay=0.0)
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    use_plain_checkpoints(engine)
+    restore_masters(job, policy)
+    return engine
+
+
+def save_checkpoint(engine: Any, folder: Path) -> None:
+    """Write this rank's share of a checkpoint: what is trained, and the optimiser; a collective call."""
+    engine.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False, exclude_frozen_parameters=True)
+
+
+def load_checkpoint(engine: Any, folder: Path) -> None:
+    """Go on from a checkpoint; a collective call. Raises RuntimeError when DeepSpeed finds nothing in it."""
+    path, _ = engine.load_checkpoint(str(folder.parent), tag=folder.name, load_module_strict=False)
+    if path is None:
+        raise RuntimeError(f"DeepSpeed finds no checkpoint in {folder}, although its digests are right")

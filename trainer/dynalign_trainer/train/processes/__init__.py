@@ -1,0 +1,1 @@
+"""The processes that train: started by torchrun, watched, and ended together."""

@@ -1,0 +1,64 @@
+"""One training process, started by `torchrun ... -m dynalign_trainer.train.processes.worker JOB_FILE [AGENT_PID]`."""
+
+import os
+import sys
+from pathlib import Path
+
+from dynalign_contract.errors import StageError
+from dynalign_contract.manifest import read_listed, verify_files
+from dynalign_contract.records import BATCH, read_rows
+from dynalign_contract.result import ResultError
+from dynalign_contract.settings import TrainingBackend
+from dynalign_trainer.train.job import TrainJob, WorkerOutcome, WorkerResult, read_job, write_result
+from dynalign_trainer.train.processes.lifetime import die_with_parent
+
+
+def main() -> None:
+    """Train, and leave the policy and a result (rank 0)."""
+    if len(sys.argv) > 2:
+        die_with_parent(int(sys.argv[2]))
+    job = read_job(Path(sys.argv[1]))
+    import torch.distributed as dist
+
+    try:
+        result = train(job)
+    except StageError as error:
+        reason = ResultError(reason=type(error).__name__, message=str(error))
+        result = WorkerResult(outcome=WorkerOutcome.REFUSED, error=reason)
+    if is_first():
+        write_result(job.work, result)
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this is rank 0 of all processes, which alone writes; known before they have met."""
+    return os.environ["RANK"] == "0"
+
+
+def train(job: TrainJob) -> WorkerResult:
+    """Take the steps that remain and write the policy; every rank calls it, rank 0 writes."""
+    verify_files(job.batch.parent, read_listed(job.batch.parent))
+    rows = read_rows(job.batch, BATCH)
+    if not rows:
+        if is_first():
+            from dynalign_trainer.train.policy.policy import keep_policy
+
+            keep_policy(job)
+        return WorkerResult(outcome=WorkerOutcome.TRAINED)
+    # TRL imports vLLM where it finds it, which doubles the time to the first step; no backend generates.
+    sys.modules.setdefault("vllm", None)  # type: ignore[arg-type]
+    match job.training.backend:
+        case TrainingBackend.PACKED:
+            from dynalign_trainer.train.packed.run import train as train_packed
+
+            return train_packed(job, rows)
+        case TrainingBackend.TRL:
+            from dynalign_trainer.train.trl.run import train as train_replay
+
+            return train_replay(job, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What both backends tell the stage and hear from it while they train."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dynalign_contract.records import Row
+from dynalign_trainer.train.checkpoints import drop_programs, seal_checkpoint
+from dynalign_trainer.train.job import BEGUN_FILE, STOP_FILE, StepReport, TrainJob, append_report, keep_reports
+from dynalign_trainer.train.measure import StepMeasures
+from dynalign_trainer.train.processes.ranks import gather, wait_for_all
+from dynalign_trainer.train.reference_pass import Surveyed, survey_file, write_survey
+
+
+class StoppedError(Exception):
+    """The stage asked to stop before the first step."""
+
+
+def tell_begun(job: TrainJob, rank: int) -> None:
+    """Tell the stage that the model stands ready."""
+    if rank == 0:
+        (job.work / BEGUN_FILE).touch()
+
+
+def enter_steps(job: TrainJob, rank: int, first: int) -> None:
+    """Forget the reports of the steps that are going to be taken again; raises StoppedError when asked to stop."""
+    if rank == 0:
+        keep_reports(job.work, first)
+    if asked_to_stop(job):
+        raise StoppedError
+
+
+def asked_to_stop(job: TrainJob) -> bool:
+    """Whether any rank sees the stage's wish, so that all stop at the same step; a collective call."""
+    return any(gather((job.work / STOP_FILE).exists()))
+
+
+def finish_checkpoint(folder: Path, job: TrainJob, surveyed: Mapping[int, Surveyed], rank: int) -> None:
+    """Add the survey to a checkpoint and seal it once every rank has written its share; a collective call."""
+    write_survey(survey_file(folder, rank), surveyed)
+    wait_for_all()
+    if rank == 0:
+        drop_programs(folder)
+        seal_checkpoint(folder, job)
+    wait_for_all()
+
+
+def report_step(
+    job: TrainJob,
+    measures: StepMeasures,
+    rows: list[Row],
+    *,
+    step: int,
+    steps: int,
+    grad_norm: float | None,
+    seconds: float,
+) -> None:
+    """Publish a step that has ended: `step` is 1-based, `rows` are those that carried loss, over all ranks."""
+    append_report(
+        job.work,
+        StepReport(
+            step=step,
+            steps=steps,
+            loss=measures.loss,
+            kl=measures.kl,
+            entropy=measures.entropy,
+            ratio_mean=measures.ratio_mean,
+            ratio_max=measures.ratio_max,
+            clip_share=measures.clip_share,
+            grad_norm=grad_norm,
+            tokens=sum(len(row["prompt_ids"]) + len(row["completion_ids"]) for row in rows),
+            seconds=seconds,
+        ),
+    )

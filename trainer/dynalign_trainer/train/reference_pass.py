@@ -1,0 +1,117 @@
+"""The look at every row before the first step: how far sampler and trainer disagree, and the KL reference.
+
+One pass without gradient over the batch gives the trainer's own log-probabilities of the starting policy. Three things
+follow from it: rows outside the ratio band are rejected *before* any token is counted, so the normalisers stay exact;
+the mismatch is known over the whole batch instead of the first step; and the KL reference is a recorded constant, so
+that training needs neither a second adapter nor a reference pass in every step.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from dynalign_contract.errors import UnfitError
+from dynalign_contract.records import Row, read_rows, write_rows
+from dynalign_contract.settings import RatioBand
+from dynalign_trainer.train.job import Mismatch
+
+SURVEY: Final = pa.schema(
+    [
+        ("row", pa.int32()),  # number of the row in the batch
+        ("start", pa.list_(pa.float32())),  # log-probabilities under the policy that training starts from
+        ("reference", pa.list_(pa.float32())),  # log-probabilities under the KL reference
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """Log-probabilities of one row's completion tokens, shapes (T,)."""
+
+    start: Sequence[float]
+    reference: Sequence[float]
+
+
+@dataclass(frozen=True)
+class RankMismatch:
+    """What one rank saw; sums, so that ranks can be added."""
+
+    rows: int
+    rejected: frozenset[int]
+    tokens: int
+    difference: float
+    """Sum of |log ratio|."""
+    ratio: float
+    """Sum of ratios."""
+    ratio_max: float
+
+
+def compare(rows: Sequence[Row], surveyed: Mapping[int, Surveyed], band: RatioBand) -> RankMismatch:
+    """Compare the recorded log-probabilities of the surveyed rows with the trainer's.
+
+    A row is rejected when the geometric mean of its token ratios, exp(mean(log pi_start - log pi_sampler)), lies
+    outside the band: the mean, unlike the sum, does not grow with the length of the answer.
+    """
+    logs = {
+        number: [a - b for a, b in zip(seen.start, rows[number]["logprobs"], strict=True)]
+        for number, seen in surveyed.items()
+    }
+    tokens = [value for values in logs.values() for value in values]
+    ratios = [math.exp(min(value, 700.0)) for value in tokens]
+    return RankMismatch(
+        rows=len(logs),
+        rejected=frozenset(n for n, values in logs.items() if not _inside(statistics.fmean(values), band)),
+        tokens=len(tokens),
+        difference=sum(abs(value) for value in tokens),
+        ratio=sum(ratios),
+        ratio_max=max(ratios, default=0.0),
+    )
+
+
+def _inside(log_ratio: float, band: RatioBand) -> bool:
+    return math.log(band.low) <= log_ratio <= math.log(band.high)
+
+
+def agree(ranks: Sequence[RankMismatch], band: RatioBand) -> tuple[Mismatch, frozenset[int]]:
+    """The mismatch over all ranks and the rejected rows; raises UnfitError when no row remains."""
+    mismatch = combine(ranks)
+    if mismatch.rows == mismatch.rejected:
+        raise UnfitError(
+            f"all {mismatch.rows} rows lie outside spec.training.ratioBand ({band.low} to {band.high}): the trainer's "
+            f"log-probabilities are not the sampler's (mean ratio {mismatch.ratio_mean}). Check that generate and "
+            "train use the same dtype, or widen the band."
+        )
+    return mismatch, frozenset[int]().union(*(rank.rejected for rank in ranks))
+
+
+def combine(ranks: Sequence[RankMismatch]) -> Mismatch:
+    """The mismatch over all ranks."""
+    tokens = sum(rank.tokens for rank in ranks)
+    return Mismatch(
+        rows=sum(rank.rows for rank in ranks),
+        rejected=sum(len(rank.rejected) for rank in ranks),
+        logprob_difference=sum(rank.difference for rank in ranks) / tokens if tokens else None,
+        ratio_mean=sum(rank.ratio for rank in ranks) / tokens if tokens else None,
+        ratio_max=max(rank.ratio_max for rank in ranks) if tokens else None,
+    )
+
+
+def survey_file(folder: Path, rank: int) -> Path:
+    """Where a checkpoint keeps one rank's survey: a resumed run no longer has the starting policy in memory."""
+    return folder / f"survey-{rank:05d}.parquet"
+
+
+def write_survey(path: Path, surveyed: Mapping[int, Surveyed]) -> None:
+    """Write one rank's survey."""
+    rows = [{"row": n, "start": s.start, "reference": s.reference} for n, s in sorted(surveyed.items())]
+    write_rows(path, rows, SURVEY)
+
+
+def read_survey(path: Path) -> dict[int, Surveyed]:
+    """Read one rank's survey; raises CorruptArtifactError when it cannot be read."""
+    return {row["row"]: Surveyed(row["start"], row["reference"]) for row in read_rows(path, SURVEY)}

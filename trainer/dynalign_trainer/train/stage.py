@@ -1,0 +1,218 @@
+"""train: build the batch, train on it with GRPO under DeepSpeed, write the next policy.
+
+The computation is described in docs/method.md, "GRPO on recorded groups".
+This process stays light: it builds the batch, starts torchrun even for one process, relays progress, asks the workers
+to stop on SIGTERM and turns their end into the stage's. They talk through files of the checkpoints folder, because
+torchrun answers a signal by killing its workers in the middle of a step.
+"""
+
+import contextlib
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Final
+
+from dynalign_contract.config import Policy, TrainParams
+from dynalign_contract.errors import (
+    BadConfigError,
+    BadInputError,
+    StageError,
+    TerminatedError,
+    TrainingFailedError,
+    UnfitError,
+)
+from dynalign_contract.files import remove, write_bytes
+from dynalign_contract.layout import BATCH_FILE
+from dynalign_contract.manifest import Manifest, describe_file, write_manifest
+from dynalign_contract.records import BATCH, JUDGEMENT, ROLLOUT, read_parts, write_rows
+from dynalign_contract.result import Metric
+from dynalign_contract.stages import Stage
+from dynalign_trainer.runtime.context import StageContext, StageOutput
+from dynalign_trainer.runtime.machine import count_cores, count_gpus
+from dynalign_trainer.train.batch import Batch, build_batch
+from dynalign_trainer.train.checkpoints import claim_folder, find_checkpoint
+from dynalign_trainer.train.job import (
+    BEGUN_FILE,
+    JOB_FILE,
+    RESULT_FILE,
+    STOP_FILE,
+    TrainJob,
+    WorkerOutcome,
+    WorkerResult,
+    read_reports,
+    read_result,
+)
+from dynalign_trainer.train.policy.policy import check_start, policy_files
+from dynalign_trainer.train.processes.gang import telling_of_waits
+from dynalign_trainer.train.processes.launch import (
+    Processes,
+    count_processes,
+    rendezvous_of,
+    run_workers,
+    torchrun_command,
+    worker_environment,
+)
+from dynalign_trainer.train.summary import publish_report, summarise
+
+log = logging.getLogger("dynalign.train")
+
+_REFUSALS: Final[dict[str, type[StageError]]] = {e.__name__: e for e in (BadConfigError, BadInputError, UnfitError)}
+
+
+def run(context: StageContext[TrainParams]) -> StageOutput:
+    """Train the policy on its judged rollouts; writes an adapter as PEFT does, or all weights.
+
+    An iteration in which nothing can be learned (no group with spread) leaves the policy as it was, with a warning and
+    `trained_steps` 0. Raises BadInputError, BadConfigError, UnfitError, TrainingFailedError or TerminatedError.
+    """
+    if context.gang.rank > 0:
+        return _assist(context)
+    training = context.params.training
+    start = _policy_folder(context, context.params.policy)
+    if start is not None:
+        check_start(start, training)
+    gpus = count_gpus()
+    processes = count_processes(training, gpus=gpus, cores=count_cores())
+    batch = _build(context)
+    if not batch.rows:
+        log.warning(
+            "no group of this iteration teaches anything (%d of %d dropped: equal rewards, differences within the "
+            "judge's noise (%d), or every candidate masked); the policy stays as it is",
+            batch.dropped_groups,
+            batch.groups,
+            batch.noisy_groups or 0,
+        )
+        if context.gang.nodes == 1:
+            processes = Processes(count=1, threads=processes.count * processes.threads)
+    context.check_stop()
+    log.info(
+        "%d rows in %d steps, DeepSpeed ZeRO-%d: nodes %d, processes a node %d",
+        len(batch.rows),
+        batch.steps,
+        training.zero_stage,
+        context.gang.nodes,
+        processes.count,
+    )
+    job = _prepare(context, batch, start, processes)
+    result = _train(context, job.work, processes, gpus)
+    if result is None:
+        raise TrainingFailedError("the training processes ended well but left no result; the next attempt goes on")
+    metrics = summarise(batch, result, read_reports(job.work))
+    shutil.rmtree(job.work)
+    return StageOutput(files=dict.fromkeys(policy_files(context.folder, training.method), 0), metrics=metrics)
+
+
+def _assist(context: StageContext[TrainParams]) -> StageOutput:
+    """Give this node's processes to the training that rank 0 prepares and reports; writes nothing of its own.
+
+    The processes meet those of rank 0 before they read its job file, so there is nothing to wait for here.
+    """
+    gpus = count_gpus()
+    processes = count_processes(context.params.training, gpus=gpus, cores=count_cores())
+    _train(context, context.layout.checkpoints(context.iteration).resolve(), processes, gpus)
+    return StageOutput(files={})
+
+
+def _policy_folder(context: StageContext[TrainParams], policy: Policy) -> Path | None:
+    return None if policy.adapter is None else context.input(policy.version)
+
+
+def _build(context: StageContext[TrainParams]) -> Batch:
+    """Build the batch and leave it as an artifact of its own beside the policy."""
+    started = time.monotonic()
+    batch = build_batch(
+        read_parts(context.input_shards("rollouts"), ROLLOUT),
+        read_parts(context.input_shards("judgements"), JUDGEMENT),
+        context.params.training,
+        policy=context.params.policy.version,
+        seed=context.seed("batch"),
+    )
+    folder = context.layout.batch(context.iteration)
+    remove(folder)
+    write_rows(folder / BATCH_FILE, batch.rows, BATCH)
+    metrics = {
+        "steps": float(batch.steps),
+        "loss_tokens": float(sum(batch.loss_tokens)),
+        "dropped_groups_share": batch.dropped_share,
+        "noisy_groups_share": batch.noisy_share,
+        "masked_share": batch.masked_share,
+    }
+    write_manifest(
+        folder,
+        Manifest(
+            stage=Stage.TRAIN,
+            iteration=context.iteration,
+            config_digest=context.config.digest,
+            files=(describe_file(folder, BATCH_FILE, len(batch.rows)),),
+            metrics=tuple(Metric(name=name, value=value) for name, value in metrics.items()),
+            seconds=round(time.monotonic() - started, 3),
+        ),
+    )
+    return batch
+
+
+def _prepare(context: StageContext[TrainParams], batch: Batch, start: Path | None, processes: Processes) -> TrainJob:
+    """Write the job file into the checkpoints folder, going on from a checkpoint of this very job if there is one."""
+    work = context.layout.checkpoints(context.iteration).resolve()
+    claim_folder(work, f"{context.config.digest} with {processes.count * context.gang.nodes} processes")
+    for name in (BEGUN_FILE, STOP_FILE, RESULT_FILE):
+        (work / name).unlink(missing_ok=True)
+    resume = find_checkpoint(work)
+    if resume is not None:
+        log.info("going on from %s", resume)
+    job = TrainJob(
+        model=context.input("model").resolve(),
+        start=None if start is None else start.resolve(),
+        batch=(context.layout.batch(context.iteration) / BATCH_FILE).resolve(),
+        work=work,
+        output=context.folder.resolve(),
+        training=context.params.training,
+        dtype=context.config.engine.dtype,
+        temperature=context.params.temperature,
+        max_tokens=context.params.max_tokens,
+        group_size=batch.group_size,
+        iteration=context.iteration,
+        config_digest=context.config.digest,
+        seed=context.seed("train"),
+        resume=resume,
+    )
+    write_bytes(work / JOB_FILE, job.to_json(indent=2).encode())
+    return job
+
+
+def _train(context: StageContext[TrainParams], work: Path, processes: Processes, gpus: int) -> WorkerResult | None:
+    """Run this node's workers to their end; None when they left no result, which only rank 0 minds."""
+
+    def watch() -> None:
+        begun = work / BEGUN_FILE
+        if context.stopping.is_set():
+            if not begun.exists():
+                context.check_stop()
+            with contextlib.suppress(FileNotFoundError):  # rank 0 has finished and tidied up
+                (work / STOP_FILE).touch()
+        if context.gang.rank > 0:
+            return
+        if begun.exists():
+            context.telemetry.begin(begun.stat().st_mtime)
+        reports = read_reports(work)
+        if reports:
+            publish_report(context.telemetry, reports[-1])
+
+    rendezvous = rendezvous_of(context.gang)
+    with telling_of_waits(context.gang, context.telemetry):
+        run_workers(
+            torchrun_command(processes, rendezvous, work / JOB_FILE),
+            worker_environment(processes, rendezvous, gpus=gpus),
+            watch=watch,
+        )
+    result = read_result(work)
+    if result is None or result.outcome is WorkerOutcome.TRAINED:
+        return result
+    if result.outcome is WorkerOutcome.STOPPED:
+        context.check_stop()
+        if context.gang.nodes > 1:
+            raise TerminatedError("another node of this training was stopped; the next attempt goes on from here")
+        raise TrainingFailedError("the training processes stopped without having been asked to")
+    reason, message = (result.error.reason, result.error.message) if result.error else ("", "no reason given")
+    raise _REFUSALS.get(reason, TrainingFailedError)(message)

@@ -1,0 +1,1 @@
+"""The TRL backend: GRPOTrainer on recorded groups."""

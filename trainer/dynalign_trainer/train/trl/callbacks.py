@@ -1,0 +1,65 @@
+"""What happens around the trainer's steps: survey, reports, stopping, sealing of checkpoints."""
+
+import time
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from dynalign_trainer.train.policy.policy import restore_masters
+from dynalign_trainer.train.progress import asked_to_stop, enter_steps, finish_checkpoint, report_step, tell_begun
+from dynalign_trainer.train.reference_pass import read_survey, survey_file
+from dynalign_trainer.train.trl.trainer import ReplayTrainer
+
+
+class ReplayCallback(TrainerCallback):  # type: ignore[misc] # transformers is not followed by mypy
+    """Binds a ReplayTrainer to its job's folder."""
+
+    def __init__(self, trainer: ReplayTrainer) -> None:
+        self._trainer = trainer
+        self._job = trainer.recorded.job
+        self._clock = 0.0
+
+    def on_train_begin(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        """Survey the rows, or read the survey of the checkpoint that training goes on from."""
+        trainer, resume = self._trainer, self._job.resume
+        if resume is None:
+            restore_masters(self._job, trainer.accelerator.unwrap_model(trainer.model))
+        tell_begun(self._job, trainer.rank)
+        surveyed = trainer.survey() if resume is None else read_survey(survey_file(resume, trainer.rank))
+        trainer.apply_survey(surveyed)
+        enter_steps(self._job, trainer.rank, state.global_step)
+        self._clock = time.monotonic()
+
+    def on_step_end(
+        self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Save and end when the stage was asked to stop, on all ranks at the same step."""
+        if asked_to_stop(self._job):
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+    def on_log(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, logs: dict[str, Any], **_: Any
+    ) -> None:
+        """Report the step that has just ended."""
+        trainer, measures = self._trainer, self._trainer.measures
+        if "loss" not in logs or measures is None:
+            return
+        now, grad_norm = time.monotonic(), logs.get("grad_norm")
+        if trainer.rank == 0:
+            report_step(
+                self._job,
+                measures,
+                [trainer.recorded.rows[n] for n in trainer.active(state.global_step - 1)],
+                step=state.global_step,
+                steps=trainer.recorded.schedule.steps,
+                grad_norm=None if grad_norm is None else float(grad_norm),
+                seconds=now - self._clock,
+            )
+        self._clock = now
+
+    def on_save(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        """Add the survey to the checkpoint and seal it once every rank has written its share."""
+        folder = self._job.work / f"checkpoint-{state.global_step}"
+        finish_checkpoint(folder, self._job, self._trainer.surveyed, self._trainer.rank)
