@@ -12,7 +12,7 @@ WORKERS ?= 2
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-injections bench-trainer bench-scale testbed fuzz check check-generated format generate docs lock clean
+.PHONY: help venv demo test test-local test-fast test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-injections bench-trainer bench-scale testbed fuzz check check-generated format generate docs coverage images chart version release lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -114,10 +114,36 @@ $(DOCS)/.installed: requirements/docs.txt
 	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements/docs.txt
 	touch $@
 
+# Not --quiet, which keeps warnings from --strict.
 docs: $(DOCS)/.installed ## Build the documentation as a site in build/site; checks links and anchors, reads no network
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 	@! grep -rElm1 '<(script|link|img)[^>]*(src|href)="(https?:)?//' build/site --include='*.html' \
 	  || { echo "these pages load something from elsewhere"; exit 1; }
+
+coverage: venv ## The share of lines that `make test-fast` runs; the pages are in build/coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q -m "not slow and not gpu and not cluster"
+	$(BIN)/coverage html --quiet
+	$(BIN)/coverage report --skip-covered --sort=cover
+
+VERSION_NOW = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+
+images: ## Build both images with docker; FLAVOUR=cpu BASE_IMAGE=python:3.12-slim: for CPUs
+	docker build -f images/operator/Dockerfile -t dynalign-operator:$(VERSION_NOW) \
+	  --build-arg REVISION=$$(git rev-parse HEAD) .
+	docker build -f images/trainer/Dockerfile -t dynalign-trainer:$(VERSION_NOW)$(if $(filter cpu,$(FLAVOUR)),-cpu) \
+	  --build-arg REVISION=$$(git rev-parse HEAD) \
+	  $(foreach name,FLAVOUR BASE_IMAGE,$(if $($(name)),--build-arg $(name)=$($(name)))) .
+
+chart: ## Check the chart and package it into dist/; needs helm
+	helm lint --strict charts/dynalign
+	helm package --destination dist charts/dynalign
+
+version: venv ## VERSION=X.Y.Z: state a new version everywhere and close the changelog's open section
+	$(BIN)/python -m release.prepare $(VERSION)
+
+release: venv ## Dry run of a release: build and check what it publishes into dist/, print the tag; pushes nothing
+	$(BIN)/python -m release.dry_run
 
 lock: ## Resolve requirements/cpu.txt, gpu.txt and docs.txt anew: no hosts, no paths
 	rm -f requirements/cpu.txt requirements/gpu.txt requirements/docs.txt
