@@ -91,9 +91,9 @@ check: venv check-generated ## Format, lint, types, architecture, generated file
 	$(BIN)/lint-imports
 
 check-generated: venv
-	$(BIN)/python -m dynalign_operator.api.crd --check crds/dynalign.io_alignmentruns.yaml
-	$(BIN)/python -m dynalign_operator.api.reference --check docs/spec/alignmentrun.md
-	$(BIN)/python -m dynalign_operator.metrics.reference --check docs/reference/metrics.md
+	$(BIN)/python -m dynalign_operator.generate.crd --check crds/dynalign.io_alignmentruns.yaml
+	$(BIN)/python -m dynalign_operator.generate.spec_page --check docs/spec/alignmentrun.md
+	$(BIN)/python -m dynalign_operator.generate.metrics_page --check docs/reference/metrics.md
 	cmp crds/dynalign.io_alignmentruns.yaml charts/dynalign/files/dynalign.io_alignmentruns.yaml
 
 format: venv ## Format and fix what can be fixed
@@ -101,9 +101,9 @@ format: venv ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 generate: venv ## Regenerate what is generated from the models
-	$(BIN)/python -m dynalign_operator.api.crd --write crds/dynalign.io_alignmentruns.yaml
-	$(BIN)/python -m dynalign_operator.api.reference --write docs/spec/alignmentrun.md
-	$(BIN)/python -m dynalign_operator.metrics.reference --write docs/reference/metrics.md
+	$(BIN)/python -m dynalign_operator.generate.crd --write crds/dynalign.io_alignmentruns.yaml
+	$(BIN)/python -m dynalign_operator.generate.spec_page --write docs/spec/alignmentrun.md
+	$(BIN)/python -m dynalign_operator.generate.metrics_page --write docs/reference/metrics.md
 	cp crds/dynalign.io_alignmentruns.yaml charts/dynalign/files/
 
 # The documentation has an environment of its own, which `make venv` does not need.

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from dynalign_operator.clusters.kube_pods import condition_of, parse_time, terminated_of
-from dynalign_operator.clusters.kube_store import job_of
+from dynalign_operator.clusters.kubernetes.pods import condition_of, parse_time, terminated_of
+from dynalign_operator.clusters.kubernetes.store import job_of
 from dynalign_operator.manifests.objects import KubernetesObject
 
 

@@ -30,7 +30,7 @@ from benchmarks.processes import suspend, usage_by_name, usage_of
 from benchmarks.report import describe, print_report, this_machine
 from benchmarks.scale_runs import NAMESPACE, create_active, create_finished, storage_objects
 from benchmarks.watching import Feed, follow_jobs
-from dynalign_operator.clusters.kube_api import open_kube_api
+from dynalign_operator.clusters.kubernetes.api import open_kube_api
 from support.api_server import ApiServer, start_api_server
 from support.processes import free_port
 

@@ -18,8 +18,8 @@ from dynalign_operator.api.status import (
     StagePhase,
     StageStatus,
 )
-from dynalign_operator.clusters.kube_api import KubeApi
-from dynalign_operator.clusters.kube_paths import RUNS, collection_path, object_path
+from dynalign_operator.clusters.kubernetes.api import KubeApi
+from dynalign_operator.clusters.kubernetes.paths import RUNS, collection_path, object_path
 
 NAMESPACE: Final = "scale"
 CLAIM: Final = "shared"

@@ -26,10 +26,10 @@ from dynalign_contract.plain_text import has_hidden
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.base import RunKey
-from dynalign_operator.clusters.kube_observe import observe_claim, observe_job
-from dynalign_operator.clusters.kube_runs import InvalidRunError, parse_run
+from dynalign_operator.clusters.kubernetes.observe import observe_claim, observe_job
+from dynalign_operator.clusters.kubernetes.runs import InvalidRunError, parse_run
 from dynalign_operator.clusters.stage_metrics import parse_metrics
-from dynalign_operator.manifests.pod import BuildSettings
+from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.metrics.runs import KnownRun, run_families
 from dynalign_operator.planning.observed import JobObservation, JobProgress, Observed
 from dynalign_operator.planning.plan import Plan

@@ -1,5 +1,5 @@
 """`python -m dynalign_operator`."""
 
-from dynalign_operator.main import main
+from dynalign_operator.service.main import main
 
 main()

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from dynalign_operator.clusters.base import Cluster, RunKey
 from dynalign_operator.clusters.errors import ClusterError
-from dynalign_operator.manifests.job import BuildSettings
+from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.planning.plan import Plan
 from dynalign_operator.planning.planner import plan
 

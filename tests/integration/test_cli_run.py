@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dynalign_operator.clusters.local_workdir import Workdir, locked
+from dynalign_operator.clusters.local.workdir import Workdir, locked
 
 DYNALIGN = (sys.executable, "-c", "from dynalign_operator.cli.main import main; main()")
 RUN = "apiVersion: dynalign.io/v1alpha1\nkind: AlignmentRun\nmetadata: {name: broken}\nspec: {model: {uri: ./model}}\n"

@@ -32,8 +32,8 @@ from dynalign_operator.clusters.errors import (
     UnsupportedJobError,
     WorkdirError,
 )
-from dynalign_operator.clusters.local import LocalCluster, open_local_cluster
-from dynalign_operator.clusters.local_workdir import Workdir, read_run
+from dynalign_operator.clusters.local.cluster import LocalCluster, open_local_cluster
+from dynalign_operator.clusters.local.workdir import Workdir, read_run
 from dynalign_operator.planning.observed import DISRUPTED, JobObservation, JobPhase
 from dynalign_operator.planning.plan import Event, EventType, JobBundle
 from support.builders import RunBuilder, a_result, a_run

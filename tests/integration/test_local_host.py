@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from dynalign_contract.exit_codes import ExitCode
-from dynalign_operator.clusters.local_commands import STAGE_MODULE, Command
-from dynalign_operator.clusters.local_host import HostedStage, StageHost
+from dynalign_operator.clusters.local.commands import STAGE_MODULE, Command
+from dynalign_operator.clusters.local.host import HostedStage, StageHost
 
 pytestmark = pytest.mark.slow
 

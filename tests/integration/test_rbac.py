@@ -17,7 +17,7 @@ from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.labels import read_job_labels
 from dynalign_operator.planning.rehearsal import rehearse
-from dynalign_operator.settings import read_settings
+from dynalign_operator.service.settings import read_settings
 from support.api_server import PATIENCE, ApiServer, start_api_server
 from support.audit import Right
 from support.chart import ROOT, Objects, of_kind, only, render

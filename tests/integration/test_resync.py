@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from dynalign_operator.clusters.base import RunKey
-from dynalign_operator.clusters.kube_store import Kind, Store
-from dynalign_operator.resync import DEAF_ROUNDS, Resync
+from dynalign_operator.clusters.kubernetes.resync import DEAF_ROUNDS, Resync
+from dynalign_operator.clusters.kubernetes.store import Kind, Store
 from support.api_server import ApiServer, start_api_server
 from support.player import Player, run_object, scenario
 

@@ -7,8 +7,8 @@ from copy import deepcopy
 from typing import Any
 
 from dynalign_operator.clusters.errors import ConflictError, GoneError
-from dynalign_operator.clusters.kube_api import KubeApi
-from dynalign_operator.clusters.kube_store import Kind, Store
+from dynalign_operator.clusters.kubernetes.api import KubeApi
+from dynalign_operator.clusters.kubernetes.store import Kind, Store
 from dynalign_operator.manifests.objects import KubernetesObject
 
 _WATCHED = {"alignmentruns": Kind.RUN, "jobs": Kind.JOB, "pods": Kind.POD}

@@ -17,7 +17,7 @@ from unittest.mock import patch
 from dynalign_contract.layout import stage_folder
 from dynalign_contract.result import Metric
 from dynalign_contract.stages import Stage
-from dynalign_operator.clusters.kube_api import KubeApi, RefusedError, open_kube_api
+from dynalign_operator.clusters.kubernetes.api import KubeApi, RefusedError, open_kube_api
 from dynalign_operator.manifests.labels import read_job_labels
 from support.api_server import PATIENCE, ApiServer
 from support.builders import a_result

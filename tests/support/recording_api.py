@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import yaml
 from aiohttp import web
 
-from dynalign_operator.clusters.kube_api import KubeApi, open_kube_api
+from dynalign_operator.clusters.kubernetes.api import KubeApi, open_kube_api
 
 Object = dict[str, Any]
 

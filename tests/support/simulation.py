@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from dynalign_contract.result import StageResult
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
-from dynalign_operator.manifests.job import BuildSettings
+from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.manifests.labels import read_job_labels
 from dynalign_operator.planning.observed import DISRUPTED, JobObservation, JobPhase, Observed, Step
 from dynalign_operator.planning.plan import Event, JobBundle, Plan

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dynalign_operator.clusters.local_processes import free_port
+from dynalign_operator.clusters.local.processes import free_port
 from support.testbed import load_testbed
 from support.tiny_qwen3 import CHATML
 

@@ -15,8 +15,8 @@ from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.preflight import Preflight, PreflightOrder, PreflightReport
 from dynalign_contract.supplied.amount import explain_shortage
 from dynalign_contract.supplied.files import read_supplied
-from dynalign_operator.api.problems import Problem
-from dynalign_operator.api.run_file import RunFile
+from dynalign_operator.runfile.problems import Problem
+from dynalign_operator.runfile.run_file import RunFile
 
 _COMMAND: Final = (sys.executable, "-m", "dynalign_trainer.preflight")
 _NEEDED: Final = ("dynalign_trainer", "torch", "transformers")

@@ -10,7 +10,7 @@ from typing import Final
 
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_operator.api.status import AlignmentRunStatus, ConditionType, Phase
-from dynalign_operator.clusters.local import LocalCluster, system_clock
+from dynalign_operator.clusters.local.cluster import LocalCluster, system_clock
 from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.plan import Plan

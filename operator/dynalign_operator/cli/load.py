@@ -8,11 +8,11 @@ from typing import Any
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.sources import PathSource, parse_source
 from dynalign_contract.stages import Stage
-from dynalign_operator.api.problems import Problem
-from dynalign_operator.api.run_file import RunFile, RunFileError, parse_run_file
 from dynalign_operator.api.v1alpha1 import AlignmentRun
-from dynalign_operator.api.yaml_documents import RUN_FILE_LIMITS
 from dynalign_operator.manifests.secrets import SecretVariable, environment_secrets, secret_variables
+from dynalign_operator.runfile.problems import Problem
+from dynalign_operator.runfile.run_file import RunFile, RunFileError, parse_run_file
+from dynalign_operator.runfile.yaml_documents import RUN_FILE_LIMITS
 
 
 def load_run_file(path: Path) -> RunFile:

@@ -10,8 +10,8 @@ from dynalign_contract.stages import Stage
 from dynalign_operator.cli.terminal import say
 
 if TYPE_CHECKING:
-    from dynalign_operator.api.run_file import RunFile
     from dynalign_operator.planning.plan import JobBundle
+    from dynalign_operator.runfile.run_file import RunFile
 
 
 def render(
@@ -26,9 +26,9 @@ def render(
 
     Without options the first stage only. Digests of artifacts that do not exist yet are zeros.
     """
-    from dynalign_operator.api.run_file import RunFileError
     from dynalign_operator.cli.load import load_run_file, require_objective
     from dynalign_operator.cli.report_problems import report_notes, report_problems
+    from dynalign_operator.runfile.run_file import RunFileError
 
     try:
         bundles = _bundles(report_notes(file, require_objective(load_run_file(file))))

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from dynalign_operator.api.run_file import RunFile, RunFileError
 from dynalign_operator.cli.terminal import say
+from dynalign_operator.runfile.run_file import RunFile, RunFileError
 
 
 def report_problems(path: Path, error: RunFileError) -> int:

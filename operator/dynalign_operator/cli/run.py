@@ -12,9 +12,9 @@ from dynalign_operator.cli.terminal import open_console, say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dynalign_operator.api.run_file import RunFile
     from dynalign_operator.api.v1alpha1 import AlignmentRun
     from dynalign_operator.cli.drive import View
+    from dynalign_operator.runfile.run_file import RunFile
 
 
 def run(
@@ -30,9 +30,9 @@ def run(
     Exit code 0: the run is complete. 10: bad configuration. 11: bad input. 12: a gate refused. 75: another dynalign
     works in the folder. 130 or 143: stopped by a signal. 1: anything else.
     """
-    from dynalign_operator.api.run_file import RunFileError
     from dynalign_operator.cli.load import load_run_file, require_keys, require_objective
     from dynalign_operator.cli.report_problems import report_notes, report_problems
+    from dynalign_operator.runfile.run_file import RunFileError
 
     try:
         run_file = report_notes(file, require_keys(require_objective(load_run_file(file)), os.environ))
@@ -47,7 +47,7 @@ def _run(run_file: "RunFile", file: Path, folder: Path, *, plain: bool, quiet: b
 
     from dynalign_operator.cli.drive import catch_signals, drive, exit_code_of
     from dynalign_operator.clusters.errors import ClusterError
-    from dynalign_operator.clusters.local import open_local_cluster
+    from dynalign_operator.clusters.local.cluster import open_local_cluster
 
     console = open_console()
     try:

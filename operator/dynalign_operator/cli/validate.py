@@ -8,7 +8,7 @@ import typer
 from dynalign_operator.cli.terminal import say
 
 if TYPE_CHECKING:
-    from dynalign_operator.api.run_file import RunFile
+    from dynalign_operator.runfile.run_file import RunFile
 
 
 def validate(
@@ -21,9 +21,9 @@ def validate(
     Exit code 0: all are valid. 10: one is not.
     """
     from dynalign_contract.exit_codes import ExitCode
-    from dynalign_operator.api.run_file import RunFileError
     from dynalign_operator.cli.load import load_run_file
     from dynalign_operator.cli.report_problems import report_notes, report_problems
+    from dynalign_operator.runfile.run_file import RunFileError
 
     valid = True
     for path in files:
@@ -38,8 +38,8 @@ def validate(
 
 def _look_at_files(path: Path, run_file: "RunFile") -> "RunFile":
     """Look at the model folder and the prompts that lie on this machine. Raises RunFileError."""
-    from dynalign_operator.api.run_file import RunFileError
     from dynalign_operator.cli.check_files import check_files
+    from dynalign_operator.runfile.run_file import RunFileError
 
     found = check_files(run_file)
     for note in found.notes:

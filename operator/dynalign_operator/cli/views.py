@@ -23,7 +23,7 @@ from dynalign_operator.cli.tables import (
     progress_table,
 )
 from dynalign_operator.cli.terminal import styled
-from dynalign_operator.clusters.local import LocalCluster
+from dynalign_operator.clusters.local.cluster import LocalCluster
 from dynalign_operator.clusters.stage_metrics import LiveMetrics
 from dynalign_operator.planning.observed import Step
 from dynalign_operator.planning.plan import EventType, Plan

@@ -25,9 +25,9 @@ def find_workdir(place: Path | None) -> Path:
         raise typer.Exit(int(ExitCode.BAD_INPUT))
     if place.is_dir():
         return place
-    from dynalign_operator.api.run_file import RunFileError
     from dynalign_operator.cli.load import load_run_file
     from dynalign_operator.cli.report_problems import report_problems
+    from dynalign_operator.runfile.run_file import RunFileError
 
     try:
         return RUNS / load_run_file(place).run.metadata.name
@@ -38,7 +38,7 @@ def find_workdir(place: Path | None) -> Path:
 def load_run(workdir: Path) -> "AlignmentRun":
     """The run stored in a working folder. Exits with a sentence where there is none."""
     from dynalign_operator.clusters.errors import ClusterError
-    from dynalign_operator.clusters.local_workdir import Workdir, read_run
+    from dynalign_operator.clusters.local.workdir import Workdir, read_run
 
     try:
         run = read_run(Workdir(workdir))

@@ -1,9 +1,6 @@
-"""What a running stage says of itself at `/metrics`. The text comes from a pod, so nothing in it is taken on trust."""
+"""Progress and learning metrics of a running stage, parsed from its `/metrics`. Pure; the text is untrusted."""
 
-import http.client
 import math
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,16 +10,13 @@ from typing import Final
 from prometheus_client.parser import text_string_to_metric_families
 
 from dynalign_contract.gang import WaitCause, WaitMetric
-from dynalign_contract.telemetry import LONGEST_LINE, MOST_BYTES, MOST_SAMPLES, StageSeries
+from dynalign_contract.telemetry import LONGEST_LINE, MOST_SAMPLES, StageSeries
 from dynalign_operator.planning.observed import GangWait, JobProgress
 
-_TIMEOUT_SECONDS: Final = 1.0
 _SERIES: Final = tuple(StageSeries)
 _LARGEST: Final = 1e15
 """Largest number that counts: sums and shares of such numbers are finite."""
 _LONGEST_NAME: Final = 64
-_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Requests to this machine take no proxy, whatever the environment says."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +86,3 @@ def _known_lines(text: str) -> Iterator[str]:
     for line in text.split("\n"):
         if len(line) <= LONGEST_LINE and line.startswith(_SERIES) and line.split("{")[0].split(" ")[0] in _SERIES:
             yield line
-
-
-def read_metrics(port: int) -> LiveMetrics | None:
-    """Read a stage on this machine; None while it does not answer, which is no error: it may be starting or ending."""
-    try:
-        with _DIRECT.open(f"http://127.0.0.1:{port}/metrics", timeout=_TIMEOUT_SECONDS) as answer:
-            return parse_metrics(answer.read(MOST_BYTES).decode())
-    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError, KeyError):
-        return None

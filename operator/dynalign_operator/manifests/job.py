@@ -68,6 +68,3 @@ def _build_failure_policy(final: str, *, disrupted: str = "Ignore") -> Kubernete
             },
         ]
     }
-
-
-__all__ = ["BuildSettings", "build_job"]

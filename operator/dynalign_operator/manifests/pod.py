@@ -13,7 +13,7 @@ from dynalign_contract.pod_paths import (
 )
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun, StageOverrides
-from dynalign_operator.manifests.build_settings import GPU, BuildSettings, PodSecurity
+from dynalign_operator.manifests.build_settings import BuildSettings, PodSecurity
 from dynalign_operator.manifests.config_map import CONFIG_FILE
 from dynalign_operator.manifests.environment import build_environment
 from dynalign_operator.manifests.labels import JobLabels, job_labels
@@ -113,6 +113,3 @@ def _build_container(
         "terminationMessagePolicy": "File",
         "volumeMounts": build_mounts(run, config, settings.pods),
     }
-
-
-__all__ = ["GPU", "BuildSettings", "build_pod_template"]

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from dynalign_operator.clusters.kube_store import Kind
+from dynalign_operator.clusters.kubernetes.store import Kind
 from dynalign_operator.metrics.definition import MetricDefinition, MetricKind
 from dynalign_operator.planning import reasons
 

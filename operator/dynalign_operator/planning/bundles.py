@@ -3,8 +3,9 @@
 from pydantic import ValidationError
 
 from dynalign_operator.api.status import AlignmentRunStatus
+from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.manifests.config_map import build_config_map
-from dynalign_operator.manifests.job import BuildSettings, build_job
+from dynalign_operator.manifests.job import build_job
 from dynalign_operator.manifests.network_policy import build_network_policy
 from dynalign_operator.manifests.service import build_service
 from dynalign_operator.manifests.volume import build_volume_claim

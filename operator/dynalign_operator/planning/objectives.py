@@ -8,11 +8,11 @@ from functools import cache, lru_cache
 from typing import Final
 
 from dynalign_contract.objective import BUILTIN, Objective, builtin_objective
-from dynalign_operator.api.objective_text import LARGEST_OBJECTIVE_BYTES
-from dynalign_operator.api.run_file import RunFileError, read_referenced_objective
 from dynalign_operator.api.v1alpha1 import ConfigMapKeyRef
 from dynalign_operator.planning.errors import BadObjectiveError
 from dynalign_operator.planning.observed import Observed
+from dynalign_operator.runfile.objective_text import LARGEST_OBJECTIVE_BYTES
+from dynalign_operator.runfile.run_file import RunFileError, read_referenced_objective
 
 _KEPT_TEXTS: Final = 64
 """Texts whose objectives are kept; at most 64 KiB each."""

@@ -18,7 +18,7 @@ from dynalign_contract.stages import SHARDED_STAGES
 from dynalign_operator.api.durations import after
 from dynalign_operator.api.status import AlignmentRunStatus, Phase, StagePhase
 from dynalign_operator.api.v1alpha1 import AlignmentRun
-from dynalign_operator.manifests.job import BuildSettings
+from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.bundles import build_bundle
 from dynalign_operator.planning.claims import check_claims

@@ -10,7 +10,7 @@ from benchmarks.fuzz import __main__ as command
 from benchmarks.fuzz.documents import DOCUMENTS, check_problems
 from benchmarks.fuzz.states import STATES
 from benchmarks.fuzz.trials import Fuzzer, Trial, kinds_of, try_inputs
-from dynalign_operator.api.problems import Problem
+from dynalign_operator.runfile.problems import Problem
 
 SHARES = [(DOCUMENTS, 300), (STATES, 300)]
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from dynalign_operator.manifests.build_settings import CaBundle, PodSettings
-from dynalign_operator.settings import OperatorSettings, read_settings
+from dynalign_operator.service.settings import OperatorSettings, read_settings
 from support.chart import CHART, NAMESPACE, ROOT, Objects, of_kind, only, render, run_helm
 
 pytestmark = pytest.mark.cluster

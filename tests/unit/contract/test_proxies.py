@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from dynalign_contract.proxies import both_cases, direct_to_this_machine, joined_hosts
-from dynalign_operator.clusters.stage_metrics import read_metrics
+from dynalign_operator.clusters.local.stage_port import read_metrics
 
 
 class _Metrics(BaseHTTPRequestHandler):

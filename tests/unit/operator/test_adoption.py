@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from dynalign_contract.stages import Stage
-from dynalign_operator.clusters.kube import ForeignObjectError, KubeCluster
-from dynalign_operator.clusters.kube_adoption import find_difference
-from dynalign_operator.clusters.kube_store import Store
-from dynalign_operator.manifests.job import BuildSettings
+from dynalign_operator.clusters.kubernetes.adoption import find_difference
+from dynalign_operator.clusters.kubernetes.cluster import ForeignObjectError, KubeCluster
+from dynalign_operator.clusters.kubernetes.store import Store
+from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.planning.bundles import build_bundle
 from dynalign_operator.planning.observed import Observed, Step
 from dynalign_operator.planning.plan import JobBundle

@@ -9,13 +9,13 @@ import jsonschema
 import pytest
 import yaml
 
-from dynalign_operator.api.crd import _describe_form, build_crd, build_schema, main, render_crd
-from dynalign_operator.api.reference import render_reference
-from dynalign_operator.api.reference_prose import MINIMAL
 from dynalign_operator.api.rules import CLUSTER_RULES, RULES, TRANSITIONS
-from dynalign_operator.api.run_file import parse_run_file
 from dynalign_operator.api.schema import Schema, structural_schema
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec, ModelSpec
+from dynalign_operator.generate.crd import _describe_form, build_crd, build_schema, main, render_crd
+from dynalign_operator.generate.spec_page import render_reference
+from dynalign_operator.generate.spec_prose import MINIMAL
+from dynalign_operator.runfile.run_file import parse_run_file
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = build_schema()

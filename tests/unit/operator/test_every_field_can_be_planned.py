@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dynalign_operator.api.crd import build_crd
 from dynalign_operator.api.durations import MAX_DURATION_SECONDS, after, count_seconds, parse_duration
-from dynalign_operator.api.run_file import RunFileError, parse_run_file
 from dynalign_operator.api.schema import Schema, structural_schema
 from dynalign_operator.api.v1alpha1 import AlignmentRun
-from dynalign_operator.manifests.pod import BuildSettings
+from dynalign_operator.generate.crd import build_crd
+from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.planning.rehearsal import rehearse
+from dynalign_operator.runfile.run_file import RunFileError, parse_run_file
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 INT32 = 2**31 - 1

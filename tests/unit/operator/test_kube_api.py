@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dynalign_operator.clusters.errors import ConflictError, GoneError
-from dynalign_operator.clusters.kube_api import KubeApi, RefusedError
+from dynalign_operator.clusters.kubernetes.api import KubeApi, RefusedError
 
 PATH: Any = "/api/v1/namespaces/team/configmaps/x"
 

@@ -11,11 +11,11 @@ import pytest
 from dynalign_contract.result import StageResult
 from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.base import RunKey
-from dynalign_operator.clusters.kube import KubeCluster
-from dynalign_operator.clusters.kube_api import KubeApi
-from dynalign_operator.clusters.kube_store import JOB_NAME, Kind, Store
-from dynalign_operator.clusters.progress_book import SILENCE, Heard
-from dynalign_operator.manifests.job import BuildSettings
+from dynalign_operator.clusters.kubernetes.api import KubeApi
+from dynalign_operator.clusters.kubernetes.cluster import KubeCluster
+from dynalign_operator.clusters.kubernetes.progress_book import SILENCE, Heard
+from dynalign_operator.clusters.kubernetes.store import JOB_NAME, Kind, Store
+from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.manifests.labels import JobLabels, job_labels
 from dynalign_operator.planning.observed import DISRUPTED, JobObservation, JobPhase, JobProgress, Observed
 from dynalign_operator.planning.plan import Plan

@@ -7,9 +7,9 @@ import pytest
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.base import RunKey
-from dynalign_operator.clusters.kube_observe import observe_claim, observe_job
-from dynalign_operator.clusters.kube_pods import INDEX, index_of
-from dynalign_operator.clusters.kube_store import JOB_NAME, Kind, Store, job_of
+from dynalign_operator.clusters.kubernetes.observe import observe_claim, observe_job
+from dynalign_operator.clusters.kubernetes.pods import INDEX, index_of
+from dynalign_operator.clusters.kubernetes.store import JOB_NAME, Kind, Store, job_of
 from dynalign_operator.manifests.labels import JobLabels, job_labels
 from dynalign_operator.planning.observed import DISRUPTED, JobPhase
 from support.builders import a_result

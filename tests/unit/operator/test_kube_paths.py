@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import pytest
 
 import dynalign_operator
-from dynalign_operator.clusters.kube_paths import (
+from dynalign_operator.clusters.kubernetes.paths import (
     CONFIG_MAPS,
     JOBS,
     PODS,

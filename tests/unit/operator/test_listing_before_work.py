@@ -4,12 +4,12 @@ import asyncio
 from typing import Any
 
 from dynalign_operator.clusters.base import RunKey
-from dynalign_operator.clusters.kube_api import KubeApi
-from dynalign_operator.clusters.kube_store import Kind, Store
-from dynalign_operator.main import Operator
+from dynalign_operator.clusters.kubernetes.api import KubeApi
+from dynalign_operator.clusters.kubernetes.resync import Resync
+from dynalign_operator.clusters.kubernetes.store import Kind, Store
 from dynalign_operator.metrics import OperatorMetrics
-from dynalign_operator.resync import Resync
-from dynalign_operator.settings import OperatorSettings
+from dynalign_operator.service.main import Operator
+from dynalign_operator.service.settings import OperatorSettings
 from support.memory_api import MemoryApi
 from support.player import run_object
 

@@ -6,7 +6,7 @@ import pytest
 
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_operator.clusters.errors import UnusableCacheError
-from dynalign_operator.clusters.local import open_local_cluster
+from dynalign_operator.clusters.local.cluster import open_local_cluster
 from support.builders import a_run
 
 

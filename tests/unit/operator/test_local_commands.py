@@ -7,7 +7,7 @@ import pytest
 
 from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.errors import UnsupportedJobError
-from dynalign_operator.clusters.local_commands import (
+from dynalign_operator.clusters.local.commands import (
     Command,
     Placement,
     build_command,
@@ -17,7 +17,7 @@ from dynalign_operator.clusters.local_commands import (
     map_paths,
     restarts_per_index,
 )
-from dynalign_operator.clusters.local_workdir import Workdir
+from dynalign_operator.clusters.local.workdir import Workdir
 from dynalign_operator.clusters.stage_metrics import LiveMetrics, parse_metrics
 from dynalign_operator.planning.bundles import build_bundle
 from dynalign_operator.planning.observed import Observed, Step

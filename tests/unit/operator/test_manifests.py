@@ -7,7 +7,7 @@ import pytest
 
 from dynalign_contract.config import StageConfig
 from dynalign_contract.stages import ONLINE_STAGES, Stage
-from dynalign_operator.manifests.job import BuildSettings
+from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.manifests.labels import JobLabels, job_labels, read_job_labels
 from dynalign_operator.planning.bundles import build_bundle
 from dynalign_operator.planning.observed import Observed, Step

@@ -11,17 +11,17 @@ from dynalign_operator import reconcile as reconcile_module
 from dynalign_operator.api.status import ConditionType
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ConflictError
-from dynalign_operator.clusters.kube import KubeCluster
-from dynalign_operator.clusters.kube_api import RefusedError
-from dynalign_operator.clusters.kube_runs import InvalidRunError
-from dynalign_operator.clusters.kube_store import Kind, Store
-from dynalign_operator.manifests.job import BuildSettings
+from dynalign_operator.clusters.kubernetes.api import RefusedError
+from dynalign_operator.clusters.kubernetes.cluster import KubeCluster
+from dynalign_operator.clusters.kubernetes.runs import InvalidRunError
+from dynalign_operator.clusters.kubernetes.store import Kind, Store
+from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.metrics import OperatorMetrics
 from dynalign_operator.planning.observed import Observed
 from dynalign_operator.planning.plan import Plan
 from dynalign_operator.reconcile import InternalFaultError
-from dynalign_operator.run_worker import RunWorker
-from dynalign_operator.workqueue import PutOffError, WorkQueue
+from dynalign_operator.service.run_worker import RunWorker
+from dynalign_operator.service.workqueue import PutOffError, WorkQueue
 from support.memory_api import MemoryApi
 from support.player import run_object
 

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.base import RunKey
-from dynalign_operator.clusters.kube_store import Kind
+from dynalign_operator.clusters.kubernetes.store import Kind
 from dynalign_operator.clusters.stage_metrics import LiveMetrics
 from dynalign_operator.metrics import KnownRun, OperatorMetrics, RunTexts
 from dynalign_operator.metrics.operator import OPERATOR_METRICS

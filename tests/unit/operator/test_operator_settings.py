@@ -2,7 +2,7 @@
 
 import pytest
 
-from dynalign_operator.settings import OperatorSettings, ProgressSource, SettingsError, read_settings
+from dynalign_operator.service.settings import OperatorSettings, ProgressSource, SettingsError, read_settings
 
 
 def test_nothing_set_is_a_cluster_wide_operator() -> None:

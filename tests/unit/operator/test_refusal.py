@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dynalign_operator.api.status import ConditionType, Phase
-from dynalign_operator.clusters.kube_runs import InvalidRunError, parse_run
+from dynalign_operator.clusters.kubernetes.runs import InvalidRunError, parse_run
 from dynalign_operator.planning.planner import plan
 from dynalign_operator.planning.refusal import refuse, stall
 from support.builders import T0, a_run, minutes

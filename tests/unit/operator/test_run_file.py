@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dynalign_operator.api.run_file import RunFileError, parse_run_file
-from dynalign_operator.api.yaml_documents import read_documents
 from dynalign_operator.cli.load import load_run_file, require_keys, require_objective
 from dynalign_operator.cli.main import app
+from dynalign_operator.runfile.run_file import RunFileError, parse_run_file
+from dynalign_operator.runfile.yaml_documents import read_documents
 
 ROOT = Path(__file__).parents[3]
 GOOD = sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("crds/samples/*.yaml")])

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from dynalign_operator.api.run_file import RunFileError, parse_run_file
-from dynalign_operator.api.server_fields import SERVER_FIELDS
 from dynalign_operator.api.status import AlignmentRunStatus, Phase
 from dynalign_operator.cli.main import app
-from dynalign_operator.clusters.local_workdir import Workdir, locked, merge_run
+from dynalign_operator.clusters.local.workdir import Workdir, locked, merge_run
+from dynalign_operator.runfile.run_file import RunFileError, parse_run_file
+from dynalign_operator.runfile.server_fields import SERVER_FIELDS
 from support.builders import a_run
 
 ROOT = Path(__file__).parents[3]

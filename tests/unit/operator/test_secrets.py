@@ -8,8 +8,8 @@ import pytest
 
 from dynalign_contract.agents import Role, agent_endpoint
 from dynalign_contract.stages import Stage
-from dynalign_operator.clusters.local_commands import Placement, build_command
-from dynalign_operator.clusters.local_workdir import Workdir
+from dynalign_operator.clusters.local.commands import Placement, build_command
+from dynalign_operator.clusters.local.workdir import Workdir
 from dynalign_operator.manifests.secrets import SECRET_VARIABLES
 from dynalign_operator.planning.plan import JobBundle
 from dynalign_operator.planning.waiting import explain_wait

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from dynalign_operator.clusters.base import RunKey
-from dynalign_operator.clusters.kube_store import Kind
-from dynalign_operator.transitions import Transitions
+from dynalign_operator.clusters.kubernetes.store import Kind
+from dynalign_operator.clusters.kubernetes.transitions import Transitions
 
 RUN = RunKey("team", "r")
 

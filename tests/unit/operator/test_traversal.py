@@ -22,15 +22,15 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_snake
 
 from dynalign_contract.objective import builtin_objective
-from dynalign_operator.api.crd import build_schema
 from dynalign_operator.api.schema import Schema
 from dynalign_operator.api.v1alpha1 import AlignmentRun
-from dynalign_operator.clusters import kube_runs
 from dynalign_operator.clusters.base import RunKey
-from dynalign_operator.clusters.kube import KubeCluster
-from dynalign_operator.clusters.kube_runs import InvalidRunError
-from dynalign_operator.clusters.kube_store import Kind, Store
-from dynalign_operator.manifests.job import BuildSettings
+from dynalign_operator.clusters.kubernetes import runs as stored_runs
+from dynalign_operator.clusters.kubernetes.cluster import KubeCluster
+from dynalign_operator.clusters.kubernetes.runs import InvalidRunError
+from dynalign_operator.clusters.kubernetes.store import Kind, Store
+from dynalign_operator.generate.crd import build_schema
+from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.planning.errors import BadObjectiveError
 from dynalign_operator.planning.objectives import read_objective
 from dynalign_operator.planning.observed import Observed
@@ -199,7 +199,7 @@ async def work(server: RecordingApi, client: Any, run: dict[str, Any], parsed: A
     store.put(Kind.RUN, run)
     cluster, now = KubeCluster(client, store, {}), datetime.now(UTC)
     try:
-        with patch.object(kube_runs, "parse_run", lambda thing: parsed) if parsed is not None else patch("sys.path"):
+        with patch.object(stored_runs, "parse_run", lambda thing: parsed) if parsed is not None else patch("sys.path"):
             await reconcile(cluster, KEY, now, BuildSettings())
     except InvalidRunError as error:
         await cluster.refuse(KEY, error, now)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from dynalign_operator import workqueue
-from dynalign_operator.workqueue import PutOffError, WorkQueue
+from dynalign_operator.service.workqueue import PutOffError, WorkQueue
 
 
 def run(scenario: Callable[[WorkQueue[str]], Awaitable[None]]) -> None:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynalign_operator.api.run_file import RunFileError, read_objective
-from dynalign_operator.api.yaml_documents import OBJECTIVE_LIMITS, MalformedYamlError, YamlLimits, read_documents
+from dynalign_operator.runfile.run_file import RunFileError, read_objective
+from dynalign_operator.runfile.yaml_documents import OBJECTIVE_LIMITS, MalformedYamlError, YamlLimits, read_documents
 
 LAUGHS = "\n".join(["a0: &a0 {k: 1}", *(f"a{i}: &a{i} {{k: *a{i - 1}, j: *a{i - 1}}}" for i in range(1, 40))])
 LAUGHS_OF_ONE_KEY = LAUGHS.replace("j:", "k:")

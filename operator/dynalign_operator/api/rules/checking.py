@@ -5,12 +5,12 @@ from typing import Any
 
 from pydantic.alias_generators import to_snake
 
+from dynalign_operator.api.field_path import FieldPath
 from dynalign_operator.api.rules.rule import Rule, Transition
 from dynalign_operator.api.v1alpha1 import AlignmentRun
-from dynalign_operator.api.yaml_documents import Path
 
 
-def broken_rules(run: AlignmentRun, rules: Sequence[Rule]) -> Iterator[tuple[Path, Rule]]:
+def broken_rules(run: AlignmentRun, rules: Sequence[Rule]) -> Iterator[tuple[FieldPath, Rule]]:
     """Every rule that a run breaks, with the field that its message is about."""
     for rule in rules:
         for path, node in _objects(run, (), rule.at):
@@ -20,7 +20,7 @@ def broken_rules(run: AlignmentRun, rules: Sequence[Rule]) -> Iterator[tuple[Pat
 
 def broken_transitions(
     old: AlignmentRun, new: AlignmentRun, transitions: Sequence[Transition]
-) -> Iterator[tuple[Path, Transition]]:
+) -> Iterator[tuple[FieldPath, Transition]]:
     """Every rule between an applied run and its update that the update breaks, with the field."""
     for transition in transitions:
         before, after = dict(_objects(old, (), transition.at)), dict(_objects(new, (), transition.at))
@@ -29,7 +29,7 @@ def broken_transitions(
                 yield path, transition
 
 
-def _objects(model: Any, path: Path, at: str) -> Iterator[tuple[Path, Any]]:
+def _objects(model: Any, path: FieldPath, at: str) -> Iterator[tuple[FieldPath, Any]]:
     """Every object of a run that a rule's path names."""
     if model is None:
         return

@@ -1,0 +1,350 @@
+"""KubeCluster: runs are AlignmentRun objects, stages are Jobs. Reads what the watches told, writes through the API."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Final
+
+from dynalign_contract.stages import Stage
+from dynalign_operator.api.status import AlignmentRunStatus, Condition, Phase, StageStatus
+from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun
+from dynalign_operator.clusters.base import RunKey
+from dynalign_operator.clusters.errors import ClusterError
+from dynalign_operator.clusters.kubernetes.adoption import find_difference
+from dynalign_operator.clusters.kubernetes.api import KubeApi
+from dynalign_operator.clusters.kubernetes.observe import observe_claim, observe_job
+from dynalign_operator.clusters.kubernetes.owners import jobs_of_run, pods_by_job
+from dynalign_operator.clusters.kubernetes.paths import (
+    CONFIG_MAPS,
+    EVENTS,
+    JOBS,
+    NETWORK_POLICIES,
+    PODS,
+    RUNS,
+    SERVICES,
+    VOLUME_CLAIMS,
+    Resource,
+    collection_path,
+    object_path,
+)
+from dynalign_operator.clusters.kubernetes.progress_book import Heard
+from dynalign_operator.clusters.kubernetes.runs import InvalidRunError, RunReader, readable_conditions, readable_status
+from dynalign_operator.clusters.kubernetes.sightings import Sightings
+from dynalign_operator.clusters.kubernetes.store import JOB_NAME, Kind, Store
+from dynalign_operator.manifests.objects import KubernetesObject
+from dynalign_operator.manifests.volume import claims_of
+from dynalign_operator.planning.objectives import parse_once
+from dynalign_operator.planning.observed import ClaimObservation, JobObservation, JobPhase, Observed
+from dynalign_operator.planning.plan import Event, EventType, JobBundle
+from dynalign_operator.planning.refusal import refuse, stall
+from dynalign_operator.runfile.objective_text import LARGEST_OBJECTIVE_BYTES
+
+log = logging.getLogger("dynalign.cluster")
+
+COMPONENT: Final = "dynalign-operator"
+PROGRESS_EVERY_SECONDS: Final = 30.0
+_NUMBER: Final = re.compile(r"0x[0-9a-fA-F]+|[0-9]+")
+_EVENT_LENGTH: Final = 1024
+"""Characters of an event's message that the API server takes."""
+
+_RESOURCES: Final[Mapping[str, Resource]] = {
+    "Job": JOBS,
+    "ConfigMap": CONFIG_MAPS,
+    "PersistentVolumeClaim": VOLUME_CLAIMS,
+    "Service": SERVICES,
+    "NetworkPolicy": NETWORK_POLICIES,
+}
+"""Kinds that the operator creates for a run."""
+
+Progress = Mapping[RunKey, Heard]
+"""Namespace and name of a Job -> what it last said."""
+
+
+class ForeignObjectError(ClusterError):
+    """An object of the needed name exists and is not the run's."""
+
+
+class KubeCluster:
+    """A Cluster with any number of runs."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        store: Store,
+        progress: Progress,
+        clock: Callable[[], float] = monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._api, self._store, self._progress, self._clock, self._now = api, store, progress, clock, now
+        self._written: dict[RunKey, float] = {}
+        """When the status of each run was written last."""
+        self._sightings = Sightings(now)
+        self.runs = RunReader(store)
+        """The stored runs as values."""
+        self._read: dict[RunKey, set[str]] = {}
+        """Run -> uids of ended Jobs whose pods have been read."""
+
+    async def observe(self, key: RunKey) -> Observed | None:
+        """The run, its Jobs and the ConfigMap with its objective; None when there is nothing to do.
+
+        That is when there is no such run, when it is going, or when it has ended with the specification that it has
+        and no Job of it lives. Raises InvalidRunError.
+        """
+        if self._store.version(Kind.RUN, key) is None:
+            self.forget(key)
+            return None
+        if self._store.is_settled(key):
+            return None
+        run = self.runs.read(key)
+        if run is None:
+            return None
+        owned = jobs_of_run(self._store, key, self._store.of_run(Kind.JOB, key))
+        pods = pods_by_job(self._store.of_run(Kind.POD, key), owned)
+        jobs = [await self._observe_job(key, job, pods[job["metadata"]["name"]]) for job in owned]
+        found = tuple(job for job in jobs if job is not None)
+        self._sightings.keep(key, (job.name for job in found))
+        return Observed(run, found, await self._config_maps(run, found), await self._claims(run, found))
+
+    async def create(self, bundle: JobBundle) -> None:
+        """Create what the Job needs, then the Job. Raises ForeignObjectError where a name is taken."""
+        for manifest in (bundle.volume_claim, bundle.network_policy, bundle.service, bundle.config_map):
+            if manifest is not None:
+                await self._create(manifest, bundle.job)
+        job = await self._create(bundle.job, bundle.job)
+        self._store.put(Kind.JOB, job)
+        await self._give(bundle.config_map, job)
+
+    async def _give(self, manifest: KubernetesObject, job: KubernetesObject) -> None:
+        """Make the Job the owner of its ConfigMap, so that the two go together.
+
+        The ConfigMap has to be there before the Job, whose pods mount it, and the Job's uid is known only after. Should
+        the operator end between the two, the ConfigMap is the run's, and goes with it.
+        """
+        metadata = job["metadata"]
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata.get("uid", "")}
+        path = object_path(CONFIG_MAPS, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        await self._api.set_owner(path, {**owner, "controller": True})
+
+    async def delete(self, key: RunKey, job: str) -> None:
+        """Delete a Job in the foreground: it stays, marked as deleted, until its pods have ended."""
+        await self._api.delete(object_path(JOBS, key.namespace, job), propagation="Foreground")
+
+    async def write_status(self, run: AlignmentRun, status: AlignmentRunStatus) -> None:
+        """Replace the status of the version that was observed; mere progress at most every 30 s."""
+        key = RunKey(run.metadata.namespace, run.metadata.name)
+        if self._is_young(key) and status.model_copy(update=_progress_of(run.status)) == run.status:
+            return
+        await self._replace_status(key, run.metadata.resource_version, status)
+
+    def forget(self, key: RunKey) -> None:
+        """Let go of what is remembered of a run that is no more."""
+        self._store.forget(Kind.RUN, key)
+        self._sightings.forget(key)
+        for book in (self._written, self._read):
+            book.pop(key, None)
+
+    async def explain(self, key: RunKey, reason: str, message: str, now: datetime) -> None:
+        """Say in the status why a run cannot be carried on. Works for a run that cannot be read, too."""
+        stored = self._store.get(Kind.RUN, key)
+        if stored is None or "deletionTimestamp" in stored["metadata"]:
+            return
+        generation = int(stored["metadata"].get("generation", 1))
+        await self._say(key, stored, lambda status: stall(status, generation, reason, message, now))
+
+    async def warn(self, key: RunKey, reason: str, message: str) -> None:
+        """Say it in an event: for what the status has no room for. Does nothing for a run that cannot be read."""
+        with contextlib.suppress(InvalidRunError):
+            run = self.runs.read(key)
+            if run is not None:
+                await self.publish(run, [Event(EventType.WARNING, reason, message)])
+
+    async def refuse(self, key: RunKey, error: InvalidRunError, now: datetime) -> None:
+        """Say in the status of a run that is none what is wrong with it."""
+        stored = self._store.get(Kind.RUN, key)
+        if stored is None or "deletionTimestamp" in stored["metadata"]:
+            return
+        living = [f"Job {job['metadata']['name']}" for job in self._store.living_of_run(Kind.JOB, key)]
+        await self._say(
+            key, stored, lambda status: refuse(status, error.generation, str(error), now, living=tuple(living))
+        )
+
+    async def _say(
+        self, key: RunKey, stored: KubernetesObject, change: Callable[[AlignmentRunStatus], AlignmentRunStatus]
+    ) -> None:
+        """Change the status; of one that this version cannot read the conditions alone."""
+        version, status = stored["metadata"]["resourceVersion"], readable_status(stored)
+        if status is not None:
+            changed = change(status)
+            if changed != status and not (self._is_young(key) and _gist_of(changed) == _gist_of(status)):
+                await self._replace_status(key, version, changed)
+            return
+        before = readable_conditions(stored)
+        begun = AlignmentRunStatus(fetch=StageStatus(stage=Stage.FETCH), conditions=before)
+        changed = change(begun)
+        if changed != begun and not (self._is_young(key) and _gist_of(changed) == _gist_of(begun)):
+            await self._replace_conditions(key, version, changed.conditions)
+
+    def _is_young(self, key: RunKey) -> bool:
+        """Whether the status was written a moment ago, so that mere numbers can wait."""
+        return self._clock() - self._written.get(key, float("-inf")) < PROGRESS_EVERY_SECONDS
+
+    async def _replace_conditions(self, key: RunKey, version: str, conditions: Sequence[Condition]) -> None:
+        path = object_path(RUNS, key.namespace, key.name, "status")
+        documents = [json.loads(condition.to_json()) for condition in conditions]
+        self._store.put(Kind.RUN, await self._api.replace_conditions(path, version, documents))
+        self._written[key] = self._clock()
+
+    async def _replace_status(self, key: RunKey, version: str, status: AlignmentRunStatus) -> None:
+        path = object_path(RUNS, key.namespace, key.name, "status")
+        self._store.put(Kind.RUN, await self._api.replace_status(path, version, json.loads(status.to_json())))
+        self._written[key] = self._clock()
+
+    async def publish(self, run: AlignmentRun, events: Sequence[Event]) -> None:
+        """Kubernetes Events on the run."""
+        for event in events:
+            await self._api.create(collection_path(EVENTS, run.metadata.namespace), build_event(run, event))
+
+    async def _create(self, manifest: KubernetesObject, job: KubernetesObject) -> KubernetesObject:
+        """Create it, or find that an earlier attempt has: an object of that name must be the run's own."""
+        resource, namespace = _RESOURCES[manifest["kind"]], manifest["metadata"]["namespace"]
+        stored = await self._api.create(collection_path(resource, namespace), manifest)
+        if stored is not None:
+            return stored
+        name = manifest["metadata"]["name"]
+        found = await self._api.get(object_path(resource, namespace, name))
+        owner = job["metadata"]["ownerReferences"][0]["uid"]
+        if found is None:
+            raise ClusterError(f"{manifest['kind']} {name} is there and is not: it is being deleted; trying again.")
+        owners = found["metadata"].get("ownerReferences") or ()
+        if any(reference["kind"] == "Job" and reference["name"] == name for reference in owners):
+            raise ClusterError(f"{manifest['kind']} {name} still goes with an earlier Job of that name; trying again.")
+        if owner not in {reference["uid"] for reference in owners}:
+            raise ForeignObjectError(
+                f"there is a {manifest['kind']} {name} already in namespace {namespace}, which "
+                "this run does not own. Remove it, or give the run another name."
+            )
+        field = find_difference(manifest, found)
+        return found if field is None else await self._replace(manifest, job, field)
+
+    async def _replace(self, manifest: KubernetesObject, job: KubernetesObject, field: str) -> KubernetesObject:
+        """Make an object anew that says it is the run's and holds something else, unless a Job may be using it."""
+        kind, name, namespace = manifest["kind"], manifest["metadata"]["name"], manifest["metadata"]["namespace"]
+        running = await self._api.get(object_path(JOBS, namespace, job["metadata"]["name"]))
+        if kind != "ConfigMap" or running is not None:
+            raise ForeignObjectError(
+                f"the {kind} {name} in namespace {namespace} is not what this run needs: {field} differs, so it was "
+                "made or changed by somebody else. Remove it; the run goes on by itself."
+            )
+        log.warning("%s %s/%s held something else in %s and is made anew", kind, namespace, name, field)
+        await self._api.delete(object_path(CONFIG_MAPS, namespace, name), propagation="Background")
+        made = await self._api.create(collection_path(CONFIG_MAPS, namespace), manifest)
+        if made is None:
+            raise ClusterError(f"{kind} {name} is still being deleted; trying again.")
+        return made
+
+    async def _observe_job(
+        self, key: RunKey, job: KubernetesObject, pods: Sequence[KubernetesObject]
+    ) -> JobObservation | None:
+        """The watches are not in step: pods that have not told how their ended Job went are read, once.
+
+        What the Job has said of itself counts while it is recent enough to tell standing still from silence.
+        """
+        heard = self._progress.get(RunKey(key.namespace, job["metadata"]["name"]))
+        progress, changed = (None, None) if heard is None else (heard.progress, heard.changed)
+        observed = observe_job(job, pods, progress=progress, last_progress_time=changed)
+        read, uid = self._read.setdefault(key, set()), job["metadata"].get("uid", "")
+        if observed is not None and _is_untold(observed) and uid not in read:
+            pods = await self._read_pods(key, job)
+            read.add(uid)
+            observed = observe_job(job, pods, progress=progress, last_progress_time=changed)
+        if observed is None:
+            return None
+        known = heard is not None and heard.is_current(self._now())
+        return self._sightings.note(key, replace(observed, is_progress_known=known))
+
+    async def _read_pods(self, key: RunKey, job: KubernetesObject) -> Sequence[KubernetesObject]:
+        query = {"labelSelector": f"{JOB_NAME}={job['metadata']['name']}"}
+        found = await self._api.get(collection_path(PODS, key.namespace, query))
+        pods: Sequence[KubernetesObject] = (found or {}).get("items", ())
+        for pod in pods:
+            self._store.put(Kind.POD, pod)
+        return pods_by_job(pods, [job])[job["metadata"]["name"]]
+
+    async def _config_maps(self, run: AlignmentRun, jobs: Sequence[JobObservation]) -> dict[str, Mapping[str, str]]:
+        """The ConfigMap with the objective, when a Job may be created next; it is parsed beside the event loop."""
+        reference = run.spec.objective.config_map_ref
+        if reference is None or not _may_create(run, jobs):
+            return {}
+        found = await self._api.get(object_path(CONFIG_MAPS, run.metadata.namespace, reference.name))
+        if found is None:
+            return {}
+        data: Mapping[str, str] = found.get("data") or {}
+        text = data.get(reference.key)
+        if text is not None and len(text) <= LARGEST_OBJECTIVE_BYTES:
+            await asyncio.to_thread(parse_once, reference, text)
+        return {reference.name: data}
+
+    async def _claims(self, run: AlignmentRun, jobs: Sequence[JobObservation]) -> Mapping[str, ClaimObservation] | None:
+        """The user's own claims, when a Job that mounts them may be created next; None when none will be."""
+        if not _may_create(run, jobs):
+            return None
+        namespace = run.metadata.namespace
+        found = {name: await self._api.get(object_path(VOLUME_CLAIMS, namespace, name)) for name in claims_of(run)}
+        return {name: observe_claim(claim) for name, claim in found.items() if claim is not None}
+
+
+def _gist_of(status: AlignmentRunStatus) -> list[tuple[str, str, str, str]]:
+    """Conditions without the numbers in their messages: counts and times change at every look."""
+    return [
+        (condition.type, condition.status, condition.reason, _NUMBER.sub("#", condition.message))
+        for condition in status.conditions
+    ]
+
+
+def _progress_of(status: AlignmentRunStatus) -> dict[str, object]:
+    """What changes all the time."""
+    return {"progress": status.progress, "estimated_completion_time": status.estimated_completion_time}
+
+
+def build_event(run: AlignmentRun, event: Event) -> KubernetesObject:
+    """A core/v1 Event about a run."""
+    reference = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "namespace": run.metadata.namespace,
+        "name": run.metadata.name,
+        "uid": run.metadata.uid,
+    }
+    now = datetime.now().astimezone().isoformat(timespec="microseconds")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{run.metadata.name}.", "namespace": run.metadata.namespace},
+        "involvedObject": reference,
+        "type": str(event.type),
+        "reason": event.reason,
+        "message": event.message[:_EVENT_LENGTH],
+        "action": event.reason,
+        "eventTime": now,
+        "reportingComponent": COMPONENT,
+        "reportingInstance": COMPONENT,
+        "source": {"component": COMPONENT},
+    }
+
+
+def _may_create(run: AlignmentRun, jobs: Sequence[JobObservation]) -> bool:
+    """Whether the planner may create a Job next: not while another one lives, nor for a run that has ended."""
+    ended = run.status.phase in (Phase.SUCCEEDED, Phase.FAILED)
+    is_settled = ended and run.status.observed_generation == run.metadata.generation
+    return not is_settled and not any(job.phase is JobPhase.ACTIVE for job in jobs)
+
+
+def _is_untold(job: JobObservation) -> bool:
+    """Whether the Job has ended and not all of its pods are known to have said how."""
+    return job.phase is not JobPhase.ACTIVE and None in job.results

@@ -1,0 +1,114 @@
+"""Stored objects as runs: parsed once a version, and refused one by one."""
+
+import contextlib
+from collections import OrderedDict
+from functools import cache
+from typing import Final
+
+from pydantic import ValidationError
+
+from dynalign_operator.api.schema import Schema, structural_schema
+from dynalign_operator.api.status import AlignmentRunStatus, Condition
+from dynalign_operator.api.stored_status import read_stored_status
+from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.clusters.base import RunKey
+from dynalign_operator.clusters.errors import ClusterError
+from dynalign_operator.clusters.kubernetes.store import Kind, Store, Version
+from dynalign_operator.manifests.objects import KubernetesObject
+from dynalign_operator.runfile.problems import describe_error, locate_error, name_field
+
+_KEPT: Final = 128
+"""Parsed runs that are kept; one of ten iterations takes nearly a megabyte, a hundred times what is stored of it."""
+
+
+class InvalidRunError(ClusterError):
+    """The stored object is no valid run; the message says which fields are wrong."""
+
+    def __init__(self, stored: KubernetesObject, message: str) -> None:
+        super().__init__(message)
+        metadata = stored["metadata"]
+        self.generation = int(metadata.get("generation", 1))
+        self.resource_version: str = metadata.get("resourceVersion", "")
+        self.status = readable_status(stored)
+        """None for a status that this version cannot read, and therefore must not replace."""
+
+
+class RunReader:
+    """The runs of a store as values; those that were asked for last are kept."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._parsed: OrderedDict[RunKey, tuple[Version, AlignmentRun]] = OrderedDict()
+
+    @property
+    def kept(self) -> int:
+        """How many runs are kept as values."""
+        return len(self._parsed)
+
+    def read(self, key: RunKey) -> AlignmentRun | None:
+        """The run in the version that the store has; None when there is none, or when it is being deleted.
+
+        Raises InvalidRunError.
+        """
+        version = self._store.version(Kind.RUN, key)
+        kept = self._parsed.get(key)
+        if version is not None and kept is not None and kept[0] == version:
+            self._parsed.move_to_end(key)
+            return kept[1]
+        self._parsed.pop(key, None)
+        stored = self._store.get(Kind.RUN, key)
+        if version is None or stored is None or "deletionTimestamp" in stored["metadata"]:
+            return None
+        run = parse_run(stored)
+        if not self._store.is_settled(key):
+            self._parsed[key] = (version, run)
+        while len(self._parsed) > _KEPT:
+            self._parsed.popitem(last=False)
+        return run
+
+
+def parse_run(stored: KubernetesObject) -> AlignmentRun:
+    """The run as a value. Raises InvalidRunError where the schema in the cluster let in what dynalign does not take."""
+    try:
+        status = read_stored_status(stored.get("status"))
+    except ValidationError as error:
+        text = f"{_sentences(error, 'status')} Another version of the operator wrote it; run that one, or a later one."
+        raise InvalidRunError(stored, text) from error
+    try:
+        run = AlignmentRun.model_validate({**stored, "status": {}})
+    except ValidationError as error:
+        raise InvalidRunError(stored, _sentences(error)) from error
+    return run.model_copy(update={"status": status})
+
+
+def readable_status(stored: KubernetesObject) -> AlignmentRunStatus | None:
+    """The status of a stored run; None for one that this version cannot read."""
+    try:
+        return read_stored_status(stored.get("status"))
+    except ValidationError:
+        return None
+
+
+def readable_conditions(stored: KubernetesObject) -> tuple[Condition, ...]:
+    """The conditions of a stored run, without those that this version cannot read."""
+    found: list[Condition] = []
+    for condition in (stored.get("status") or {}).get("conditions") or ():
+        with contextlib.suppress(ValidationError):
+            found.append(Condition.model_validate(condition))
+    return tuple(found)
+
+
+def _sentences(error: ValidationError, *above: str) -> str:
+    schema: Schema = _schema()
+    for name in above:
+        schema = schema["properties"][name]
+    sentences = (
+        f"{name_field((*above, *locate_error(detail)))} {describe_error(detail, schema)}".strip().rstrip(".")
+        for detail in error.errors(include_url=False)
+    )
+    return "; ".join(sentences) + "."
+
+
+@cache
+def _schema() -> Schema:
+    return structural_schema(AlignmentRun)

@@ -1,0 +1,1 @@
+"""Runs in a folder and stages as subprocesses of this machine."""

@@ -1,0 +1,1 @@
+"""Generated files: the CRD and the reference pages."""

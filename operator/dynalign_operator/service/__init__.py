@@ -1,0 +1,1 @@
+"""The operator process: watches, workers, probes and metrics of one installation."""

@@ -1,0 +1,203 @@
+"""`python -m dynalign_operator`: watches, workers, progress, probes and metrics of one operator process."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import aiohttp
+import kopf
+from prometheus_client import generate_latest
+
+from dynalign_contract.console import configure_logging
+from dynalign_operator.clusters.base import RunKey
+from dynalign_operator.clusters.kubernetes.api import KubeApi, open_kube_api
+from dynalign_operator.clusters.kubernetes.cluster import KubeCluster
+from dynalign_operator.clusters.kubernetes.progress import (
+    AT_ONCE,
+    AT_ONCE_BY_PROXY,
+    READ_EVERY_SECONDS,
+    ProgressReader,
+    by_api_proxy,
+    by_pod_ip,
+)
+from dynalign_operator.clusters.kubernetes.progress_book import ProgressBook
+from dynalign_operator.clusters.kubernetes.resync import Resync
+from dynalign_operator.clusters.kubernetes.runs import InvalidRunError
+from dynalign_operator.clusters.kubernetes.store import Kind, Store
+from dynalign_operator.clusters.kubernetes.transitions import Transitions
+from dynalign_operator.clusters.kubernetes.watches import register, watch_settings
+from dynalign_operator.clusters.stage_metrics import LiveMetrics
+from dynalign_operator.metrics import KnownRun, OperatorMetrics, RunTexts
+from dynalign_operator.service.health import serve_health, serve_metrics
+from dynalign_operator.service.run_worker import RunWorker
+from dynalign_operator.service.settings import OperatorSettings, ProgressSource, SettingsError, read_settings
+from dynalign_operator.service.workqueue import WorkQueue
+
+WATCHES: Final = "watches"
+
+log = logging.getLogger("dynalign.operator")
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT; exit code 2 when the environment is wrong, 1 when a watch or a worker has died."""
+    try:
+        settings = read_settings(os.environ)
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    configure_logging(settings.log_level)
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # it would report every event
+    asyncio.run(serve(settings))
+
+
+async def serve(settings: OperatorSettings) -> None:
+    """Connect, watch and work until the process is asked to end. What dies takes the process with it."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    metrics = OperatorMetrics()
+    async with open_kube_api(metrics.record_request) as api:
+        operator = Operator(settings, api, metrics)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(
+                serve_health(settings.probe_port, alive=operator.what_is_wrong, ready=operator.what_is_missing)
+            )
+            await stack.enter_async_context(serve_metrics(settings.metrics_port, operator.write_metrics))
+            tasks = [asyncio.create_task(work, name=name) for name, work in operator.work(stop)]
+            try:
+                ending = asyncio.create_task(stop.wait(), name="stop")
+                done, _ = await asyncio.wait([*tasks, ending], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stop.set()
+                await _end(tasks)
+        for task in done - {ending}:
+            _complain(task)
+
+
+def _complain(task: asyncio.Task[Any]) -> None:
+    """Raise what a task died of. kopf catches SIGTERM itself: then the watches end well, and it cancels all others."""
+    if task.cancelled() or (task.get_name() == WATCHES and task.exception() is None):
+        return
+    task.result()
+    raise RuntimeError(f"{task.get_name()} ended although nobody asked it to")
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Let the watches end by themselves, then cancel what is left."""
+    _, left = await asyncio.wait(tasks, timeout=5)
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Operator:
+    """The parts of one operator process, and how they hang together."""
+
+    def __init__(self, settings: OperatorSettings, api: KubeApi, metrics: OperatorMetrics) -> None:
+        self._settings, self._api, self._metrics = settings, api, metrics
+        self._store, self._book = Store(), ProgressBook()
+        self._queue: WorkQueue[RunKey] = WorkQueue()
+        self._cluster = KubeCluster(api, self._store, self._book.progress)
+        self._resync = Resync(
+            api,
+            self._store,
+            settings.namespaces,
+            self._queue.add,
+            lambda missed: metrics.record_comparison(missed, time.time()),
+        )
+        self._worker = RunWorker(self._cluster, self._queue, metrics, settings.build)
+        self._texts = RunTexts()
+        metrics.watch(lambda: self._queue.depth, lambda: self._queue.age_seconds)
+
+    def work(self, stop: asyncio.Event) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
+        """Everything that has to be done at the same time, by name."""
+        yield WATCHES, self._watch(stop)
+        for number in range(self._settings.workers):
+            yield f"worker {number}", self._work()
+        yield "resync", self._resync.repeat()
+        if self._settings.progress is not ProgressSource.OFF:
+            yield "progress", self._read_progress()
+
+    def what_is_wrong(self) -> str | None:
+        """Liveness: watches that have fallen behind the API server."""
+        return self._resync.what_is_wrong
+
+    def what_is_missing(self) -> str | None:
+        """Readiness: the first comparison with the API server."""
+        return None if self._resync.rounds else "the first listing is not complete yet\n"
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        registry = kopf.OperatorRegistry()
+        register(
+            registry,
+            self._store,
+            self._queue.add,
+            Transitions(self._metrics.transition_seconds.observe),
+            self._metrics.record_event,
+        )
+        namespaces = self._settings.namespaces
+        await kopf.operator(
+            registry=registry,
+            settings=watch_settings(cluster_wide=not namespaces),
+            namespaces=namespaces,
+            clusterwide=not namespaces,
+            standalone=True,
+            stop_flag=stop,
+        )
+
+    async def _work(self) -> None:
+        """Reconcile, but not before every kind has been listed: a Job that is not known yet would be made twice."""
+        await self._resync.complete.wait()
+        await self._queue.work(self._worker.work)
+
+    async def _read_progress(self) -> None:
+        async with aiohttp.ClientSession(trust_env=False) as session:
+            proxy = self._settings.progress is ProgressSource.API_PROXY
+            read = by_api_proxy(self._api) if proxy else by_pod_ip(session)
+            reader = ProgressReader(
+                self._store,
+                self._book,
+                read,
+                self._queue.add,
+                lambda: datetime.now(UTC),
+                at_once=AT_ONCE_BY_PROXY if proxy else AT_ONCE,
+            )
+            while True:
+                try:
+                    await reader.read_round()
+                except Exception:
+                    log.exception("the stages' progress could not be read; again in %d s", READ_EVERY_SECONDS)
+                await asyncio.sleep(READ_EVERY_SECONDS)
+
+    async def write_metrics(self) -> bytes:
+        """Everything in the exposition format; other work goes on while the runs that have changed are computed."""
+        keys = self._store.runs()
+        for key in keys:
+            stamp = (self._store.version(Kind.RUN, key), self._live(key))
+            if not self._texts.is_current(key, stamp):
+                self._texts.note(key, stamp, self._known_run(key, stamp[1]))
+                await asyncio.sleep(0)
+        self._texts.keep(keys)
+        return generate_latest(self._metrics.registry) + self._texts.text()
+
+    def _live(self, key: RunKey) -> tuple[LiveMetrics, ...]:
+        """The latest readings of the pods of a run's living Jobs."""
+        names = (job["metadata"]["name"] for job in self._store.living_of_run(Kind.JOB, key))
+        groups = (self._book.live.get(RunKey(key.namespace, name), ()) for name in names)
+        return tuple(reading for readings in groups for reading in readings)
+
+    def _known_run(self, key: RunKey, live: tuple[LiveMetrics, ...]) -> KnownRun | None:
+        """What is exported about a run; one that cannot be read has no series, and the others have theirs."""
+        try:
+            run = self._cluster.runs.read(key)
+        except InvalidRunError:
+            return None
+        return None if run is None else KnownRun(key, run.status, run.spec, live)
