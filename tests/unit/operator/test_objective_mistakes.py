@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from dynalign_contract.objective import Objective, builtin_objective
-from dynalign_operator.api import run_file
 from dynalign_operator.planning.errors import BadObjectiveError
 from dynalign_operator.planning.objectives import read_objective as objective_of
 from dynalign_operator.planning.observed import Observed
+from dynalign_operator.runfile import run_file
 from dynalign_operator.runfile.objective_text import LARGEST_OBJECTIVE_BYTES
 from dynalign_operator.runfile.run_file import RunFileError, read_objective
 from support.builders import a_run

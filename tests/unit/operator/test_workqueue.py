@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from dynalign_operator import workqueue
+from dynalign_operator.service import workqueue
 from dynalign_operator.service.workqueue import PutOffError, WorkQueue
 
 
