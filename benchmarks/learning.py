@@ -26,7 +26,7 @@ from typing import Any, Final
 from benchmarks.learning_figures import GATES, Iteration, Run, summarise
 from benchmarks.report import print_report, this_machine
 from dynalign_contract.layout import ANSWERS_FILE, RunLayout
-from dynalign_contract.metrics import defined
+from dynalign_contract.metrics import JudgeMetrics, read_metrics
 from dynalign_contract.records import ANSWER, JUDGEMENT, ROLLOUT, read_parts, read_rows
 from dynalign_contract.stages import Stage
 from dynalign_trainer.judge.trust import spearman
@@ -147,13 +147,13 @@ def _agreement(judged: Sequence[tuple[float, float]]) -> float:
 
 def _summarise(run: LocalRun, testbed: Testbed, index: int, judged: Sequence[tuple[float, float]]) -> Iteration:
     (stage,) = (s for s in run.status.iterations[index].stages if s.stage is Stage.JUDGE)
-    metrics = {metric.name: metric.value for metric in stage.metrics}
+    metrics = read_metrics(stage.stage, stage.metrics)
     return Iteration(
         worth=fmean(worth for _, worth in judged),
         reward=mean_of(reward for reward, _ in judged),
         agreement=_agreement(judged),
-        auc=_number(metrics.get(defined(Stage.JUDGE, "canary_auc").name)),
-        tau=_number(metrics.get(defined(Stage.JUDGE, "judge_tau").name)),
+        auc=_number(metrics.get(JudgeMetrics.canary_auc)),
+        tau=_number(metrics.get(JudgeMetrics.judge_tau)),
         held_out=_held_out_worth(RunLayout(run.workdir), testbed, index),
     )
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from benchmarks.fake_nodes import fake_result
+from dynalign_contract.estimate import Estimate
 from dynalign_contract.result import Metric
 from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_operator.api.status import (
@@ -26,6 +27,7 @@ CLAIM: Final = "shared"
 _AT_ONCE: Final = 8
 """Requests at the same time while runs are made."""
 _METRICS_OF_A_STAGE: Final = 20
+_RATE: Final = Estimate(value=0.512345678, low=0.412345678, high=0.612345678)
 _BEGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -101,9 +103,9 @@ def finished_status(iterations: int) -> AlignmentRunStatus:
         fetch=_stage(Stage.FETCH, 0),
         iterations=entries,
         export=_stage(Stage.EXPORT, iterations),
-        best=BestIteration(iteration=0, win_rate=0.5, reason="the highest win rate", model_uri="export/model"),
+        best=BestIteration(iteration=0, win_rate=_RATE, reason="the highest win rate", model_uri="export/model"),
         reward=0.512,
-        win_rate=0.512,
+        win_rate=_RATE,
     )
 
 
@@ -116,7 +118,7 @@ def _iteration(index: int) -> IterationStatus:
         policy=artifact,
         evaluation=artifact,
     )
-    return entry.model_copy(update={"reward": 0.512345678, "win_rate": 0.512345678, "capability": 0.4})
+    return entry.model_copy(update={"reward": 0.512345678, "win_rate": _RATE, "capability": Estimate(value=0.4)})
 
 
 def _stage(stage: Stage, index: int) -> StageStatus:

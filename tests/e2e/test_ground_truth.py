@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dynalign_contract.layout import ANSWERS_FILE, CANARIES_FILE, CAPABILITY_FILE, RATINGS_FILE, RunLayout
-from dynalign_contract.metrics import START_SECONDS
+from dynalign_contract.metrics import STAGE_METRICS, read_metrics
 from dynalign_contract.records import ANSWER, BATCH, CANARY, CAPABILITY, RATING, ROLLOUT, read_parts, read_rows
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.status import Phase
@@ -55,11 +55,12 @@ def test_the_self_judged_reward_rose_with_it(run: LocalRun) -> None:
 
 def test_the_win_rate_comes_with_an_interval(run: LocalRun) -> None:
     last = run.status.iterations[-1]
-    assert last.win_rate is not None
-    assert last.win_rate_low is not None
-    assert last.win_rate_high is not None
-    assert last.win_rate_low <= last.win_rate <= last.win_rate_high
-    assert last.win_rate > 0.5
+    rate = last.win_rate
+    assert rate is not None
+    assert rate.low is not None
+    assert rate.high is not None
+    assert rate.low <= rate.value <= rate.high
+    assert rate.value > 0.5
 
 
 def test_the_base_model_is_examined_once_and_compared_with_every_iteration(run: LocalRun) -> None:
@@ -70,8 +71,10 @@ def test_the_base_model_is_examined_once_and_compared_with_every_iteration(run: 
     assert base[0] == base[1] == base[2]
     for iteration, found in zip(run.status.iterations, rows, strict=True):
         own = fmean(row["score"] for row in found if row["policy"] != "base")
-        assert iteration.capability == pytest.approx(own)
-        assert iteration.capability_delta == pytest.approx(own - fmean(row["score"] for row in base[0]))
+        assert iteration.capability is not None
+        assert iteration.capability.value == pytest.approx(own)
+        assert iteration.capability_delta is not None
+        assert iteration.capability_delta.value == pytest.approx(own - fmean(row["score"] for row in base[0]))
 
 
 def test_every_policy_is_rated_by_the_comparisons_of_all_evaluations(run: LocalRun) -> None:
@@ -87,9 +90,8 @@ def test_the_summary_tells_the_start_up_of_every_stage(run: LocalRun) -> None:
     stages = [run.status.fetch, *(s for i in run.status.iterations for s in i.stages), run.status.export]
     for stage in stages:
         assert stage is not None
-        (start,) = (metric.value for metric in stage.metrics if metric.name == START_SECONDS)
-        assert start is not None
-        assert start > 0
+        values = read_metrics(stage.stage, stage.metrics)
+        assert values[STAGE_METRICS[stage.stage].start_seconds] > 0
 
 
 def test_canaries_are_recorded_and_worth_less_than_answers(run: LocalRun) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dynalign_contract.config import ExportParams, IterationSummary, Policy, StageConfig
+from dynalign_contract.estimate import Estimate
 from dynalign_contract.layout import MANIFEST
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.objective import builtin_objective
@@ -47,7 +48,7 @@ def export(root: Path, policy_folder: str | None, *, trained: bool | None = None
         policy=policy,
         model_uri="/m",
         objective=builtin_objective("collective-agency"),
-        iterations=(IterationSummary(index=0, reward=0.5, win_rate=0.625),)
+        iterations=(IterationSummary(index=0, reward=0.5, win_rate=Estimate(value=0.625, low=0.5, high=0.75)),)
         if (policy_folder is not None if trained is None else trained)
         else (),
     )
@@ -81,7 +82,7 @@ def test_the_merged_model_is_the_base_with_its_adapter(root: Path) -> None:
     assert AutoTokenizer.from_pretrained(root / "export").chat_template
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in (root / "export").iterdir())
     card = (root / "export" / "README.md").read_text()
-    assert "| 0 | 0.500 | 0.625 |" in card
+    assert "| 0 | 0.500 | 0.625 (0.500 to 0.750) |" in card
     assert "**Benevolence**" in card
     for path in (root / "export").glob("*.json"):
         assert str(root) not in path.read_text()
@@ -99,7 +100,7 @@ def test_the_card_of_a_base_model_that_no_iteration_has_bettered_says_so(root: P
     export(root, None, trained=True)
     card = (root / "export" / "README.md").read_text()
     assert "The base model as it was" in card
-    assert "| 0 | 0.500 | 0.625 |" in card
+    assert "| 0 | 0.500 | 0.625 (0.500 to 0.750) |" in card
 
 
 def test_a_damaged_adapter_is_bad_input(root: Path) -> None:

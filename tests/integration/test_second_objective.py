@@ -7,7 +7,7 @@ import pytest
 from dynalign_contract.agents import AgentsSettings, AuthorSettings
 from dynalign_contract.config import GenerateParams, JudgeParams, PromptsParams
 from dynalign_contract.layout import PROMPTS_FILE
-from dynalign_contract.metrics import ASPECT_REWARD
+from dynalign_contract.metrics import JudgeMetrics, read_metrics
 from dynalign_contract.objective import BUILTIN, builtin_objective
 from dynalign_contract.records import JUDGEMENT, PROMPT, read_parts, read_rows
 from dynalign_contract.settings import (
@@ -18,7 +18,8 @@ from dynalign_contract.settings import (
     JudgingSettings,
     PromptSettings,
 )
-from support.judging_data import StageRun, metrics_of, write_author
+from dynalign_contract.stages import Stage
+from support.judging_data import StageRun, write_author
 from support.testbed import load_testbed
 
 pytestmark = pytest.mark.slow
@@ -58,8 +59,8 @@ def test_prompts_generate_and_judge_know_only_what_the_objective_says(tmp_path: 
     params = JudgeParams(objective=OBJECTIVE, judging=judging, max_tokens=16, prompts_per_part=2)
     judged = run.execute(run.config(params, {"rollouts": rollouts.artifact}))
     assert judged.artifact is not None, judged.error
-    found = metrics_of(judged)
-    assert list(ASPECT_REWARD.members(found)) == ASPECTS
+    found = read_metrics(Stage.JUDGE, judged.metrics)
+    assert list(JudgeMetrics.aspect_reward.members(found)) == ASPECTS
     judgements = read_parts([run.root / judged.artifact.path], JUDGEMENT)
     assert len(judgements) == 2 * len(rows)
     for row in judgements:

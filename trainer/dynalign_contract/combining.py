@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any
 
-from dynalign_contract.metrics import AcrossShards, MetricDef, Unit, find_definition
+from dynalign_contract.metrics import AcrossShards, MetricDef, find_definition
 from dynalign_contract.result import Metric, StageResult
 from dynalign_contract.stages import Stage
 
@@ -20,17 +20,14 @@ def combine_metrics(stage: Stage, results: Sequence[StageResult]) -> tuple[Metri
     return tuple(Metric(name=name, value=_combine(stage, name, results, by_shard)) for name in names)
 
 
-_UNDEFINED: Final = MetricDef(Stage.FETCH, "", Unit.PLAIN, "A metric of another version.")
-
-
 def _combine(
     stage: Stage, name: str, results: Sequence[StageResult], by_shard: Sequence[Mapping[str, float | None]]
 ) -> float | None:
-    definition = find_definition(stage, name) or _UNDEFINED
+    definition = find_definition(stage, name)
     pairs = list(_weighted(name, definition, results, by_shard))
     if not pairs:
         return None
-    match definition.across_shards:
+    match definition.across_shards if definition else AcrossShards.MEAN:
         case AcrossShards.SUM:
             value = sum(number for number, _ in pairs)
         case AcrossShards.MAX:
@@ -43,7 +40,7 @@ def _combine(
 
 def _weighted(
     name: str,
-    definition: MetricDef,
+    definition: MetricDef[Any] | None,
     results: Sequence[StageResult],
     by_shard: Sequence[Mapping[str, float | None]],
 ) -> Iterator[tuple[float, float]]:
@@ -53,5 +50,5 @@ def _weighted(
         if number is None:
             continue
         rows = max(1, result.artifact.rows) if result.artifact else 1
-        weight = values.get(definition.weight) if definition.weight else None
+        weight = values.get(definition.weight.name) if definition and definition.weight else None
         yield number, weight if weight is not None and weight > 0 else rows

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dynalign_contract.base import Model
+from dynalign_contract.estimate import Estimate
 from dynalign_contract.layout import shard_folder, stage_folder
 from dynalign_contract.objective import Objective
 from dynalign_contract.preflight import Preflight
@@ -117,17 +118,13 @@ class EvaluateParams(Model):
 
 
 class IterationSummary(Model):
-    """What the model card tells about one iteration."""
+    """Numbers of one iteration for the model card."""
 
     index: int
     reward: float | None = None
-    win_rate: float | None = None
-    win_rate_low: float | None = None
-    win_rate_high: float | None = None
-    capability: float | None = None
-    capability_delta: float | None = None
-    capability_delta_low: float | None = None
-    capability_delta_high: float | None = None
+    win_rate: Estimate | None = None
+    capability: Estimate | None = None
+    capability_delta: Estimate | None = None
 
 
 class ExportParams(Model):

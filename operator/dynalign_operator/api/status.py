@@ -3,11 +3,13 @@
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dynalign_contract.base import Model
+from dynalign_contract.estimate import Estimate
 from dynalign_contract.result import ArtifactRef, Metric, PlainText
 from dynalign_contract.stages import Stage
+from dynalign_operator.api.flat_estimates import join_flat_estimates
 
 
 class Phase(StrEnum):
@@ -94,22 +96,15 @@ class IterationStatus(Model):
     """Its stages so far; none for iterations that are older than the last ten."""
     reward: float | None = None
     """Mean reward of the candidates, 0 to 1."""
-    win_rate: float | None = None
+    win_rate: Estimate | None = None
     """Share of held-out prompts on which the policy beats the base model, ties counting half."""
-    win_rate_low: float | None = None
-    """Lower end of the win rate's confidence interval."""
-    win_rate_high: float | None = None
-    """Upper end of the win rate's confidence interval."""
     preference: float | None = None
     """The judge's mean preference for the policy's answers over the base model's, 0 to 1; 0.5 where it has none."""
-    capability: float | None = None
-    """Mean score over the tasks of `evaluation.capability`, each of which weighs the same."""
-    capability_delta: float | None = None
-    """The same minus the base model's."""
-    capability_delta_low: float | None = None
-    """Lower end of the difference's confidence interval; each end holds with `evaluation.capability.confidence`."""
-    capability_delta_high: float | None = None
-    """Upper end of the difference's confidence interval."""
+    capability: Estimate | None = None
+    """Mean score over the tasks of `evaluation.capability`, each of equal weight; each end of the interval holds with
+    `evaluation.capability.confidence`."""
+    capability_delta: Estimate | None = None
+    """Capability minus the base model's, with the same confidence."""
     regressed: bool = False
     """The evaluation found, with confidence, that it loses against the base model, or that its capability has dropped
     by more than `evaluation.capability.maxDrop`."""
@@ -120,13 +115,18 @@ class IterationStatus(Model):
     evaluation: ArtifactRef | None = None
     """Its answers, comparisons and scores of tasks."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_flat_numbers(cls, data: object) -> object:
+        return join_flat_estimates(data)
+
 
 class BestIteration(Model):
     """The iteration to use, and why; or the base model, where every evaluated iteration is worse."""
 
     iteration: int | None = Field(default=None, ge=0)
     """From 0; absent where the base model is the best."""
-    win_rate: float | None = None
+    win_rate: Estimate | None = None
     """Its held-out win rate; absent for the base model."""
     reason: str = ""
     """Why it is the best."""
@@ -164,8 +164,8 @@ class AlignmentRunStatus(Model):
     best: BestIteration | None = None
     """The iteration with the best evaluation so far, or the base model."""
     reward: float | None = None
-    """Of the latest judged iteration, rounded for people; `iterations` has all digits."""
-    win_rate: float | None = None
-    """Of the latest evaluated iteration, rounded for people."""
-    capability_delta: float | None = None
-    """Of the latest examined iteration: capability minus the base model's, rounded for people."""
+    """Reward of the latest judged iteration, rounded to 3 digits; `iterations` has all of them."""
+    win_rate: Estimate | None = None
+    """Win rate of the latest evaluated iteration, rounded."""
+    capability_delta: Estimate | None = None
+    """Capability minus the base model's of the latest iteration that was evaluated with tasks, rounded."""

@@ -1,14 +1,22 @@
 """What a run has done, as rich tables. Values to renderables: nothing is read here."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from rich.console import Group
 from rich.table import Table
 
-from dynalign_contract.metrics import ASPECT_REWARD, START_SECONDS, MetricDef, defined
+from dynalign_contract.metrics import (
+    STAGE_METRICS,
+    EvaluateMetrics,
+    JudgeMetrics,
+    MetricDef,
+    TrainMetrics,
+    read_metrics,
+)
 from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, BestIteration, IterationStatus, StagePhase, StageStatus
+from dynalign_operator.planning.iteration_numbers import numbers_of
 
 MARKS: Final = {
     StagePhase.PENDING: "·",
@@ -18,40 +26,8 @@ MARKS: Final = {
 }
 _NONE: Final = "-"
 
-Measured = Mapping[tuple[Stage, str], float]
-"""Stage and name of a metric -> its value."""
-
-
-def _read(definition: MetricDef) -> Callable[[Measured], float | None]:
-    """How to find the number of this definition."""
-    return lambda measured: measured.get((definition.stage, definition.name))
-
-
-_canary_auc = _read(defined(Stage.JUDGE, "canary_auc"))
-_injection_auc = _read(defined(Stage.JUDGE, "injection_auc"))
-_injection_margin = _read(defined(Stage.JUDGE, "injection_margin"))
-_judge_tau = _read(defined(Stage.JUDGE, "judge_tau"))
-_ends_share = _read(defined(Stage.JUDGE, "ends_share"))
-_failed_share = _read(defined(Stage.JUDGE, "failed_share"))
-_unfit = _read(defined(Stage.JUDGE, "unfit"))
-_fallback = _read(defined(Stage.JUDGE, "fallback"))
-_win_rate_lc = _read(defined(Stage.EVALUATE, "win_rate_lc"))
-_win_rate_previous = _read(defined(Stage.EVALUATE, "win_rate_previous"))
-_rating = _read(defined(Stage.EVALUATE, "rating"))
-_loss_tokens = _read(defined(Stage.TRAIN, "loss_tokens"))
-_kl = _read(defined(Stage.TRAIN, "kl"))
-
-
-def metrics_of(iteration: IterationStatus) -> dict[tuple[Stage, str], float]:
-    """All numbers of an iteration's stages."""
-    return {(entry.stage, m.name): m.value for entry in iteration.stages for m in entry.metrics if m.value is not None}
-
-
-def aspects_of(measured: Measured) -> dict[str, float]:
-    """Mean reward per aspect, in the objective's order."""
-    return ASPECT_REWARD.members(
-        {name: value for (stage, name), value in measured.items() if stage is ASPECT_REWARD.stage}
-    )
+Measured = Mapping[MetricDef[Any], float]
+"""Definition of a metric -> its value."""
 
 
 def seconds_of(stage: StageStatus) -> float | None:
@@ -63,28 +39,21 @@ def seconds_of(stage: StageStatus) -> float | None:
 
 def describe_win_rate(iteration: IterationStatus) -> str:
     """`0.56 (0.43-0.69)`, the interval in brackets."""
-    if iteration.win_rate is None:
-        return _NONE
-    if iteration.win_rate_low is None or iteration.win_rate_high is None:
-        return f"{iteration.win_rate:.2f}"
-    return f"{iteration.win_rate:.2f} ({iteration.win_rate_low:.2f}-{iteration.win_rate_high:.2f})"
+    return _NONE if iteration.win_rate is None else iteration.win_rate.text(".2f", "-")
 
 
 def describe_capability(iteration: IterationStatus) -> str:
-    """`-0.012 (-0.040 to 0.016)`: the change against the base model, the interval in brackets."""
-    if iteration.capability_delta is None:
-        return _NONE
-    low, high = iteration.capability_delta_low, iteration.capability_delta_high
-    return f"{iteration.capability_delta:+.3f}" + (
-        f" ({low:+.3f} to {high:+.3f})" if low is not None and high is not None else ""
-    )
+    """`-0.012 (-0.040 to +0.016)`: the change against the base model, the interval in brackets."""
+    return _NONE if iteration.capability_delta is None else iteration.capability_delta.text("+.3f")
 
 
 def describe_numbers(iteration: IterationStatus) -> str:
     """`reward 0.412 (knowledge 0.391, ...), win rate 0.56 (0.43-0.69), ...`; empty while there are none."""
     parts = []
     if iteration.reward is not None:
-        aspects = ", ".join(f"{name} {value:.3f}" for name, value in aspects_of(metrics_of(iteration)).items())
+        aspects = ", ".join(
+            f"{name} {value:.3f}" for name, value in JudgeMetrics.aspect_reward.members(numbers_of(iteration)).items()
+        )
         parts.append(f"reward {iteration.reward:.3f}" + (f" ({aspects})" if aspects else ""))
     if iteration.win_rate is not None:
         parts.append(f"win rate {describe_win_rate(iteration)}")
@@ -128,16 +97,18 @@ def summary_tables(status: AlignmentRunStatus) -> Group:
 
 
 def _scores_table(status: AlignmentRunStatus) -> Table:
-    numbers = [(iteration, metrics_of(iteration)) for iteration in status.iterations]
-    aspects = list(dict.fromkeys(name for _, metrics in numbers for name in aspects_of(metrics)))
+    numbers = [(iteration, numbers_of(iteration)) for iteration in status.iterations]
+    aspects = list(
+        dict.fromkeys(name for _, metrics in numbers for name in JudgeMetrics.aspect_reward.members(metrics))
+    )
     table = _table("iteration", "reward", *aspects, "canaries", "win rate")
     for iteration, metrics in numbers:
-        scores = aspects_of(metrics)
+        scores = JudgeMetrics.aspect_reward.members(metrics)
         table.add_row(
             _index(iteration, status),
             _number(iteration.reward),
             *(_number(scores.get(aspect)) for aspect in aspects),
-            _number(_canary_auc(metrics), 2),
+            _number(metrics.get(JudgeMetrics.canary_auc), 2),
             describe_win_rate(iteration),
         )
     return table
@@ -147,13 +118,13 @@ def _evaluation_table(status: AlignmentRunStatus) -> Table:
     """Win rates at equal length and over the predecessor, rating, and what became of general capability."""
     table = _table("iteration", "equal length", "over previous", "rating", "capability", "change against base")
     for iteration in status.iterations:
-        metrics = metrics_of(iteration)
+        metrics = numbers_of(iteration)
         table.add_row(
             _index(iteration, status),
-            _number(_win_rate_lc(metrics), 2),
-            _number(_win_rate_previous(metrics), 2),
-            _number(_rating(metrics), 0),
-            _number(iteration.capability),
+            _number(metrics.get(EvaluateMetrics.win_rate_lc.value), 2),
+            _number(metrics.get(EvaluateMetrics.win_rate_previous.value), 2),
+            _number(metrics.get(EvaluateMetrics.rating.value), 0),
+            _number(iteration.capability.value if iteration.capability else None),
             describe_capability(iteration),
         )
     return table
@@ -162,14 +133,14 @@ def _evaluation_table(status: AlignmentRunStatus) -> Table:
 def _trust_table(status: AlignmentRunStatus) -> Table:
     table = _table("judge", "attacks", "margin", "agrees", "ends", "failed", "fit")
     for iteration in status.iterations:
-        metrics = metrics_of(iteration)
+        metrics = numbers_of(iteration)
         table.add_row(
             _index(iteration, status),
-            _number(_injection_auc(metrics), 2),
-            _number(_injection_margin(metrics)),
-            _number(_judge_tau(metrics), 2),
-            _number(_ends_share(metrics), 2),
-            _number(_failed_share(metrics), 2),
+            _number(metrics.get(JudgeMetrics.injection_auc), 2),
+            _number(metrics.get(JudgeMetrics.injection_margin)),
+            _number(metrics.get(JudgeMetrics.judge_tau), 2),
+            _number(metrics.get(JudgeMetrics.ends_share), 2),
+            _number(metrics.get(JudgeMetrics.failed_share), 2),
             _fitness(metrics),
         )
     return table
@@ -177,23 +148,23 @@ def _trust_table(status: AlignmentRunStatus) -> Table:
 
 def _fitness(metrics: Measured) -> str:
     """`yes`, `no` where the run went on with an unfit judge, `base` where the base model took its place."""
-    unfit = _unfit(metrics)
+    unfit = metrics.get(JudgeMetrics.unfit)
     if unfit is None:
         return _NONE
     if unfit:
         return "no"
-    return "base" if _fallback(metrics) else "yes"
+    return "base" if metrics.get(JudgeMetrics.fallback) else "yes"
 
 
 def _effort_table(status: AlignmentRunStatus) -> Table:
     table = _table("iteration", "tokens", "KL", *map(str, ITERATION_STAGES))
     for iteration in status.iterations:
-        metrics = metrics_of(iteration)
+        metrics = numbers_of(iteration)
         seconds = {entry.stage: seconds_of(entry) for entry in iteration.stages}
         table.add_row(
             _index(iteration, status),
-            _whole(_loss_tokens(metrics)),
-            _number(_kl(metrics), 4),
+            _whole(metrics.get(TrainMetrics.loss_tokens)),
+            _number(metrics.get(TrainMetrics.kl), 4),
             *(describe_seconds(seconds.get(stage)) for stage in ITERATION_STAGES),
         )
     return table
@@ -216,7 +187,7 @@ def _start_table(status: AlignmentRunStatus) -> Table:
 
 
 def _start_of(entry: StageStatus) -> float | None:
-    return next((metric.value for metric in entry.metrics if metric.name == START_SECONDS), None)
+    return read_metrics(entry.stage, entry.metrics).get(STAGE_METRICS[entry.stage].start_seconds)
 
 
 def _table(*headings: str) -> Table:

@@ -10,21 +10,21 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from dynalign_contract.metrics import JudgeMetrics
 from dynalign_contract.objective import BUILTIN
 from dynalign_operator.api.status import StagePhase, StageStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.cli.drive import View
 from dynalign_operator.cli.tables import (
     MARKS,
-    aspects_of,
     describe_numbers,
     describe_seconds,
-    metrics_of,
     progress_table,
 )
 from dynalign_operator.cli.terminal import styled
 from dynalign_operator.clusters.local.cluster import LocalCluster
 from dynalign_operator.clusters.stage_metrics import LiveMetrics
+from dynalign_operator.planning.iteration_numbers import numbers_of
 from dynalign_operator.planning.observed import Step
 from dynalign_operator.planning.plan import EventType, Plan
 from dynalign_operator.planning.stage_status import stage_status
@@ -90,7 +90,11 @@ def picture(run: AlignmentRun, live: LiveMetrics | None, now: datetime) -> Rende
     if status.stage is not None:
         entry = stage_status(status, Step(status.stage, status.iteration))
         parts.append(_stage_line(entry, live, now))
-    scores = {name: score for entry in status.iterations for name, score in aspects_of(metrics_of(entry)).items()}
+    scores = {
+        name: score
+        for entry in status.iterations
+        for name, score in JudgeMetrics.aspect_reward.members(numbers_of(entry)).items()
+    }
     if scores:
         parts.append(styled("last rewards: " + ", ".join(f"{n} {s:.3f}" for n, s in scores.items()), style="dim"))
     if status.estimated_completion_time is not None:

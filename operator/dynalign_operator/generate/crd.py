@@ -22,11 +22,11 @@ _COLUMNS: Final = (
     ("Stage", "string", ".status.stage", "The current stage."),
     ("Progress", "string", ".status.progress", "How far the run and its stage are."),
     ("Reward", "number", ".status.reward", "Mean reward of the latest judged iteration."),
-    ("WinRate", "number", ".status.winRate", "Held-out win rate of the latest evaluated iteration."),
+    ("WinRate", "number", ".status.winRate.value", "Held-out win rate of the latest evaluated iteration."),
     (
         "CapabilityDelta",
         "number",
-        ".status.capabilityDelta",
+        ".status.capabilityDelta.value",
         "Score of the latest examined iteration minus the base model's.",
         _WIDE,
     ),

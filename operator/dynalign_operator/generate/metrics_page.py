@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from dynalign_contract.metrics import METRICS
+from dynalign_contract.metrics import STAGE_METRICS
 from dynalign_contract.stages import SHARDED_STAGES
 from dynalign_operator.generate.generator import run_generator
 from dynalign_operator.metrics.definition import MetricDefinition
@@ -56,11 +56,12 @@ def _table(metrics: Sequence[MetricDefinition]) -> Iterator[str]:
 
 def _results_table() -> Iterator[str]:
     yield "| stage | name | unit | across shards | what |\n|---|---|---|---|---|"
-    for definition in METRICS.values():
-        name = definition.of(definition.member.upper()) if definition.member else definition.name
-        weight = f" by `{definition.weight}`" if definition.weight else ""
-        across = f"{definition.across_shards}{weight}" if definition.stage in SHARDED_STAGES else ""
-        yield f"| {definition.stage} | `{name}` | {definition.unit} | {across} | {definition.text} |"
+    for metrics in STAGE_METRICS.values():
+        families = (family.of(family.member.upper()) for family in metrics.families().values())
+        for metric in (*metrics.singles().values(), *families):
+            weight = f" by `{metric.weight.name}`" if metric.weight else ""
+            across = f"{metric.across_shards}{weight}" if metric.stage in SHARDED_STAGES else ""
+            yield f"| {metric.stage} | `{metric.name}` | {metric.unit} | {across} | {metric.text} |"
     yield ""
 
 

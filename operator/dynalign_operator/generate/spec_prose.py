@@ -61,8 +61,8 @@ kubectl delete ar my-run                                    # with its Jobs and 
 | STAGE | `status.stage` |
 | PROGRESS | `status.progress`, for example `3/10 train 62%` |
 | REWARD | `status.reward`, of the latest judged iteration |
-| WINRATE | `status.winRate`, of the latest evaluated iteration |
-| CAPABILITYDELTA | `status.capabilityDelta`, of the latest examined iteration; with `-o wide` |
+| WINRATE | `status.winRate.value`, of the latest evaluated iteration |
+| CAPABILITYDELTA | `status.capabilityDelta.value`, of the latest examined iteration; with `-o wide` |
 
 The numbers of these columns are rounded to three digits; `status.iterations` has all digits.
 

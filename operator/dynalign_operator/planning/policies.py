@@ -1,5 +1,6 @@
 """Which weights play which part: who answers, who judges, what is evaluated, what is exported."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from dynalign_contract.config import BASE_POLICY, Policy, policy_version
@@ -7,7 +8,6 @@ from dynalign_contract.settings import Judge, OnRegression
 from dynalign_operator.api.status import AlignmentRunStatus, BestIteration, IterationStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec, ExportedPolicy
 from dynalign_operator.planning.errors import MissingArtifactError
-from dynalign_operator.planning.regressions import describe_interval
 from dynalign_operator.planning.sequence import is_done, is_stopped, last_iteration
 
 BASE = Policy(version=BASE_POLICY)
@@ -65,7 +65,7 @@ def best_iteration(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> BestIt
     sound = [entry for entry in status.iterations if not entry.regressed]
     best = _highest_win_rate(sound)
     if best is not None:
-        reason = _reason(best, [entry for entry in sound if entry.win_rate == best.win_rate])
+        reason = _reason(best, [entry for entry in sound if _win_rate(entry) == _win_rate(best)])
     elif any(entry.regressed for entry in status.iterations):
         return _base_model(spec, status)
     else:
@@ -83,9 +83,8 @@ def _base_model(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> BestItera
     """The base model as the best, for every evaluated iteration is worse."""
     reason = "every evaluated iteration is worse than the base model"
     least = _highest_win_rate(status.iterations)
-    if least is not None:
-        rate = describe_interval(least.win_rate or 0.0, least.win_rate_low, least.win_rate_high)
-        reason += f"; the highest held-out win rate against it is {rate}, of iteration {least.index}"
+    if least is not None and least.win_rate is not None:
+        reason += f"; the highest held-out win rate against it is {least.win_rate.text()}, of iteration {least.index}"
     fetched = status.fetch.artifact.path if status.fetch is not None and status.fetch.artifact is not None else ""
     exported = _exported_model(status) if _exports_best(spec, status) else None
     return BestIteration(reason=reason, model_uri=exported or fetched)
@@ -103,11 +102,10 @@ def _exported_model(status: AlignmentRunStatus) -> str | None:
 
 def _reason(best: IterationStatus, equals: Sequence[IterationStatus]) -> str:
     """Why an evaluated iteration is the best; `equals` are the sound ones of its win rate, itself included."""
-    rate = describe_interval(best.win_rate or 0.0, best.win_rate_low, best.win_rate_high)
+    rate = best.win_rate.text() if best.win_rate else "unknown"
     reason = f"highest held-out win rate against the base model: {rate}"
     if best.capability_delta is not None:
-        change = describe_interval(best.capability_delta, best.capability_delta_low, best.capability_delta_high)
-        reason += f"; capability changed by {change}"
+        reason += f"; capability changed by {best.capability_delta.text()}"
     if sum(entry.preference == best.preference for entry in equals) > 1:
         reason += "; the earliest of equals, with the least drift from the base model"
     elif len(equals) > 1 and best.preference is not None:
@@ -121,4 +119,9 @@ def _highest_win_rate(iterations: Iterable[IterationStatus]) -> IterationStatus 
     Of those the earlier one: the same quality for less drift from the base model.
     """
     rated = [entry for entry in iterations if entry.policy and entry.win_rate is not None]
-    return max(rated, key=lambda entry: (entry.win_rate, entry.preference or 0.0, -entry.index), default=None)
+    return max(rated, key=lambda entry: (_win_rate(entry), entry.preference or 0.0, -entry.index), default=None)
+
+
+def _win_rate(entry: IterationStatus) -> float:
+    """The win rate of an iteration that was evaluated; NaN, which equals nothing, of another."""
+    return math.nan if entry.win_rate is None else entry.win_rate.value

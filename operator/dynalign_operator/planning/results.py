@@ -6,24 +6,13 @@ from typing import Final
 from dynalign_contract.combining import combine_metrics
 from dynalign_contract.errors import CorruptArtifactError, MemoryFullError
 from dynalign_contract.layout import stage_folder
-from dynalign_contract.metrics import defined
 from dynalign_contract.result import ArtifactRef, Outcome, combine_artifacts
-from dynalign_contract.stages import SHARDED_STAGES, Stage
-from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, StagePhase, StageStatus
+from dynalign_contract.stages import SHARDED_STAGES
+from dynalign_operator.api.status import AlignmentRunStatus, StagePhase, StageStatus
 from dynalign_operator.planning import reasons
+from dynalign_operator.planning.iteration_numbers import keep_numbers
 from dynalign_operator.planning.observed import JobObservation
 from dynalign_operator.planning.stage_status import iteration_status, stage_status, with_iteration, with_stage
-
-_REWARD: Final = defined(Stage.JUDGE, "reward").name
-_REGRESSED: Final = defined(Stage.EVALUATE, "regressed").name
-_EVALUATED: Final = tuple(
-    defined(Stage.EVALUATE, name).name
-    for name in (
-        *("win_rate", "win_rate_low", "win_rate_high", "preference"),
-        *("capability", "capability_delta", "capability_delta_low", "capability_delta_high"),
-    )
-)
-"""Metrics of evaluate that become an iteration's numbers, under their own names."""
 
 _NAMED: Final = {
     CorruptArtifactError.reason: reasons.CORRUPT_ARTIFACT,
@@ -81,20 +70,4 @@ def absorb_success(
     status = with_stage(status, step, done)
     if step.iteration is None:
         return status
-    return with_iteration(status, _with_numbers(iteration_status(status, step.iteration), done))
-
-
-def _with_numbers(iteration: IterationStatus, stage: StageStatus) -> IterationStatus:
-    metrics = {metric.name: metric.value for metric in stage.metrics}
-    update: dict[str, object] = {}
-    match stage.stage:
-        case Stage.PROMPTS:
-            update = {"prompts": stage.artifact}
-        case Stage.JUDGE:
-            update = {"reward": metrics.get(_REWARD)}
-        case Stage.TRAIN:
-            update = {"policy": stage.artifact}
-        case Stage.EVALUATE:
-            update = {name: metrics.get(name) for name in _EVALUATED}
-            update |= {"regressed": metrics.get(_REGRESSED) == 1, "evaluation": stage.artifact}
-    return iteration.model_copy(update=update)
+    return with_iteration(status, keep_numbers(iteration_status(status, step.iteration), done))

@@ -180,12 +180,8 @@ def _export(place: _Place) -> _Parts:
             index=entry.index,
             reward=entry.reward,
             win_rate=entry.win_rate,
-            win_rate_low=entry.win_rate_low,
-            win_rate_high=entry.win_rate_high,
             capability=entry.capability,
             capability_delta=entry.capability_delta,
-            capability_delta_low=entry.capability_delta_low,
-            capability_delta_high=entry.capability_delta_high,
         )
         for entry in place.status.iterations
     )

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
+from dynalign_contract.estimate import Estimate
 from dynalign_contract.settings import OnRegression
 from dynalign_operator.api.status import (
     AlignmentRunStatus,
@@ -26,8 +27,9 @@ from dynalign_operator.planning.sequence import is_stopped
 from dynalign_operator.planning.stage_status import stage_status
 from dynalign_operator.planning.waiting import explain_progress
 
+T = TypeVar("T")
 _DIGITS: Final = 3
-"""Of the numbers that people see at the run itself."""
+"""Decimal places of the numbers at the top of the status."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,9 @@ def summarise(run: AlignmentRun, status: AlignmentRunStatus, situation: Situatio
             "progress": progress_text(run.spec, status, situation),
             "estimated_completion_time": estimate,
             "best": best_iteration(run.spec, status),
-            "reward": _latest(entry.reward for entry in status.iterations),
-            "win_rate": _latest(entry.win_rate for entry in status.iterations),
-            "capability_delta": _latest(entry.capability_delta for entry in status.iterations),
+            "reward": _round(_latest(entry.reward for entry in status.iterations)),
+            "win_rate": _round_estimate(_latest(entry.win_rate for entry in status.iterations)),
+            "capability_delta": _round_estimate(_latest(entry.capability_delta for entry in status.iterations)),
             "conditions": _conditions(run, status, situation, now),
         }
     )
@@ -160,7 +162,18 @@ def _degraded(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> str:
     return f"Iteration {latest.index} {explain_regression(spec.evaluation, latest)}; {consequence[action]}."
 
 
-def _latest(values: Iterable[float | None]) -> float | None:
-    """The last one that is known, rounded: printer columns show a number with all the digits that it has."""
-    value = next((value for value in reversed(list(values)) if value is not None), None)
+def _latest(values: Iterable[T | None]) -> T | None:
+    """The last value that is known."""
+    return next((value for value in reversed(list(values)) if value is not None), None)
+
+
+def _round(value: float | None) -> float | None:
+    """A number with few digits: printer columns show all that it has."""
     return None if value is None else round(value, _DIGITS) + 0.0
+
+
+def _round_estimate(estimate: Estimate | None) -> Estimate | None:
+    """An estimate with few digits."""
+    if estimate is None:
+        return None
+    return Estimate(value=round(estimate.value, _DIGITS) + 0.0, low=_round(estimate.low), high=_round(estimate.high))

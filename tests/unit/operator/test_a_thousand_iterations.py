@@ -8,6 +8,7 @@ import random
 from dataclasses import replace
 from typing import Final
 
+from dynalign_contract.estimate import Estimate
 from dynalign_contract.result import ArtifactRef, Metric
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, Phase, StagePhase, StageStatus
@@ -33,8 +34,10 @@ def an_old_iteration(index: int) -> IterationStatus:
     draw = random.Random(index).random
     return IterationStatus(
         index=index,
-        **dict.fromkeys(("reward", "win_rate", "win_rate_low", "win_rate_high", "preference"), draw()),
-        **dict.fromkeys(("capability", "capability_delta", "capability_delta_low", "capability_delta_high"), draw()),
+        **dict.fromkeys(("reward", "preference"), draw()),
+        **dict.fromkeys(
+            ("win_rate", "capability", "capability_delta"), Estimate(value=draw(), low=draw(), high=draw())
+        ),
         prompts=an_artifact(index, "prompts"),
         policy=an_artifact(index, "policy"),
         evaluation=an_artifact(index, "evaluation"),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from dynalign_contract.config import ExportParams, StageConfig
+from dynalign_contract.estimate import Estimate
 from dynalign_contract.settings import OnRegression
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.status import BestIteration, ConditionType, Phase
@@ -228,10 +229,16 @@ def test_ratings_look_at_every_earlier_evaluation() -> None:
 def test_people_see_three_digits_and_the_iterations_keep_all() -> None:
     done = finished(wins(0.427168022502494, -0.0123456789))
     status = done.run.status
-    assert (status.win_rate, status.capability_delta) == (0.427, -0.012)
-    assert status.iterations[0].win_rate == 0.427168022502494
-    assert status.iterations[0].capability_delta == -0.0123456789
-    assert str(finished(wins(0.5, -0.0001)).run.status.capability_delta) == "0.0"
+    assert status.win_rate == Estimate(value=0.427, low=0.327, high=0.527)
+    assert status.capability_delta == Estimate(value=-0.012, low=-0.062, high=0.038)
+    (kept,) = status.iterations
+    assert kept.win_rate is not None
+    assert kept.win_rate.value == 0.427168022502494
+    assert kept.capability_delta is not None
+    assert kept.capability_delta.value == -0.0123456789
+    rounded = finished(wins(0.5, -0.0001)).run.status.capability_delta
+    assert rounded is not None
+    assert str(rounded.value) == "0.0"
 
 
 def test_a_complete_run_is_planned_to_rest_with_its_numbers() -> None:

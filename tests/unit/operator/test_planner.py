@@ -9,6 +9,7 @@ import pytest
 
 from dynalign_contract.config import EvaluateParams, JudgeParams, StageConfig
 from dynalign_contract.errors import MemoryFullError
+from dynalign_contract.estimate import Estimate
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.result import Outcome, ResultError, StageResult
 from dynalign_contract.settings import OnRegression
@@ -66,7 +67,8 @@ def test_the_whole_sequence() -> None:
     status = done.run.status
     assert (status.phase, status.progress, status.stage) == (Phase.SUCCEEDED, "2/2", None)
     assert condition(status, ConditionType.COMPLETED).status == "True"
-    assert (status.reward, status.win_rate) == (0.51, 0.51)
+    assert status.reward == 0.51
+    assert status.win_rate == Estimate(value=0.51, low=0.41, high=0.61)
     assert status.best is not None
     assert (status.best.iteration, status.best.model_uri) == (1, "export-0")
 

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from dynalign_contract.config import Policy
-from dynalign_contract.metrics import METRICS, START_SECONDS, find_definition
+from dynalign_contract.metrics import STAGE_METRICS, MetricDef, find_definition
 from dynalign_contract.objective import BUILTIN, builtin_objective
 from dynalign_contract.settings import CapabilitySettings, EvaluationSettings
-from dynalign_contract.settings.evaluation import EvaluationJudge
 from dynalign_contract.stages import Stage
-from dynalign_operator.cli import tables
+from dynalign_operator.metrics.exports import gauge_of
 from dynalign_operator.metrics.runs import RUN_METRICS
 from dynalign_trainer.evaluate import capability, judges, standings
 from dynalign_trainer.evaluate import stage as evaluate
@@ -34,6 +33,14 @@ from dynalign_trainer.train.batch import Batch
 from dynalign_trainer.train.job import StepReport, WorkerOutcome, WorkerResult
 
 OBJECTIVE = builtin_objective(BUILTIN[0])
+
+
+def every_metric() -> list[MetricDef[Any]]:
+    return [
+        metric
+        for metrics in STAGE_METRICS.values()
+        for metric in (*metrics.singles().values(), *(family.each for family in metrics.families().values()))
+    ]
 
 
 def said_in_place(stage: ModuleType) -> set[str]:
@@ -96,8 +103,9 @@ def test_a_stage_measures_what_is_defined_for_it_and_nothing_else(stage: Stage) 
     names = MEASURED[stage]()
     undefined = [name for name in names if find_definition(stage, name) is None]
     assert undefined == [], "define them in dynalign_contract/metrics.py"
-    found = {find_definition(stage, name) for name in names}
-    assert [name for (of, name), d in METRICS.items() if of is stage and d not in found and name != START_SECONDS] == []
+    metrics = STAGE_METRICS[stage]
+    families = [name for name in metrics.families() if not any(found.startswith(f"{name}/") for found in names)]
+    assert [*metrics.singles().keys() - names - {metrics.start_seconds.name}, *families] == []
 
 
 def test_what_a_running_stage_says_is_defined_too() -> None:
@@ -129,24 +137,18 @@ def test_every_aspect_and_task_has_its_own_number() -> None:
 def test_what_is_exported_has_one_name_for_one_number() -> None:
     names = [metric.name for metric in RUN_METRICS]
     assert len(set(names)) == len(names)
-    exported = {f"dynalign_run_{definition.name}" for definition in METRICS.values() if definition.exported}
-    assert len(exported) == sum(definition.exported for definition in METRICS.values())
-    assert exported <= set(names)
+    exported = [metric for metric in every_metric() if metric.export is not None]
+    gauges = [gauge_of(metric) for metric in exported if metric.export and not metric.export.by_stage]
+    assert len({gauge.name for gauge in gauges if gauge}) == len(gauges), "two metrics share a gauge"
+    assert {gauge.name for gauge in map(gauge_of, exported) if gauge} <= set(names)
 
 
 def test_a_user_s_word_never_meets_a_name_of_ours() -> None:
     """Aspects and tasks have names that users choose: no choice of them is another metric's name."""
-    for definition in METRICS.values():
-        assert "/" not in definition.name
-        if definition.member:
-            for other in METRICS.values():
-                name = definition.of(other.name)
-                found = find_definition(definition.stage, name)
-                assert found is definition
-                assert found.member_of(name) == other.name
-
-
-def test_tables_read_what_is_defined() -> None:
-    assert EvaluationJudge.BASE in EvaluationSettings().win_rate.judges
-    with pytest.raises(KeyError):
-        tables.defined(Stage.JUDGE, "canary_auk")
+    for stage, metrics in STAGE_METRICS.items():
+        assert all("/" not in name for name in (*metrics.singles(), *metrics.families()))
+        for family in metrics.families().values():
+            for other in metrics.singles():
+                found = find_definition(stage, family.of(other).name)
+                assert found == family.of(other)
+                assert family.members({family.of(other): 1.0}) == {other: 1.0}

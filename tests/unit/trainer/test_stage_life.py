@@ -17,7 +17,6 @@ from dynalign_contract.config import FetchParams, GenerateParams, StageConfig
 from dynalign_contract.errors import BadInputError, UnfitError
 from dynalign_contract.layout import MANIFEST
 from dynalign_contract.manifest import verify_artifact
-from dynalign_contract.metrics import START_SECONDS
 from dynalign_contract.result import Outcome, StageResult, combine_artifacts
 from dynalign_contract.settings import GenerationSettings
 from dynalign_contract.stages import Stage
@@ -91,7 +90,7 @@ def test_the_start_of_useful_work_is_measured_once(harness: Harness) -> None:
         return StageOutput(files={})
 
     result = harness.run(run)
-    (start,) = (m.value for m in result.metrics if m.name == START_SECONDS)
+    (start,) = (m.value for m in result.metrics if m.name == "start_seconds")
     assert start is not None
     assert 0 < start < time.time() - psutil.Process().create_time()
 

@@ -11,7 +11,7 @@ import numpy as np
 from dynalign_contract.config import EvaluateParams, Policy
 from dynalign_contract.errors import CorruptArtifactError
 from dynalign_contract.layout import CAPABILITY_FILE
-from dynalign_contract.metrics import TASK, TASK_DELTA
+from dynalign_contract.metrics import EvaluateMetrics
 from dynalign_contract.records import CAPABILITY, Row, read_rows, write_rows
 from dynalign_contract.settings import CapabilitySettings
 from dynalign_trainer.evaluate.bootstrap import Floats
@@ -100,8 +100,8 @@ def summarise(tasks: Sequence[TaskScores], settings: CapabilitySettings, *, seed
         "capability_low": found.score.interval.low,
         "capability_high": found.score.interval.high,
         "capability_items": float(sum(len(scores.policy) for scores in tasks)),
-        **{TASK.of(scores.task): scores.mean for scores in tasks},
-        **{TASK_DELTA.of(scores.task): scores.delta for scores in tasks},
+        **{EvaluateMetrics.task.of(scores.task).name: scores.mean for scores in tasks},
+        **{EvaluateMetrics.task_delta.of(scores.task).name: scores.delta for scores in tasks},
     }
 
 

@@ -1,6 +1,11 @@
 """The model card of an export: where the model comes from, what it was aligned to, and how it scored."""
 
+from typing import Final
+
 from dynalign_contract.config import BASE_POLICY, ExportParams, IterationSummary
+from dynalign_contract.estimate import Estimate
+
+_MISSING: Final = "-"
 
 
 def build_model_card(run: str, params: ExportParams) -> str:
@@ -32,8 +37,8 @@ tags: [dynalign, grpo, {objective.name}]
 {_table(params.iterations)}
 
 Rewards lie between 0 and 1 and were given by the model itself. The win rate is against the base model on held-out
-prompts, ties counted as one half, with its confidence interval. Capability is the mean score over general tasks; the
-change is against the base model on the same items.
+prompts, ties counted as one half. Capability is the mean score over general tasks; the change is against the base model
+on the same items. Confidence intervals are in brackets.
 
 ## Use
 
@@ -67,18 +72,13 @@ def _table(iterations: tuple[IterationSummary, ...]) -> str:
     if not iterations:
         return "No iteration was run: these are the base model's weights."
     rows = [
-        f"| {row.index} | {_number(row.reward)} | {_number(row.win_rate)} | "
-        f"{_interval(row.win_rate_low, row.win_rate_high)} | {_number(row.capability)} | "
-        f"{_number(row.capability_delta)} | {_interval(row.capability_delta_low, row.capability_delta_high)} |"
+        f"| {row.index} | {_MISSING if row.reward is None else f'{row.reward:.3f}'} | {_text(row.win_rate)} | "
+        f"{_text(row.capability)} | {_text(row.capability_delta)} |"
         for row in iterations
     ]
-    head = "| iteration | reward | win rate | interval | capability | change | interval |"
-    return "\n".join([head, "|---|---|---|---|---|---|---|", *rows])
+    head = "| iteration | reward | win rate | capability | change of capability |"
+    return "\n".join([head, "|---|---|---|---|---|", *rows])
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return f"{_number(low)} to {_number(high)}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _text(estimate: Estimate | None) -> str:
+    return _MISSING if estimate is None else estimate.text()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-from dynalign_contract.metrics import ASPECT_REWARD
+from dynalign_contract.metrics import JudgeMetrics
 from dynalign_contract.objective import Objective
 from dynalign_contract.records import Row
 from dynalign_trainer.judge.trust import ends_share, spearman
@@ -65,7 +65,9 @@ def failed_share(rows: Sequence[Row]) -> float:
 
 def _aspect_means(rows: Sequence[Row], objective: Objective) -> dict[str, float]:
     return {
-        ASPECT_REWARD.of(aspect.id): mean_of(row["scores"][index]["score"] / MAX_SCORE for row in rows)
+        JudgeMetrics.aspect_reward.of(aspect.id).name: mean_of(
+            row["scores"][index]["score"] / MAX_SCORE for row in rows
+        )
         for index, aspect in enumerate(objective.aspects)
     }
 

@@ -30,7 +30,7 @@ from dynalign_contract.manifest import (
     verify_artifact,
     write_manifest,
 )
-from dynalign_contract.metrics import START_SECONDS, find_definition
+from dynalign_contract.metrics import STAGE_METRICS, find_definition
 from dynalign_contract.result import ArtifactRef, Metric, Outcome, ResultError, StageResult
 from dynalign_contract.stages import Stage
 from dynalign_contract.strangers import claim_folder, clear_strangers, shown_name
@@ -151,7 +151,8 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
         if gang.rank > 0:
             return StageResult(outcome=Outcome.SUCCEEDED)
         if telemetry.start_seconds is not None:
-            output = replace(output, metrics={**output.metrics, START_SECONDS: telemetry.start_seconds})
+            start = STAGE_METRICS[config.stage].start_seconds.name
+            output = replace(output, metrics={**output.metrics, start: telemetry.start_seconds})
         (folder / LAST_ERROR).unlink(missing_ok=True)
         _clear(folder, output.files)
         manifest = _describe(config, folder, output, time.monotonic() - started)

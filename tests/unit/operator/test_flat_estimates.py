@@ -1,0 +1,46 @@
+"""Statuses of version 0.1.0 had three numbers where an estimate is one object now; they are still read."""
+
+from typing import Any
+
+import pytest
+
+from dynalign_contract.estimate import Estimate
+from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus
+from dynalign_operator.api.stored_status import read_stored_status
+
+RATE = Estimate(value=0.625, low=0.5, high=0.75)
+
+
+def stored(**numbers: Any) -> dict[str, Any]:
+    return {"winRate": 0.625, "iterations": [{"index": 0, "reward": 0.5, **numbers}]}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "found"),
+    [
+        ({"winRate": 0.625, "winRateLow": 0.5, "winRateHigh": 0.75}, RATE),
+        ({"winRate": 0.625}, Estimate(value=0.625)),
+        ({"winRate": {"value": 0.625, "low": 0.5, "high": 0.75}}, RATE),
+        ({}, None),
+    ],
+    ids=["flat", "pruned by an API server", "as it is now", "absent"],
+)
+def test_a_win_rate_is_read(numbers: dict[str, Any], found: Estimate | None) -> None:
+    status = read_stored_status(stored(**numbers))
+    assert status.win_rate == Estimate(value=0.625)
+    assert status.iterations[0].win_rate == found
+    assert AlignmentRunStatus.model_validate_json(status.to_json()) == status
+
+
+def test_a_capability_is_read_with_the_interval_of_its_change() -> None:
+    (iteration,) = read_stored_status(
+        stored(capability=0.5, capabilityDelta=-0.1, capabilityDeltaLow=-0.2, capabilityDeltaHigh=0.0)
+    ).iterations
+    assert iteration.capability == Estimate(value=0.5)
+    assert iteration.capability_delta == Estimate(value=-0.1, low=-0.2, high=0.0)
+
+
+def test_what_is_no_number_is_refused() -> None:
+    for wrong in ("0.5", [0.5], {"low": 0.5}):
+        with pytest.raises(ValueError, match="winRate"):
+            IterationStatus.model_validate({"index": 0, "winRate": wrong})

@@ -1,0 +1,62 @@
+"""What the stage evaluate reports."""
+
+from typing import Final
+
+from dynalign_contract.config import EvaluateParams
+from dynalign_contract.metrics.definition import (
+    Export,
+    IntervalDef,
+    MetricDef,
+    MetricFamily,
+    StageMetrics,
+    Unit,
+)
+from dynalign_contract.stages import Stage
+
+_Metric: Final = MetricDef[EvaluateParams]
+_Interval: Final = IntervalDef[EvaluateParams]
+
+
+class EvaluateMetrics(StageMetrics):
+    """Metrics of the stage evaluate; win rates are against the base model unless the name says otherwise."""
+
+    stage = Stage.EVALUATE
+    win_rate = _Interval(
+        Unit.SHARE,
+        "Share of held-out prompts on which the policy beats the base model, ties half.",
+        export=Export(),
+        exports_interval=True,
+    )
+    win_rate_lc = _Interval(
+        Unit.SHARE, "Win rate against the base model at equal length of the answers.", export=Export()
+    )
+    win_rate_previous = _Interval(
+        Unit.SHARE, "Win rate against the policy that the iteration began with.", export=Export()
+    )
+    preference = _Metric(Unit.SHARE, "Mean preference for the policy's answers; 0.5 is none.")
+    win_rate_live = _Metric(Unit.SHARE, "Win rate by the policy as judge.")
+    win_rate_endpoint = _Metric(Unit.SHARE, "Win rate by the endpoint's model as judge.")
+    ties = _Metric(Unit.SHARE, "Share of comparisons that ended in a tie.")
+    order_flips = _Metric(Unit.SHARE, "Share of comparisons that the order of the answers decides.")
+    first_position = _Metric(Unit.SHARE, "Share of wins of the answer that was shown first.")
+    regressed = _Metric(Unit.FLAG, "1 if the policy is worse than the base model, with confidence, 0 otherwise.")
+    mean_length = _Metric(Unit.TOKENS, "Mean length of the policy's answers.")
+    mean_length_base = _Metric(Unit.TOKENS, "Mean length of the base model's answers.")
+    prompts = _Metric(Unit.COUNT, "Held-out prompts that were compared.")
+    capability = _Interval(
+        Unit.SHARE, "Mean score over the tasks of evaluation.capability, each of equal weight.", export=Export()
+    )
+    capability_delta = _Interval(
+        Unit.PLAIN, "Capability minus the base model's.", export=Export(), exports_interval=True
+    )
+    capability_regressed = _Metric(
+        Unit.FLAG, "1 if capability dropped by more than maxDrop, with confidence, 0 otherwise."
+    )
+    capability_items = _Metric(Unit.COUNT, "Items of all tasks.")
+    task = MetricFamily("task", _Metric(Unit.SHARE, "Mean score of a task."))
+    task_delta = MetricFamily("task", _Metric(Unit.PLAIN, "Mean score of a task minus the base model's."))
+    rating = _Interval(
+        Unit.POINTS, "Bradley-Terry points above the base model; 400 for odds of 10 to 1.", export=Export()
+    )
+    judge_requests = _Metric(Unit.COUNT, "Requests to the judge's endpoint.")
+    judge_tokens = _Metric(Unit.TOKENS, "Tokens that the judge's endpoint read and wrote.")

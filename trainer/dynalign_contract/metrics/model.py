@@ -1,0 +1,24 @@
+"""What fetch and export report about the model folder that they write."""
+
+from dynalign_contract.config import ExportParams, FetchParams
+from dynalign_contract.metrics.definition import MetricDef, StageMetrics, Unit
+from dynalign_contract.stages import Stage
+
+
+class FetchMetrics(StageMetrics):
+    """Metrics of the stage fetch."""
+
+    stage = Stage.FETCH
+    parameters = MetricDef[FetchParams](Unit.COUNT, "Weights of the model.")
+    bytes = MetricDef[FetchParams](Unit.BYTES, "Size of the model folder.")
+
+
+class ExportMetrics(StageMetrics):
+    """Metrics of the stage export."""
+
+    stage = Stage.EXPORT
+    parameters = MetricDef[ExportParams](Unit.COUNT, "Weights of the exported model.")
+    bytes = MetricDef[ExportParams](Unit.BYTES, "Size of the exported folder.")
+    relative_change = MetricDef[ExportParams](
+        Unit.PLAIN, "Norm of the change of the trained weights divided by the norm of these weights."
+    )
