@@ -10,6 +10,7 @@ import pytest
 
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadConfigError, TerminatedError
+from dynalign_contract.metrics import TrainMetrics
 from dynalign_contract.settings import DType, KlSettings, TrainingBackend, TrainingMethod, TrainingSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer.runtime.context import StageOutput
@@ -92,7 +93,7 @@ def test_every_weight_moves_and_is_stored_in_float32(whole: tuple[TrainingRun, S
     assert before.keys() == after.keys()
     assert all((after[name] != before[name].float()).any() for name in before)
     distance = sum((after[name].double() - before[name].double()).square().sum().item() for name in before) ** 0.5
-    assert output.metrics["norm_change"] == pytest.approx(distance, rel=1e-5)
+    assert output.metrics[TrainMetrics.norm_change] == pytest.approx(distance, rel=1e-5)
 
 
 def test_stopped_in_the_middle_it_ends_with_the_same_bits(
@@ -106,7 +107,7 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bits(
 
     with pytest.raises(TerminatedError):
         train.run(replace(context, telemetry=StopAfterTwoSteps(context.stopping)))
-    assert train.run(run.context(config)).metrics["trained_steps"] == PROMPTS
+    assert train.run(run.context(config)).metrics[TrainMetrics.trained_steps] == PROMPTS
     assert farthest(weights(policy_folder(run)), weights(policy_folder(whole[0]))) == 0
 
 
@@ -160,7 +161,7 @@ def test_training_in_bfloat16_goes_on_from_every_digit(whole: tuple[TrainingRun,
     rollouts = rollouts_of(run, prompts=2)
     config = run.write(rollouts, make_judgements(rollouts))
     config = config.model_copy(update={"engine": config.engine.model_copy(update={"dtype": DType.BFLOAT16})})
-    assert train.run(run.context(config)).metrics["trained_steps"] == 2
+    assert train.run(run.context(config)).metrics[TrainMetrics.trained_steps] == 2
     assert farthest(weights(policy_folder(run)), start) < 1e-7
     assert farthest({n: v.bfloat16() for n, v in start.items()}, start) > 1e-4
 
@@ -170,7 +171,7 @@ def test_equal_rewards_keep_the_policy_and_another_method_is_refused(
 ) -> None:
     run = replace(next_run(whole[0]), iteration=7)
     output = train_on(run, [0.5] * PROMPTS * CANDIDATES)
-    assert output.metrics["trained_steps"] == 0
+    assert output.metrics[TrainMetrics.trained_steps] == 0
     assert set(output.files) == FILES
     assert farthest(weights(policy_folder(run)), weights(policy_folder(whole[0]))) == 0
     with pytest.raises(BadConfigError, match=r"method is LoRA but .* was made with Full: a run keeps its method"):

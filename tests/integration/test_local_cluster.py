@@ -250,10 +250,11 @@ def test_finished_jobs_are_known_to_the_next_dynalign(workdir: Path) -> None:
 
 def test_progress_is_read_from_the_running_stage(workdir: Path) -> None:
     code = """
+        from dynalign_contract.metrics import JudgeMetrics
         from dynalign_trainer.runtime.telemetry import Telemetry
         telemetry = Telemetry()
         telemetry.progress(3, 12)
-        telemetry.metric("reward", 0.5)
+        telemetry.metric(JudgeMetrics.reward, 0.5)
         server = telemetry.serve(int(ARGS["port"]))
         time.sleep(600)
     """

@@ -19,6 +19,7 @@ from dynalign_contract.errors import BadConfigError, BadInputError, TerminatedEr
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import MANIFEST
 from dynalign_contract.manifest import read_manifest
+from dynalign_contract.metrics import TrainMetrics
 from dynalign_contract.records import Row
 from dynalign_contract.result import StageResult
 from dynalign_contract.settings import DType, KlSettings, LoraSettings, TrainingBackend, TrainingSettings
@@ -102,11 +103,11 @@ def test_leaves_an_adapter_a_batch_and_metrics(whole: tuple[TrainingRun, StageOu
     run, output = whole
     iteration = run.root / "iterations/000"
     assert set(output.files) == {ADAPTER_WEIGHTS, ADAPTER_CONFIG}
-    assert output.metrics["trained_steps"] == PROMPTS
-    assert output.metrics["rejected_share"] == 0
-    assert output.metrics["logprob_difference"] == pytest.approx(0.016, abs=0.004)  # E|x| of N(0, 0.02)
-    assert output.metrics["norm_change"] > 0
-    assert output.metrics["kl"] > 0
+    assert output.metrics[TrainMetrics.trained_steps] == PROMPTS
+    assert output.metrics[TrainMetrics.rejected_share] == 0
+    assert output.metrics[TrainMetrics.logprob_difference] == pytest.approx(0.016, abs=0.004)  # E|x| of N(0, 0.02)
+    assert output.metrics[TrainMetrics.norm_change] > 0
+    assert output.metrics[TrainMetrics.kl] > 0
     assert str(run.root) not in (iteration / "policy" / ADAPTER_CONFIG).read_text()
     assert json.loads((iteration / "policy" / ADAPTER_CONFIG).read_text())["r"] == 4
     batch = read_manifest(iteration / "batch")
@@ -145,7 +146,7 @@ def test_stopped_and_with_its_last_checkpoint_planted_it_ends_with_the_same_adap
     seal_checkpoint(checkpoints[-1], read_job(run.root / "iterations/000/checkpoints" / JOB_FILE))
 
     output = train.run(run.context(config))
-    assert output.metrics["trained_steps"] == PROMPTS
+    assert output.metrics[TrainMetrics.trained_steps] == PROMPTS
     assert farthest(weights(run), weights(whole[0])) <= tolerance
     assert not (tmp_path / "mark").exists(), "a planted file ran"
 
@@ -173,7 +174,7 @@ def test_transformers_own_files_of_a_checkpoint_run_no_code(tmp_path: Path, monk
 def test_two_processes_train_like_one(whole: tuple[TrainingRun, StageOutput], tmp_path: Path) -> None:
     run = a_run(tmp_path, gpus_per_node=2)
     output = train_on(run, rollouts_of(run))
-    assert output.metrics["loss"] == pytest.approx(whole[1].metrics["loss"], abs=1e-5)
+    assert output.metrics[TrainMetrics.loss] == pytest.approx(whole[1].metrics[TrainMetrics.loss], abs=1e-5)
     assert farthest(weights(run), weights(whole[0])) < 1e-4
 
 
@@ -254,8 +255,8 @@ def test_the_next_iteration_continues_the_adapter_and_rejects_what_the_sampler_d
     rollouts = rollouts_of(run, prompts=4)
     rollouts[0]["logprobs"] = [value - 2.0 for value in rollouts[0]["logprobs"]]
     output = train_on(run, rollouts)
-    assert output.metrics["trained_steps"] == 2
-    assert output.metrics["rejected_share"] == pytest.approx(1 / 16)
+    assert output.metrics[TrainMetrics.trained_steps] == 2
+    assert output.metrics[TrainMetrics.rejected_share] == pytest.approx(1 / 16)
     # Two Adam steps of 1e-5 from where the first iteration ended.
     assert 0 < farthest(weights(run), weights(first)) <= 2.1e-5
 
@@ -273,7 +274,7 @@ def test_an_adapter_that_is_trained_in_bfloat16_keeps_every_digit(
     rollouts = rollouts_of(run, prompts=2)
     config = run.write(rollouts, make_judgements(rollouts))
     config = config.model_copy(update={"engine": config.engine.model_copy(update={"dtype": DType.BFLOAT16})})
-    assert train.run(run.context(config)).metrics["trained_steps"] == 2
+    assert train.run(run.context(config)).metrics[TrainMetrics.trained_steps] == 2
     assert farthest(weights(run), weights(first)) < 1e-7
     assert farthest({n: v.bfloat16().float() for n, v in weights(first).items()}, weights(first)) > 1e-5
 
@@ -282,9 +283,9 @@ def test_equal_rewards_leave_a_fresh_adapter_without_effect(tmp_path: Path) -> N
     run = a_run(tmp_path)
     rollouts = rollouts_of(run, prompts=2)
     output = train_on(run, rollouts, [0.5] * len(rollouts))
-    assert output.metrics["trained_steps"] == 0
-    assert output.metrics["dropped_groups_share"] == 1
-    assert output.metrics["noisy_groups_share"] is None
+    assert output.metrics[TrainMetrics.trained_steps] == 0
+    assert output.metrics[TrainMetrics.dropped_groups_share] == 1
+    assert output.metrics[TrainMetrics.noisy_groups_share] is None
     assert all(value.abs().max() == 0 for name, value in weights(run).items() if "lora_B" in name)
 
 

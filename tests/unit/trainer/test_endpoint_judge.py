@@ -11,6 +11,7 @@ import pytest
 
 from dynalign_contract.endpoints import JUDGE_ENDPOINT, EndpointBudget, EndpointSettings
 from dynalign_contract.errors import BadConfigError, BadInputError, TerminatedError
+from dynalign_contract.metrics import EvaluateMetrics
 from dynalign_contract.objective import Aspect, Objective, builtin_objective
 from dynalign_contract.settings import EvaluationJudge, JudgingSettings, WinRateMethod, WinRateSettings
 from dynalign_trainer.endpoints.backoff import Backoff
@@ -110,7 +111,10 @@ def test_the_better_answer_wins_in_whichever_order_it_is_shown(bench: Bench) -> 
         duels = judge.compare([pair("It is good.", "It is poor."), pair("It is poor.", "It is good.")], None)
     assert [(duel.first, duel.second, duel.outcome) for duel in duels] == [(1.0, 1.0, 1.0), (0.0, 0.0, 0.0)]
     assert judge.version == "endpoint:m"
-    assert measure_spending(judge.endpoint) == {"judge_requests": 4, "judge_tokens": 60}
+    assert measure_spending(judge.endpoint) == {
+        EvaluateMetrics.judge_requests: 4,
+        EvaluateMetrics.judge_tokens: 60,
+    }
     first, second = (shown(body) for body in server.asked[:2])
     assert first == second[::-1] == ["It is good.", "It is poor."]
     assert all(body["temperature"] == 0 and body["top_logprobs"] == 20 for body in server.asked)

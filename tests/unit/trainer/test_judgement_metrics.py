@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from dynalign_contract.metrics import JudgeMetrics
 from dynalign_contract.objective import builtin_objective
 from dynalign_trainer.judge.metrics import failed_share, judgement_metrics
 
@@ -38,34 +39,34 @@ def test_means_and_spreads_leave_out_what_failed() -> None:
     ]
     shape = judgement_metrics(rows, [1, 2, 3, 4, 5], OBJECTIVE)
     rewards = shape.rewards
-    assert rewards["reward"] == pytest.approx(0.45)
-    assert rewards["aspect_reward/knowledge"] == pytest.approx((0.2 + 0.4 + 1.0 + 0.6 + 0.6) / 5)
-    assert rewards["aspect_reward/benevolence"] == pytest.approx(0.45)
-    assert rewards["group_std"] == pytest.approx((0.2 / math.sqrt(2) + 0.0) / 2)
-    assert rewards["zero_variance_share"] == 0.5
-    assert rewards["failed_share"] == pytest.approx(0.2)
-    assert rewards["retried"] == 2
-    assert rewards["mass"] == pytest.approx(0.5)
-    assert shape.habits["length_correlation"] == pytest.approx(1.0)
-    assert shape.habits["ends_share"] == pytest.approx(2 / 19)
+    assert rewards[JudgeMetrics.reward] == pytest.approx(0.45)
+    assert rewards[JudgeMetrics.aspect_reward.of("knowledge")] == pytest.approx((0.2 + 0.4 + 1.0 + 0.6 + 0.6) / 5)
+    assert rewards[JudgeMetrics.aspect_reward.of("benevolence")] == pytest.approx(0.45)
+    assert rewards[JudgeMetrics.group_std] == pytest.approx((0.2 / math.sqrt(2) + 0.0) / 2)
+    assert rewards[JudgeMetrics.zero_variance_share] == 0.5
+    assert rewards[JudgeMetrics.failed_share] == pytest.approx(0.2)
+    assert rewards[JudgeMetrics.retried] == 2
+    assert rewards[JudgeMetrics.mass] == pytest.approx(0.5)
+    assert shape.habits[JudgeMetrics.length_correlation] == pytest.approx(1.0)
+    assert shape.habits[JudgeMetrics.ends_share] == pytest.approx(2 / 19)
 
 
 def test_length_correlation_is_within_groups_and_before_penalties() -> None:
     rows = [row("a", 0.1, raw=0.9), row("a", 0.8), row("b", 0.3), row("b", 0.2)]
     shape = judgement_metrics(rows, [20, 10, 900, 1000], OBJECTIVE)
-    assert shape.habits["length_correlation"] == pytest.approx((1.0 - 1.0) / 2)
+    assert shape.habits[JudgeMetrics.length_correlation] == pytest.approx((1.0 - 1.0) / 2)
 
 
 def test_the_most_important_metrics_come_first() -> None:
-    names = list(judgement_metrics([row("a", 0.5)], [1], OBJECTIVE).rewards)
+    names = [metric.name for metric in judgement_metrics([row("a", 0.5)], [1], OBJECTIVE).rewards]
     assert names[:5] == ["reward", *(f"aspect_reward/{a.id}" for a in OBJECTIVE.aspects)]
 
 
 def test_a_group_that_failed_teaches_nothing() -> None:
     shape = judgement_metrics([row("a", NAN), row("a", NAN)], [1, 2], OBJECTIVE)
-    assert shape.rewards["zero_variance_share"] == 1.0
-    assert shape.rewards["failed_share"] == 1.0
-    assert math.isnan(shape.rewards["reward"])
+    assert shape.rewards[JudgeMetrics.zero_variance_share] == 1.0
+    assert shape.rewards[JudgeMetrics.failed_share] == 1.0
+    assert math.isnan(shape.rewards[JudgeMetrics.reward])
 
 
 def test_nothing_has_no_failed_share() -> None:

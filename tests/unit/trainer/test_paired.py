@@ -38,16 +38,16 @@ def test_tasks_weigh_the_same_whatever_their_size() -> None:
 def test_a_model_against_itself_has_neither_lost_nor_won() -> None:
     same = scores(1, 0, 1, 1, 0)
     found = estimated(TaskScores("t", same, same))
-    assert (found.delta.value, found.delta.interval.low, found.delta.interval.high) == (0, 0, 0)
-    assert found.score.interval.low < found.score.value < found.score.interval.high
+    assert (found.delta.value, found.delta.low, found.delta.high) == (0, 0, 0)
+    assert found.score.low < found.score.value < found.score.high
     assert not found.dropped(0.0)
 
 
 def test_pairing_makes_the_difference_sharper_than_its_parts() -> None:
     generator = np.random.default_rng(3)
     found = estimated(exam(generator, "t", 200, 0.02))
-    width = found.delta.interval.high - found.delta.interval.low
-    assert width < (found.score.interval.high - found.score.interval.low) / 1.3
+    width = found.delta.high - found.delta.low
+    assert width < (found.score.high - found.score.low) / 1.3
 
 
 def test_the_gate_wants_more_than_the_tolerated_drop() -> None:
@@ -71,8 +71,8 @@ def test_each_end_of_the_interval_errs_about_as_rarely_as_it_says() -> None:
     below = above = 0
     for trial in range(trials):
         found = estimated(*(exam(generator, name, 64, drop) for name in "ab"), confidence=0.9, seed=trial)
-        below += found.delta.interval.high < -drop
-        above += found.delta.interval.low > -drop
+        below += found.delta.high < -drop
+        above += found.delta.low > -drop
     for misses in (below, above):
         assert 0.04 <= misses / trials <= 0.16  # 10 %, give or take four standard errors
 
@@ -100,9 +100,9 @@ def test_a_real_loss_is_found() -> None:
 def test_the_numbers_that_decide_come_first_and_single_tasks_last() -> None:
     generator = np.random.default_rng(0)
     tasks = [exam(generator, name, 40, 0.0) for name in ("ifeval", "dynalign_choices")]
-    names = list(summarise(tasks, CapabilitySettings(), seed=0))
-    assert names[:5] == [
-        "capability",
+    names = [metric.name for metric in summarise(tasks, CapabilitySettings(), seed=0)]
+    assert names[:7] == [
+        *("capability", "capability_low", "capability_high"),
         *("capability_delta", "capability_delta_low", "capability_delta_high", "capability_regressed"),
     ]
     assert names[-4:] == [

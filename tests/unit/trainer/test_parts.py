@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from dynalign_contract.metrics import GenerateMetrics
 from dynalign_contract.records import ROLLOUT, write_rows
 from dynalign_trainer.generate.stage import is_whole, rollout_metrics
 from dynalign_trainer.models.text_statistics import distinct_n
@@ -68,15 +69,15 @@ def test_parts_beyond_the_work_are_removed(tmp_path: Path) -> None:
 def test_metrics_of_rollouts() -> None:
     rows = [rollout("p", 0), rollout("p", 1, completion_ids=[3], logprobs=[-1.0], finish_reason="length", text="")]
     assert rollout_metrics(rows) == {
-        "candidates": 2,
-        "tokens": 3,
-        "mean_length": 1.5,
-        "truncated_share": 0.5,
-        "mean_logprob": -1.0,
-        "distinct_2": 1.0,
-        "empty_share": 0.5,
+        GenerateMetrics.candidates: 2,
+        GenerateMetrics.tokens: 3,
+        GenerateMetrics.mean_length: 1.5,
+        GenerateMetrics.truncated_share: 0.5,
+        GenerateMetrics.mean_logprob: -1.0,
+        GenerateMetrics.distinct_2: 1.0,
+        GenerateMetrics.empty_share: 0.5,
     }
-    assert rollout_metrics([])["mean_length"] is None
+    assert rollout_metrics([])[GenerateMetrics.mean_length] is None
 
 
 @pytest.mark.parametrize(

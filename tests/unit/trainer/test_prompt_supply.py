@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dynalign_contract.errors import BadConfigError, BadInputError
+from dynalign_contract.metrics import PromptsMetrics
 from dynalign_contract.records import Row
 from dynalign_contract.settings import DecontaminationSettings, DedupSettings, PromptSettings, SuppliedPrompts
 from dynalign_contract.supplied.paths import supplied_path
@@ -150,7 +151,7 @@ def test_the_language_is_that_of_the_question() -> None:
 def test_diversity_is_that_of_the_questions() -> None:
     def diversity(system: str) -> float | None:
         rows = [supplied_row(str(i), chat(question, system)) for i, question in enumerate(QUESTIONS)]
-        return measure(rows, Tally(), facets={}, wanted=4)["distinct_2"]
+        return measure(rows, Tally(), facets={}, wanted=4)[PromptsMetrics.distinct_2]
 
     assert diversity(TUTOR) == diversity("")
 

@@ -15,6 +15,7 @@ from dynalign_contract.metrics.definition import (
     IntervalDef,
     MetricDef,
     MetricFamily,
+    MetricValues,
     StageMetrics,
     Unit,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "JudgeMetrics",
     "MetricDef",
     "MetricFamily",
+    "MetricValues",
     "PromptsMetrics",
     "StageMetrics",
     "TrainMetrics",

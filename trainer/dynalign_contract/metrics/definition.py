@@ -9,7 +9,7 @@ of the type checker wherever it is used. The type parameter is the class of the 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from dynalign_contract.estimate import Estimate
 from dynalign_contract.stages import Stage
@@ -79,6 +79,10 @@ class MetricDef(Generic[P]):
         object.__setattr__(self, "name", self.name or name.removesuffix("_"))
 
 
+MetricValues: TypeAlias = dict[MetricDef[P], float | None]
+"""Metric -> value of a stage whose parameters are of the class P; None where the number is not defined."""
+
+
 @dataclass(frozen=True)
 class MetricFamily(Generic[P]):
     """A metric that has a value for each member of a set that the user chooses, named `family/member`."""
@@ -143,7 +147,7 @@ class IntervalDef(Generic[P]):
         """The metrics of value, lower and upper end."""
         return self.value, self.low, self.high
 
-    def split(self, estimate: Estimate | None) -> dict[MetricDef[P], float | None]:
+    def split(self, estimate: Estimate | None) -> MetricValues[P]:
         """The three metrics of an estimate; of None, metrics without a value."""
         if estimate is None:
             return dict.fromkeys(self.parts)

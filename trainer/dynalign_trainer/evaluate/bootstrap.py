@@ -1,11 +1,14 @@
 """The bootstrap over items (Efron, 1979): statistics of resamples, and the percentiles between them. Pure."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dynalign_contract.estimate import Estimate
 
 Floats = NDArray[np.float64]
 
@@ -19,6 +22,11 @@ class Interval:
 
     low: float
     high: float
+
+
+def estimate(value: float, interval: Interval) -> Estimate | None:
+    """A value with its interval; None if it is one of nothing, which is NaN."""
+    return None if math.isnan(value) else Estimate(value=value, low=interval.low, high=interval.high)
 
 
 def resample(

@@ -11,7 +11,7 @@ import numpy as np
 from dynalign_contract.config import EvaluateParams, Policy
 from dynalign_contract.errors import CorruptArtifactError
 from dynalign_contract.layout import CAPABILITY_FILE
-from dynalign_contract.metrics import EvaluateMetrics
+from dynalign_contract.metrics import EvaluateMetrics, MetricValues
 from dynalign_contract.records import CAPABILITY, Row, read_rows, write_rows
 from dynalign_contract.settings import CapabilitySettings
 from dynalign_trainer.evaluate.bootstrap import Floats
@@ -35,13 +35,13 @@ class Outcome:
 
     files: dict[str, int] = field(default_factory=dict)
     """File -> rows; none when no task is wanted."""
-    metrics: dict[str, float | None] = field(default_factory=dict)
+    metrics: MetricValues[EvaluateParams] = field(default_factory=dict)
     """The scores of single tasks come last."""
 
     @property
     def regressed(self) -> bool:
         """The policy has lost more than is put up with, with confidence."""
-        return self.metrics.get("capability_regressed") == 1
+        return self.metrics.get(EvaluateMetrics.capability_regressed) == 1
 
 
 class Examination:
@@ -88,20 +88,16 @@ class Examination:
         return [row for row in rows if row["policy"] == Policy().version]
 
 
-def summarise(tasks: Sequence[TaskScores], settings: CapabilitySettings, *, seed: int) -> dict[str, float | None]:
+def summarise(tasks: Sequence[TaskScores], settings: CapabilitySettings, *, seed: int) -> MetricValues[EvaluateParams]:
     """The stage's metrics about capability, the most important first. Pure."""
     found = estimate_capability(tasks, confidence=settings.confidence, resamples=settings.resamples, seed=seed)
     return {
-        "capability": found.score.value,
-        "capability_delta": found.delta.value,
-        "capability_delta_low": found.delta.interval.low,
-        "capability_delta_high": found.delta.interval.high,
-        "capability_regressed": float(found.dropped(settings.max_drop)),
-        "capability_low": found.score.interval.low,
-        "capability_high": found.score.interval.high,
-        "capability_items": float(sum(len(scores.policy) for scores in tasks)),
-        **{EvaluateMetrics.task.of(scores.task).name: scores.mean for scores in tasks},
-        **{EvaluateMetrics.task_delta.of(scores.task).name: scores.delta for scores in tasks},
+        **EvaluateMetrics.capability.split(found.score),
+        **EvaluateMetrics.capability_delta.split(found.delta),
+        EvaluateMetrics.capability_regressed: float(found.dropped(settings.max_drop)),
+        EvaluateMetrics.capability_items: float(sum(len(scores.policy) for scores in tasks)),
+        **{EvaluateMetrics.task.of(scores.task): scores.mean for scores in tasks},
+        **{EvaluateMetrics.task_delta.of(scores.task): scores.delta for scores in tasks},
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dynalign_contract.config import EvaluateParams, Policy
 from dynalign_contract.endpoints import JUDGE_ENDPOINT
 from dynalign_contract.errors import BadConfigError
+from dynalign_contract.metrics import EvaluateMetrics, MetricValues
 from dynalign_contract.settings import EvaluationJudge, WinRateMethod, WinRateSettings
 from dynalign_trainer.endpoints.client import Endpoint, open_endpoint
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
@@ -97,8 +98,9 @@ class PaidJudge:
         )
 
 
-def measure_spending(endpoint: Endpoint | None) -> dict[str, float | None]:
+def measure_spending(endpoint: Endpoint | None) -> MetricValues[EvaluateParams]:
     """What the judge's endpoint was asked and has read and written; nothing where there is none."""
     if endpoint is None:
         return {}
-    return {"judge_requests": endpoint.spending.requests, "judge_tokens": endpoint.spending.tokens}
+    spending = endpoint.spending
+    return {EvaluateMetrics.judge_requests: spending.requests, EvaluateMetrics.judge_tokens: spending.tokens}

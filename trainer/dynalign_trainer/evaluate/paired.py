@@ -6,7 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from dynalign_trainer.evaluate.bootstrap import Floats, Interval, percentile_interval, resampled_means
+from dynalign_contract.estimate import Estimate
+from dynalign_trainer.evaluate.bootstrap import Floats, percentile_interval, resampled_means
 
 _ROUNDING: Final = 1e-9
 """A drop that exceeds the tolerated one by less is a matter of floating point."""
@@ -32,14 +33,6 @@ class TaskScores:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean and its confidence interval."""
-
-    value: float
-    interval: Interval
-
-
-@dataclass(frozen=True)
 class Capability:
     """Mean over the tasks, each of which weighs the same."""
 
@@ -49,7 +42,7 @@ class Capability:
 
     def dropped(self, tolerated: float) -> bool:
         """Whether the score has fallen by more than `tolerated`, with the confidence of the interval's upper end."""
-        return self.delta.interval.high < -tolerated - _ROUNDING
+        return self.delta.is_below(-tolerated - _ROUNDING)
 
 
 def estimate_capability(tasks: Sequence[TaskScores], *, confidence: float, resamples: int, seed: int) -> Capability:
@@ -62,7 +55,8 @@ def estimate_capability(tasks: Sequence[TaskScores], *, confidence: float, resam
     both = [np.stack([scores.policy, scores.policy - scores.base], axis=1) for scores in tasks]
     means = np.mean([resampled_means(values, resamples, generator) for values in both], axis=0)
     found = np.mean([values.mean(axis=0) for values in both], axis=0)
+    ends = [percentile_interval(means[:, k], 1 - confidence) for k in range(len(found))]
     score, delta = (
-        Estimate(float(found[k]), percentile_interval(means[:, k], 1 - confidence)) for k in range(len(found))
+        Estimate(value=float(value), low=end.low, high=end.high) for value, end in zip(found, ends, strict=True)
     )
     return Capability(score, delta)

@@ -6,11 +6,13 @@ from typing import TypedDict
 
 from dynalign_contract.config import EvaluateParams, Policy
 from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, HELD_OUT_FILE
+from dynalign_contract.metrics import EvaluateMetrics, MetricValues
 from dynalign_contract.records import COMPARISON, Row, write_rows
 from dynalign_contract.settings import EvaluationJudge
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE
 from dynalign_trainer.evaluate import statistics
 from dynalign_trainer.evaluate.answers import keep_or_sample, read_held_out, sample_answers
+from dynalign_trainer.evaluate.bootstrap import estimate
 from dynalign_trainer.evaluate.capability import Examination, Outcome
 from dynalign_trainer.evaluate.comparing import Pair, PairJudge
 from dynalign_trainer.evaluate.contests import BASE, PREVIOUS, Contest, build_comparisons
@@ -21,7 +23,7 @@ from dynalign_trainer.models.engine import Engine, start_engine
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 
 
-def run(context: StageContext[EvaluateParams]) -> StageOutput:
+def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
     """Write answers, comparisons and scores of tasks; report win rates and capability.
 
     A regression is reported, what follows is the planner's choice. Raises BadInputError when there are no held-out
@@ -105,7 +107,7 @@ def _measure(
     contests: Sequence[Contest],
     answers: Mapping[str, Sequence[Row]],
     capability: Outcome,
-) -> dict[str, float | None]:
+) -> MetricValues[EvaluateParams]:
     """The stage's metrics, the most important first; win rates are against base unless the name says otherwise."""
     params = context.params
     settings = params.evaluation.win_rate
@@ -117,35 +119,32 @@ def _measure(
     def win_rate_of(judge: EvaluationJudge) -> float | None:
         return statistics.win_rate(found[BASE, judge]) if judge in settings.judges else None
 
-    rate = statistics.win_rate(duels)
     options: _Options = {
         "confidence": settings.confidence,
         "resamples": settings.resamples,
         "seed": context.seed("bootstrap"),
     }
-    interval = statistics.bootstrap_interval(duels, **options)
-    over_previous = statistics.bootstrap_interval(previous, **options)
-    equal_length = statistics.length_controlled_interval(duels, **options)
+    rate = estimate(statistics.win_rate(duels), statistics.bootstrap_interval(duels, **options))
     return {
-        "win_rate": rate,
-        "win_rate_low": interval.low,
-        "win_rate_high": interval.high,
-        "win_rate_lc": statistics.length_controlled_win_rate(duels),
-        "win_rate_lc_low": equal_length.low,
-        "win_rate_lc_high": equal_length.high,
-        "win_rate_previous": statistics.win_rate(previous),
-        "win_rate_previous_low": over_previous.low,
-        "win_rate_previous_high": over_previous.high,
-        "preference": statistics.mean_preference(duels),
-        "win_rate_live": win_rate_of(EvaluationJudge.LIVE),
-        "win_rate_endpoint": win_rate_of(EvaluationJudge.ENDPOINT),
-        "ties": statistics.tie_share(duels),
-        "order_flips": statistics.order_flips(duels),
-        "first_position": statistics.first_position(duels),
-        "regressed": float(interval.high < 0.5 or capability.regressed),
-        "mean_length": _mean_length(answers[params.policy.version]),
-        "mean_length_base": _mean_length(answers[Policy().version]),
-        "prompts": len(duels),
+        **EvaluateMetrics.win_rate.split(rate),
+        **EvaluateMetrics.win_rate_lc.split(
+            estimate(
+                statistics.length_controlled_win_rate(duels), statistics.length_controlled_interval(duels, **options)
+            )
+        ),
+        **EvaluateMetrics.win_rate_previous.split(
+            estimate(statistics.win_rate(previous), statistics.bootstrap_interval(previous, **options))
+        ),
+        EvaluateMetrics.preference: statistics.mean_preference(duels),
+        EvaluateMetrics.win_rate_live: win_rate_of(EvaluationJudge.LIVE),
+        EvaluateMetrics.win_rate_endpoint: win_rate_of(EvaluationJudge.ENDPOINT),
+        EvaluateMetrics.ties: statistics.tie_share(duels),
+        EvaluateMetrics.order_flips: statistics.order_flips(duels),
+        EvaluateMetrics.first_position: statistics.first_position(duels),
+        EvaluateMetrics.regressed: float((rate is not None and rate.is_below(0.5)) or capability.regressed),
+        EvaluateMetrics.mean_length: _mean_length(answers[params.policy.version]),
+        EvaluateMetrics.mean_length_base: _mean_length(answers[Policy().version]),
+        EvaluateMetrics.prompts: len(duels),
         **capability.metrics,
     }
 

@@ -6,8 +6,10 @@ from typing import Final
 
 from dynalign_contract.config import EvaluateParams
 from dynalign_contract.layout import COMPARISONS_FILE, RATINGS_FILE
+from dynalign_contract.metrics import EvaluateMetrics, MetricValues
 from dynalign_contract.records import COMPARISON, RATING, Row, read_rows, write_rows
 from dynalign_contract.settings import Ratings
+from dynalign_trainer.evaluate.bootstrap import estimate
 from dynalign_trainer.evaluate.contests import read_matches
 from dynalign_trainer.evaluate.ratings import Rating, rate
 from dynalign_trainer.runtime.context import StageContext
@@ -23,7 +25,7 @@ class Standings:
 
     files: dict[str, int] = field(default_factory=dict)
     """File -> rows."""
-    metrics: dict[str, float | None] = field(default_factory=dict)
+    metrics: MetricValues[EvaluateParams] = field(default_factory=dict)
 
 
 def rate_policies(context: StageContext[EvaluateParams], comparisons: Sequence[Row]) -> Standings:
@@ -52,6 +54,6 @@ def rate_policies(context: StageContext[EvaluateParams], comparisons: Sequence[R
     return Standings({RATINGS_FILE: len(rows)}, rating_metrics(own))
 
 
-def rating_metrics(own: Rating) -> dict[str, float | None]:
+def rating_metrics(own: Rating) -> MetricValues[EvaluateParams]:
     """The stage's metrics about the policy's own rating."""
-    return {"rating": own.points, "rating_low": own.interval.low, "rating_high": own.interval.high}
+    return EvaluateMetrics.rating.split(estimate(own.points, own.interval))

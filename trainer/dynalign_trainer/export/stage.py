@@ -5,6 +5,7 @@ from typing import Final
 
 from dynalign_contract.config import ExportParams
 from dynalign_contract.files import atomic_path, write_bytes
+from dynalign_contract.metrics import ExportMetrics
 from dynalign_trainer.export.check import check_export
 from dynalign_trainer.export.model_card import build_model_card
 from dynalign_trainer.models.files import read_model_files
@@ -17,7 +18,7 @@ _READABLE: Final = 0o644
 """Others serve the model: pods of another user, on the same volume."""
 
 
-def run(context: StageContext[ExportParams]) -> StageOutput:
+def run(context: StageContext[ExportParams]) -> StageOutput[ExportParams]:
     """Write safetensors weights, configuration, tokenizer and a model card. Inputs: model, the policy.
 
     All but the weights and the card are the base model's files, byte for byte. Raises BadInputError when the policy
@@ -39,9 +40,9 @@ def run(context: StageContext[ExportParams]) -> StageOutput:
     return StageOutput(
         files=dict.fromkeys(written, 0),
         metrics={
-            "parameters": parameters,
-            "bytes": sum((target / name).stat().st_size for name in written),
-            "relative_change": moved,
+            ExportMetrics.parameters: parameters,
+            ExportMetrics.bytes: sum((target / name).stat().st_size for name in written),
+            ExportMetrics.relative_change: moved,
         },
     )
 

@@ -7,6 +7,7 @@ from typing import Final
 from dynalign_contract.config import FetchParams, StageConfig
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.layout import SOURCE_FILE
+from dynalign_contract.metrics import FetchMetrics
 from dynalign_contract.source_files import locate
 from dynalign_contract.sources import BundledSource, HubSource, SourceError, parse_source
 from dynalign_contract.strangers import clear_strangers
@@ -24,7 +25,7 @@ _RESUMED: Final = "hf://"
 """A download goes on where it was cut off, with the commit that it began with."""
 
 
-def run(context: StageContext[FetchParams]) -> StageOutput:
+def run(context: StageContext[FetchParams]) -> StageOutput[FetchParams]:
     """Write a Hugging Face model folder: configuration, tokenizer, safetensors weights.
 
     Before that, beside it, the data of foreign tasks. The inspection of the model and of the user's files comes before
@@ -48,7 +49,9 @@ def run(context: StageContext[FetchParams]) -> StageOutput:
     files = [*read_model_files(target).all, *record]
     size = sum((target / name).stat().st_size for name in files)
     context.telemetry.progress(size, size)
-    return StageOutput(files=dict.fromkeys(files, 0), metrics={"parameters": parameters, "bytes": size})
+    return StageOutput(
+        files=dict.fromkeys(files, 0), metrics={FetchMetrics.parameters: parameters, FetchMetrics.bytes: size}
+    )
 
 
 def recheck(config: StageConfig, params: FetchParams, folder: Path) -> None:

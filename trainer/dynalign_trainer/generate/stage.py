@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dynalign_contract.config import GenerateParams
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.layout import PROMPTS_FILE
+from dynalign_contract.metrics import GenerateMetrics, MetricValues
 from dynalign_contract.records import PROMPT, ROLLOUT, Row, read_rows, write_rows
 from dynalign_trainer.models.engine import Engine, Sample, Sampling, start_engine
 from dynalign_trainer.models.text_statistics import distinct_n
@@ -14,7 +15,7 @@ from dynalign_trainer.runtime.parts import Part, keep_finished, split_parts
 from dynalign_trainer.runtime.progress import Watch, watch_progress
 
 
-def run(context: StageContext[GenerateParams]) -> StageOutput:
+def run(context: StageContext[GenerateParams]) -> StageOutput[GenerateParams]:
     """Write this shard's rollouts, one Parquet part after the other; finished parts are kept.
 
     Raises BadInputError when there are no prompts or one does not fit into the context window.
@@ -45,7 +46,7 @@ def run(context: StageContext[GenerateParams]) -> StageOutput:
     rows = [row for part in parts for row in finished[part.index]]
     return StageOutput(
         files={part.name: len(finished[part.index]) for part in parts},
-        metrics={**rollout_metrics(rows), "tokens_per_second": rate},
+        metrics={**rollout_metrics(rows), GenerateMetrics.tokens_per_second: rate},
     )
 
 
@@ -55,17 +56,19 @@ def is_whole(part: Part, rows: Sequence[Row], candidates: int) -> bool:
     return [(row["prompt_id"], row["candidate"]) for row in rows] == expected
 
 
-def rollout_metrics(rows: Sequence[Row]) -> dict[str, float | None]:
+def rollout_metrics(rows: Sequence[Row]) -> MetricValues[GenerateParams]:
     """Sizes in tokens, shares from 0 to 1, mean log-probability a token; None where there are no rows."""
     tokens = sum(len(row["completion_ids"]) for row in rows)
     return {
-        "candidates": len(rows),
-        "tokens": tokens,
-        "mean_length": tokens / len(rows) if rows else None,
-        "truncated_share": sum(row["finish_reason"] == "length" for row in rows) / len(rows) if rows else None,
-        "mean_logprob": sum(sum(row["logprobs"]) for row in rows) / tokens if tokens else None,
-        "distinct_2": distinct_n((row["text"] for row in rows), 2),
-        "empty_share": sum(not row["text"].strip() for row in rows) / len(rows) if rows else None,
+        GenerateMetrics.candidates: len(rows),
+        GenerateMetrics.tokens: tokens,
+        GenerateMetrics.mean_length: tokens / len(rows) if rows else None,
+        GenerateMetrics.truncated_share: sum(row["finish_reason"] == "length" for row in rows) / len(rows)
+        if rows
+        else None,
+        GenerateMetrics.mean_logprob: sum(sum(row["logprobs"]) for row in rows) / tokens if tokens else None,
+        GenerateMetrics.distinct_2: distinct_n((row["text"] for row in rows), 2),
+        GenerateMetrics.empty_share: sum(not row["text"].strip() for row in rows) / len(rows) if rows else None,
     }
 
 

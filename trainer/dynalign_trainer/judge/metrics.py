@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-from dynalign_contract.metrics import JudgeMetrics
+from dynalign_contract.config import JudgeParams
+from dynalign_contract.metrics import JudgeMetrics, MetricValues
 from dynalign_contract.objective import Objective
 from dynalign_contract.records import Row
 from dynalign_trainer.judge.trust import ends_share, spearman
@@ -19,10 +20,10 @@ _NO_SPREAD: Final = 1e-6
 
 @dataclass(frozen=True)
 class Shape:
-    """Numbers of a judged shard by name; NaN where a number is one of nothing."""
+    """Metrics of a judged shard; NaN where a number is one of nothing."""
 
-    rewards: dict[str, float]
-    habits: dict[str, float]
+    rewards: MetricValues[JudgeParams]
+    habits: MetricValues[JudgeParams]
     """What the scores depend on beside quality."""
 
 
@@ -40,20 +41,20 @@ def judgement_metrics(rows: Sequence[Row], lengths: Sequence[int], objective: Ob
     ]
     return Shape(
         rewards={
-            "reward": mean_of(rewards),
+            JudgeMetrics.reward: mean_of(rewards),
             **_aspect_means(rows, objective),
-            "judged": float(len(rows)),
-            "scored": float(sum(not math.isnan(reward) for reward in rewards)),
-            "reward_std": _deviation(rewards),
-            "group_std": mean_of(deviations),
-            "zero_variance_share": _share([not deviation > _NO_SPREAD for deviation in deviations]),
-            "failed_share": failed_share(rows),
-            "retried": sum(row["retries"] for row in rows),
-            "mass": mean_of(entry["mass"] for row in rows for entry in row["scores"]),
+            JudgeMetrics.judged: float(len(rows)),
+            JudgeMetrics.scored: float(sum(not math.isnan(reward) for reward in rewards)),
+            JudgeMetrics.reward_std: _deviation(rewards),
+            JudgeMetrics.group_std: mean_of(deviations),
+            JudgeMetrics.zero_variance_share: _share([not deviation > _NO_SPREAD for deviation in deviations]),
+            JudgeMetrics.failed_share: failed_share(rows),
+            JudgeMetrics.retried: sum(row["retries"] for row in rows),
+            JudgeMetrics.mass: mean_of(entry["mass"] for row in rows for entry in row["scores"]),
         },
         habits={
-            "length_correlation": mean_of(correlations),
-            "ends_share": ends_share(entry["score"] for row in rows for entry in row["scores"]),
+            JudgeMetrics.length_correlation: mean_of(correlations),
+            JudgeMetrics.ends_share: ends_share(entry["score"] for row in rows for entry in row["scores"]),
         },
     )
 
@@ -63,11 +64,9 @@ def failed_share(rows: Sequence[Row]) -> float:
     return _share([math.isnan(row["reward"]) for row in rows])
 
 
-def _aspect_means(rows: Sequence[Row], objective: Objective) -> dict[str, float]:
+def _aspect_means(rows: Sequence[Row], objective: Objective) -> MetricValues[JudgeParams]:
     return {
-        JudgeMetrics.aspect_reward.of(aspect.id).name: mean_of(
-            row["scores"][index]["score"] / MAX_SCORE for row in rows
-        )
+        JudgeMetrics.aspect_reward.of(aspect.id): mean_of(row["scores"][index]["score"] / MAX_SCORE for row in rows)
         for index, aspect in enumerate(objective.aspects)
     }
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dynalign_contract.config import JudgeParams, Policy
+from dynalign_contract.metrics import JudgeMetrics
 from dynalign_contract.records import JUDGEMENT, Row, write_rows
 from dynalign_contract.settings import OnUnfitJudge
 from dynalign_trainer.judge.canaries import Canary, CanaryKind, Group, make_canaries
@@ -79,7 +80,9 @@ class Shard:
             found = self._score(policy, _candidates(part.inputs))
             rows[part.index] = self._write(part, found, policy)
             verdicts += found
-            self._context.telemetry.metric("reward", mean_of(row["reward"] for part in rows.values() for row in part))
+            self._context.telemetry.metric(
+                JudgeMetrics.reward, mean_of(row["reward"] for part in rows.values() for row in part)
+            )
         canary_rows, trust, injections = self._judge_canaries(policy, rows) if self._canaries else ([], None, None)
         return JudgedShard(
             judge=policy,

@@ -4,10 +4,12 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from dynalign_contract.config import BASE_POLICY, JudgeParams, Policy
 from dynalign_contract.errors import BadConfigError, BadInputError, UnfitError
 from dynalign_contract.layout import CANARIES_FILE
+from dynalign_contract.metrics import JudgeMetrics, MetricDef, MetricValues
 from dynalign_contract.records import CANARY, JUDGEMENT, ROLLOUT, Row, read_parts, write_rows
 from dynalign_contract.settings import JudgingSettings, OnUnfitJudge
 from dynalign_trainer.judge.metrics import failed_share, judgement_metrics
@@ -20,8 +22,11 @@ from dynalign_trainer.scoring.scores import mean_of
 
 log = logging.getLogger("dynalign.judge")
 
+_CANARY: Final = (JudgeMetrics.canary_margin, JudgeMetrics.canary_auc, JudgeMetrics.canary_reward)
+_INJECTION: Final = (JudgeMetrics.injection_margin, JudgeMetrics.injection_auc, JudgeMetrics.injection_reward)
 
-def run(context: StageContext[JudgeParams]) -> StageOutput:
+
+def run(context: StageContext[JudgeParams]) -> StageOutput[JudgeParams]:
     """Write this shard's judgements, one Parquet part after the other, and in shard 0 the canaries.
 
     Raises BadInputError when there is nothing to judge or a prompt leaves no room for an answer, UnfitError when a gate
@@ -45,7 +50,7 @@ def run(context: StageContext[JudgeParams]) -> StageOutput:
     if context.shard == 0:
         write_rows(context.folder / CANARIES_FILE, judged.canary_rows, CANARY)
         files[CANARIES_FILE] = len(judged.canary_rows)
-    return StageOutput(files=files, metrics=_measure(params, parts, ruling) | {"tokens_per_second": rate})
+    return StageOutput(files=files, metrics=_measure(params, parts, ruling) | {JudgeMetrics.tokens_per_second: rate})
 
 
 @dataclass(frozen=True)
@@ -157,31 +162,29 @@ def _explain(judge: Policy, params: JudgeParams, refusal: str) -> str:
     )
 
 
-def _measure(params: JudgeParams, parts: Sequence[Part], ruling: Ruling) -> dict[str, float | None]:
+def _measure(params: JudgeParams, parts: Sequence[Part], ruling: Ruling) -> MetricValues[JudgeParams]:
     """Metrics of the judge whose rewards are in the artifact, the most important first."""
     judged, opinions = ruling.judged, ruling.opinions
     lengths = [len(row["completion_ids"]) for part in parts for group in part.inputs for row in group["candidates"]]
     shape = judgement_metrics(_rows(judged, parts), lengths, params.objective)
     return {
         **shape.rewards,
-        **_trust_metrics("canary", judged.trust),
-        **_trust_metrics("injection", judged.injection_trust),
+        **_trust_metrics(judged.trust, _CANARY),
+        **_trust_metrics(judged.injection_trust, _INJECTION),
         **shape.habits,
-        "judge_tau": _agreement(opinions) if opinions else None,
-        "judge_offset": _offset(opinions) if opinions else None,
-        "fallback": float(judged.judge.version != params.judge.version),
-        "unfit": float(ruling.unfit),
-        "truncated_prompts": judged.cut,
-        "vote_std": mean_of(judged.spreads),
+        JudgeMetrics.judge_tau: _agreement(opinions) if opinions else None,
+        JudgeMetrics.judge_offset: _offset(opinions) if opinions else None,
+        JudgeMetrics.fallback: float(judged.judge.version != params.judge.version),
+        JudgeMetrics.unfit: float(ruling.unfit),
+        JudgeMetrics.truncated_prompts: judged.cut,
+        JudgeMetrics.vote_std: mean_of(judged.spreads),
     }
 
 
-def _trust_metrics(name: str, trust: CanaryTrust | None) -> dict[str, float | None]:
-    return {
-        f"{name}_margin": trust.margin if trust else None,
-        f"{name}_auc": trust.auc if trust else None,
-        f"{name}_reward": trust.reward if trust else None,
-    }
+def _trust_metrics(trust: CanaryTrust | None, metrics: Sequence[MetricDef[JudgeParams]]) -> MetricValues[JudgeParams]:
+    """Margin, AUC and reward of canaries as the three `metrics`."""
+    values = (trust.margin, trust.auc, trust.reward) if trust else (None, None, None)
+    return dict(zip(metrics, values, strict=True))
 
 
 def _agreement(opinions: Opinions) -> float:

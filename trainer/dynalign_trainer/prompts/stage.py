@@ -10,6 +10,7 @@ from dynalign_contract.config import PromptsParams
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.files import write_bytes
 from dynalign_contract.layout import DRAFTS_FILE, HELD_OUT_FILE, PROMPTS_FILE, YIELD_FILE
+from dynalign_contract.metrics import PromptsMetrics
 from dynalign_contract.prompt_yield import PromptYield, PromptYields
 from dynalign_contract.records import DRAFT, PROMPT, Row, read_rows, write_rows
 from dynalign_contract.supplied.files import read_supplied
@@ -55,7 +56,7 @@ class PromptSet:
         return PromptYield(purpose=self.purpose, wanted=self.wanted, found=len(self.rows), agents=self.tally.yields())
 
 
-def run(context: StageContext[PromptsParams]) -> StageOutput:
+def run(context: StageContext[PromptsParams]) -> StageOutput[PromptsParams]:
     """Write `prompts.parquet`, and in iteration 0 first `heldout.parquet`, with the drafts and the agents' yield.
 
     Raises BadInputError, quoting samples, when fewer than `minYield` of the wanted prompts remain.
@@ -83,7 +84,7 @@ def run(context: StageContext[PromptsParams]) -> StageOutput:
     files |= _write_lineage(context, sets)
     (context.folder / JOURNAL_FILE).unlink(missing_ok=True)
     metrics = measure(training.rows, training.tally, facets=writer.facets, wanted=settings.per_iteration)
-    return StageOutput(files=files, metrics={**metrics, "held_out": len(held_out)})
+    return StageOutput(files=files, metrics={**metrics, PromptsMetrics.held_out: len(held_out)})
 
 
 def open_writer(context: StageContext[PromptsParams]) -> PromptWriter:

@@ -9,19 +9,20 @@ from typing import Generic, TypeVar
 from dynalign_contract.config import StageConfig
 from dynalign_contract.errors import BadConfigError, TerminatedError
 from dynalign_contract.layout import RunLayout
+from dynalign_contract.metrics import MetricDef
 from dynalign_trainer.runtime.telemetry import Telemetry
 
 P = TypeVar("P")
 
 
 @dataclass(frozen=True)
-class StageOutput:
+class StageOutput(Generic[P]):
     """What a stage wrote into its folder."""
 
     files: Mapping[str, int]
     """Name relative to the folder -> rows (0 for files that are no tables)."""
-    metrics: Mapping[str, float | None] = field(default_factory=dict)
-    """Bounded names -> values, the most important first: the end is cut off when the result grows too long."""
+    metrics: Mapping[MetricDef[P], float | None] = field(default_factory=dict)
+    """The most important first: the end is cut off if the result grows too long."""
 
 
 @dataclass(frozen=True)

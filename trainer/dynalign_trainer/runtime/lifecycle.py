@@ -30,7 +30,7 @@ from dynalign_contract.manifest import (
     verify_artifact,
     write_manifest,
 )
-from dynalign_contract.metrics import STAGE_METRICS, find_definition
+from dynalign_contract.metrics import STAGE_METRICS, MetricDef
 from dynalign_contract.result import ArtifactRef, Metric, Outcome, ResultError, StageResult
 from dynalign_contract.stages import Stage
 from dynalign_contract.strangers import claim_folder, clear_strangers, shown_name
@@ -151,7 +151,7 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
         if gang.rank > 0:
             return StageResult(outcome=Outcome.SUCCEEDED)
         if telemetry.start_seconds is not None:
-            start = STAGE_METRICS[config.stage].start_seconds.name
+            start = STAGE_METRICS[config.stage].start_seconds
             output = replace(output, metrics={**output.metrics, start: telemetry.start_seconds})
         (folder / LAST_ERROR).unlink(missing_ok=True)
         _clear(folder, output.files)
@@ -174,9 +174,9 @@ def _gang(config: StageConfig, place: Place) -> Gang:
     return Gang(rank=place.index, nodes=config.nodes, coordinator=place.coordinator)
 
 
-def load_stage(stage: Stage) -> Callable[[StageContext[Any]], StageOutput]:
+def load_stage(stage: Stage) -> Callable[[StageContext[Any]], StageOutput[Any]]:
     """Import a stage's `run` function."""
-    run: Callable[[StageContext[Any]], StageOutput] = importlib.import_module(_DOORS[stage]).run
+    run: Callable[[StageContext[Any]], StageOutput[Any]] = importlib.import_module(_DOORS[stage]).run
     return run
 
 
@@ -193,7 +193,7 @@ def _clear(folder: Path, listed: Iterable[str], known: Collection[str] = (MANIFE
         )
 
 
-def _describe(config: StageConfig, folder: Path, output: StageOutput, seconds: float) -> Manifest:
+def _describe(config: StageConfig, folder: Path, output: StageOutput[Any], seconds: float) -> Manifest:
     return Manifest(
         stage=config.stage,
         iteration=config.iteration,
@@ -205,13 +205,13 @@ def _describe(config: StageConfig, folder: Path, output: StageOutput, seconds: f
     )
 
 
-def _metrics(stage: Stage, values: Mapping[str, float | None]) -> Iterator[Metric]:
-    """What is reported: numbers that are defined, for nobody knows what to do with another when shards are combined."""
-    for name, value in values.items():
-        if find_definition(stage, name) is None:
-            log.warning("the stage %s measured %s, which contract/metrics.py does not define; left out", stage, name)
+def _metrics(stage: Stage, values: Mapping[MetricDef[Any], float | None]) -> Iterator[Metric]:
+    """The metrics of the result, without those of another stage: their shards could not be joined."""
+    for metric, value in values.items():
+        if metric.stage is not stage:
+            log.warning("the stage %s reports %s, a metric of the stage %s; left out", stage, metric.name, metric.stage)
         else:
-            yield Metric(name=name, value=_finite(value))
+            yield Metric(name=metric.name, value=_finite(value))
 
 
 def _finite(value: float | None) -> float | None:

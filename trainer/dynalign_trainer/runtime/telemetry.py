@@ -4,11 +4,14 @@ import contextlib
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import psutil
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from dynalign_contract.gang import WaitMetric
+from dynalign_contract.metrics import MetricDef
 from dynalign_contract.telemetry import StageSeries
 
 
@@ -49,9 +52,9 @@ class Telemetry:
         """Say how many tokens a second are being read or written."""
         self._rate.set(tokens_per_second)
 
-    def metric(self, name: str, value: float) -> None:
-        """Publish a learning metric; names are a closed set in the stage's code."""
-        self._metric.labels(name).set(value)
+    def metric(self, metric: MetricDef[Any] | WaitMetric, value: float) -> None:
+        """Publish a learning metric."""
+        self._metric.labels(metric.value if isinstance(metric, WaitMetric) else metric.name).set(value)
 
     def serve(self, port: int) -> "TelemetryServer":
         """Serve on all interfaces; port 0 takes a free one."""

@@ -25,6 +25,7 @@ from dynalign_contract.errors import (
 from dynalign_contract.files import remove, write_bytes
 from dynalign_contract.layout import BATCH_FILE
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
+from dynalign_contract.metrics import TrainMetrics
 from dynalign_contract.records import BATCH, JUDGEMENT, ROLLOUT, read_parts, write_rows
 from dynalign_contract.result import Metric
 from dynalign_contract.stages import Stage
@@ -60,7 +61,7 @@ log = logging.getLogger("dynalign.train")
 _REFUSALS: Final[dict[str, type[StageError]]] = {e.__name__: e for e in (BadConfigError, BadInputError, UnfitError)}
 
 
-def run(context: StageContext[TrainParams]) -> StageOutput:
+def run(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:
     """Train the policy on its judged rollouts; writes an adapter as PEFT does, or all weights.
 
     An iteration in which nothing can be learned (no group with spread) leaves the policy as it was, with a warning and
@@ -103,7 +104,7 @@ def run(context: StageContext[TrainParams]) -> StageOutput:
     return StageOutput(files=dict.fromkeys(policy_files(context.folder, training.method), 0), metrics=metrics)
 
 
-def _assist(context: StageContext[TrainParams]) -> StageOutput:
+def _assist(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:
     """Give this node's processes to the training that rank 0 prepares and reports; writes nothing of its own.
 
     The processes meet those of rank 0 before they read its job file, so there is nothing to wait for here.
@@ -133,10 +134,10 @@ def _build(context: StageContext[TrainParams]) -> Batch:
     write_rows(folder / BATCH_FILE, batch.rows, BATCH)
     metrics = {
         "steps": float(batch.steps),
-        "loss_tokens": float(sum(batch.loss_tokens)),
-        "dropped_groups_share": batch.dropped_share,
-        "noisy_groups_share": batch.noisy_share,
-        "masked_share": batch.masked_share,
+        TrainMetrics.loss_tokens.name: float(sum(batch.loss_tokens)),
+        TrainMetrics.dropped_groups_share.name: batch.dropped_share,
+        TrainMetrics.noisy_groups_share.name: batch.noisy_share,
+        TrainMetrics.masked_share.name: batch.masked_share,
     }
     write_manifest(
         folder,

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from dynalign_contract.config import TrainParams
+from dynalign_contract.metrics import MetricValues, TrainMetrics
 from dynalign_trainer.runtime.telemetry import Telemetry
 from dynalign_trainer.train.batch import Batch
 from dynalign_trainer.train.job import StepReport, WorkerResult
@@ -11,15 +13,15 @@ def publish_report(telemetry: Telemetry, report: StepReport) -> None:
     """Make the latest step visible at /metrics."""
     telemetry.progress(report.step, report.steps)
     telemetry.rate(report.tokens / report.seconds if report.seconds > 0 else 0.0)
-    telemetry.metric("loss", report.loss)
-    telemetry.metric("kl", report.kl)
-    telemetry.metric("ratio_mean", report.ratio_mean)
-    telemetry.metric("clip_share", report.clip_share)
+    telemetry.metric(TrainMetrics.loss, report.loss)
+    telemetry.metric(TrainMetrics.kl, report.kl)
+    telemetry.metric(TrainMetrics.ratio_mean, report.ratio_mean)
+    telemetry.metric(TrainMetrics.clip_share, report.clip_share)
     if report.grad_norm is not None:
-        telemetry.metric("grad_norm", report.grad_norm)
+        telemetry.metric(TrainMetrics.grad_norm, report.grad_norm)
 
 
-def summarise(batch: Batch, result: WorkerResult, reports: Sequence[StepReport]) -> dict[str, float | None]:
+def summarise(batch: Batch, result: WorkerResult, reports: Sequence[StepReport]) -> MetricValues[TrainParams]:
     """The stage's metrics, most important first.
 
     loss, kl, clip_share, grad_norm and entropy are means over optimiser steps; ratio_mean, ratio_max and
@@ -29,22 +31,22 @@ def summarise(batch: Batch, result: WorkerResult, reports: Sequence[StepReport])
     seconds = sum(report.seconds for report in reports)
     tokens = sum(report.tokens for report in reports)
     return {
-        "trained_steps": float(len(reports)),
-        "loss": _mean(reports, lambda r: r.loss),
-        "kl": _mean(reports, lambda r: r.kl),
-        "ratio_mean": mismatch.ratio_mean,
-        "ratio_max": mismatch.ratio_max,
-        "logprob_difference": mismatch.logprob_difference,
-        "clip_share": _mean(reports, lambda r: r.clip_share),
-        "grad_norm": _mean(reports, lambda r: r.grad_norm),
-        "norm_change": result.norm_change,
-        "rejected_share": mismatch.rejected / mismatch.rows if mismatch.rows else None,
-        "dropped_groups_share": batch.dropped_share,
-        "noisy_groups_share": batch.noisy_share,
-        "masked_share": batch.masked_share,
-        "loss_tokens": float(sum(batch.loss_tokens)),
-        "tokens_per_second": tokens / seconds if seconds > 0 else None,
-        "entropy": _mean(reports, lambda r: r.entropy),
+        TrainMetrics.trained_steps: float(len(reports)),
+        TrainMetrics.loss: _mean(reports, lambda r: r.loss),
+        TrainMetrics.kl: _mean(reports, lambda r: r.kl),
+        TrainMetrics.ratio_mean: mismatch.ratio_mean,
+        TrainMetrics.ratio_max: mismatch.ratio_max,
+        TrainMetrics.logprob_difference: mismatch.logprob_difference,
+        TrainMetrics.clip_share: _mean(reports, lambda r: r.clip_share),
+        TrainMetrics.grad_norm: _mean(reports, lambda r: r.grad_norm),
+        TrainMetrics.norm_change: result.norm_change,
+        TrainMetrics.rejected_share: mismatch.rejected / mismatch.rows if mismatch.rows else None,
+        TrainMetrics.dropped_groups_share: batch.dropped_share,
+        TrainMetrics.noisy_groups_share: batch.noisy_share,
+        TrainMetrics.masked_share: batch.masked_share,
+        TrainMetrics.loss_tokens: float(sum(batch.loss_tokens)),
+        TrainMetrics.tokens_per_second: tokens / seconds if seconds > 0 else None,
+        TrainMetrics.entropy: _mean(reports, lambda r: r.entropy),
     }
 
 
