@@ -1,7 +1,6 @@
 """What model, tokenizer, template and rows decide about a run is said by the fetch stage, before the weights come."""
 
 import json
-import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,12 @@ from dynalign_contract.settings import (
     TrainingMethod,
     TrainingSettings,
 )
+from dynalign_contract.stages import Stage
+from dynalign_operator.planning import reasons
+from dynalign_operator.planning.observed import Observed
+from dynalign_operator.planning.planner import plan
 from dynalign_trainer.runtime.lifecycle import Place, run_stage
+from support.builders import T0, a_job, a_run, minutes
 from support.odd_models import (
     DROPS_SYSTEM,
     NO_SYSTEM,
@@ -41,6 +45,7 @@ from support.odd_models import (
     store_as,
     write_tiny_phi3,
 )
+from support.simulation import SETTINGS, Simulation
 from support.tiny_qwen3 import CHATML, write_tiny_qwen3
 
 TURNS = CHATML.replace("<|im_start|>", "<|turn|>").replace("<|im_end|>", "<|over|>")
@@ -318,14 +323,17 @@ def test_a_window_without_room_for_a_prompt_is_refused(model: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("template", "words"), [(OPENS_THOUGHT, "opens a thought"), (THINKS_BY_DEFAULT, "think by default"), (CHATML, None)]
 )
-def test_thinking_is_noted(
-    template: str, words: str | None, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_thinking_becomes_an_event_of_the_run(template: str, words: str | None, model: Path, tmp_path: Path) -> None:
     set_template(template)(model)
-    with caplog.at_level(logging.WARNING):
-        assert fetch(model, a_preflight(), tmp_path / "run").exit_code == 0
-    assert (words is None) == ("thought" not in caplog.text)
-    assert words is None or words in caplog.text
+    for attempt in ("Succeeded", "Skipped"):
+        result = fetch(model, a_preflight(), tmp_path / "run")
+        assert result.outcome == attempt
+        job = a_job(Stage.FETCH).succeeded(result).build()
+        fetching = Simulation(a_run().build())
+        fetching.plan()
+        events = plan(Observed(fetching.run, (job,)), T0 + minutes(1), SETTINGS).events
+        told = [event.message for event in events if event.reason == reasons.STAGE_WARNING]
+        assert (len(told) == 0) if words is None else (len(told) == 1 and words in told[0])
 
 
 def test_other_settings_fetch_nothing_anew_and_are_checked_again(model: Path, tmp_path: Path) -> None:

@@ -88,12 +88,13 @@ class Simulation:
         return decided
 
     def until(self, stage: Stage, iteration: int | None = None) -> Simulation:
-        """All goes well until a step's Job has been created."""
-        while True:
+        """Let every stage succeed until a step's Job has been created. Fails when the run never gets there."""
+        for _ in range(500):
             decided = self.plan()
             if (self.run.status.stage, self.run.status.iteration) == (stage, iteration):
                 return self
             self._pass_time(decided, succeed)
+        raise AssertionError(f"{stage} of iteration {iteration} was never reached")
 
     def _pass_time(self, decided: Plan, fate: Fate) -> None:
         self.now = max(self.now + timedelta(minutes=1), self._next_wake(decided))

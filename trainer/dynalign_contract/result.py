@@ -15,6 +15,11 @@ from dynalign_contract.plain_text import plain_text
 MAX_RESULT_BYTES: Final = 4096
 """The kubelet keeps this many bytes of a termination message."""
 
+MAX_WARNINGS: Final = 5
+"""Warnings of one attempt that are reported; the log has all of them."""
+MAX_WARNING_LENGTH: Final = 400
+"""Characters of a warning."""
+
 _MOST: Final = 2**53 - 1
 """The largest whole number that JSON carries exactly."""
 
@@ -82,21 +87,25 @@ class ResultError(Model):
 
 
 class StageResult(Model):
-    """Outcome, error, artifact and a few metrics of one attempt of a stage."""
+    """Outcome, error, artifact, a few metrics and a few warnings of one attempt of a stage."""
 
     outcome: Outcome
     exit_code: int = 0
     error: ResultError | None = None
     artifact: ArtifactRef | None = None
     metrics: tuple[Metric, ...] = ()
+    warnings: tuple[PlainText, ...] = ()
+    """What the user should know although the stage succeeded; the run gets an event with each."""
     seconds: float = 0.0
     """Wall time of the attempt."""
 
     def encode(self) -> bytes:
-        """Serialise into at most `MAX_RESULT_BYTES`: metrics go first, then the end of the error message."""
+        """Serialise into at most `MAX_RESULT_BYTES`: warnings go first, metrics next, then the error message's end."""
         result = self
         while len(data := result.to_json().encode()) > MAX_RESULT_BYTES:
-            if result.metrics:
+            if result.warnings:
+                result = result.model_copy(update={"warnings": result.warnings[:-1]})
+            elif result.metrics:
                 result = result.model_copy(update={"metrics": result.metrics[:-1]})
             elif result.error is not None and result.error.message:
                 keep = max(0, len(result.error.message) - (len(data) - MAX_RESULT_BYTES) - 8)

@@ -27,7 +27,7 @@ from dynalign_operator.planning.errors import MissingArtifactError, PlanningErro
 from dynalign_operator.planning.gangs import gang_wakes
 from dynalign_operator.planning.observed import Children, JobObservation, JobPhase, Observed, Step, classify
 from dynalign_operator.planning.plan import Event, EventType, JobBundle, Plan
-from dynalign_operator.planning.results import absorb_success, artifact_of, failure_message, named_reason
+from dynalign_operator.planning.results import absorb_success, artifact_of, failure_message, named_reason, warnings_of
 from dynalign_operator.planning.retries import Verdict, judge_failure, pause_before_retry
 from dynalign_operator.planning.sequence import is_done, next_step
 from dynalign_operator.planning.stage_status import outgrown, renewed, revived, stage_status, with_stage
@@ -179,6 +179,8 @@ class _Draft:
         self.status = absorb_success(self.status, job, artifact, self.now)
         self._set(phase=Phase.RUNNING)
         self._event(reasons.STAGE_SUCCEEDED, f"{job.step} succeeded in attempt {job.attempt}.")
+        for warning in warnings_of(job):
+            self._event(reasons.STAGE_WARNING, f"{job.step}: {warning}", EventType.WARNING)
         return True
 
     def _count_failure(self, step: Step, job: JobObservation) -> bool:

@@ -52,6 +52,8 @@ NO_REGRESSION: Final = "NoRegression"
 # Events
 STAGE_STARTED: Final = "StageStarted"
 STAGE_SUCCEEDED: Final = "StageSucceeded"
+STAGE_WARNING: Final = "StageWarning"
+"""A stage succeeded, and reports something that the user should know."""
 STAGE_FAILED: Final = "StageFailed"
 STAGE_DISRUPTED: Final = "StageDisrupted"
 RUN_SUCCEEDED: Final = "RunSucceeded"

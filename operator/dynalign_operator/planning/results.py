@@ -42,6 +42,11 @@ def failure_message(job: JobObservation) -> str:
     return f"Job {job.name} ended with exit code {job.exit_code}{signal} and left no result; its log tells more."
 
 
+def warnings_of(job: JobObservation) -> tuple[str, ...]:
+    """The warnings of a Job's results, each once: shards often report the same."""
+    return tuple(dict.fromkeys(text for result in job.results if result is not None for text in result.warnings))
+
+
 def named_reason(job: JobObservation) -> str | None:
     """The reason that the stage itself gives for its end, where the run's condition has one of that name."""
     errors = (result.error for result in job.results if result is not None)

@@ -3,7 +3,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynalign_contract.result import MAX_RESULT_BYTES, ArtifactRef, Metric, Outcome, ResultError, StageResult
+from dynalign_contract.result import (
+    MAX_RESULT_BYTES,
+    MAX_WARNING_LENGTH,
+    MAX_WARNINGS,
+    ArtifactRef,
+    Metric,
+    Outcome,
+    ResultError,
+    StageResult,
+)
 
 ARTIFACT = ArtifactRef(path="iterations/000/rollouts", digest="sha256:" + "a" * 64, bytes=12, rows=3)
 
@@ -13,20 +22,26 @@ ARTIFACT = ArtifactRef(path="iterations/000/rollouts", digest="sha256:" + "a" * 
     metrics=st.lists(
         st.tuples(st.text(min_size=1, max_size=64), st.floats(allow_nan=False, allow_infinity=False)), max_size=120
     ),
+    warnings=st.lists(st.text(max_size=MAX_WARNING_LENGTH), max_size=MAX_WARNINGS),
 )
-def test_every_result_fits_and_keeps_its_artifact(message: str, metrics: list[tuple[str, float]]) -> None:
+def test_every_result_fits_and_keeps_its_artifact(
+    message: str, metrics: list[tuple[str, float]], warnings: list[str]
+) -> None:
     result = StageResult(
         outcome=Outcome.FAILED,
         exit_code=11,
         error=ResultError(reason="BadInput", message=message),
         artifact=ARTIFACT,
         metrics=tuple(Metric(name=name, value=value) for name, value in metrics),
+        warnings=tuple(warnings),
     )
     data = result.encode()
     back = StageResult.decode(data)
     assert len(data) <= MAX_RESULT_BYTES
     assert (back.artifact, back.exit_code) == (ARTIFACT, 11)
     assert result.metrics[: len(back.metrics)] == back.metrics
+    assert result.warnings[: len(back.warnings)] == back.warnings
+    assert len(back.metrics) == len(metrics) or not back.warnings, "warnings go before the metrics"
 
 
 def test_metrics_go_before_the_message() -> None:

@@ -18,7 +18,7 @@ from dynalign_operator.api.status import AlignmentRunStatus, Condition, Conditio
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.observed import JobObservation, Observed
-from dynalign_operator.planning.plan import Plan
+from dynalign_operator.planning.plan import EventType, Plan
 from dynalign_operator.planning.planner import plan, retry
 from support.builders import T0, a_failure, a_job, a_result, a_run, minutes
 from support.simulation import SETTINGS, Fate, Simulation, disrupt, fail, succeed
@@ -111,6 +111,17 @@ def test_the_next_job_is_created_in_the_plan_that_absorbs_the_last() -> None:
     assert decided.status.fetch is not None
     assert decided.status.fetch.phase is StagePhase.SUCCEEDED
     assert [event.reason for event in decided.events] == [reasons.STAGE_SUCCEEDED, reasons.STAGE_STARTED]
+
+
+def test_warnings_of_a_stage_become_events_each_once() -> None:
+    shards = [a_result(path=f"x/shard-{i}").model_copy(update={"warnings": ("rows were left out",)}) for i in range(2)]
+    run = a_run().with_spec(generation={"shards": 2})
+    before = Simulation(run.build()).until(Stage.GENERATE, 0)
+    decided = planned(before.run, a_job(Stage.GENERATE, 0).succeeded(*shards).build(), after=minutes(10))
+    warnings = [event for event in decided.events if event.reason == reasons.STAGE_WARNING]
+    assert [(event.type, event.message) for event in warnings] == [
+        (EventType.WARNING, "generate of iteration 0: rows were left out")
+    ]
 
 
 @pytest.mark.parametrize(

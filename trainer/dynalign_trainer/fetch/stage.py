@@ -43,6 +43,8 @@ def run(context: StageContext[FetchParams]) -> StageOutput[FetchParams]:
     context.telemetry.begin()
     fetch_task_data(context.params.tasks, context.layout.tasks, watch)
     fetch_model(uri, target, watch, inspection)
+    for note in inspection.findings.notes:
+        context.warn(note)
     context.check_stop()
     parameters = check_model(target)
     record = [SOURCE_FILE] if (target / SOURCE_FILE).is_file() else []
@@ -54,12 +56,14 @@ def run(context: StageContext[FetchParams]) -> StageOutput[FetchParams]:
     )
 
 
-def recheck(config: StageConfig, params: FetchParams, folder: Path) -> None:
-    """Hold a model that was fetched before against the settings of now, which do not count in its digest.
+def recheck(config: StageConfig, params: FetchParams, folder: Path) -> list[str]:
+    """Check a model that was fetched before against the present settings, which are not part of its digest.
 
-    Raises StageError.
+    Returns the notes for the user. Raises StageError.
     """
-    _inspect(Inspection(params.uri, params.preflight, config.engine, lambda: None), folder)
+    inspection = Inspection(params.uri, params.preflight, config.engine, lambda: None)
+    _inspect(inspection, folder)
+    return inspection.findings.notes
 
 
 def _inspect(inspection: Inspection, folder: Path) -> None:

@@ -43,7 +43,7 @@ def run(context: StageContext[JudgeParams]) -> StageOutput[JudgeParams]:
     engine = start_engine(context, [params.judge])
     started = time.monotonic()
     shard = Shard(context, engine, parts, groups[:: context.config.shards])
-    ruling = _judge(shard, params, parts, finished)
+    ruling = _judge(shard, context, parts, finished)
     judged = ruling.judged
     rate = shard.tokens_read / max(time.monotonic() - started, 1e-9)
     files = {part.name: len(judged.rows[part.index]) for part in parts}
@@ -110,12 +110,15 @@ def is_whole(part: Part, rows: Sequence[Row]) -> bool:
     return found == expected and len({row["judge"] for row in rows}) == 1
 
 
-def _judge(shard: Shard, params: JudgeParams, parts: Sequence[Part], finished: Mapping[int, list[Row]]) -> Ruling:
+def _judge(
+    shard: Shard, context: StageContext[JudgeParams], parts: Sequence[Part], finished: Mapping[int, list[Row]]
+) -> Ruling:
     """Judge with the configured judge, then, when it is unfit and the run file says so, with the base model.
 
     A part that the base model judged in an earlier attempt tells that the configured judge was found unfit then.
     Raises UnfitError when an unfit judge stops the run.
     """
+    params = context.params
     fell_back = any(rows[0]["judge"] != params.judge.version for rows in finished.values())
     policy = Policy() if fell_back else params.judge
     kept = {index: rows for index, rows in finished.items() if rows[0]["judge"] == policy.version}
@@ -123,11 +126,11 @@ def _judge(shard: Shard, params: JudgeParams, parts: Sequence[Part], finished: M
     opinions = shard.second_opinion(judged)
     refusal = _find_refusal(judged, params, parts, opinions if shard.decides else None)
     if refusal and not fell_back and _may_fall_back(params):
-        log.warning("the judge %s is unfit: %s; the base model judges in its place", policy.version, refusal)
+        context.warn(f"the judge {policy.version} is unfit: {refusal}; the base model judges in its place")
         judged = shard.judge(Policy(), {})
         refusal = _find_refusal(judged, params, parts, opinions)
     if refusal and params.judging.gates.on_unfit is OnUnfitJudge.CONTINUE:
-        log.warning("%s", _explain(judged.judge, params, refusal))
+        context.warn(_explain(judged.judge, params, refusal))
     elif refusal:
         raise UnfitError(_explain(judged.judge, params, refusal))
     return Ruling(judged, opinions, unfit=refusal is not None)

@@ -1,6 +1,5 @@
 """All checks of a model folder and of the user's files, in the order in which their inputs arrive."""
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,8 +22,6 @@ from dynalign_trainer.preflight.rows import Room, check_rows
 from dynalign_trainer.preflight.template import check_template
 from dynalign_trainer.preflight.tokens import check_ids
 from dynalign_trainer.preflight.window import check_window
-
-log = logging.getLogger("dynalign.preflight")
 
 
 @dataclass
@@ -75,7 +72,6 @@ class Inspection:
             rows = self._check_ids(tokenizer)
         if self.preflight is not None:
             self._find_in_settings(folder, self.preflight, tokenizer, rows)
-        self._tell_notes()
 
     def find_in_weights(self, files: Mapping[str, Path]) -> None:
         """Collect what the headers of the weights show."""
@@ -124,10 +120,6 @@ class Inspection:
             found.attempt(lambda: read_supplied(path, "prompts.supplied"))
             return
         found.notes += found.attempt(lambda: check_rows(tokenizer, prompts, Room(room, rows), path, self.look)) or []
-
-    def _tell_notes(self) -> None:
-        for note in self.findings.notes:
-            log.warning("%s", note)
 
 
 def inspect_folder(folder: Path, preflight: Preflight | None, engine: EngineSettings) -> Findings:

@@ -160,7 +160,7 @@ def _fill(
     drafts = writer.write(order, tally)
     writer.context.telemetry.begin()
     for warning in tally.warnings:
-        log.warning("%s", warning)
+        writer.context.warn(warning)
     rows = [supplied_row(f"{name}-{i:05d}", chat) for i, chat in enumerate(chats)]
     versions = {role.value: model.version for role, model in writer.roles.items()} if drafts else {}
     rows += [agent_row(f"{name}-{i:05d}", draft, versions) for i, draft in enumerate(drafts, start=len(chats))]

@@ -1,5 +1,6 @@
 """What a stage is given, and what it gives back. Stages know nothing of manifests, results, signals or HTTP."""
 
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from dynalign_contract.metrics import MetricDef
 from dynalign_trainer.runtime.telemetry import Telemetry
 
 P = TypeVar("P")
+
+log = logging.getLogger("dynalign.stage")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,14 @@ class StageContext(Generic[P]):
     stopping: threading.Event
     """Set by SIGTERM: stop at the next safe place."""
     gang: Gang = Gang()
+    warnings: list[str] = field(default_factory=list)
+    """Texts given to `warn`, in order."""
+
+    def warn(self, text: str) -> None:
+        """Log a warning and report it with the stage's result, from where it becomes an event of the run."""
+        log.warning("%s", text)
+        if text not in self.warnings:
+            self.warnings.append(text)
 
     @property
     def iteration(self) -> int:

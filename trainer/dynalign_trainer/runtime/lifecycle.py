@@ -8,7 +8,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -31,7 +31,15 @@ from dynalign_contract.manifest import (
     write_manifest,
 )
 from dynalign_contract.metrics import STAGE_METRICS, MetricDef
-from dynalign_contract.result import ArtifactRef, Metric, Outcome, ResultError, StageResult
+from dynalign_contract.result import (
+    MAX_WARNING_LENGTH,
+    MAX_WARNINGS,
+    ArtifactRef,
+    Metric,
+    Outcome,
+    ResultError,
+    StageResult,
+)
 from dynalign_contract.stages import Stage
 from dynalign_contract.strangers import claim_folder, clear_strangers, shown_name
 from dynalign_trainer.runtime.compile_cache import shared_compiled_code
@@ -119,10 +127,13 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
         artifact = _reference(path, done)
         verify_artifact(root, artifact)
         (folder / WORK_MARK).unlink(missing_ok=True)
+        warnings: list[str] = []
         if isinstance(config.params, FetchParams):
-            importlib.import_module(_DOORS[Stage.FETCH]).recheck(config, config.params, folder)
+            warnings = importlib.import_module(_DOORS[Stage.FETCH]).recheck(config, config.params, folder)
         log.info("%s is done already: %s has this configuration's digest", config.stage, folder / MANIFEST)
-        return StageResult(outcome=Outcome.SKIPPED, artifact=artifact, metrics=done.metrics)
+        return StageResult(
+            outcome=Outcome.SKIPPED, artifact=artifact, metrics=done.metrics, warnings=_reported(warnings)
+        )
     check_caches()
     if gang.rank == 0:
         _prepare(folder, config)
@@ -160,7 +171,18 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
         (folder / WORK_MARK).unlink(missing_ok=True)
     finally:
         server.close()
-    return StageResult(outcome=Outcome.SUCCEEDED, artifact=_reference(path, manifest), metrics=manifest.metrics)
+    return StageResult(
+        outcome=Outcome.SUCCEEDED,
+        artifact=_reference(path, manifest),
+        metrics=manifest.metrics,
+        warnings=_reported(context.warnings),
+    )
+
+
+def _reported(warnings: Sequence[str]) -> tuple[str, ...]:
+    """The warnings that a result carries: the first few, each within its length."""
+    longest = MAX_WARNING_LENGTH
+    return tuple(text if len(text) <= longest else f"{text[: longest - 3]}..." for text in warnings[:MAX_WARNINGS])
 
 
 def _gang(config: StageConfig, place: Place) -> Gang:

@@ -77,12 +77,10 @@ def run(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:
     processes = count_processes(training, gpus=gpus, cores=count_cores())
     batch = _build(context)
     if not batch.rows:
-        log.warning(
-            "no group of this iteration teaches anything (%d of %d dropped: equal rewards, differences within the "
-            "judge's noise (%d), or every candidate masked); the policy stays as it is",
-            batch.dropped_groups,
-            batch.groups,
-            batch.noisy_groups or 0,
+        context.warn(
+            f"no group of this iteration teaches anything ({batch.dropped_groups} of {batch.groups} dropped: equal "
+            f"rewards, differences within the judge's noise ({batch.noisy_groups or 0}), or every candidate masked); "
+            "the policy stays as it is"
         )
         if context.gang.nodes == 1:
             processes = Processes(count=1, threads=processes.count * processes.threads)
