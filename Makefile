@@ -94,6 +94,8 @@ check-generated: venv
 	$(BIN)/python -m dynalign_operator.generate.crd --check crds/dynalign.io_alignmentruns.yaml
 	$(BIN)/python -m dynalign_operator.generate.spec_page --check docs/spec/alignmentrun.md
 	$(BIN)/python -m dynalign_operator.generate.metrics_page --check docs/reference/metrics.md
+	$(BIN)/python -m dynalign_operator.generate.cli_page --check docs/reference/cli.md
+	$(BIN)/python -m release.check
 	cmp crds/dynalign.io_alignmentruns.yaml charts/dynalign/files/dynalign.io_alignmentruns.yaml
 
 format: venv ## Format and fix what can be fixed
@@ -104,6 +106,7 @@ generate: venv ## Regenerate what is generated from the models
 	$(BIN)/python -m dynalign_operator.generate.crd --write crds/dynalign.io_alignmentruns.yaml
 	$(BIN)/python -m dynalign_operator.generate.spec_page --write docs/spec/alignmentrun.md
 	$(BIN)/python -m dynalign_operator.generate.metrics_page --write docs/reference/metrics.md
+	$(BIN)/python -m dynalign_operator.generate.cli_page --write docs/reference/cli.md
 	cp crds/dynalign.io_alignmentruns.yaml charts/dynalign/files/
 
 # The documentation has an environment of its own, which `make venv` does not need.

@@ -16,14 +16,21 @@ _LOOK_EVERY_SECONDS = 0.5
 
 def logs(
     place: Annotated[
-        Path | None, typer.Argument(metavar="[WORKDIR|FILE]", help="Default: the only run.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="WORKDIR|FILE",
+            help="Working folder or run file. Default: the only run in runs/.",
+            show_default=False,
+        ),
     ] = None,
-    stage: Annotated[Stage | None, typer.Option(help="Default: the latest.", show_default=False)] = None,
+    stage: Annotated[Stage | None, typer.Option(help="Stage. Default: the latest.", show_default=False)] = None,
     iteration: Annotated[
-        int | None, typer.Option(min=0, help="From 0; default: the latest.", show_default=False)
+        int | None, typer.Option(min=0, help="Iteration, from 0. Default: the latest.", show_default=False)
     ] = None,
-    attempt: Annotated[int | None, typer.Option(min=1, help="Default: the latest.", show_default=False)] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,  # noqa: FBT002 - typer's flag
+    attempt: Annotated[
+        int | None, typer.Option(min=1, help="Attempt, from 1. Default: the latest.", show_default=False)
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print what is added, until Ctrl-C.")] = False,  # noqa: FBT002 - typer's flag
 ) -> None:
     """Print the log of a stage's latest attempt, or of the one asked for."""
     workdir = find_workdir(place)

@@ -11,7 +11,7 @@ from dynalign_operator.cli.validate import validate
 
 app = typer.Typer(
     name="dynalign",
-    help="A language model aligns itself: prompts, candidates, judgements, training, evaluation; again and again.",
+    help="Check, run and inspect AlignmentRuns: a language model that aligns itself, iteration by iteration.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

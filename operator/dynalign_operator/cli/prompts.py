@@ -16,15 +16,24 @@ if TYPE_CHECKING:
 
 def prompts(
     place: Annotated[
-        Path | None, typer.Argument(metavar="[WORKDIR|FILE]", help="Default: the only run.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="WORKDIR|FILE",
+            help="Working folder or run file. Default: the only run in runs/.",
+            show_default=False,
+        ),
     ] = None,
     iteration: Annotated[
-        int | None, typer.Option(min=0, help="From 0; default: the latest with prompts.", show_default=False)
+        int | None,
+        typer.Option(min=0, help="Iteration, from 0. Default: the latest that has prompts.", show_default=False),
     ] = None,
-    samples: Annotated[int, typer.Option(min=0, help="Prompts that are shown.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="All prompts and drafts, for programs.")] = False,  # noqa: FBT002 - typer's flag
+    samples: Annotated[int, typer.Option(min=0, help="Number of prompts to show.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all prompts and drafts as JSON.")] = False,  # noqa: FBT002 - typer's flag
 ) -> None:
-    """Print samples of an iteration's prompts, and what each agent was given, kept and dropped."""
+    """Print samples of an iteration's prompts, and what each agent was given, kept and dropped.
+
+    Drafts that were dropped are shown too, one for each cause.
+    """
     from dynalign_operator.cli.prompt_files import read_prompts
 
     workdir = find_workdir(place)

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 def render(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Run file.", show_default=False)],
-    stage: Annotated[Stage | None, typer.Option(help="Only this stage.", show_default=False)] = None,
+    stage: Annotated[Stage | None, typer.Option(help="Print this stage only.", show_default=False)] = None,
     iteration: Annotated[
-        int | None, typer.Option(min=0, help="Only this iteration, from 0.", show_default=False)
+        int | None, typer.Option(min=0, help="Print this iteration only, from 0.", show_default=False)
     ] = None,
-    all_stages: Annotated[bool, typer.Option("--all", help="Every stage of every iteration.")] = False,  # noqa: FBT002 - typer's flag
+    all_stages: Annotated[bool, typer.Option("--all", help="Print every stage of every iteration.")] = False,  # noqa: FBT002 - typer's flag
 ) -> None:
     """Print the objects that would be applied: the volume claim, then a ConfigMap and a Job for each stage.
 
-    Without options the first stage only. Digests of artifacts that do not exist yet are zeros.
+    Without options only the first stage is printed. Digests of artifacts that do not exist yet are zeros.
     """
     from dynalign_operator.cli.load import load_run_file, require_objective
     from dynalign_operator.cli.report_problems import report_notes, report_problems

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Run file.", show_default=False)],
     workdir: Annotated[
-        Path | None, typer.Option(help="Where the run lives; default: runs/NAME.", show_default=False)
+        Path | None, typer.Option(help="Working folder. Default: runs/NAME.", show_default=False)
     ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="A line an event instead of a live picture.")] = False,  # noqa: FBT002 - typer's flag
-    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing but errors and the summary.")] = False,  # noqa: FBT002 - typer's flag
+    plain: Annotated[bool, typer.Option("--plain", help="Print a line for each event, no live display.")] = False,  # noqa: FBT002 - typer's flag
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors and the summary only.")] = False,  # noqa: FBT002 - typer's flag
 ) -> None:
-    """Run on this machine, or go on where the run stopped.
+    """Run on this machine, or continue where the run stopped.
 
     Exit code 0: the run is complete. 10: bad configuration. 11: bad input. 12: a gate refused. 75: another dynalign
     works in the folder. 130 or 143: stopped by a signal. 1: anything else.

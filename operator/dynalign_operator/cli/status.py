@@ -19,13 +19,18 @@ class Output(StrEnum):
 
 def status(
     place: Annotated[
-        Path | None, typer.Argument(metavar="[WORKDIR|FILE]", help="Default: the only run.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="WORKDIR|FILE",
+            help="Working folder or run file. Default: the only run in runs/.",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[
-        Output | None, typer.Option("-o", "--output", help="The whole object.", show_default=False)
+        Output | None, typer.Option("-o", "--output", help="Print the whole object in this format.", show_default=False)
     ] = None,
 ) -> None:
-    """Print phase, iterations and conditions of a run; -o prints the object as kubectl would."""
+    """Print phase, iterations and conditions of a run; -o prints the object as kubectl does."""
     run = load_run(find_workdir(place))
     if output is Output.JSON:
         print_json(run.to_json(indent=2))

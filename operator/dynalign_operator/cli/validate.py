@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def validate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Run files to check.", show_default=False)],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Run files to check.", show_default=False)],
 ) -> None:
     """Say what is wrong with run files, where, and what to write instead.
 
-    A model folder and files of prompts on this machine are looked at as the fetch stage would.
+    A model folder and files of prompts on this machine are checked as the fetch stage checks them.
 
     Exit code 0: all are valid. 10: one is not.
     """
