@@ -20,7 +20,16 @@ from dynalign_contract.config import FetchParams, GenerateParams, JudgeParams, P
 from dynalign_contract.layout import CANARIES_FILE, PROMPTS_FILE
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.objective import BUILTIN, builtin_objective
-from dynalign_contract.records import CANARY, JUDGEMENT, PROMPT, Row, read_parts, read_rows, write_rows
+from dynalign_contract.records import (
+    CANARY,
+    JUDGEMENT,
+    PROMPT,
+    CanaryRow,
+    JudgementRow,
+    read_parts,
+    read_rows,
+    write_rows,
+)
 from dynalign_contract.result import ArtifactRef, StageResult
 from dynalign_contract.settings import (
     CanarySettings,
@@ -82,7 +91,9 @@ class Bench:
         return ArtifactRef(path="prompts", digest=manifest.digest)
 
 
-def judge_all(model: str, objective: str, method: JudgingMethod, seed: int) -> tuple[list[Row], list[Row]]:
+def judge_all(
+    model: str, objective: str, method: JudgingMethod, seed: int
+) -> tuple[list[JudgementRow], list[CanaryRow]]:
     """JUDGEMENT rows of plain answers and CANARY rows of every injected one, by the untrained model."""
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), seed)

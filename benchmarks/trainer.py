@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.report import print_report, this_machine
 from dynalign_contract.errors import StageError
-from dynalign_contract.records import BATCH, Row, write_rows
+from dynalign_contract.records import BATCH, BatchRow, write_rows
 from dynalign_contract.settings import DType, TrainingBackend, TrainingSettings
 from dynalign_trainer.fetch.bundled import fetch_bundled
 from dynalign_trainer.runtime.machine import count_cores, count_gpus
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def prepare(folder: Path, groups: int) -> list[Row]:
+def prepare(folder: Path, groups: int) -> list[BatchRow]:
     """Write the model and the batch; returns its rows. Raises StageError when the model is not installed."""
     model = folder / "model"
     model.mkdir()
@@ -107,7 +107,7 @@ def prepare(folder: Path, groups: int) -> list[Row]:
     return rows
 
 
-def draw_rows(groups: int) -> list[Row]:
+def draw_rows(groups: int) -> list[BatchRow]:
     """Groups of random tokens with log-normal lengths, without log-probabilities."""
     draw = random.Random(_SEED)  # noqa: S311 - test data
     vocabulary = range(100, 49_000)
@@ -116,7 +116,7 @@ def draw_rows(groups: int) -> list[Row]:
         length = round(math.exp(draw.gauss(math.log(MEDIAN), SIGMA)))
         return draw.choices(vocabulary, k=min(LONGEST, max(SHORTEST, length)))
 
-    rows = []
+    rows: list[BatchRow] = []
     for group in range(groups):
         prompt = tokens()
         for candidate in range(CANDIDATES):
@@ -128,6 +128,7 @@ def draw_rows(groups: int) -> list[Row]:
                     "candidate": candidate,
                     "prompt_ids": prompt,
                     "completion_ids": tokens(),
+                    "logprobs": [],
                     "reward": reward,
                     "advantage": 2 * reward - 1,
                     "masked": False,
@@ -136,21 +137,21 @@ def draw_rows(groups: int) -> list[Row]:
     return rows
 
 
-def score(model: Path, rows: Sequence[Row]) -> list[Row]:
+def score(model: Path, rows: Sequence[BatchRow]) -> list[BatchRow]:
     """The rows with the log-probabilities of transformers' own forward pass."""
     torch.set_num_threads(1)  # beside other work, threads that wait for each other take minutes for what takes seconds
     policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, local_files_only=True)
-    scored = []
+    scored: list[BatchRow] = []
     for row in rows:
         ids = torch.tensor([[*row["prompt_ids"], *row["completion_ids"]]])
         with torch.no_grad():
             logits = policy(ids, logits_to_keep=len(row["completion_ids"]) + 1).logits[0, :-1].float()
         logprobs = logits.log_softmax(-1).gather(1, torch.tensor(row["completion_ids"])[:, None])[:, 0]
-        scored.append(row | {"logprobs": logprobs.tolist()})
+        scored.append({**row, "logprobs": logprobs.tolist()})
     return scored
 
 
-def measure(folder: Path, rows: Sequence[Row], backend: TrainingBackend) -> Measurement:
+def measure(folder: Path, rows: Sequence[BatchRow], backend: TrainingBackend) -> Measurement:
     """Train once, in processes of its own. Raises TrainingFailedError with the last lines that they wrote."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         work = Path(name)
@@ -194,7 +195,7 @@ def _note_beginning(mark: Path, begun: list[tuple[float, float]]) -> None:
 
 
 def summarise(
-    measured: dict[TrainingBackend, list[Measurement]], rows: Sequence[Row]
+    measured: dict[TrainingBackend, list[Measurement]], rows: Sequence[BatchRow]
 ) -> tuple[Table, dict[str, float], dict[str, float]]:
     """The table, and values and ratios of the JSON line. Every ratio is the median over pairs of Packed / TRL."""
     table = Table("backend", *(Column(name, justify="right") for name in _COLUMNS))

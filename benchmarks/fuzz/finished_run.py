@@ -1,13 +1,12 @@
 """A finished run's artifacts and checkpoints, small, made without an engine by what stages write with."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
-import pyarrow as pa
 from safetensors.numpy import save_file
 
 from dynalign_contract.files import atomic_path, write_bytes
@@ -22,17 +21,29 @@ from dynalign_contract.layout import (
     stage_folder,
 )
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
-from dynalign_contract.records import CANARY, JUDGEMENT, PROMPT, ROLLOUT, Row, write_rows
+from dynalign_contract.records import (
+    CANARY,
+    JUDGEMENT,
+    PROMPT,
+    ROLLOUT,
+    JudgementRow,
+    PromptRow,
+    RolloutRow,
+    Table,
+    write_rows,
+)
 from dynalign_contract.result import ArtifactRef, Metric, combine_artifacts
 from dynalign_contract.settings import TrainingSettings
 from dynalign_contract.stages import Stage
+from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.train.checkpoints import checkpoint_folder, seal_checkpoint
 from dynalign_trainer.train.job import TrainJob
 from dynalign_trainer.train.state_files import STATE_METADATA
 
 _SHARDS: Final = 2
 _DIGEST: Final = "sha256:" + "0" * 64
-_MESSAGES: Final = [{"role": "user", "content": "How could a village share its tools?"}]
+R = TypeVar("R")
+_MESSAGES: Final = [Message(role="user", content="How could a village share its tools?")]
 _MODEL: Final = {
     "config.json": {"architectures": ["Qwen3ForCausalLM"], "vocab_size": 8},
     "tokenizer.json": {"model": {"vocab": {"a": 0, "b": 1}}},
@@ -88,13 +99,13 @@ def _prompts(root: Path) -> ArtifactRef:
     return _describe(root, path, Stage.PROMPTS, {name: len(found) for name, found in rows.items()} | {YIELD_FILE: 0})
 
 
-def _sharded(root: Path, stage: Stage, row: Callable[[int], Row], schema: pa.Schema) -> ArtifactRef:
+def _sharded(root: Path, stage: Stage, row: Callable[[int], R], table: Table[R]) -> ArtifactRef:
     path = stage_folder(stage, 0)
     shards = []
     for index in range(_SHARDS):
         folder = shard_folder(path, index, _SHARDS)
         for part in range(2):
-            write_rows(root / folder / part_name(part), [row(4 * index + 2 * part + k) for k in range(2)], schema)
+            write_rows(root / folder / part_name(part), [row(4 * index + 2 * part + k) for k in range(2)], table)
         files = {part_name(part): 2 for part in range(2)}
         if stage is Stage.JUDGE and index == 0:
             write_rows(root / folder / CANARIES_FILE, [], CANARY)
@@ -145,14 +156,22 @@ def _save_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str] 
         save_file(tensors, temporary, metadata=metadata)
 
 
-def _prompt(number: int) -> Row:
-    texts = dict.fromkeys(("source", "draft_id", "draft"), "")
-    scores = {"critic_score": 4.5, "draft_score": 2.0}
-    return {"prompt_id": f"p{number}", "messages": _MESSAGES, "facets": {}, "agents": {}, **texts, **scores}
+def _prompt(number: int) -> PromptRow:
+    return {
+        "prompt_id": f"p{number}",
+        "messages": _MESSAGES,
+        "source": "",
+        "facets": {},
+        "critic_score": 4.5,
+        "agents": {},
+        "draft_id": "",
+        "draft": "",
+        "draft_score": 2.0,
+    }
 
 
-def _rollout(number: int) -> Row:
-    ids: Sequence[int] = [number, 1]
+def _rollout(number: int) -> RolloutRow:
+    ids = [number, 1]
     return {
         "prompt_id": f"p{number}",
         "candidate": 0,
@@ -166,7 +185,7 @@ def _rollout(number: int) -> Row:
     }
 
 
-def _judgement(number: int) -> Row:
+def _judgement(number: int) -> JudgementRow:
     return {
         "prompt_id": f"p{number}",
         "candidate": 0,

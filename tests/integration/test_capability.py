@@ -7,7 +7,7 @@ import pytest
 from dynalign_contract.config import EvaluateParams, Policy, StageConfig
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import CAPABILITY_FILE, COMPARISONS_FILE, MANIFEST
-from dynalign_contract.records import CAPABILITY, Row, read_rows, write_rows
+from dynalign_contract.records import CAPABILITY, CapabilityRow, read_rows, write_rows
 from dynalign_contract.result import ArtifactRef
 from dynalign_contract.settings import (
     CapabilitySettings,
@@ -53,10 +53,10 @@ class ExamRun:
         kept = {} if earlier is None else {"capability": earlier}
         return self.stages.config(params, {"heldout": self.held_out, **kept}, [policy or self.policy])
 
-    def rows(self, config: StageConfig) -> list[Row]:
+    def rows(self, config: StageConfig) -> list[CapabilityRow]:
         return read_rows(self.stages.root / config.folder / CAPABILITY_FILE, CAPABILITY)
 
-    def kept(self, rows: list[Row]) -> ArtifactRef:
+    def kept(self, rows: list[CapabilityRow]) -> ArtifactRef:
         write_rows(self.stages.root / "earlier" / CAPABILITY_FILE, rows, CAPABILITY)
         return write_artifact(self.stages.root, "earlier", Stage.EVALUATE)
 

@@ -7,7 +7,7 @@ import pytest
 from dynalign_contract.config import EvaluateParams, Policy, StageConfig
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, MANIFEST, RATINGS_FILE
-from dynalign_contract.records import ANSWER, COMPARISON, RATING, Row, read_rows
+from dynalign_contract.records import ANSWER, COMPARISON, RATING, AnswerRow, ComparisonRow, read_rows
 from dynalign_contract.result import StageResult
 from dynalign_contract.settings import (
     EvaluationJudge,
@@ -49,7 +49,7 @@ class EvaluationRun:
         inputs = {"heldout": self.stages.held_out(held_out_prompts(OBJECTIVE, prompts))}
         return self.stages.config(params, inputs, [policy, previous])
 
-    def rows(self, config: StageConfig) -> tuple[list[Row], list[Row]]:
+    def rows(self, config: StageConfig) -> tuple[list[AnswerRow], list[ComparisonRow]]:
         folder = self.stages.root / config.folder
         return read_rows(folder / ANSWERS_FILE, ANSWER), read_rows(folder / COMPARISONS_FILE, COMPARISON)
 

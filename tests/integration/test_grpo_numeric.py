@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dynalign_contract.config import BASE_POLICY
-from dynalign_contract.records import BATCH, Row, read_rows, write_rows
+from dynalign_contract.records import BATCH, BatchRow, JudgementRow, RolloutRow, read_rows, write_rows
 from dynalign_contract.settings import (
     AdvantageScale,
     ClipSettings,
@@ -110,7 +110,7 @@ class Probed:
     model: Path
     starts: dict[TrainingMethod, Path]
     """The same policy as an adapter and as whole weights."""
-    rollouts: tuple[Row, ...]
+    rollouts: tuple[RolloutRow, ...]
     rewards: dict[tuple[str, int], float]
 
     def record(self, case: str, backend: TrainingBackend) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def load_start(probed: Probed, method: TrainingMethod) -> Any:
     return load_float64(start) if method is FULL else load_float64(probed.model, start)
 
 
-def write_job(probed: Probed, case: str, backend: TrainingBackend, judgements: list[Row]) -> Path:
+def write_job(probed: Probed, case: str, backend: TrainingBackend, judgements: list[JudgementRow]) -> Path:
     settings, work = CASES[case].settings(backend), probed.folder / f"{case}-{backend}"
     batch = build_batch(probed.rollouts, judgements, settings, policy=BASE_POLICY, seed=3)
     write_rows(work / "batch.parquet", batch.rows, BATCH)
@@ -213,7 +213,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
     shutil.rmtree(folder)
 
 
-def expected_rows(probed: Probed, case: str, step: int) -> list[tuple[Row, float]]:
+def expected_rows(probed: Probed, case: str, step: int) -> list[tuple[BatchRow, float]]:
     """Rollouts that carry loss in a step, with advantages that owe nothing to the code under test."""
     batch = read_rows(probed.folder / f"{case}-{PACKED}" / "batch.parquet", BATCH)
     prompts = {row["prompt_id"] for row in batch if row["step"] == step}

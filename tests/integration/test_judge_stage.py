@@ -8,7 +8,7 @@ import pytest
 from dynalign_contract.config import JudgeParams, Policy, StageConfig
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import CANARIES_FILE, MANIFEST, part_name
-from dynalign_contract.records import CANARY, JUDGEMENT, Row, read_parts, read_rows
+from dynalign_contract.records import CANARY, JUDGEMENT, JudgementRow, read_parts, read_rows
 from dynalign_contract.result import Outcome, StageResult
 from dynalign_contract.settings import CanarySettings, JudgeGates, JudgingMethod, JudgingSettings, OnUnfitJudge
 from dynalign_trainer.judge.canaries import CanaryKind
@@ -46,7 +46,7 @@ class JudgeRun:
     def folder(self, config: StageConfig, shard: int = 0) -> Path:
         return self.stages.root / config.shard(shard)
 
-    def judgements(self, config: StageConfig, shard: int = 0) -> list[Row]:
+    def judgements(self, config: StageConfig, shard: int = 0) -> list[JudgementRow]:
         return read_parts([self.folder(config, shard)], JUDGEMENT)
 
 

@@ -17,7 +17,7 @@ from dynalign_contract.config import GenerateParams, Params, PromptsParams, Stag
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import HELD_OUT_FILE, PROMPTS_FILE, part_name
 from dynalign_contract.manifest import read_manifest
-from dynalign_contract.records import PROMPT, ROLLOUT, Row, read_parts, read_rows
+from dynalign_contract.records import PROMPT, ROLLOUT, PromptRow, read_parts, read_rows
 from dynalign_contract.result import ArtifactRef, StageResult
 from dynalign_contract.settings import (
     DedupSettings,
@@ -78,7 +78,7 @@ class Run:
         assert result.artifact is not None, result.error
         return result.artifact
 
-    def prompts(self, artifact: ArtifactRef, name: str = PROMPTS_FILE) -> list[Row]:
+    def prompts(self, artifact: ArtifactRef, name: str = PROMPTS_FILE) -> list[PromptRow]:
         return read_rows(self.root / artifact.path / name, PROMPT)
 
 
@@ -95,7 +95,7 @@ def first(run: Run) -> ArtifactRef:
     return run.artifact(run.config(PromptsParams(objective=OBJECTIVE, prompts=PROMPTS, reserve_tokens=48)))
 
 
-def texts(rows: list[Row]) -> list[str]:
+def texts(rows: list[PromptRow]) -> list[str]:
     return [row["messages"][0]["content"] for row in rows]
 
 

@@ -20,7 +20,7 @@ from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import MANIFEST
 from dynalign_contract.manifest import read_manifest
 from dynalign_contract.metrics import TrainMetrics
-from dynalign_contract.records import Row
+from dynalign_contract.records import RolloutRow
 from dynalign_contract.result import StageResult
 from dynalign_contract.settings import DType, KlSettings, LoraSettings, TrainingBackend, TrainingSettings
 from dynalign_contract.stages import Stage
@@ -71,13 +71,13 @@ def a_run(root: Path, **settings: Any) -> TrainingRun:
     return TrainingRun(root, SETTINGS.model_copy(update=settings))
 
 
-def rollouts_of(run: TrainingRun, prompts: int = PROMPTS) -> list[Row]:
+def rollouts_of(run: TrainingRun, prompts: int = PROMPTS) -> list[RolloutRow]:
     adapter = None if run.policy.adapter is None else run.root / run.policy.adapter.path
     rows = make_rollouts(prompts, CANDIDATES, policy=run.policy.version)
     return with_sampler(rows, load_policy(run.root / "model", adapter), noise=0.02)
 
 
-def train_on(run: TrainingRun, rollouts: list[Row], rewards: list[float] | None = None) -> StageOutput:
+def train_on(run: TrainingRun, rollouts: list[RolloutRow], rewards: list[float] | None = None) -> StageOutput:
     return train.run(run.context(run.write(rollouts, make_judgements(rollouts, rewards))))
 
 

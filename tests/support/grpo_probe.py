@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dynalign_contract.records import BATCH, Row, read_rows
+from dynalign_contract.records import BATCH, BatchRow, read_rows
 from dynalign_contract.settings import TrainingBackend
 from dynalign_trainer.train.job import TrainJob, read_job
 from dynalign_trainer.train.measure import StepMeasures
@@ -37,7 +37,7 @@ def watch(engine: Any, measures: Callable[[], StepMeasures | None], steps: list[
     engine.step = recording_step
 
 
-def probe_packed(job: TrainJob, rows: list[Row], steps: list[dict[str, Any]]) -> dict[str, Any]:
+def probe_packed(job: TrainJob, rows: list[BatchRow], steps: list[dict[str, Any]]) -> dict[str, Any]:
     from dynalign_trainer.train.packed.run import build_trainer
 
     trainer = build_trainer(job, rows)
@@ -48,7 +48,7 @@ def probe_packed(job: TrainJob, rows: list[Row], steps: list[dict[str, Any]]) ->
     return {"rejected": trainer.mismatch.rejected, "passes": passes, "rank": trainer.rank}
 
 
-def probe_trl(job: TrainJob, rows: list[Row], steps: list[dict[str, Any]]) -> dict[str, Any]:
+def probe_trl(job: TrainJob, rows: list[BatchRow], steps: list[dict[str, Any]]) -> dict[str, Any]:
     from accelerate.state import AcceleratorState
     from transformers import TrainerCallback
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from dynalign_contract.config import Params, Policy, StageConfig
 from dynalign_contract.layout import HELD_OUT_FILE
 from dynalign_contract.objective import Objective, parse_objective
-from dynalign_contract.records import PROMPT, ROLLOUT, Row, write_rows
+from dynalign_contract.records import PROMPT, ROLLOUT, PromptRow, RolloutRow, write_rows
 from dynalign_contract.result import ArtifactRef, StageResult
 from dynalign_contract.settings import EngineSettings
 from dynalign_contract.stages import Stage
@@ -38,7 +38,9 @@ def draw_question(objective: Objective, draw: random.Random) -> tuple[str, str, 
     return f"Explain {view} {topic} {draw.choice(MANNERS)}.", view, topic
 
 
-def written_rollouts(model: Path, objective: Objective, *, prompts: int, candidates: int, seed: int = 0) -> list[Row]:
+def written_rollouts(
+    model: Path, objective: Objective, *, prompts: int, candidates: int, seed: int = 0
+) -> list[RolloutRow]:
     """Answers of very different worth, as if a policy had sampled them."""
     tokenizer = load_tokenizer(model)
     draw = random.Random(seed)
@@ -64,7 +66,7 @@ def written_rollouts(model: Path, objective: Objective, *, prompts: int, candida
     return rows
 
 
-def held_out_prompts(objective: Objective, count: int, *, seed: int = 1) -> list[Row]:
+def held_out_prompts(objective: Objective, count: int, *, seed: int = 1) -> list[PromptRow]:
     draw = random.Random(seed)
     return [
         {
@@ -172,10 +174,10 @@ class StageRun:
         write(self.root / "model", self.root / path, seed=seed)
         return Policy(version=f"iteration-{seed:03d}", adapter=write_artifact(self.root, path, Stage.TRAIN))
 
-    def rollouts(self, rows: Sequence[Row]) -> ArtifactRef:
+    def rollouts(self, rows: Sequence[RolloutRow]) -> ArtifactRef:
         return write_artifact(self.root, "rollouts", Stage.GENERATE, rows, schema=ROLLOUT)
 
-    def held_out(self, rows: Sequence[Row]) -> ArtifactRef:
+    def held_out(self, rows: Sequence[PromptRow]) -> ArtifactRef:
         write_rows(self.root / "prompts" / HELD_OUT_FILE, rows, PROMPT)
         return write_artifact(self.root, "prompts", Stage.PROMPTS)
 

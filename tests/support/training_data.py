@@ -11,7 +11,7 @@ from typing import Any
 from dynalign_contract.config import Policy, StageConfig, TrainParams
 from dynalign_contract.layout import RunLayout
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
-from dynalign_contract.records import JUDGEMENT, ROLLOUT, Row, write_rows
+from dynalign_contract.records import JUDGEMENT, ROLLOUT, JudgementRow, RolloutRow, write_rows
 from dynalign_contract.result import ArtifactRef
 from dynalign_contract.settings import TrainingSettings
 from dynalign_contract.stages import Stage
@@ -22,7 +22,7 @@ EOS = 2
 VOCABULARY = 259
 
 
-def make_rollouts(prompts: int, candidates: int, *, policy: str = "base", seed: int = 0) -> list[Row]:
+def make_rollouts(prompts: int, candidates: int, *, policy: str = "base", seed: int = 0) -> list[RolloutRow]:
     """Random token sequences of 3 to 12 tokens, the odd candidates truncated; log-probabilities all zero."""
     draw = random.Random(seed)
     rows = []
@@ -48,12 +48,12 @@ def make_rollouts(prompts: int, candidates: int, *, policy: str = "base", seed: 
 
 
 def make_judgements(
-    rollouts: Sequence[Row],
+    rollouts: Sequence[RolloutRow],
     rewards: Sequence[float] | None = None,
     *,
     errors: Sequence[float] | None = None,
     seed: int = 0,
-) -> list[Row]:
+) -> list[JudgementRow]:
     """One judgement a rollout; random rewards unless given, and a single vote unless there are errors."""
     draw = random.Random(seed)
     found = rewards or [draw.random() for _ in rollouts]
@@ -73,7 +73,7 @@ def make_judgements(
     ]
 
 
-def score(model: Any, row: Row, temperature: float = 1.0) -> Any:
+def score(model: Any, row: RolloutRow, temperature: float = 1.0) -> Any:
     """Log-probabilities of a row's completion tokens, shape (T,), by the plainest forward pass."""
     import torch
 
@@ -82,7 +82,7 @@ def score(model: Any, row: Row, temperature: float = 1.0) -> Any:
     return logits.log_softmax(-1).gather(1, torch.tensor(completion)[:, None])[:, 0]
 
 
-def with_sampler(rollouts: Sequence[Row], model: Any, *, noise: float, seed: int = 0) -> list[Row]:
+def with_sampler(rollouts: Sequence[RolloutRow], model: Any, *, noise: float, seed: int = 0) -> list[RolloutRow]:
     """The rollouts with the model's own log-probabilities, disturbed so that ratios differ from 1."""
     import torch
 
@@ -94,7 +94,7 @@ def with_sampler(rollouts: Sequence[Row], model: Any, *, noise: float, seed: int
         ]
 
 
-def write_artifact(root: Path, path: str, stage: Stage, rows: Sequence[Row] | None = None, **kinds: Any) -> ArtifactRef:
+def write_artifact(root: Path, path: str, stage: Stage, rows: Sequence[Any] | None = None, **kinds: Any) -> ArtifactRef:
     """Write rows as one part, or take the folder as it is, and describe it in a manifest."""
     folder = root / path
     if rows is not None:
@@ -119,7 +119,7 @@ class TrainingRun:
     def with_settings(self, **changes: Any) -> "TrainingRun":
         return replace(self, settings=self.settings.model_copy(update=changes))
 
-    def write(self, rollouts: Sequence[Row], judgements: Sequence[Row]) -> StageConfig:
+    def write(self, rollouts: Sequence[RolloutRow], judgements: Sequence[JudgementRow]) -> StageConfig:
         """Write the inputs; returns the configuration of the stage."""
         base = f"iterations/{self.iteration:03d}"
         inputs = {

@@ -15,7 +15,7 @@ from dynalign_contract.stages import Stage
 from dynalign_operator.cli.terminal import say
 
 if TYPE_CHECKING:
-    from dynalign_contract.records import Row
+    from dynalign_contract.records import DraftRow, PromptRow
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class PromptArtifact:
 
     iteration: int
     yields: PromptYields
-    prompts: list["Row"]
+    prompts: "list[PromptRow]"
     """PROMPT rows of the training set."""
-    drafts: list["Row"]
+    drafts: "list[DraftRow]"
     """DRAFT rows, those of the held-out set included."""
 
 

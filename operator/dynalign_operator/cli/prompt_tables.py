@@ -1,8 +1,8 @@
 """What the agents yielded, and samples of it, as rich renderables. Values to renderables: nothing is read here."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -10,7 +10,10 @@ from rich.table import Table
 from dynalign_contract.prompt_yield import AgentYield, PromptYield
 from dynalign_operator.cli.terminal import styled
 
-Row = Mapping[str, Any]
+if TYPE_CHECKING:
+    from dynalign_contract.records import DraftRow, PromptRow
+
+R = TypeVar("R")
 
 
 def yield_table(found: PromptYield) -> Table:
@@ -43,22 +46,22 @@ def describe_drops(agent: AgentYield) -> str:
     return ", ".join(f"{number} {cause}" for cause, number in drops) or "-"
 
 
-def pick_samples(rows: Sequence[Row], count: int) -> list[Row]:
+def pick_samples(rows: Sequence[R], count: int) -> list[R]:
     """Up to `count` rows, spread evenly over their order; always the same ones."""
     count = min(count, len(rows))
     return [rows[i * len(rows) // count] for i in range(count)]
 
 
-def pick_dropped(drafts: Sequence[Row]) -> list[Row]:
+def pick_dropped(drafts: "Sequence[DraftRow]") -> "list[DraftRow]":
     """The first dropped draft of every cause that has a text."""
-    first: dict[str, Row] = {}
+    first: dict[str, DraftRow] = {}
     for draft in drafts:
         if draft["outcome"] != "kept" and draft["text"]:
             first.setdefault(draft["outcome"], draft)
     return list(first.values())
 
 
-def sample_list(prompts: Sequence[Row], dropped: Sequence[Row]) -> Group:
+def sample_list(prompts: "Sequence[PromptRow]", dropped: "Sequence[DraftRow]") -> Group:
     """Prompts with score, seed and, where they were mended, what they were before; then one draft a cause of drops."""
     parts: list[RenderableType] = []
     for row in prompts:
@@ -69,7 +72,7 @@ def sample_list(prompts: Sequence[Row], dropped: Sequence[Row]) -> Group:
     return Group(*parts)
 
 
-def _prompt_lines(row: Row) -> list[RenderableType]:
+def _prompt_lines(row: "PromptRow") -> list[RenderableType]:
     words = "\n".join(message["content"] for message in row["messages"])
     facets = ", ".join(f"{name}: {value}" for name, value in sorted(row["facets"].items()))
     lines: list[RenderableType] = [

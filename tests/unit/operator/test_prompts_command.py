@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from dynalign_contract.layout import DRAFTS_FILE, PROMPTS_FILE, YIELD_FILE, stage_folder
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.prompt_yield import AgentYield, PromptYield, PromptYields
-from dynalign_contract.records import DRAFT, PROMPT, Row, write_rows
+from dynalign_contract.records import DRAFT, PROMPT, DraftRow, PromptRow, write_rows
 from dynalign_contract.stages import Stage
 from dynalign_operator.cli.main import app
 from dynalign_operator.cli.prompt_tables import pick_samples
@@ -40,7 +40,7 @@ YIELDS = PromptYields(
 )
 
 
-def prompt(number: int, text: str, **fields: object) -> Row:
+def prompt(number: int, text: str, **fields: object) -> PromptRow:
     return {
         "prompt_id": f"000-{number:05d}",
         "messages": [{"role": "user", "content": text}],
@@ -55,7 +55,7 @@ def prompt(number: int, text: str, **fields: object) -> Row:
     }
 
 
-def draft(number: int, text: str, outcome: str) -> Row:
+def draft(number: int, text: str, outcome: str) -> DraftRow:
     return {
         "draft_id": f"train-0-{number:05d}",
         "facets": {"domain": "health"},

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.objective import Aggregate
-from dynalign_contract.records import Row
+from dynalign_contract.records import JudgementRow, RolloutRow
 from dynalign_contract.settings import AdvantageScale, TrainingSettings
 from dynalign_trainer.scoring.scores import standard_error
 from dynalign_trainer.train.batch import Batch, build_batch
@@ -20,7 +20,7 @@ from support.training_data import make_judgements, make_rollouts
 NAN = math.nan
 
 
-def build(rollouts: list[Row], judgements: list[Row], *, seed: int = 0, **settings: Any) -> Batch:
+def build(rollouts: list[RolloutRow], judgements: list[JudgementRow], *, seed: int = 0, **settings: Any) -> Batch:
     return build_batch(rollouts, judgements, TrainingSettings(**settings), policy="base", seed=seed)
 
 
@@ -46,7 +46,7 @@ def test_truncated_candidates_count_for_the_baseline_but_carry_no_loss() -> None
 
 
 @pytest.mark.parametrize("damage", [{"completion_ids": [], "logprobs": []}, {"logprobs": [NAN] * 40}])
-def test_a_completion_that_cannot_be_trained_on_is_masked(damage: Row) -> None:
+def test_a_completion_that_cannot_be_trained_on_is_masked(damage: dict[str, Any]) -> None:
     rollouts = make_rollouts(1, 3)
     width = len(rollouts[0]["completion_ids"])
     rollouts[0] |= {name: values[:width] for name, values in damage.items()}
@@ -128,7 +128,7 @@ def test_no_reward_at_all_is_bad_input() -> None:
 def test_rows_that_do_not_belong_together_are_bad_input() -> None:
     rollouts = make_rollouts(2, 2)
     judgements = make_judgements(rollouts)
-    cases: list[tuple[list[Row], list[Row], str]] = [
+    cases: list[tuple[list[RolloutRow], list[JudgementRow], str]] = [
         (rollouts, judgements[1:], r"'p000' candidate 0 \(rollouts only\)"),
         (rollouts[1:], judgements, r"'p000' candidate 0 \(judgements only\)"),
         (rollouts, [*judgements, judgements[0]], "judgements name prompt 'p000' candidate 0 twice"),

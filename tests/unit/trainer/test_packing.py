@@ -7,18 +7,18 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynalign_contract.records import Row
+from dynalign_contract.records import BatchRow
 from dynalign_trainer.train.packed.layout import lay_out
 from dynalign_trainer.train.packed.packing import Item, first_fit, plan_packs
 
 
-def a_row(step: int, group: str, prompt: int, completion: int, *, masked: bool = False) -> Row:
+def a_row(step: int, group: str, prompt: int, completion: int, *, masked: bool = False) -> BatchRow:
     ids = {"prompt_ids": [1] * prompt, "completion_ids": [2] * completion}
     return {"step": step, "prompt_id": group, "masked": masked} | ids
 
 
 @st.composite
-def batches(draw: st.DrawFn) -> list[Row]:
+def batches(draw: st.DrawFn) -> list[BatchRow]:
     rows = []
     for step in range(draw(st.integers(1, 3))):
         for group in range(draw(st.integers(1, 4))):
@@ -34,14 +34,14 @@ def log_normal(draw: random.Random) -> int:
     return min(256, max(16, round(math.exp(draw.gauss(math.log(64), 0.7)))))
 
 
-def cost(rows: list[Row], numbers: tuple[int, ...]) -> int:
+def cost(rows: list[BatchRow], numbers: tuple[int, ...]) -> int:
     prompts = {rows[n]["prompt_id"]: len(rows[n]["prompt_ids"]) for n in numbers}
     return sum(prompts.values()) + sum(len(rows[n]["completion_ids"]) for n in numbers)
 
 
 @given(batches(), st.integers(1, 3), st.integers(16, 200))
 def test_every_unmasked_row_is_in_one_pack_of_its_step_within_the_budget(
-    rows: list[Row], ranks: int, budget: int
+    rows: list[BatchRow], ranks: int, budget: int
 ) -> None:
     plan = plan_packs(rows, ranks=ranks, budget=budget)
     seen: Counter[int] = Counter()
@@ -59,12 +59,12 @@ def test_every_unmasked_row_is_in_one_pack_of_its_step_within_the_budget(
 
 
 @given(batches(), st.integers(1, 3), st.integers(16, 200))
-def test_a_plan_depends_on_the_rows_only(rows: list[Row], ranks: int, budget: int) -> None:
+def test_a_plan_depends_on_the_rows_only(rows: list[BatchRow], ranks: int, budget: int) -> None:
     assert plan_packs(rows, ranks=ranks, budget=budget) == plan_packs(list(rows), ranks=ranks, budget=budget)
 
 
 @given(batches(), st.integers(16, 200))
-def test_first_fit_leaves_no_two_packs_that_fit_into_one(rows: list[Row], budget: int) -> None:
+def test_first_fit_leaves_no_two_packs_that_fit_into_one(rows: list[BatchRow], budget: int) -> None:
     items = [
         Item(n, row["prompt_id"], len(row["prompt_ids"]), len(row["completion_ids"]))
         for n, row in enumerate(rows)

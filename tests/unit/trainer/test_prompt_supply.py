@@ -6,7 +6,7 @@ import pytest
 
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.metrics import PromptsMetrics
-from dynalign_contract.records import Row
+from dynalign_contract.records import PromptRow
 from dynalign_contract.settings import DecontaminationSettings, DedupSettings, PromptSettings, SuppliedPrompts
 from dynalign_contract.supplied.paths import supplied_path
 from dynalign_trainer.models.languages import LanguageFilter
@@ -48,7 +48,7 @@ def a_supply(folder: Path, rows: int, **fields: object) -> Supply:
     return read_supply(settings(path, **fields), seed=3)
 
 
-def held(supply: Supply) -> list[Row]:
+def held(supply: Supply) -> list[PromptRow]:
     found = supply.held_out()
     return [supplied_row(str(i), next(found)) for i in range(supply.amount.held_out)]
 

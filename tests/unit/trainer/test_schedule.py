@@ -5,23 +5,23 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynalign_contract.records import Row
+from dynalign_contract.records import BatchRow
 from dynalign_trainer.train.trl.schedule import plan_schedule
 
 
-def a_row(step: int, length: int, *, masked: bool) -> Row:
+def a_row(step: int, length: int, *, masked: bool) -> BatchRow:
     return {"step": step, "prompt_ids": [1], "completion_ids": [1] * length, "masked": masked}
 
 
 @st.composite
-def batches(draw: st.DrawFn) -> list[Row]:
+def batches(draw: st.DrawFn) -> list[BatchRow]:
     sizes = draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
     rows = [(step, draw(st.integers(1, 30)), draw(st.booleans())) for step, n in enumerate(sizes) for _ in range(n)]
     return [a_row(step, length, masked=masked) for step, length, masked in rows]
 
 
 @given(batches(), st.integers(1, 4), st.integers(1, 5))
-def test_every_unmasked_row_is_scheduled_exactly_once_in_its_step(rows: list[Row], ranks: int, micro: int) -> None:
+def test_every_unmasked_row_is_scheduled_exactly_once_in_its_step(rows: list[BatchRow], ranks: int, micro: int) -> None:
     schedule = plan_schedule(rows, ranks=ranks, micro_batch=micro)
     seen: Counter[int] = Counter()
     for step in range(schedule.steps):
@@ -37,7 +37,7 @@ def test_every_unmasked_row_is_scheduled_exactly_once_in_its_step(rows: list[Row
 
 
 @given(batches(), st.integers(1, 4), st.integers(1, 5))
-def test_ranks_share_the_rows_out(rows: list[Row], ranks: int, micro: int) -> None:
+def test_ranks_share_the_rows_out(rows: list[BatchRow], ranks: int, micro: int) -> None:
     schedule = plan_schedule(rows, ranks=ranks, micro_batch=micro)
     shares = [schedule.of_rank(rank) for rank in range(ranks)]
     assert sum(len(share) for share in shares) == len(frozenset[int]().union(*shares))

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError, CorruptArtifactError
-from dynalign_contract.records import ANSWER, PROMPT, Row, read_rows, write_rows
+from dynalign_contract.records import ANSWER, PROMPT, AnswerRow, PromptRow, read_rows, write_rows
 from dynalign_trainer.models.engine import Engine, Sampling
 from dynalign_trainer.runtime.progress import Watch
 
 log = logging.getLogger("dynalign.evaluate")
 
 
-def read_held_out(path: Path) -> list[Row]:
+def read_held_out(path: Path) -> list[PromptRow]:
     """The held-out prompts. Raises BadInputError when there are none."""
     rows = read_rows(path, PROMPT)
     if not rows:
@@ -25,8 +25,8 @@ def read_held_out(path: Path) -> list[Row]:
 
 
 def sample_answers(
-    engine: Engine, prompts: Sequence[Row], policy: Policy, *, max_tokens: int, watch: Watch | None
-) -> list[Row]:
+    engine: Engine, prompts: Sequence[PromptRow], policy: Policy, *, max_tokens: int, watch: Watch | None
+) -> list[AnswerRow]:
     """ANSWER rows of one policy at temperature 0, one a prompt, order kept.
 
     Raises BadInputError naming a prompt that leaves no room for an answer of `max_tokens`.
@@ -57,10 +57,10 @@ def sample_answers(
 
 def keep_or_sample(
     path: Path,
-    prompts: Sequence[Row],
+    prompts: Sequence[PromptRow],
     policies: Sequence[Policy],
-    sample: Callable[[Policy], list[Row]],
-) -> dict[str, list[Row]]:
+    sample: Callable[[Policy], list[AnswerRow]],
+) -> dict[str, list[AnswerRow]]:
     """Answers by policy version, in the order of the prompts; read from `path` when an earlier attempt wrote them all.
 
     Policies of one version answer once.
@@ -76,7 +76,7 @@ def keep_or_sample(
     return {version: rows[i * count : (i + 1) * count] for i, version in enumerate(versions)}
 
 
-def _read(path: Path) -> list[Row] | None:
+def _read(path: Path) -> list[AnswerRow] | None:
     if not path.exists():
         return None
     try:

@@ -12,7 +12,7 @@ from dynalign_contract.config import EvaluateParams, Policy
 from dynalign_contract.errors import CorruptArtifactError
 from dynalign_contract.layout import CAPABILITY_FILE
 from dynalign_contract.metrics import EvaluateMetrics, MetricValues
-from dynalign_contract.records import CAPABILITY, Row, read_rows, write_rows
+from dynalign_contract.records import CAPABILITY, CapabilityRow, read_rows, write_rows
 from dynalign_contract.settings import CapabilitySettings
 from dynalign_trainer.evaluate.bootstrap import Floats
 from dynalign_trainer.evaluate.paired import TaskScores, estimate_capability
@@ -70,7 +70,7 @@ class Examination:
         policy, base = self._context.params.policy, Policy()
         path = self._context.folder / CAPABILITY_FILE
         sitting = _Sitting(engine, progress, known=(_read(path), self._earlier()))
-        written: list[Row] = []
+        written: list[CapabilityRow] = []
         tasks = []
         for suite in self._suites:
             own = sitting.rows(suite, policy)
@@ -81,7 +81,7 @@ class Examination:
         metrics = summarise(tasks, self._settings, seed=self._context.seed("capability"))
         return Outcome({CAPABILITY_FILE: len(written)}, metrics)
 
-    def _earlier(self) -> list[Row]:
+    def _earlier(self) -> list[CapabilityRow]:
         if EARLIER not in self._context.inputs:
             return []
         rows = _read(self._context.input(EARLIER) / CAPABILITY_FILE)
@@ -107,9 +107,9 @@ class _Sitting:
 
     engine: Engine
     progress: Progress
-    known: tuple[Sequence[Row], ...]
+    known: tuple[Sequence[CapabilityRow], ...]
 
-    def rows(self, suite: "Suite", policy: Policy, like: Sequence[Row] | None = None) -> list[Row]:
+    def rows(self, suite: "Suite", policy: Policy, like: Sequence[CapabilityRow] | None = None) -> list[CapabilityRow]:
         """One policy's rows of one task; known ones must answer the requests of the rows `like`, one by one."""
         from dynalign_trainer.evaluate.harness import measure
 
@@ -121,11 +121,11 @@ class _Sitting:
         return measure(self.engine, suite, policy, watch)
 
 
-def _asked(row: Row) -> tuple[str, str, str]:
+def _asked(row: CapabilityRow) -> tuple[str, str, str]:
     return row["item"], row["request"], row["metric"]
 
 
-def _scores(rows: Sequence[Row]) -> Floats:
+def _scores(rows: Sequence[CapabilityRow]) -> Floats:
     return np.array([row["score"] for row in rows], dtype=np.float64)
 
 
@@ -137,7 +137,7 @@ def _load(settings: CapabilitySettings, data: Path) -> "list[Suite]":
     return load_suites(settings.tasks, settings.limit, data)
 
 
-def _read(path: Path) -> list[Row]:
+def _read(path: Path) -> list[CapabilityRow]:
     if not path.exists():
         return []
     try:

@@ -8,8 +8,9 @@ from typing import Protocol
 
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.objective import Objective
-from dynalign_contract.records import Row
+from dynalign_contract.records import AnswerRow
 from dynalign_contract.settings import WinRateMethod, WinRateSettings
+from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.evaluate.judge_models import JudgeModel
 from dynalign_trainer.evaluate.statistics import Duel, decide
 from dynalign_trainer.models.quoting import (
@@ -29,8 +30,8 @@ from dynalign_trainer.scoring.exhibits import Candidate
 class Pair:
     """ANSWER rows of two policies to the same prompt."""
 
-    candidate: Row
-    opponent: Row
+    candidate: AnswerRow
+    opponent: AnswerRow
 
     @property
     def identical(self) -> bool:
@@ -161,7 +162,7 @@ def favour_first(a: float, b: float, min_mass: float) -> float:
 
 def build_comparison(
     objective: Objective,
-    messages: Sequence[dict[str, str]],
+    messages: Sequence[Message],
     a: str,
     b: str,
     *,
@@ -181,5 +182,5 @@ def build_comparison(
     )
 
 
-def _as_candidate(row: Row) -> Candidate:
+def _as_candidate(row: AnswerRow) -> Candidate:
     return Candidate(row["prompt_id"], row["messages"], row["text"])

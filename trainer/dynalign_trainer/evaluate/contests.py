@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dynalign_contract.config import Policy
-from dynalign_contract.records import Row
+from dynalign_contract.records import ComparisonRow, PromptRow
 from dynalign_contract.settings import EvaluationJudge, WinRateMethod, WinRateSettings
 from dynalign_trainer.evaluate.ratings import Match
 from dynalign_trainer.evaluate.statistics import Duel
@@ -28,8 +28,8 @@ class Contest:
 
 
 def build_comparisons(
-    contests: Iterable[Contest], prompts: Sequence[Row], *, policy: Policy, method: WinRateMethod
-) -> list[Row]:
+    contests: Iterable[Contest], prompts: Sequence[PromptRow], *, policy: Policy, method: WinRateMethod
+) -> list[ComparisonRow]:
     """COMPARISON rows, contest by contest, in the order of the prompts."""
     return [
         {
@@ -49,7 +49,7 @@ def build_comparisons(
     ]
 
 
-def read_matches(rows: Iterable[Row], settings: WinRateSettings) -> list[Match]:
+def read_matches(rows: Iterable[ComparisonRow], settings: WinRateSettings) -> list[Match]:
     """The decided comparisons of the headline judge. `Live` is whoever was the candidate at the time."""
     return [
         Match(row["policy"], row["opponent_policy"], row["prompt_id"], row["outcome"])

@@ -8,14 +8,14 @@ from typing import Any
 from lm_eval.evaluator import evaluate
 
 from dynalign_contract.config import Policy
-from dynalign_contract.records import Row
+from dynalign_contract.records import CapabilityRow
 from dynalign_trainer.evaluate.harness_model import EngineLM, without_score
 from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.runtime.progress import Watch
 from dynalign_trainer.tasks.suites import Suite
 
 
-def measure(engine: Engine, suite: Suite, policy: Policy, watch: Watch | None) -> list[Row]:
+def measure(engine: Engine, suite: Suite, policy: Policy, watch: Watch | None) -> list[CapabilityRow]:
     """CAPABILITY rows of one policy, one an item.
 
     Tasks that have the model write are asked as chats, as the model is used; likelihoods are taken of plain text, which
@@ -23,7 +23,7 @@ def measure(engine: Engine, suite: Suite, policy: Policy, watch: Watch | None) -
     """
     engine.forget_prefixes()
     lm = EngineLM(engine, policy, watch)
-    rows: list[Row] = []
+    rows: list[CapabilityRow] = []
     for chat in (False, True):
         tasks = {name: task for name, task in suite.tasks.items() if (task.OUTPUT_TYPE == "generate_until") is chat}
         if not tasks:
@@ -36,7 +36,9 @@ def measure(engine: Engine, suite: Suite, policy: Policy, watch: Watch | None) -
     return rows
 
 
-def _rows(suite: str, name: str, task: Any, samples: Iterable[Mapping[str, Any]], policy: Policy) -> list[Row]:
+def _rows(
+    suite: str, name: str, task: Any, samples: Iterable[Mapping[str, Any]], policy: Policy
+) -> list[CapabilityRow]:
     samples = list(samples)
     chosen = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
     metric = _metric(task, chosen)

@@ -7,7 +7,7 @@ from typing import TypedDict
 from dynalign_contract.config import EvaluateParams, Policy
 from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, HELD_OUT_FILE
 from dynalign_contract.metrics import EvaluateMetrics, MetricValues
-from dynalign_contract.records import COMPARISON, Row, write_rows
+from dynalign_contract.records import COMPARISON, AnswerRow, PromptRow, write_rows
 from dynalign_contract.settings import EvaluationJudge
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE
 from dynalign_trainer.evaluate import statistics
@@ -70,14 +70,14 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
 def _answer(
     context: StageContext[EvaluateParams],
     engine: Engine,
-    prompts: Sequence[Row],
+    prompts: Sequence[PromptRow],
     policies: Sequence[Policy],
     progress: Progress,
-) -> dict[str, list[Row]]:
+) -> dict[str, list[AnswerRow]]:
     """Greedy answers by policy version, kept from an earlier attempt where it wrote them."""
     max_tokens = context.params.evaluation.win_rate.max_tokens or context.params.max_tokens
 
-    def sample(policy: Policy) -> list[Row]:
+    def sample(policy: Policy) -> list[AnswerRow]:
         return sample_answers(engine, prompts, policy, max_tokens=max_tokens, watch=progress.begin(len(prompts)))
 
     return keep_or_sample(context.folder / ANSWERS_FILE, prompts, policies, sample)
@@ -87,7 +87,7 @@ def _contest(
     policy: Policy,
     opponent: tuple[str, Policy],
     judge: tuple[EvaluationJudge, PairJudge],
-    answers: Mapping[str, Sequence[Row]],
+    answers: Mapping[str, Sequence[AnswerRow]],
     progress: Progress,
 ) -> Contest:
     pairs = [Pair(*pair) for pair in zip(answers[policy.version], answers[opponent[1].version], strict=True)]
@@ -105,7 +105,7 @@ class _Options(TypedDict):
 def _measure(
     context: StageContext[EvaluateParams],
     contests: Sequence[Contest],
-    answers: Mapping[str, Sequence[Row]],
+    answers: Mapping[str, Sequence[AnswerRow]],
     capability: Outcome,
 ) -> MetricValues[EvaluateParams]:
     """The stage's metrics, the most important first; win rates are against base unless the name says otherwise."""
@@ -149,6 +149,6 @@ def _measure(
     }
 
 
-def _mean_length(rows: Sequence[Row]) -> float:
+def _mean_length(rows: Sequence[AnswerRow]) -> float:
     """Mean length of ANSWER rows in tokens."""
     return sum(len(row["completion_ids"]) for row in rows) / len(rows)

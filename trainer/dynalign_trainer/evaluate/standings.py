@@ -7,7 +7,7 @@ from typing import Final
 from dynalign_contract.config import EvaluateParams
 from dynalign_contract.layout import COMPARISONS_FILE, RATINGS_FILE
 from dynalign_contract.metrics import EvaluateMetrics, MetricValues
-from dynalign_contract.records import COMPARISON, RATING, Row, read_rows, write_rows
+from dynalign_contract.records import COMPARISON, RATING, ComparisonRow, RatingRow, read_rows, write_rows
 from dynalign_contract.settings import Ratings
 from dynalign_trainer.evaluate.bootstrap import estimate
 from dynalign_trainer.evaluate.contests import read_matches
@@ -28,7 +28,7 @@ class Standings:
     metrics: MetricValues[EvaluateParams] = field(default_factory=dict)
 
 
-def rate_policies(context: StageContext[EvaluateParams], comparisons: Sequence[Row]) -> Standings:
+def rate_policies(context: StageContext[EvaluateParams], comparisons: Sequence[ComparisonRow]) -> Standings:
     """Rate every policy by the headline judge's comparisons, those of earlier evaluations included."""
     settings = context.params.evaluation
     names = sorted(name for name in context.inputs if name.startswith(_EARLIER))
@@ -38,13 +38,13 @@ def rate_policies(context: StageContext[EvaluateParams], comparisons: Sequence[R
         return Standings()
     rated = rate(matches, confidence=settings.win_rate.confidence, resamples=_RESAMPLES, seed=context.seed("ratings"))
     rows = [
-        {
-            "policy": rating.policy,
-            "points": rating.points,
-            "low": rating.interval.low,
-            "high": rating.interval.high,
-            "comparisons": rating.matches,
-        }
+        RatingRow(
+            policy=rating.policy,
+            points=rating.points,
+            low=rating.interval.low,
+            high=rating.interval.high,
+            comparisons=rating.matches,
+        )
         for rating in rated
     ]
     write_rows(context.folder / RATINGS_FILE, rows, RATING)

@@ -7,7 +7,7 @@ from dynalign_contract.config import GenerateParams
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.layout import PROMPTS_FILE
 from dynalign_contract.metrics import GenerateMetrics, MetricValues
-from dynalign_contract.records import PROMPT, ROLLOUT, Row, read_rows, write_rows
+from dynalign_contract.records import PROMPT, ROLLOUT, PromptRow, RolloutRow, read_rows, write_rows
 from dynalign_trainer.models.engine import Engine, Sample, Sampling, start_engine
 from dynalign_trainer.models.text_statistics import distinct_n
 from dynalign_trainer.runtime.context import StageContext, StageOutput
@@ -50,13 +50,13 @@ def run(context: StageContext[GenerateParams]) -> StageOutput[GenerateParams]:
     )
 
 
-def is_whole(part: Part, rows: Sequence[Row], candidates: int) -> bool:
+def is_whole(part: Part[PromptRow], rows: Sequence[RolloutRow], candidates: int) -> bool:
     """Whether `rows` hold exactly `candidates` candidates of each prompt of the part, in order."""
     expected = [(prompt["prompt_id"], k) for prompt in part.inputs for k in range(candidates)]
     return [(row["prompt_id"], row["candidate"]) for row in rows] == expected
 
 
-def rollout_metrics(rows: Sequence[Row]) -> MetricValues[GenerateParams]:
+def rollout_metrics(rows: Sequence[RolloutRow]) -> MetricValues[GenerateParams]:
     """Sizes in tokens, shares from 0 to 1, mean log-probability a token; None where there are no rows."""
     tokens = sum(len(row["completion_ids"]) for row in rows)
     return {
@@ -72,7 +72,7 @@ def rollout_metrics(rows: Sequence[Row]) -> MetricValues[GenerateParams]:
     }
 
 
-def _read_prompts(context: StageContext[GenerateParams]) -> list[Row]:
+def _read_prompts(context: StageContext[GenerateParams]) -> list[PromptRow]:
     path = context.input("prompts") / PROMPTS_FILE
     rows = read_rows(path, PROMPT)
     if not rows:
@@ -83,7 +83,9 @@ def _read_prompts(context: StageContext[GenerateParams]) -> list[Row]:
     return rows
 
 
-def _generate(context: StageContext[GenerateParams], engine: Engine, part: Part, watch: Watch) -> list[Row]:
+def _generate(
+    context: StageContext[GenerateParams], engine: Engine, part: Part[PromptRow], watch: Watch
+) -> list[RolloutRow]:
     """Sample and write one part; its rows depend on the part and the run's seed alone, to the last bit on a CPU."""
     settings = context.params.generation
     prompts = [engine.chat_ids(row["messages"]) for row in part.inputs]
@@ -111,7 +113,7 @@ def _generate(context: StageContext[GenerateParams], engine: Engine, part: Part,
     return rows
 
 
-def _row(prompt: Row, ids: Sequence[int], candidate: int, sample: Sample, policy: str) -> Row:
+def _row(prompt: PromptRow, ids: Sequence[int], candidate: int, sample: Sample, policy: str) -> RolloutRow:
     return {
         "prompt_id": prompt["prompt_id"],
         "candidate": candidate,

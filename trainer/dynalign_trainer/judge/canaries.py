@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.judge.injections import Injection, all_injections, choose_injections
 
 
@@ -35,7 +36,7 @@ class Group:
     """A prompt and the real answers to it, from which its canaries are made."""
 
     prompt_id: str
-    messages: Sequence[dict[str, str]]
+    messages: Sequence[Message]
     answers: Sequence[str]
 
 
@@ -44,7 +45,7 @@ class Canary:
     """One canary in the place of an answer to a prompt."""
 
     prompt_id: str
-    messages: Sequence[dict[str, str]]
+    messages: Sequence[Message]
     kind: CanaryKind
     text: str
     attack: str = ""

@@ -10,7 +10,7 @@ from typing import Final
 from dynalign_contract.config import JudgeParams
 from dynalign_contract.metrics import JudgeMetrics, MetricValues
 from dynalign_contract.objective import Objective
-from dynalign_contract.records import Row
+from dynalign_contract.records import JudgementRow
 from dynalign_trainer.judge.trust import ends_share, spearman
 from dynalign_trainer.scoring.scores import MAX_SCORE, mean_of
 
@@ -27,7 +27,7 @@ class Shape:
     """What the scores depend on beside quality."""
 
 
-def judgement_metrics(rows: Sequence[Row], lengths: Sequence[int], objective: Objective) -> Shape:
+def judgement_metrics(rows: Sequence[JudgementRow], lengths: Sequence[int], objective: Objective) -> Shape:
     """Means, spreads and shares over JUDGEMENT rows (groups adjacent) and the candidates' lengths in tokens.
 
     `reward` is after penalties, an aspect's reward is its score divided by 9; NaN rewards are left out. The length
@@ -59,19 +59,19 @@ def judgement_metrics(rows: Sequence[Row], lengths: Sequence[int], objective: Ob
     )
 
 
-def failed_share(rows: Sequence[Row]) -> float:
+def failed_share(rows: Sequence[JudgementRow]) -> float:
     """Share of JUDGEMENT rows without a reward; NaN when there are no rows."""
     return _share([math.isnan(row["reward"]) for row in rows])
 
 
-def _aspect_means(rows: Sequence[Row], objective: Objective) -> MetricValues[JudgeParams]:
+def _aspect_means(rows: Sequence[JudgementRow], objective: Objective) -> MetricValues[JudgeParams]:
     return {
         JudgeMetrics.aspect_reward.of(aspect.id): mean_of(row["scores"][index]["score"] / MAX_SCORE for row in rows)
         for index, aspect in enumerate(objective.aspects)
     }
 
 
-def _by_prompt(rows: Sequence[Row], lengths: Sequence[int]) -> list[list[tuple[Row, int]]]:
+def _by_prompt(rows: Sequence[JudgementRow], lengths: Sequence[int]) -> list[list[tuple[JudgementRow, int]]]:
     pairs = list(zip(rows, lengths, strict=True))
     return [list(group) for _, group in groupby(pairs, key=lambda pair: pair[0]["prompt_id"])]
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from dynalign_contract.config import JudgeParams, Policy
 from dynalign_contract.metrics import JudgeMetrics
-from dynalign_contract.records import JUDGEMENT, Row, write_rows
+from dynalign_contract.records import JUDGEMENT, CanaryRow, JudgementRow, RolloutRow, ScoreRow, write_rows
 from dynalign_contract.settings import OnUnfitJudge
 from dynalign_trainer.judge.canaries import Canary, CanaryKind, Group, make_canaries
+from dynalign_trainer.judge.groups import RolloutGroup
 from dynalign_trainer.judge.penalties import final_reward, find_penalties
 from dynalign_trainer.judge.trust import CanaryTrust, canary_trust
 from dynalign_trainer.models.engine import Engine
@@ -24,9 +25,9 @@ class JudgedShard:
     """All that one judge said about a shard."""
 
     judge: Policy
-    rows: dict[int, list[Row]]
+    rows: dict[int, list[JudgementRow]]
     """Part -> its JUDGEMENT rows."""
-    canary_rows: list[Row]
+    canary_rows: list[CanaryRow]
     trust: CanaryTrust | None
     """Of all canaries; None where this shard has none to judge."""
     injection_trust: CanaryTrust | None
@@ -49,7 +50,11 @@ class Shard:
     """Runs judges over a shard. What is judged in one call depends on the shard alone, never on what was kept."""
 
     def __init__(
-        self, context: StageContext[JudgeParams], engine: Engine, parts: Sequence[Part], leading: Sequence[Row]
+        self,
+        context: StageContext[JudgeParams],
+        engine: Engine,
+        parts: Sequence[Part[RolloutGroup]],
+        leading: Sequence[RolloutGroup],
     ) -> None:
         """`leading` are the groups of shard 0, whichever shard this is: canaries are made for the first of them."""
         self.tokens_read = 0
@@ -68,7 +73,7 @@ class Shard:
         self._done = 0
         self._total = 0
 
-    def judge(self, policy: Policy, kept: Mapping[int, list[Row]]) -> JudgedShard:
+    def judge(self, policy: Policy, kept: Mapping[int, list[JudgementRow]]) -> JudgedShard:
         """Judge and write the parts that are not kept, then judge the canaries."""
         self._total += sum(_size(part) for part in self._parts) + len(self._canaries)
         self._done += sum(len(rows) for rows in kept.values())
@@ -108,16 +113,16 @@ class Shard:
         other = self._rewards(configured if is_base else Policy(), groups)
         return Opinions(judge=other, base=given) if is_base else Opinions(judge=given, base=other)
 
-    def _given(self, judged: JudgedShard, groups: Sequence[Row]) -> list[list[float]]:
+    def _given(self, judged: JudgedShard, groups: Sequence[RolloutGroup]) -> list[list[float]]:
         """The judge's rewards for groups that are this shard's own or shard 0's."""
         known = {_key(row): row["raw_reward"] for rows in judged.rows.values() for row in rows}
-        if any(_key(row) not in known for group in groups for row in group["candidates"]):
+        if any(_key(row) not in known for group in groups for row in group.candidates):
             return self._rewards(judged.judge, groups)
-        return [[known[_key(row)] for row in group["candidates"]] for group in groups]
+        return [[known[_key(row)] for row in group.candidates] for group in groups]
 
-    def _rewards(self, policy: Policy, groups: Sequence[Row]) -> list[list[float]]:
+    def _rewards(self, policy: Policy, groups: Sequence[RolloutGroup]) -> list[list[float]]:
         verdicts = iter(self._score(policy, _candidates(groups), counts=False))
-        return [[next(verdicts).reward for _ in group["candidates"]] for group in groups]
+        return [[next(verdicts).reward for _ in group.candidates] for group in groups]
 
     def _decides_like_shard_0(self) -> bool:
         """Whether this shard looks at shard 0's groups as well, so that all shards fall back on the base judge or none.
@@ -131,13 +136,13 @@ class Shard:
         return gated and gates.on_unfit is OnUnfitJudge.USE_BASE and params.judge.adapter is not None
 
     def _judge_canaries(
-        self, policy: Policy, rows: Mapping[int, list[Row]]
-    ) -> tuple[list[Row], CanaryTrust, CanaryTrust | None]:
+        self, policy: Policy, rows: Mapping[int, list[JudgementRow]]
+    ) -> tuple[list[CanaryRow], CanaryTrust, CanaryTrust | None]:
         """CANARY rows, what all canaries say of the judge, and what the injected ones alone say."""
         canaries = [Candidate(c.prompt_id, c.messages, c.text) for c in self._canaries]
         verdicts = self._score(policy, canaries)
         if self._context.shard == 0:
-            prompts = {group["prompt_id"] for group in self._canary_groups}
+            prompts = {group.prompt_id for group in self._canary_groups}
             real = [r["raw_reward"] for part in self._parts for r in rows[part.index] if r["prompt_id"] in prompts]
         else:
             real = [reward for group in self._rewards(policy, self._canary_groups) for reward in group]
@@ -165,13 +170,13 @@ class Shard:
     def _watch(self, share: int) -> Watch:
         return watch_progress(self._context, done=self._done, total=self._total, share=share)
 
-    def _write(self, part: Part, verdicts: Sequence[Verdict], policy: Policy) -> list[Row]:
-        rollouts = [row for group in part.inputs for row in group["candidates"]]
+    def _write(self, part: Part[RolloutGroup], verdicts: Sequence[Verdict], policy: Policy) -> list[JudgementRow]:
+        rollouts = [row for group in part.inputs for row in group.candidates]
         rows = [self._judgement(rollout, verdict, policy) for rollout, verdict in zip(rollouts, verdicts, strict=True)]
         write_rows(self._context.folder / part.name, rows, JUDGEMENT)
         return rows
 
-    def _judgement(self, rollout: Row, verdict: Verdict, policy: Policy) -> Row:
+    def _judgement(self, rollout: RolloutRow, verdict: Verdict, policy: Policy) -> JudgementRow:
         params = self._context.params
         penalties = find_penalties(
             rollout["text"],
@@ -193,7 +198,7 @@ class Shard:
             "judge": policy.version,
         }
 
-    def _canary_row(self, canary: Canary, verdict: Verdict, policy: Policy) -> Row:
+    def _canary_row(self, canary: Canary, verdict: Verdict, policy: Policy) -> CanaryRow:
         return {
             "prompt_id": canary.prompt_id,
             "kind": canary.kind.value,
@@ -204,26 +209,24 @@ class Shard:
             "judge": policy.version,
         }
 
-    def _scores(self, verdict: Verdict) -> list[Row]:
+    def _scores(self, verdict: Verdict) -> list[ScoreRow]:
         return [
             {"aspect": aspect.id, "score": reading.score, "mass": reading.mass}
             for aspect, reading in zip(self._context.params.objective.aspects, verdict.readings, strict=True)
         ]
 
 
-def _candidates(groups: Sequence[Row]) -> list[Candidate]:
-    return [
-        Candidate(group["prompt_id"], group["messages"], row["text"]) for group in groups for row in group["candidates"]
-    ]
+def _candidates(groups: Sequence[RolloutGroup]) -> list[Candidate]:
+    return [Candidate(group.prompt_id, group.messages, row["text"]) for group in groups for row in group.candidates]
 
 
-def _as_group(group: Row) -> Group:
-    return Group(group["prompt_id"], group["messages"], [row["text"] for row in group["candidates"]])
+def _as_group(group: RolloutGroup) -> Group:
+    return Group(group.prompt_id, group.messages, [row["text"] for row in group.candidates])
 
 
-def _size(part: Part) -> int:
-    return sum(len(group["candidates"]) for group in part.inputs)
+def _size(part: Part[RolloutGroup]) -> int:
+    return sum(len(group.candidates) for group in part.inputs)
 
 
-def _key(row: Row) -> tuple[str, int]:
+def _key(row: RolloutRow | JudgementRow) -> tuple[str, int]:
     return row["prompt_id"], row["candidate"]

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from dynalign_contract.config import BASE_POLICY, JudgeParams, Policy
-from dynalign_contract.errors import BadConfigError, BadInputError, UnfitError
+from dynalign_contract.errors import BadConfigError, UnfitError
 from dynalign_contract.layout import CANARIES_FILE
 from dynalign_contract.metrics import JudgeMetrics, MetricDef, MetricValues
-from dynalign_contract.records import CANARY, JUDGEMENT, ROLLOUT, Row, read_parts, write_rows
+from dynalign_contract.records import CANARY, JUDGEMENT, JudgementRow, write_rows
 from dynalign_contract.settings import JudgingSettings, OnUnfitJudge
+from dynalign_trainer.judge.groups import RolloutGroup, read_groups
 from dynalign_trainer.judge.metrics import failed_share, judgement_metrics
 from dynalign_trainer.judge.shard import JudgedShard, Opinions, Shard
 from dynalign_trainer.judge.trust import CanaryTrust, find_unfitness, kendall_tau, mean_offset
@@ -85,33 +86,18 @@ def check_gates(judging: JudgingSettings) -> None:
             )
 
 
-def read_groups(context: StageContext[JudgeParams]) -> list[Row]:
-    """All groups of the input "rollouts", in the order of shards, parts and rows.
-
-    A group is {"prompt_id", "messages", "candidates": its ROLLOUT rows}. Raises BadInputError when there is none.
-    """
-    folders = context.input_shards("rollouts")
-    groups: dict[str, Row] = {}
-    for row in read_parts(folders, ROLLOUT):
-        empty: Row = {"prompt_id": row["prompt_id"], "messages": row["messages"], "candidates": []}
-        groups.setdefault(row["prompt_id"], empty)["candidates"].append(row)
-    if not groups:
-        raise BadInputError(
-            f"{folders[0]} holds no candidates, so there is nothing to judge. Remove the folder to have them generated "
-            "again."
-        )
-    return list(groups.values())
-
-
-def is_whole(part: Part, rows: Sequence[Row]) -> bool:
+def is_whole(part: Part[RolloutGroup], rows: Sequence[JudgementRow]) -> bool:
     """Whether `rows` are judgements by one judge of exactly the part's candidates, in order."""
-    expected = [(row["prompt_id"], row["candidate"]) for group in part.inputs for row in group["candidates"]]
+    expected = [(row["prompt_id"], row["candidate"]) for group in part.inputs for row in group.candidates]
     found = [(row["prompt_id"], row["candidate"]) for row in rows]
     return found == expected and len({row["judge"] for row in rows}) == 1
 
 
 def _judge(
-    shard: Shard, context: StageContext[JudgeParams], parts: Sequence[Part], finished: Mapping[int, list[Row]]
+    shard: Shard,
+    context: StageContext[JudgeParams],
+    parts: Sequence[Part[RolloutGroup]],
+    finished: Mapping[int, list[JudgementRow]],
 ) -> Ruling:
     """Judge with the configured judge, then, when it is unfit and the run file says so, with the base model.
 
@@ -141,7 +127,7 @@ def _may_fall_back(params: JudgeParams) -> bool:
 
 
 def _find_refusal(
-    judged: JudgedShard, params: JudgeParams, parts: Sequence[Part], opinions: Opinions | None
+    judged: JudgedShard, params: JudgeParams, parts: Sequence[Part[RolloutGroup]], opinions: Opinions | None
 ) -> str | None:
     by_base = judged.judge.adapter is None
     return find_unfitness(
@@ -165,10 +151,10 @@ def _explain(judge: Policy, params: JudgeParams, refusal: str) -> str:
     )
 
 
-def _measure(params: JudgeParams, parts: Sequence[Part], ruling: Ruling) -> MetricValues[JudgeParams]:
+def _measure(params: JudgeParams, parts: Sequence[Part[RolloutGroup]], ruling: Ruling) -> MetricValues[JudgeParams]:
     """Metrics of the judge whose rewards are in the artifact, the most important first."""
     judged, opinions = ruling.judged, ruling.opinions
-    lengths = [len(row["completion_ids"]) for part in parts for group in part.inputs for row in group["candidates"]]
+    lengths = [len(row["completion_ids"]) for part in parts for group in part.inputs for row in group.candidates]
     shape = judgement_metrics(_rows(judged, parts), lengths, params.objective)
     return {
         **shape.rewards,
@@ -200,5 +186,5 @@ def _offset(opinions: Opinions) -> float:
     return mean_offset([r for group in opinions.judge for r in group], [r for group in opinions.base for r in group])
 
 
-def _rows(judged: JudgedShard, parts: Sequence[Part]) -> list[Row]:
+def _rows(judged: JudgedShard, parts: Sequence[Part[RolloutGroup]]) -> list[JudgementRow]:
     return [row for part in parts for row in judged.rows[part.index]]

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dynalign_contract.supplied.turns import Message
+
 
 @dataclass(frozen=True)
 class Delimiters:
@@ -37,7 +39,7 @@ def quote(text: str, forbidden: Sequence[str]) -> str:
     return text
 
 
-def render_request(messages: Sequence[dict[str, str]]) -> str:
+def render_request(messages: Sequence[Message]) -> str:
     """A prompt as text: the bare words of a lone user turn, otherwise one paragraph a turn headed by its role."""
     if len(messages) == 1 and messages[0]["role"] == "user":
         return messages[0]["content"]

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from dynalign_contract.prompt_yield import AgentYield
-from dynalign_contract.records import Row
+from dynalign_contract.records import DraftRow
 from dynalign_trainer.prompts.seeds import Seed
 from dynalign_trainer.prompts.wording import Wording, written_wording
 
@@ -175,12 +175,12 @@ class Tally:
             if (work := self.work.get(hand)) is not None
         )
 
-    def draft_rows(self, prompt_ids: dict[str, str]) -> list[Row]:
+    def draft_rows(self, prompt_ids: dict[str, str]) -> list[DraftRow]:
         """DRAFT rows, in the order of their writing; `prompt_ids` is draft id -> id of the prompt that it became."""
         return [_draft_row(fate, prompt_ids.get(key, "")) for key, fate in sorted(self.fates.items())]
 
 
-def _draft_row(fate: Fate, prompt_id: str) -> Row:
+def _draft_row(fate: Fate, prompt_id: str) -> DraftRow:
     draft = fate.draft
     first = draft.before or draft
     mended = draft if draft.before is not None else None

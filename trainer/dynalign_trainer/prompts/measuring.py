@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from dynalign_contract.config import PromptsParams
 from dynalign_contract.metrics import MetricValues, PromptsMetrics
-from dynalign_contract.records import Row
+from dynalign_contract.records import PromptRow
 from dynalign_trainer.models.text_statistics import distinct_n
 from dynalign_trainer.prompts.choosing import evenness
 from dynalign_trainer.prompts.drafts import Drop, Hand, Tally
@@ -14,7 +14,7 @@ from dynalign_trainer.prompts.wording import own_words
 
 
 def measure(
-    rows: Sequence[Row], tally: Tally, *, facets: Mapping[str, Sequence[str]], wanted: int
+    rows: Sequence[PromptRow], tally: Tally, *, facets: Mapping[str, Sequence[str]], wanted: int
 ) -> MetricValues[PromptsParams]:
     """Yield, quality, diversity and cost of PROMPT rows, the most important first; shares are of all drafts."""
     scores = [row["critic_score"] for row in rows if math.isfinite(row["critic_score"])]

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from dynalign_contract.records import Row
+from dynalign_contract.records import PromptRow
 from dynalign_trainer.models.engine import Message
 from dynalign_trainer.prompts.drafts import Draft
 
 
-def agent_row(prompt_id: str, draft: Draft, versions: Mapping[str, str]) -> Row:
+def agent_row(prompt_id: str, draft: Draft, versions: Mapping[str, str]) -> PromptRow:
     """The row of a prompt that agents wrote; `versions` is role -> version of the model that plays it."""
     before = draft.before
     return {
@@ -24,7 +24,7 @@ def agent_row(prompt_id: str, draft: Draft, versions: Mapping[str, str]) -> Row:
     }
 
 
-def supplied_row(prompt_id: str, chat: Sequence[Message]) -> Row:
+def supplied_row(prompt_id: str, chat: Sequence[Message]) -> PromptRow:
     """The row of a prompt that the user wrote."""
     return {
         "prompt_id": prompt_id,

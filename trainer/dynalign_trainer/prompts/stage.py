@@ -12,7 +12,7 @@ from dynalign_contract.files import write_bytes
 from dynalign_contract.layout import DRAFTS_FILE, HELD_OUT_FILE, PROMPTS_FILE, YIELD_FILE
 from dynalign_contract.metrics import PromptsMetrics
 from dynalign_contract.prompt_yield import PromptYield, PromptYields
-from dynalign_contract.records import DRAFT, PROMPT, Row, read_rows, write_rows
+from dynalign_contract.records import DRAFT, PROMPT, PromptRow, read_rows, write_rows
 from dynalign_contract.supplied.files import read_supplied
 from dynalign_contract.supplied.paths import supplied_path
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
@@ -47,7 +47,7 @@ class PromptSet:
     purpose: str
     wanted: int
     """Prompts, supplied ones included."""
-    rows: list[Row]
+    rows: list[PromptRow]
     tally: Tally
 
     @property
@@ -143,7 +143,7 @@ def _hold_out(writer: PromptWriter, supply: Supply, total: int) -> PromptSet:
     return _fill(writer, order, chats, tally, name="heldout", wanted=wanted)
 
 
-def _train(writer: PromptWriter, supply: Supply, held_out: Sequence[Row], total: int) -> PromptSet:
+def _train(writer: PromptWriter, supply: Supply, held_out: Sequence[PromptRow], total: int) -> PromptSet:
     iteration, settings = writer.context.iteration, writer.context.params.prompts
     tally = Tally()
     from_user = supply.amount.wanted
@@ -168,20 +168,20 @@ def _fill(
     return PromptSet(order.purpose, wanted, rows, tally)
 
 
-def _remember(writer: PromptWriter, rows: Sequence[Row]) -> None:
+def _remember(writer: PromptWriter, rows: Sequence[PromptRow]) -> None:
     """Let in everything that earlier iterations, or the held-out set, already have."""
     for row in rows:
         writer.curator.remember(read_wording(row["messages"], _opening(writer.context.params, row)))
 
 
-def _history(context: StageContext[PromptsParams]) -> list[Row]:
+def _history(context: StageContext[PromptsParams]) -> list[PromptRow]:
     """The prompts that agents wrote for earlier iterations; the user's own may come back."""
     names = sorted(name for name in context.inputs if name.startswith("history-"))
     rows = [row for name in names for row in read_rows(context.input(name) / PROMPTS_FILE, PROMPT)]
     return [row for row in rows if row["source"] == "agents"]
 
 
-def _opening(params: PromptsParams, row: Row) -> str:
+def _opening(params: PromptsParams, row: PromptRow) -> str:
     """The beginning that a prompt's seed dictated, which other prompts share by design."""
     return seeded_opening(params.objective, row["facets"])
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dynalign_contract.records import Row
+from dynalign_contract.records import PromptRow
 from dynalign_contract.settings import PromptSettings
 from dynalign_contract.supplied.amount import Amount, share_out
 from dynalign_contract.supplied.files import read_supplied
@@ -32,7 +32,7 @@ class Supply:
         order = random.Random(f"held-out {self.seed}")  # noqa: S311 - no secret
         yield from order.sample(self.chats, len(self.chats))
 
-    def training(self, held_out: Sequence[Row], iteration: int) -> Iterator[Chat]:
+    def training(self, held_out: Sequence[PromptRow], iteration: int) -> Iterator[Chat]:
         """Candidates for an iteration's training, in the order in which they are tried.
 
         The prompts that are not held out, shuffled once, are dealt out over the iterations and begin anew at their end.

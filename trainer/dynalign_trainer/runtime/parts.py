@@ -4,23 +4,25 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import pyarrow as pa
+from typing import Generic, TypeVar
 
 from dynalign_contract.errors import CorruptArtifactError
 from dynalign_contract.files import remove
 from dynalign_contract.layout import part_name
-from dynalign_contract.records import Row, read_rows
+from dynalign_contract.records import Table, read_rows
 
 log = logging.getLogger("dynalign.parts")
 
+In = TypeVar("In")
+R = TypeVar("R")
+
 
 @dataclass(frozen=True)
-class Part:
+class Part(Generic[In]):
     """What one Parquet part is made from."""
 
     index: int
-    inputs: tuple[Row, ...]
+    inputs: tuple[In, ...]
 
     @property
     def name(self) -> str:
@@ -28,14 +30,14 @@ class Part:
         return part_name(self.index)
 
 
-def split_parts(inputs: Sequence[Row], size: int) -> list[Part]:
+def split_parts(inputs: Sequence[In], size: int) -> list[Part[In]]:
     """Consecutive parts of `size` inputs each; the last may be smaller."""
     return [Part(k, tuple(inputs[i : i + size])) for k, i in enumerate(range(0, len(inputs), size))]
 
 
 def keep_finished(
-    folder: Path, parts: Sequence[Part], schema: pa.Schema, is_whole: Callable[[Part, list[Row]], bool]
-) -> dict[int, list[Row]]:
+    folder: Path, parts: Sequence[Part[In]], table: Table[R], is_whole: Callable[[Part[In], list[R]], bool]
+) -> dict[int, list[R]]:
     """Rows of the parts that an earlier attempt has finished, by index.
 
     Removes parts that cannot be read, are not whole, or belong to no part; they are made again.
@@ -44,7 +46,7 @@ def keep_finished(
     finished = {}
     for path in sorted(folder.glob("part-*.parquet")):
         part = expected.get(path.name)
-        rows = _read(path, schema)
+        rows = _read(path, table)
         if part is not None and rows is not None and is_whole(part, rows):
             finished[part.index] = rows
         else:
@@ -53,8 +55,8 @@ def keep_finished(
     return finished
 
 
-def _read(path: Path, schema: pa.Schema) -> list[Row] | None:
+def _read(path: Path, table: Table[R]) -> list[R] | None:
     try:
-        return read_rows(path, schema)
+        return read_rows(path, table)
     except CorruptArtifactError:
         return None

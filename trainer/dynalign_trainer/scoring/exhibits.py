@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.objective import Objective
+from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.models.quoting import Delimiters, control_tokens, longest_fitting, make_delimiters
 from dynalign_trainer.scoring.wording import build_context
 
@@ -18,7 +19,7 @@ class Candidate:
     """An answer in its place."""
 
     prompt_id: str
-    messages: Sequence[dict[str, str]]
+    messages: Sequence[Message]
     text: str
 
 

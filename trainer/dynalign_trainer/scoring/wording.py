@@ -10,6 +10,7 @@ from string import Template
 from typing import Final
 
 from dynalign_contract.objective import Aspect, Objective
+from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.models.quoting import Delimiters, quote, render_request
 
 RATIONALE_PREFILL: Final = "Reasons: "
@@ -29,7 +30,7 @@ class Wording:
 
 def build_context(
     objective: Objective,
-    messages: Sequence[dict[str, str]],
+    messages: Sequence[Message],
     candidate: str,
     *,
     delimiters: Delimiters,

@@ -3,12 +3,12 @@
 import math
 import random
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict, TypeVar
 
 from dynalign_contract.errors import BadInputError
-from dynalign_contract.records import Row
+from dynalign_contract.records import BatchRow, JudgementRow, RolloutRow
 from dynalign_contract.settings import TrainingSettings
 from dynalign_trainer.train.advantages import group_advantages, unbiased_std
 
@@ -16,11 +16,21 @@ Key = tuple[str, int]
 """(prompt_id, candidate)."""
 
 
+class Keyed(TypedDict):
+    """A row about one candidate."""
+
+    prompt_id: str
+    candidate: int
+
+
+K = TypeVar("K", bound=Keyed)
+
+
 @dataclass(frozen=True)
 class Batch:
     """What one iteration trains on."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[BatchRow, ...]
     """Rows of `records.BATCH`, ordered by step, then group, then candidate."""
     group_size: int
     """Candidates of the largest group, G."""
@@ -63,7 +73,12 @@ class Batch:
 
 
 def build_batch(
-    rollouts: Sequence[Row], judgements: Sequence[Row], settings: TrainingSettings, *, policy: str, seed: int
+    rollouts: Sequence[RolloutRow],
+    judgements: Sequence[JudgementRow],
+    settings: TrainingSettings,
+    *,
+    policy: str,
+    seed: int,
 ) -> Batch:
     """Join, compute advantages, drop groups without spread, mask rows and assign groups to optimiser steps.
 
@@ -85,7 +100,7 @@ def build_batch(
         _check_rollout(row, policy)
     groups = _grouped(rollouts)
     batch_std = unbiased_std(list(rewards.values()))
-    kept: list[list[Row]] = []
+    kept: list[list[BatchRow]] = []
     noisy: list[bool] = []
     for group in groups:
         scores = [rewards[_key(row)] for row in group]
@@ -101,7 +116,7 @@ def build_batch(
             kept.append(rows)
     random.Random(seed).shuffle(kept)  # noqa: S311 - an order, not a secret
     return Batch(
-        rows=tuple(row | {"step": i // settings.prompts_per_step} for i, rows in enumerate(kept) for row in rows),
+        rows=tuple(_in_step(row, i // settings.prompts_per_step) for i, rows in enumerate(kept) for row in rows),
         group_size=max(len(group) for group in groups),
         groups=len(groups),
         dropped_groups=len(groups) - len(kept),
@@ -109,7 +124,7 @@ def build_batch(
     )
 
 
-def join_judgements(rollouts: Iterable[Row], judgements: Iterable[Row]) -> dict[Key, Row]:
+def join_judgements(rollouts: Iterable[RolloutRow], judgements: Iterable[JudgementRow]) -> dict[Key, JudgementRow]:
     """The judgement of every candidate, in the order of the rollouts.
 
     Raises BadInputError unless rollouts and judgements name the same candidates, each exactly once.
@@ -129,23 +144,27 @@ def join_judgements(rollouts: Iterable[Row], judgements: Iterable[Row]) -> dict[
     return {key: judged[key] for key in sampled}
 
 
+def _in_step(row: BatchRow, step: int) -> BatchRow:
+    return {**row, "step": step}
+
+
 def _number(value: float | None) -> float:
     """A nullable column's value, NaN where there is none."""
     return math.nan if value is None else float(value)
 
 
-def _noise(judgements: Iterable[Row], floor: float) -> float:
+def _noise(judgements: Iterable[JudgementRow], floor: float) -> float:
     """Deviation of a group's rewards up to which the votes alone may explain it; NaN where that is off or unknown."""
     errors = [error for error in (_number(row["reward_error"]) for row in judgements) if not math.isnan(error)]
     return floor * statistics.fmean(errors) if errors and floor > 0 else math.nan
 
 
-def _key(row: Mapping[str, Any]) -> Key:
+def _key(row: Keyed) -> Key:
     return row["prompt_id"], row["candidate"]
 
 
-def _unique(rows: Iterable[Row], name: str) -> dict[Key, Row]:
-    found: dict[Key, Row] = {}
+def _unique(rows: Iterable[K], name: str) -> dict[Key, K]:
+    found: dict[Key, K] = {}
     for row in rows:
         if _key(row) in found:
             raise BadInputError(
@@ -156,14 +175,14 @@ def _unique(rows: Iterable[Row], name: str) -> dict[Key, Row]:
     return found
 
 
-def _grouped(rollouts: Iterable[Row]) -> list[list[Row]]:
-    groups: dict[str, list[Row]] = {}
+def _grouped(rollouts: Iterable[RolloutRow]) -> list[list[RolloutRow]]:
+    groups: dict[str, list[RolloutRow]] = {}
     for row in sorted(rollouts, key=_key):
         groups.setdefault(row["prompt_id"], []).append(row)
     return list(groups.values())
 
 
-def _check_rollout(row: Row, policy: str) -> None:
+def _check_rollout(row: RolloutRow, policy: str) -> None:
     where = f"prompt {row['prompt_id']!r} candidate {row['candidate']}"
     if row["policy"] != policy:
         raise BadInputError(
@@ -179,11 +198,12 @@ def _check_rollout(row: Row, policy: str) -> None:
         raise BadInputError(f"the rollout of {where} has an empty prompt. Remove the rollouts folder and run again.")
 
 
-def _batch_row(row: Row, reward: float, advantage: float, settings: TrainingSettings) -> Row:
-    """A row of `records.BATCH` without its step."""
+def _batch_row(row: RolloutRow, reward: float, advantage: float, settings: TrainingSettings) -> BatchRow:
+    """A row of `records.BATCH` of step 0."""
     unusable = not row["completion_ids"] or not all(math.isfinite(value) for value in row["logprobs"])
     truncated = settings.mask_truncated and row["finish_reason"] == "length"
     return {
+        "step": 0,
         "prompt_id": row["prompt_id"],
         "candidate": row["candidate"],
         "prompt_ids": row["prompt_ids"],

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from dynalign_contract.records import Row
+from dynalign_contract.records import BatchRow
 from dynalign_trainer.train.checkpoints import drop_programs, seal_checkpoint
 from dynalign_trainer.train.job import BEGUN_FILE, STOP_FILE, StepReport, TrainJob, append_report, keep_reports
 from dynalign_trainer.train.measure import StepMeasures
@@ -47,7 +47,7 @@ def finish_checkpoint(folder: Path, job: TrainJob, surveyed: Mapping[int, Survey
 def report_step(
     job: TrainJob,
     measures: StepMeasures,
-    rows: list[Row],
+    rows: list[BatchRow],
     *,
     step: int,
     steps: int,

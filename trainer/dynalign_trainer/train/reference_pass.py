@@ -11,22 +11,27 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-import pyarrow as pa
+from typing import Final, TypedDict
 
 from dynalign_contract.errors import UnfitError
-from dynalign_contract.records import Row, read_rows, write_rows
+from dynalign_contract.records import BatchRow, Table, read_rows, write_rows
+from dynalign_contract.records.columns import Int32, Logprobs
 from dynalign_contract.settings import RatioBand
 from dynalign_trainer.train.job import Mismatch
 
-SURVEY: Final = pa.schema(
-    [
-        ("row", pa.int32()),  # number of the row in the batch
-        ("start", pa.list_(pa.float32())),  # log-probabilities under the policy that training starts from
-        ("reference", pa.list_(pa.float32())),  # log-probabilities under the KL reference
-    ]
-)
+
+class SurveyRow(TypedDict):
+    """Log-probabilities of one row's completion tokens."""
+
+    row: Int32
+    """Number of the row in the batch."""
+    start: Logprobs
+    """Log-probabilities under the policy that training starts from."""
+    reference: Logprobs
+    """Log-probabilities under the KL reference."""
+
+
+SURVEY: Final = Table(SurveyRow)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class RankMismatch:
     ratio_max: float
 
 
-def compare(rows: Sequence[Row], surveyed: Mapping[int, Surveyed], band: RatioBand) -> RankMismatch:
+def compare(rows: Sequence[BatchRow], surveyed: Mapping[int, Surveyed], band: RatioBand) -> RankMismatch:
     """Compare the recorded log-probabilities of the surveyed rows with the trainer's.
 
     A row is rejected when the geometric mean of its token ratios, exp(mean(log pi_start - log pi_sampler)), lies
@@ -108,7 +113,7 @@ def survey_file(folder: Path, rank: int) -> Path:
 
 def write_survey(path: Path, surveyed: Mapping[int, Surveyed]) -> None:
     """Write one rank's survey."""
-    rows = [{"row": n, "start": s.start, "reference": s.reference} for n, s in sorted(surveyed.items())]
+    rows = [SurveyRow(row=n, start=list(s.start), reference=list(s.reference)) for n, s in sorted(surveyed.items())]
     write_rows(path, rows, SURVEY)
 
 

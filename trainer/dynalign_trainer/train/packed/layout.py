@@ -9,8 +9,7 @@ is left out.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from dynalign_contract.records import Row
+from typing import Final, TypedDict
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,19 @@ class Layout:
     """The completion tokens, shape (M,), row after row."""
 
 
-_BLANK: Row = {"prompt_id": "", "prompt_ids": [0], "completion_ids": [0]}
+class TokenRow(TypedDict):
+    """The columns of a batch's row that decide its place in a pack."""
+
+    prompt_id: str
+    prompt_ids: list[int]
+    completion_ids: list[int]
+
+
+_BLANK: Final[TokenRow] = {"prompt_id": "", "prompt_ids": [0], "completion_ids": [0]}
 """Stands in for an empty pack, which must be computed all the same: collective operations wait for every rank."""
 
 
-def lay_out(rows: Sequence[Row]) -> Layout:
+def lay_out(rows: Sequence[TokenRow]) -> Layout:
     """Lay out the rows of a pack, one group after the other; no rows give one token that counts nothing."""
     ids: list[int] = []
     positions: list[int] = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dynalign_contract.records import Row
+from dynalign_contract.records import BatchRow
 from dynalign_contract.settings import LossAggregation
 from dynalign_trainer.train.loss import LossTokens, Normaliser
 from dynalign_trainer.train.packed.layout import Layout, lay_out
@@ -27,7 +27,7 @@ class MicroBatch:
 
 def build_micro_batch(
     numbers: Sequence[int],
-    rows: Sequence[Row],
+    rows: Sequence[BatchRow],
     surveyed: Mapping[int, Surveyed],
     *,
     normaliser: Normaliser,

@@ -7,7 +7,7 @@ prompt's tokens, so a row costs its completion, and its prompt only where the pa
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dynalign_contract.records import Row
+from dynalign_contract.records import BatchRow
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class PackPlan:
         return 1 - sum(pack.tokens for packs in passes for pack in packs) / held if held else 0.0
 
 
-def plan_packs(rows: Sequence[Row], *, ranks: int, budget: int) -> PackPlan:
+def plan_packs(rows: Sequence[BatchRow], *, ranks: int, budget: int) -> PackPlan:
     """Pack the unmasked rows of every optimiser step; masked rows need no pass and get none."""
     steps: list[list[Item]] = [[] for _ in range(1 + max((row["step"] for row in rows), default=-1))]
     for number, row in enumerate(rows):

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from dynalign_contract.records import Row
+from dynalign_contract.records import BatchRow
 from dynalign_trainer.train.job import TrainJob, WorkerOutcome, WorkerResult
 from dynalign_trainer.train.packed.engine import start_distributed, start_engine
 from dynalign_trainer.train.packed.packing import plan_packs
@@ -12,14 +12,14 @@ from dynalign_trainer.train.policy.policy import begin_writer
 from dynalign_trainer.train.progress import StoppedError
 
 
-def build_trainer(job: TrainJob, rows: Sequence[Row]) -> PackedTrainer:
+def build_trainer(job: TrainJob, rows: Sequence[BatchRow]) -> PackedTrainer:
     """The trainer of a job, ready to train; a collective call. Raises BadConfigError when it cannot pack."""
     start_distributed()
     plan = plan_packs(rows, ranks=int(os.environ["WORLD_SIZE"]), budget=job.training.tokens_per_micro_batch)
     return PackedTrainer(job, rows, plan, start_engine(job))
 
 
-def train(job: TrainJob, rows: Sequence[Row]) -> WorkerResult:
+def train(job: TrainJob, rows: Sequence[BatchRow]) -> WorkerResult:
     """Take the steps that remain and write the policy; every rank calls it, rank 0 writes."""
     trainer = build_trainer(job, rows)
     writer = begin_writer(job, trainer.engine.module.policy)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynalign_contract.records import Row
+from dynalign_contract.records import BatchRow
 from dynalign_trainer.train.checkpoints import checkpoint_folder, drop_old_checkpoints, step_of
 from dynalign_trainer.train.job import Mismatch, TrainJob
 from dynalign_trainer.train.loss import Normaliser, token_losses
@@ -27,7 +27,7 @@ from dynalign_trainer.train.reference_pass import Surveyed, agree, compare, read
 class PackedTrainer:
     """Takes the steps of a plan with a DeepSpeed engine around a `PackedPolicy`; every rank has one."""
 
-    def __init__(self, job: TrainJob, rows: Sequence[Row], plan: PackPlan, engine: Any) -> None:
+    def __init__(self, job: TrainJob, rows: Sequence[BatchRow], plan: PackPlan, engine: Any) -> None:
         self.job = job
         self.rows = rows
         self.plan = plan

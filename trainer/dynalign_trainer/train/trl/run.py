@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PrinterCallback
 from trl import GRPOConfig
 
 from dynalign_contract.errors import BadConfigError
-from dynalign_contract.records import Row
+from dynalign_contract.records import BatchRow
 from dynalign_trainer.runtime.machine import count_gpus, use_bfloat16
 from dynalign_trainer.train.checkpoints import step_of
 from dynalign_trainer.train.deepspeed import cpu as cpu_deepspeed
@@ -22,7 +22,7 @@ from dynalign_trainer.train.trl.schedule import plan_schedule
 from dynalign_trainer.train.trl.trainer import Recorded, ReplayTrainer
 
 
-def build_trainer(job: TrainJob, rows: Sequence[Row]) -> ReplayTrainer:
+def build_trainer(job: TrainJob, rows: Sequence[BatchRow]) -> ReplayTrainer:
     """The trainer of a job, ready to train. Raises BadConfigError when the engine would not be DeepSpeed."""
     cpu_deepspeed.enable()
     schedule = plan_schedule(rows, ranks=int(os.environ["WORLD_SIZE"]), micro_batch=job.training.micro_batch)
@@ -47,7 +47,7 @@ def build_trainer(job: TrainJob, rows: Sequence[Row]) -> ReplayTrainer:
     return trainer
 
 
-def train(job: TrainJob, rows: Sequence[Row]) -> WorkerResult:
+def train(job: TrainJob, rows: Sequence[BatchRow]) -> WorkerResult:
     """Take the steps that remain and write the policy; every rank calls it, rank 0 writes."""
     trainer = build_trainer(job, rows)
     writer = begin_writer(job, trainer.model)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dynalign_contract.records import Row
+from dynalign_contract.records import BatchRow
 
 _SMALLEST_STEP: Final = 2
 """TRL refuses a configuration in which one step holds a single sequence."""
@@ -46,7 +46,7 @@ class Schedule:
         )
 
 
-def plan_schedule(rows: Sequence[Row], *, ranks: int, micro_batch: int) -> Schedule:
+def plan_schedule(rows: Sequence[BatchRow], *, ranks: int, micro_batch: int) -> Schedule:
     """Spread the unmasked rows of every step over the ranks, longest first, in micro-batches of like length.
 
     `micro_batch` is an upper bound: it shrinks where that leaves fewer blanks. Masked rows need no pass and get none.

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from trl import GRPOTrainer
 
-from dynalign_contract.records import Row
+from dynalign_contract.records import BatchRow
 from dynalign_contract.settings import LossAggregation
 from dynalign_trainer.train.deepspeed.state import use_plain_checkpoints
 from dynalign_trainer.train.job import Mismatch, TrainJob
@@ -39,7 +39,7 @@ class Recorded:
     """What is replayed."""
 
     job: TrainJob
-    rows: Sequence[Row]
+    rows: Sequence[BatchRow]
     schedule: Schedule
 
 

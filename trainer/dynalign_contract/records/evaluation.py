@@ -1,0 +1,77 @@
+"""What the stage evaluate writes."""
+
+from typing import Final, TypedDict
+
+from dynalign_contract.records.columns import Float32, Float64, Ids, Int32, Int64, Messages, Text
+from dynalign_contract.records.table import Table
+
+
+class AnswerRow(TypedDict):
+    """A policy's answer to a held-out prompt."""
+
+    prompt_id: Text
+    policy: Text
+    messages: Messages
+    completion_ids: Ids
+    finish_reason: Text
+    text: Text
+
+
+class ComparisonRow(TypedDict):
+    """One judge's comparison of two answers to a held-out prompt."""
+
+    prompt_id: Text
+    policy: Text
+    """Version of the candidate: `iteration-003`."""
+    opponent: Text
+    """`base` or `previous`."""
+    opponent_policy: Text
+    """Version of the opponent."""
+    judge: Text
+    method: Text
+    """`Pairwise` or `Pointwise`."""
+    first: Float32
+    """The judge's preference for the candidate, 0 to 1, when it is shown first."""
+    second: Float32
+    """Preference when it is shown second; equal to `first` for Pointwise."""
+    outcome: Float32
+    """1 win, 0.5 tie or inconsistent, 0 loss; NaN if the judge gave no answer."""
+    length_difference: Int32
+    """Tokens of the candidate minus tokens of the opponent."""
+
+
+class RatingRow(TypedDict):
+    """A policy's rating by all comparisons so far."""
+
+    policy: Text
+    points: Float64
+    """400 * log10 of the odds of beating the base model, which has 0."""
+    low: Float64
+    high: Float64
+    comparisons: Int64
+    """Number of comparisons that it took part in."""
+
+
+class CapabilityRow(TypedDict):
+    """A policy's score of one item of a task."""
+
+    policy: Text
+    """`base` or `iteration-003`."""
+    task: Text
+    """Name in the run file."""
+    item: Text
+    """`<task of the harness>/<number of its document>`."""
+    request: Text
+    """Digest of everything that the model was asked for this item."""
+    metric: Text
+    """The harness's name of the score."""
+    score: Float64
+    """Higher is better; 0 or 1 for most tasks."""
+    response: Text
+    """What the model wrote, or its log-likelihoods, for people."""
+
+
+ANSWER: Final = Table(AnswerRow)
+COMPARISON: Final = Table(ComparisonRow)
+RATING: Final = Table(RatingRow)
+CAPABILITY: Final = Table(CapabilityRow)

@@ -1,0 +1,28 @@
+"""What the stage generate writes."""
+
+from typing import Final, TypedDict
+
+from dynalign_contract.records.columns import Ids, Int32, Logprobs, Messages, Text
+from dynalign_contract.records.table import Table
+
+
+class RolloutRow(TypedDict):
+    """One candidate answer to a prompt."""
+
+    prompt_id: Text
+    candidate: Int32
+    """0 .. G-1."""
+    prompt_ids: Ids
+    completion_ids: Ids
+    """The final EOS included if the model wrote one."""
+    logprobs: Logprobs
+    """One a completion token, of the distribution that was sampled from."""
+    finish_reason: Text
+    """`stop` or `length`."""
+    policy: Text
+    """Version of the sampling policy: `base` or `iteration-003`."""
+    text: Text
+    messages: Messages
+
+
+ROLLOUT: Final = Table(RolloutRow)

@@ -1,0 +1,73 @@
+"""Tables of typed rows: a `TypedDict` whose columns say their Parquet types, and whole files of them."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dynalign_contract.errors import CorruptArtifactError
+from dynalign_contract.files import atomic_path, open_plain
+from dynalign_contract.layout import PART_PREFIX
+from dynalign_contract.manifest import listed_names
+from dynalign_contract.records.columns import columns_of
+
+R = TypeVar("R")
+
+
+class Table(Generic[R]):
+    """A kind of Parquet file whose rows are of the `TypedDict` R: its annotations hold the types of the columns."""
+
+    def __init__(self, row: type[R]) -> None:
+        self.schema = pa.schema(columns_of(row))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns, in order."""
+        names: list[str] = self.schema.names
+        return names
+
+
+def write_rows(path: Path, rows: Sequence[R], table: Table[R]) -> None:
+    """Write one Parquet file atomically. Raises KeyError if a row lacks a column."""
+    plain: Sequence[Any] = rows
+    arrays = {name: pa.array([row[name] for row in plain], table.schema.field(name).type) for name in table.names}
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(arrays, schema=table.schema), temporary, compression="zstd")
+
+
+def read_rows(path: Path, table: Table[R]) -> list[R]:
+    """Read one Parquet file; maps come back as dictionaries.
+
+    Raises CorruptArtifactError when it is no Parquet file or lacks columns.
+    """
+    remedy = f"Remove the folder {path.parent} to have its stage run again."
+    try:
+        with open_plain(path) as file:
+            lacking = [name for name in table.names if name not in pq.read_schema(file).names]
+            if lacking:
+                raise CorruptArtifactError(
+                    f"{path} lacks the columns {', '.join(lacking)}: another version of dynalign wrote it, or it is a "
+                    f"file of another kind. {remedy}"
+                )
+            found = pq.read_table(file, columns=table.names, partitioning=None)
+        rows: list[R] = found.cast(table.schema).to_pylist(maps_as_pydicts="strict")
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise CorruptArtifactError(
+            f"{path} cannot be read as Parquet with the columns {', '.join(table.names)} ({error}). {remedy}"
+        ) from error
+    return rows
+
+
+def read_parts(folders: Iterable[Path], table: Table[R]) -> list[R]:
+    """Rows of every `part-*.parquet` that the manifests of these folders list, in the order of folders and names.
+
+    Raises CorruptArtifactError when a folder has no manifest, or a file cannot be read.
+    """
+    return [
+        row
+        for folder in folders
+        for name in listed_names(folder, PART_PREFIX)
+        for row in read_rows(folder / name, table)
+    ]
