@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from dynalign_operator.clusters.kubernetes.pods import condition_of, parse_time, terminated_of
+from dynalign_operator.clusters.kubernetes.pods import condition_of, read_pod
 from dynalign_operator.clusters.kubernetes.store import job_of
 from dynalign_operator.manifests.objects import KubernetesObject
 
@@ -77,7 +77,7 @@ def find_kubernetes_share(jobs: Iterable[Arrival], pods: Iterable[Arrival]) -> K
     created = _firsts(jobs, lambda arrival: arrival.type == "ADDED")
     completed = _firsts(jobs, lambda arrival: has_condition(arrival.thing, "Complete"))
     begun = _firsts(pods, lambda arrival: arrival.type == "ADDED", name=_job_of)
-    ended = _firsts(pods, lambda arrival: bool(terminated_of(arrival.thing)), name=_job_of)
+    ended = _firsts(pods, lambda arrival: read_pod(arrival.thing).ended is not None, name=_job_of)
     whole = [name for name in completed if name in created and name in begun and name in ended]
     return KubernetesShare(
         job_to_pod=tuple(begun[name].at - created[name].at for name in whole),
@@ -107,5 +107,7 @@ def _job_of(pod: Arrival) -> str:
 
 
 def _start_seconds(pod: KubernetesObject) -> float:
-    created = parse_time(pod["metadata"]["creationTimestamp"])
-    return (parse_time(terminated_of(pod)["startedAt"]) - created).total_seconds()
+    found = read_pod(pod)
+    if found.started is None:
+        raise ValueError(f"the pod {pod['metadata']['name']} ended without having started")
+    return (found.started - found.created).total_seconds()

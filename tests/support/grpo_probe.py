@@ -12,8 +12,7 @@ from typing import Any
 
 from dynalign_contract.records import BATCH, BatchRow, read_rows
 from dynalign_contract.settings import TrainingBackend
-from dynalign_trainer.train.job import TrainJob, read_job
-from dynalign_trainer.train.measure import StepMeasures
+from dynalign_trainer.train.job import StepMeasures, TrainJob, read_job
 
 
 def watch(engine: Any, measures: Callable[[], StepMeasures | None], steps: list[dict[str, Any]]) -> None:

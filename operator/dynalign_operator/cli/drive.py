@@ -8,26 +8,15 @@ from datetime import datetime
 from types import FrameType
 from typing import Final
 
-from dynalign_contract.exit_codes import ExitCode
 from dynalign_operator.api.status import AlignmentRunStatus, ConditionType, Phase
 from dynalign_operator.clusters.local.cluster import LocalCluster, system_clock
 from dynalign_operator.manifests.build_settings import BuildSettings
-from dynalign_operator.planning import reasons
+from dynalign_operator.planning import exit_reasons
 from dynalign_operator.planning.plan import Plan
 from dynalign_operator.planning.planner import retry
 from dynalign_operator.reconcile import reconcile
 
 _LOOK_EVERY_SECONDS: Final = 0.5
-_EXIT_CODES: Final = {
-    reasons.BAD_OBJECTIVE: ExitCode.BAD_CONFIG,
-    reasons.BAD_CONFIG: ExitCode.BAD_CONFIG,
-    reasons.OUT_OF_MEMORY: ExitCode.BAD_CONFIG,
-    reasons.REPEATED_ERROR: ExitCode.REPEATED,
-    reasons.BAD_INPUT: ExitCode.BAD_INPUT,
-    reasons.CORRUPT_ARTIFACT: ExitCode.BAD_INPUT,
-    reasons.MISSING_ARTIFACT: ExitCode.BAD_INPUT,
-    reasons.UNFIT: ExitCode.UNFIT,
-}
 
 View = Callable[[LocalCluster, Plan, datetime], None]
 """Shows what a reconcile has decided."""
@@ -90,5 +79,5 @@ def exit_code_of(status: AlignmentRunStatus) -> int:
     """0 for a run that has succeeded or is suspended, else the class of the failure."""
     condition = next((c for c in status.conditions if c.type is ConditionType.STALLED), None)
     if condition is not None and condition.status == "True":
-        return int(_EXIT_CODES.get(condition.reason, 1))
+        return exit_reasons.exit_code_of(condition.reason)
     return 0 if status.phase in (Phase.SUCCEEDED, Phase.SUSPENDED) else 1

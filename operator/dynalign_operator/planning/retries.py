@@ -7,17 +7,11 @@ from typing import Final
 
 from dynalign_contract.exit_codes import FINAL, ExitCode
 from dynalign_operator.planning import reasons
+from dynalign_operator.planning.exit_reasons import reason_of
 from dynalign_operator.planning.observed import DISRUPTED
 
 _FIRST_PAUSE: Final = timedelta(seconds=10)
 _LONGEST_PAUSE: Final = timedelta(minutes=5)
-
-_FINAL_REASONS: Final = {
-    ExitCode.BAD_CONFIG: reasons.BAD_CONFIG,
-    ExitCode.BAD_INPUT: reasons.BAD_INPUT,
-    ExitCode.UNFIT: reasons.UNFIT,
-    ExitCode.REPEATED: reasons.REPEATED_ERROR,
-}
 
 
 class Verdict(StrEnum):
@@ -50,7 +44,7 @@ def judge_failure(
     if cluster_reason == DISRUPTED or exit_code == ExitCode.TERMINATED:
         return Judgement(Verdict.FREE)
     if exit_code in FINAL:
-        return Judgement(Verdict.GIVE_UP, _FINAL_REASONS[ExitCode(exit_code)])
+        return Judgement(Verdict.GIVE_UP, reason_of(ExitCode(exit_code)))
     if restarted_shards or failures >= retries:
         return Judgement(Verdict.GIVE_UP, reasons.RETRIES_EXHAUSTED)
     return Judgement(Verdict.COUNTED)

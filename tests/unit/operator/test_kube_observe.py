@@ -8,7 +8,7 @@ from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.kubernetes.observe import observe_claim, observe_job
-from dynalign_operator.clusters.kubernetes.pods import INDEX, index_of
+from dynalign_operator.clusters.kubernetes.pods import INDEX, read_pod
 from dynalign_operator.clusters.kubernetes.store import JOB_NAME, Kind, Store, job_of
 from dynalign_operator.manifests.labels import JobLabels, job_labels
 from dynalign_operator.planning.observed import DISRUPTED, JobPhase
@@ -279,5 +279,5 @@ def test_the_store_keeps_what_is_read_and_nothing_else() -> None:
 def test_a_pod_with_a_senseless_index_is_the_first(text: str | None) -> None:
     pod = a_pod("Running", {})
     pod["metadata"]["annotations"] = {INDEX: text}
-    assert index_of(pod) == 0
+    assert read_pod(pod).index == 0
     assert observe_job(a_job(), [pod]) is not None

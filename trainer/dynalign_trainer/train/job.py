@@ -53,19 +53,25 @@ class TrainJob(Model):
         return self.training.prompts_per_step * self.group_size
 
 
-class StepReport(Model):
-    """One optimiser step, over all ranks. Means are over loss tokens."""
+class StepMeasures(Model):
+    """Statistics of one optimiser step over all ranks; means are over loss tokens."""
 
-    step: int
-    """1-based: steps finished."""
-    steps: int
+    loss_tokens: int = 0
     loss: float
     kl: float
-    """k3 estimate against the reference, or against the iteration's start when the KL term is off."""
+    """k3 estimate against the reference, or against the iteration's start if the KL term is off."""
     entropy: float
     ratio_mean: float
     ratio_max: float
     clip_share: float
+
+
+class StepReport(StepMeasures):
+    """What the workers report of a finished step."""
+
+    step: int
+    """Steps finished, from 1."""
+    steps: int
     grad_norm: float | None
     tokens: int
     """Prompt and completion tokens that were trained on."""

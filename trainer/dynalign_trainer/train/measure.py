@@ -2,26 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dynalign_contract.settings import TrainingSettings
+from dynalign_trainer.train.job import StepMeasures
 from dynalign_trainer.train.loss import LossTokens, clipped_ratio
-
-
-@dataclass(frozen=True)
-class StepMeasures:
-    """One optimiser step over all ranks; means are over loss tokens."""
-
-    tokens: int
-    loss: float
-    kl: float
-    entropy: float
-    ratio_mean: float
-    ratio_max: float
-    clip_share: float
 
 
 def measure_tokens(logps: Tensor, entropies: Tensor, tokens: LossTokens, training: TrainingSettings) -> Tensor:
@@ -56,7 +43,7 @@ def summarise_step(sums: Tensor, loss: float, step: int) -> StepMeasures:
     tokens, kl, entropy, ratio, clipped, ratio_max = sums.tolist()
     count = max(tokens, 1.0)
     return StepMeasures(
-        tokens=int(tokens),
+        loss_tokens=int(tokens),
         loss=loss,
         kl=kl / count,
         entropy=entropy / count,

@@ -5,8 +5,15 @@ from pathlib import Path
 
 from dynalign_contract.records import BatchRow
 from dynalign_trainer.train.checkpoints import drop_programs, seal_checkpoint
-from dynalign_trainer.train.job import BEGUN_FILE, STOP_FILE, StepReport, TrainJob, append_report, keep_reports
-from dynalign_trainer.train.measure import StepMeasures
+from dynalign_trainer.train.job import (
+    BEGUN_FILE,
+    STOP_FILE,
+    StepMeasures,
+    StepReport,
+    TrainJob,
+    append_report,
+    keep_reports,
+)
 from dynalign_trainer.train.processes.ranks import gather, wait_for_all
 from dynalign_trainer.train.reference_pass import Surveyed, survey_file, write_survey
 
@@ -58,14 +65,9 @@ def report_step(
     append_report(
         job.work,
         StepReport(
+            **measures.model_dump(),
             step=step,
             steps=steps,
-            loss=measures.loss,
-            kl=measures.kl,
-            entropy=measures.entropy,
-            ratio_mean=measures.ratio_mean,
-            ratio_max=measures.ratio_max,
-            clip_share=measures.clip_share,
             grad_norm=grad_norm,
             tokens=sum(len(row["prompt_ids"]) + len(row["completion_ids"]) for row in rows),
             seconds=seconds,

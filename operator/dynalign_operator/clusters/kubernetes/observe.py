@@ -1,6 +1,7 @@
 """From a Job and its pods, as the API server describes them, to what the planner wants to know. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -9,18 +10,23 @@ from pydantic import ValidationError
 from dynalign_contract.exit_codes import FINAL
 from dynalign_contract.result import StageResult
 from dynalign_contract.stages import Stage
-from dynalign_operator.clusters.kubernetes.pods import condition_of, index_of, parse_time, state_of, terminated_of
+from dynalign_operator.clusters.kubernetes.pods import (
+    DISRUPTION,
+    OUT_OF_MEMORY,
+    StagePod,
+    condition_of,
+    parse_time,
+    read_pod,
+)
 from dynalign_operator.clusters.kubernetes.waiting import is_suspended, read_wait
 from dynalign_operator.manifests.labels import read_job_labels
 from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.planning.observed import DISRUPTED, ClaimObservation, JobObservation, JobPhase, JobProgress
 
-_DISRUPTION: Final = "DisruptionTarget"
 _BY_POLICY: Final = "PodFailurePolicy"
 """Reason of a Job that a rule of its podFailurePolicy has failed."""
 _MOST_COMPLETIONS: Final = 65_536
 """More than any stage has: a Job that somebody else made may claim two thousand millions."""
-_OUT_OF_MEMORY: Final = "OOMKilled"
 
 
 def observe_job(
@@ -40,11 +46,12 @@ def observe_job(
     if labels is None:
         return None
     phase = _phase(status)
-    ended = _decisive(pods, is_gang="successPolicy" in spec) if phase is JobPhase.FAILED else None
-    told = [ended] if ended is not None and "successPolicy" in spec else pods
-    wait = read_wait(job, pods)
-    started = _times(pods, "startedAt")
-    runs = any("running" in state_of(pod) for pod in pods)
+    parsed = [read_pod(pod) for pod in pods]
+    ended = _decisive(parsed, is_gang="successPolicy" in spec) if phase is JobPhase.FAILED else None
+    told = [ended] if ended is not None and "successPolicy" in spec else parsed
+    wait = read_wait(job, parsed)
+    started = [pod.started for pod in parsed if pod.started is not None]
+    runs = any(pod.runs for pod in parsed)
     reason, message = wait.reason, wait.message
     if phase is JobPhase.FAILED:
         reason, message = _explain_failure(status, ended, labels.stage)
@@ -56,7 +63,7 @@ def observe_job(
         creation_time=parse_time(metadata["creationTimestamp"]),
         phase=phase,
         results=_results(told, min(int(spec.get("completions") or 1), _MOST_COMPLETIONS)),
-        exit_code=None if ended is None else terminated_of(ended).get("exitCode"),
+        exit_code=None if ended is None else ended.exit_code,
         reason=reason,
         message=message,
         start_time=min(started, default=None),
@@ -95,19 +102,13 @@ def _completion_time(status: Mapping[str, Any]) -> datetime | None:
     return None if text is None else parse_time(text)
 
 
-def _times(pods: Iterable[KubernetesObject], name: str) -> list[datetime]:
-    texts = ((state_of(pod).get("running") or terminated_of(pod)).get(name) for pod in pods)
-    return [parse_time(text) for text in texts if text]
-
-
-def _results(pods: Iterable[KubernetesObject], completions: int) -> tuple[StageResult | None, ...]:
+def _results(pods: Iterable[StagePod], completions: int) -> tuple[StageResult | None, ...]:
     """The latest readable result of each completion index."""
     results: list[StageResult | None] = [None] * completions
-    for pod in sorted(pods, key=lambda pod: terminated_of(pod).get("finishedAt") or ""):
-        index = index_of(pod)
-        result = _read_result(terminated_of(pod).get("message"))
-        if result is not None and index < completions:
-            results[index] = result
+    for pod in sorted(pods, key=lambda pod: pod.finished_at):
+        result = _read_result(pod.ended.message if pod.ended else None)
+        if result is not None and pod.index < completions:
+            results[pod.index] = result
     return tuple(results)
 
 
@@ -118,42 +119,32 @@ def _read_result(message: str | None) -> StageResult | None:
         return None
 
 
-def _decisive(pods: Iterable[KubernetesObject], *, is_gang: bool) -> KubernetesObject | None:
+def _decisive(pods: Iterable[StagePod], *, is_gang: bool) -> StagePod | None:
     """The failed pod that decided the Job's end.
 
     One whose exit code is final, else the latest. In a gang the first loss brings down the others, who then tell of
     broken connections: there it is one that was killed for its memory or disrupted, else the earliest.
     """
-    failed = [pod for pod in pods if pod.get("status", {}).get("phase") == "Failed"]
-    failed.sort(key=lambda pod: terminated_of(pod).get("finishedAt") or "", reverse=is_gang)
+    failed = [pod for pod in pods if pod.phase == "Failed"]
+    failed.sort(key=lambda pod: pod.finished_at, reverse=is_gang)
     if is_gang:
-        failed.sort(key=lambda pod: (_was_out_of_memory(pod), _disruption(pod) is not None))
-    failed.sort(key=lambda pod: terminated_of(pod).get("exitCode") in FINAL)
+        failed.sort(key=lambda pod: (pod.was_out_of_memory, pod.disruption is not None))
+    failed.sort(key=lambda pod: pod.exit_code in FINAL)
     return failed[-1] if failed else None
 
 
-def _was_out_of_memory(pod: KubernetesObject) -> bool:
-    return bool(terminated_of(pod).get("reason") == _OUT_OF_MEMORY)
-
-
-def _disruption(pod: KubernetesObject) -> Mapping[str, Any] | None:
-    return condition_of(pod.get("status", {}), _DISRUPTION)
-
-
-def _explain_failure(status: Mapping[str, Any], pod: KubernetesObject | None, stage: Stage) -> tuple[str, str]:
+def _explain_failure(status: Mapping[str, Any], pod: StagePod | None, stage: Stage) -> tuple[str, str]:
     """Reason and message of a failed Job."""
     condition = condition_of(status, "Failed") or {}
-    if condition.get("reason") == _BY_POLICY and f"condition {_DISRUPTION}" in condition.get("message", ""):
+    if condition.get("reason") == _BY_POLICY and f"condition {DISRUPTION}" in condition.get("message", ""):
         return DISRUPTED, condition["message"]  # the pod itself may be gone, and others may have failed for its loss
     if pod is None:
         return DISRUPTED, "its pods were removed before they could say why they ended"
-    disruption = _disruption(pod)
-    if disruption is not None:
-        return DISRUPTED, f"{disruption.get('reason', _DISRUPTION)}: {disruption.get('message', '')}".rstrip(": ")
-    if _was_out_of_memory(pod):
-        return _OUT_OF_MEMORY, (
+    if pod.disruption is not None:
+        return DISRUPTED, str(replace(pod.disruption, reason=pod.disruption.reason or DISRUPTION))
+    if pod.was_out_of_memory:
+        return OUT_OF_MEMORY, (
             "the container used more memory than its limit and was killed (OOMKilled); raise "
             f"spec.stages.{stage}.resources.limits.memory"
         )
-    said = pod.get("status", {}).get("message") or condition.get("message", "")
-    return str(condition.get("reason", "")), str(said)
+    return str(condition.get("reason", "")), str(pod.message or condition.get("message", ""))

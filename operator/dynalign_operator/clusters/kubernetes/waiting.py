@@ -1,14 +1,14 @@
-"""Of pods that do not run yet: since when, and what the scheduler or the kubelet says. Pure."""
+"""Pods that do not run yet: since when, and what the scheduler or the kubelet says. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from dynalign_operator.clusters.kubernetes.pods import condition_of, index_of, parse_time, state_of
+from dynalign_operator.clusters.kubernetes.pods import Explanation, StagePod, condition_of
 from dynalign_operator.manifests.objects import KubernetesObject
 
-_ON_THE_WAY: Final = frozenset({"ContainerCreating", "PodInitializing"})
+_STARTING: Final = frozenset({"ContainerCreating", "PodInitializing"})
 
 
 @dataclass(frozen=True)
@@ -16,33 +16,32 @@ class Wait:
     """What a Job's pods wait for."""
 
     reason: str
-    """Of the first pod that has one; empty when none has."""
+    """Reason of the first pod that has one; empty if none has."""
     message: str
     """Its reason and message."""
     since: datetime | None
-    """When the oldest of them was created; None when no pod waits."""
+    """Creation of the oldest pod that waits; None if none does."""
     missing_pods: int
     """Pods that have never been created, or have vanished without success."""
 
 
-def read_wait(job: KubernetesObject, pods: Sequence[KubernetesObject]) -> Wait:
+def read_wait(job: KubernetesObject, pods: Sequence[StagePod]) -> Wait:
     """The wait of a Job that has not ended."""
-    created = [parse_time(pod["metadata"]["creationTimestamp"]) for pod in pods if _is_pending(pod)]
-    reason, message = next((said for pod in pods if (said := _said_of(pod)) is not None), ("", ""))
+    explanation = next((found for pod in pods if (found := _explanation_of(pod)) is not None), None)
     return Wait(
-        reason=reason,
-        message=message,
-        since=min(created, default=None),
+        reason=explanation.reason if explanation else "",
+        message=str(explanation) if explanation else "",
+        since=min((pod.created for pod in pods if pod.is_pending), default=None),
         missing_pods=_count_missing(job, pods),
     )
 
 
-def _count_missing(job: KubernetesObject, pods: Sequence[KubernetesObject]) -> int:
+def _count_missing(job: KubernetesObject, pods: Sequence[StagePod]) -> int:
     """Completion indexes without any pod; one that succeeded and was then removed is not missed."""
-    succeeded: int = sum(pod.get("status", {}).get("phase") == "Succeeded" for pod in pods)
+    succeeded = sum(pod.phase == "Succeeded" for pod in pods)
     wanted, counted = int(job["spec"].get("completions") or 1), int(job.get("status", {}).get("succeeded") or 0)
     removed = max(0, counted - succeeded)
-    return max(0, wanted - removed - len({index_of(pod) for pod in pods}))
+    return max(0, wanted - removed - len({pod.index for pod in pods}))
 
 
 def is_suspended(job: KubernetesObject) -> bool:
@@ -50,22 +49,8 @@ def is_suspended(job: KubernetesObject) -> bool:
     return bool(job["spec"].get("suspend")) or condition_of(job.get("status", {}), "Suspended") is not None
 
 
-def _is_pending(pod: KubernetesObject) -> bool:
-    state = state_of(pod)
-    return pod.get("status", {}).get("phase") == "Pending" and not (state.get("running") or state.get("terminated"))
-
-
-def _said_of(pod: KubernetesObject) -> tuple[str, str] | None:
-    """Reason, and reason with message; None for a pod that runs, has run, or is on its way."""
-    waiting = state_of(pod).get("waiting") or {}
-    if waiting.get("reason") and waiting["reason"] not in _ON_THE_WAY:
-        return waiting["reason"], _joined(waiting)
-    conditions: Iterable[Mapping[str, Any]] = pod.get("status", {}).get("conditions") or ()
-    for condition in conditions:
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return condition.get("reason", ""), _joined(condition)
-    return None
-
-
-def _joined(thing: Mapping[str, Any]) -> str:
-    return f"{thing.get('reason', '')}: {thing.get('message', '')}".strip(": ")
+def _explanation_of(pod: StagePod) -> Explanation | None:
+    """Why a pod does not run; None if it runs, has run, or is being started."""
+    if pod.waits_for is not None and pod.waits_for.reason not in _STARTING:
+        return pod.waits_for
+    return pod.unscheduled

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from dynalign_contract.records import BatchRow
 from dynalign_trainer.train.checkpoints import checkpoint_folder, drop_old_checkpoints, step_of
-from dynalign_trainer.train.job import Mismatch, TrainJob
+from dynalign_trainer.train.job import Mismatch, StepMeasures, TrainJob
 from dynalign_trainer.train.loss import Normaliser, token_losses
-from dynalign_trainer.train.measure import StepMeasures, add_sums, measure_tokens, summarise_step
+from dynalign_trainer.train.measure import add_sums, measure_tokens, summarise_step
 from dynalign_trainer.train.packed.attention import IMPLEMENTATION
 from dynalign_trainer.train.packed.engine import load_checkpoint, save_checkpoint
 from dynalign_trainer.train.packed.layout import lay_out

@@ -22,9 +22,9 @@ from trl import GRPOTrainer
 from dynalign_contract.records import BatchRow
 from dynalign_contract.settings import LossAggregation
 from dynalign_trainer.train.deepspeed.state import use_plain_checkpoints
-from dynalign_trainer.train.job import Mismatch, TrainJob
+from dynalign_trainer.train.job import Mismatch, StepMeasures, TrainJob
 from dynalign_trainer.train.loss import LossTokens
-from dynalign_trainer.train.measure import StepMeasures, add_sums, measure_tokens, summarise_step
+from dynalign_trainer.train.measure import add_sums, measure_tokens, summarise_step
 from dynalign_trainer.train.policy.policy import base_model, needs_base
 from dynalign_trainer.train.processes.ranks import gather
 from dynalign_trainer.train.reference_pass import Surveyed, agree, compare
