@@ -1,6 +1,7 @@
 """Losses and gradients of both backends under DeepSpeed against a float64 reference written from the formulas."""
 
 import math
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -202,12 +203,12 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
     starts = {TrainingMethod.LORA: adapter, FULL: write_merged(model, adapter, folder / "merged")}
     found = Probed(folder, model, starts, tuple(rollouts), rewards)
     script = Path(__file__).parents[1] / "support" / "grpo_probe.py"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *SINGLE_NODE.arguments]
+    agent = [sys.executable, "-m", "dynalign_trainer.train.processes.agent", str(os.getpid())]  # tells of signals
     environment = worker_environment(Processes(count=1, threads=1), SINGLE_NODE, gpus=0)
     for ranks in (1, 2):
         chosen = [case for case in CASES if CASES[case].ranks == ranks]
         jobs = [str(write_job(found, case, backend, judgements)) for backend in (PACKED, TRL) for case in chosen]
-        command = [*torchrun, "--nproc-per-node", str(ranks), str(script), *jobs]
+        command = [*agent, *SINGLE_NODE.arguments, "--nproc-per-node", str(ranks), str(script), *jobs]
         run_workers(command, environment, watch=lambda: None)
     yield found
     shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Run under torchrun with job files: trains each job as the worker does and records what DeepSpeed sees at every step.
+"""Run by the agent with job files: trains each job as the worker does and records what DeepSpeed sees at every step.
 
 Writes `probe.pt` into each job's work folder: for every optimiser step the loss over all ranks, and the parameters and
 whole gradients of the adapter, by name, just before the engine steps; rejected rows; and passes of a rank in a step.
@@ -72,7 +72,8 @@ def main() -> None:
     import torch.distributed as dist
 
     sys.modules.setdefault("vllm", None)  # type: ignore[arg-type]
-    for path in sys.argv[1:]:
+    *paths, _ = sys.argv[1:]  # the agent adds its process id
+    for path in paths:
         job = read_job(Path(path))
         steps: list[dict[str, Any]] = []
         probe = probe_packed if job.training.backend is TrainingBackend.PACKED else probe_trl
