@@ -65,7 +65,8 @@ def test_workers_never_reach_for_the_network() -> None:
     environment = worker_environment(Processes(count=1, threads=2), SINGLE_NODE, gpus=1)
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert "DS_ACCELERATOR" not in environment
-    assert worker_environment(Processes(count=1, threads=2), SINGLE_NODE, gpus=0)["DS_ACCELERATOR"] == "cpu"
+    on_cpu = worker_environment(Processes(count=1, threads=2), SINGLE_NODE, gpus=0)
+    assert (on_cpu["DS_ACCELERATOR"], on_cpu["TORCH_COMPILE_DISABLE"]) == ("cpu", "1")
 
 
 def test_a_failure_quotes_the_last_lines() -> None:

@@ -108,8 +108,9 @@ def worker_environment(processes: Processes, rendezvous: Rendezvous, *, gpus: in
         environment |= {f"{backend}_SOCKET_IFNAME": rendezvous.interface for backend in ("GLOO", "NCCL")}
     if gpus:
         return environment
-    # Threads that wait must sleep: spinning ones starve each other on shared cores and under a CPU quota.
-    return environment | {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
+    # Threads that wait must sleep: spinning ones starve each other on shared cores and under a CPU quota. On a CPU
+    # torch.compile needs a C++ compiler, which images do not have.
+    return environment | {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE", "TORCH_COMPILE_DISABLE": "1"}
 
 
 def run_workers(command: Sequence[str], environment: Mapping[str, str], *, watch: Callable[[], None]) -> None:
