@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
+from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.base import Cluster, RunKey
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.manifests.build_settings import BuildSettings
+from dynalign_operator.planning.observed import Observed
 from dynalign_operator.planning.plan import Plan
-from dynalign_operator.planning.planner import plan
+from dynalign_operator.planning.planner import Observation, plan
+from dynalign_operator.planning.stored_run import BlockedRun
 
 
 class InternalFaultError(Exception):
@@ -23,7 +26,7 @@ class InternalFaultError(Exception):
 
 
 async def reconcile(cluster: Cluster, key: RunKey, now: datetime, settings: BuildSettings) -> Plan | None:
-    """Carry one run on as far as it goes now; None when there is no such run, or nothing to do for it.
+    """Take one run as far as it goes now; None when there is no such run, or nothing to do for it.
 
     The objects come before the status: when the status cannot be written (ConflictError), the next reconcile finds
     objects that are ahead of it, and the planner catches up; the other way round a status could promise what nobody
@@ -32,8 +35,18 @@ async def reconcile(cluster: Cluster, key: RunKey, now: datetime, settings: Buil
     """
     with _doing("reading the run and its Jobs"):
         observed = await cluster.observe(key)
-    if observed is None:
-        return None
+    return None if observed is None else await _carry_out(cluster, key, observed, now, settings)
+
+
+async def report_blocker(cluster: Cluster, run: BlockedRun, now: datetime, settings: BuildSettings) -> None:
+    """Let the planner say in the status why its last plan could not be made or applied. Raises as `reconcile` does."""
+    key = RunKey(run.stored.namespace, run.stored.name)
+    await _carry_out(cluster, key, run, now, settings)
+
+
+async def _carry_out(
+    cluster: Cluster, key: RunKey, observed: Observation, now: datetime, settings: BuildSettings
+) -> Plan:
     with _doing("planning the next step"):
         decided = plan(observed, now, settings)
     with _doing("deleting and creating Jobs"):
@@ -41,17 +54,19 @@ async def reconcile(cluster: Cluster, key: RunKey, now: datetime, settings: Buil
             await cluster.delete(key, job)
         for bundle in decided.create:
             await cluster.create(bundle)
+    run = observed.run if isinstance(observed, Observed) else observed.stored
     with _doing("writing the status"):
-        if decided.status != observed.run.status:
-            await cluster.write_status(observed.run, decided.status)
+        if decided.status != run.status:
+            await cluster.write_status(run, decided.status)
     with _doing("publishing events"):
-        await cluster.publish(observed.run, decided.events)
+        if isinstance(run, AlignmentRun):
+            await cluster.publish(run, decided.events)
     return decided
 
 
 @contextmanager
 def _doing(what: str) -> Iterator[None]:
-    """What any exception in the block is told with: one run's data never decides about another run."""
+    """Turn any exception of the block but a ClusterError into an InternalFaultError: a fault concerns one run only."""
     try:
         yield
     except ClusterError:

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Self, TypedDict, Unpack
 
 from pydantic import Field, model_validator
 
@@ -58,6 +59,23 @@ class Condition(Model):
     """`metadata.generation` of the run that this speaks of."""
 
 
+class StageChanges(TypedDict, total=False):
+    """Fields of a StageStatus that change together, for `StageStatus.evolve`."""
+
+    stage: Stage
+    phase: StagePhase
+    attempt: int
+    failures: int
+    disruptions: int
+    job: str
+    start_time: datetime | None
+    completion_time: datetime | None
+    artifact: ArtifactRef | None
+    metrics: tuple[Metric, ...]
+    verify_again: bool
+    message: str
+
+
 class StageStatus(Model):
     """A stage's current or last attempt."""
 
@@ -81,10 +99,30 @@ class StageStatus(Model):
     """What the stage has left on the volume; absent until it has succeeded."""
     metrics: tuple[Metric, ...] = ()
     """Numbers that the stage reports."""
-    redo: bool = False
-    """Some artifact of the run was damaged: this one is looked at again, and made again unless it is whole."""
+    verify_again: bool = False
+    """An artifact of the run was damaged: this one is verified again, and made again unless it is intact."""
     message: PlainText = Field(default="", max_length=4096)
     """Why the last attempt failed."""
+
+    def evolve(self, **changes: Unpack[StageChanges]) -> Self:
+        """Return a copy with these fields changed."""
+        return self.model_copy(update=changes)
+
+
+class IterationChanges(TypedDict, total=False):
+    """Fields of an IterationStatus that change together, for `IterationStatus.evolve`."""
+
+    index: int
+    stages: tuple[StageStatus, ...]
+    reward: float | None
+    win_rate: Estimate | None
+    preference: float | None
+    capability: float | None
+    capability_delta: Estimate | None
+    regressed: bool
+    prompts: ArtifactRef | None
+    policy: ArtifactRef | None
+    evaluation: ArtifactRef | None
 
 
 class IterationStatus(Model):
@@ -120,6 +158,10 @@ class IterationStatus(Model):
     def _accept_flat_numbers(cls, data: object) -> object:
         return join_flat_estimates(data)
 
+    def evolve(self, **changes: Unpack[IterationChanges]) -> Self:
+        """Return a copy with these fields changed."""
+        return self.model_copy(update=changes)
+
 
 class BestIteration(Model):
     """The iteration to use, and why; or the base model, where every evaluated iteration is worse."""
@@ -132,6 +174,27 @@ class BestIteration(Model):
     """Why it is the best."""
     model_uri: str = ""
     """Folder of its policy, relative to the run's folder; the exported model once there is one of it."""
+
+
+class StatusChanges(TypedDict, total=False):
+    """Fields of an AlignmentRunStatus that change together, for `AlignmentRunStatus.evolve`."""
+
+    observed_generation: int | None
+    phase: Phase
+    iteration: int | None
+    stage: Stage | None
+    progress: str
+    start_time: datetime | None
+    completion_time: datetime | None
+    estimated_completion_time: datetime | None
+    conditions: tuple[Condition, ...]
+    fetch: StageStatus | None
+    iterations: tuple[IterationStatus, ...]
+    export: StageStatus | None
+    best: BestIteration | None
+    reward: float | None
+    win_rate: Estimate | None
+    capability_delta: Estimate | None
 
 
 class AlignmentRunStatus(Model):
@@ -169,3 +232,7 @@ class AlignmentRunStatus(Model):
     """Win rate of the latest evaluated iteration, rounded."""
     capability_delta: Estimate | None = None
     """Capability minus the base model's of the latest iteration that was evaluated with tasks, rounded."""
+
+    def evolve(self, **changes: Unpack[StatusChanges]) -> Self:
+        """Return a copy with these fields changed."""
+        return self.model_copy(update=changes)

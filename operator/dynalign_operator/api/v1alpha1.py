@@ -5,7 +5,7 @@ limits become the schema, and the rules in `rules` become CEL.
 """
 
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
@@ -279,3 +279,7 @@ class AlignmentRun(Model):
     metadata: ObjectMeta
     spec: AlignmentRunSpec
     status: AlignmentRunStatus = AlignmentRunStatus()
+
+    def with_status(self, status: AlignmentRunStatus) -> Self:
+        """Return the run with another status."""
+        return self.model_copy(update={"status": status})

@@ -8,6 +8,7 @@ from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.planning.observed import Observed
 from dynalign_operator.planning.plan import Event, JobBundle
+from dynalign_operator.planning.stored_run import InvalidRun, StoredRun
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class RunKey:
 class Cluster(Protocol):
     """Observes and changes the objects of runs. Every method raises ClusterError."""
 
-    async def observe(self, key: RunKey) -> Observed | None:
+    async def observe(self, key: RunKey) -> Observed | InvalidRun | None:
         """The run, its Jobs and the ConfigMaps that it refers to; None when there is no such run."""
         ...
 
@@ -33,7 +34,7 @@ class Cluster(Protocol):
         """Stop a Job and remove it once its processes have ended. A Job that is gone is no error."""
         ...
 
-    async def write_status(self, run: AlignmentRun, status: AlignmentRunStatus) -> None:
+    async def write_status(self, run: AlignmentRun | StoredRun, status: AlignmentRunStatus) -> None:
         """Store a new status. Raises ConflictError when the run has changed since it was observed."""
         ...
 

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from dynalign_operator.api.status import Condition, ConditionType
+from dynalign_operator.api.status import Condition, ConditionType, Phase
+from dynalign_operator.planning import reasons
+from dynalign_operator.planning.stored_run import Blocker
 
 _LONGEST_MESSAGE: Final = 32_768
 """Characters that Kubernetes takes."""
 
 
 @dataclass(frozen=True)
-class Saying:
+class ConditionUpdate:
     """New content of one condition."""
 
     type: ConditionType
@@ -22,18 +24,18 @@ class Saying:
 
 
 def set_condition(
-    conditions: Iterable[Condition], saying: Saying, generation: int, now: datetime
+    conditions: Iterable[Condition], update: ConditionUpdate, generation: int, now: datetime
 ) -> tuple[Condition, ...]:
     """The conditions with this one set; its transition time changes with its status alone, its place never."""
     before = {condition.type: condition for condition in conditions}
-    status = "True" if saying.is_true else "False"
-    known = before.get(saying.type)
+    status = "True" if update.is_true else "False"
+    known = before.get(update.type)
     unchanged = known is not None and known.status == status
-    before[saying.type] = Condition(
-        type=saying.type,
+    before[update.type] = Condition(
+        type=update.type,
         status=status,
-        reason=saying.reason,
-        message=saying.message[:_LONGEST_MESSAGE],
+        reason=update.reason,
+        message=update.message[:_LONGEST_MESSAGE],
         last_transition_time=known.last_transition_time if known is not None and unchanged else now,
         observed_generation=generation,
     )
@@ -41,10 +43,26 @@ def set_condition(
 
 
 def set_conditions(
-    conditions: Iterable[Condition], sayings: Iterable[Saying], generation: int, now: datetime
+    conditions: Iterable[Condition], updates: Iterable[ConditionUpdate], generation: int, now: datetime
 ) -> tuple[Condition, ...]:
     """The conditions with several of them set, one after the other."""
     result = tuple(conditions)
-    for saying in sayings:
-        result = set_condition(result, saying, generation, now)
+    for update in updates:
+        result = set_condition(result, update, generation, now)
     return result
+
+
+def stalled(blocker: Blocker | None) -> ConditionUpdate:
+    """The Stalled condition: True, with the remedy, while something blocks the run."""
+    if blocker is None:
+        return ConditionUpdate(ConditionType.STALLED, reasons.ON_TRACK, "No action is needed.", is_true=False)
+    return ConditionUpdate(ConditionType.STALLED, blocker.reason, blocker.message, is_true=True)
+
+
+def completed(phase: Phase) -> ConditionUpdate:
+    """The Completed condition: True once the run has exported its model."""
+    if phase is Phase.SUCCEEDED:
+        message = "The run is complete and its model is exported."
+        return ConditionUpdate(ConditionType.COMPLETED, reasons.SUCCEEDED, message, is_true=True)
+    message = "The run has not exported its model yet."
+    return ConditionUpdate(ConditionType.COMPLETED, reasons.NOT_FINISHED, message, is_true=False)

@@ -11,15 +11,16 @@ harm.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Unpack
 
 from dynalign_contract.result import ArtifactRef
 from dynalign_contract.stages import SHARDED_STAGES
 from dynalign_operator.api.durations import after
-from dynalign_operator.api.status import AlignmentRunStatus, Phase, StagePhase
+from dynalign_operator.api.status import AlignmentRunStatus, Phase, StagePhase, StatusChanges
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.planning import reasons
+from dynalign_operator.planning.blocked import blocked_status, invalid_status
 from dynalign_operator.planning.bundles import build_bundle
 from dynalign_operator.planning.claims import check_claims
 from dynalign_operator.planning.deadlines import Limit, job_limit, run_deadline
@@ -30,22 +31,40 @@ from dynalign_operator.planning.plan import Event, EventType, JobBundle, Plan
 from dynalign_operator.planning.results import absorb_success, artifact_of, failure_message, named_reason, warnings_of
 from dynalign_operator.planning.retries import Verdict, judge_failure, pause_before_retry
 from dynalign_operator.planning.sequence import is_done, next_step
-from dynalign_operator.planning.stage_status import outgrown, renewed, revived, stage_status, with_stage
-from dynalign_operator.planning.status import Situation, Trouble, summarise
+from dynalign_operator.planning.stage_status import next_attempt, outgrown, resume_failed_run, stage_status, with_stage
+from dynalign_operator.planning.status import RunPosition, summarise
+from dynalign_operator.planning.stored_run import BlockedRun, Blocker, InvalidRun
 from dynalign_operator.planning.waiting import NO_POD_AFTER, UNKNOWN_AFTER, waiting_since
 
 _LOOK_AGAIN: Final = timedelta(seconds=5)
 """While something is being deleted."""
-_LOOK_AGAIN_AT_TROUBLE: Final = timedelta(minutes=1)
+_LOOK_AGAIN_WHEN_BLOCKED: Final = timedelta(minutes=1)
 
 
-def plan(observed: Observed, now: datetime, settings: BuildSettings) -> Plan:
-    """What is to be done now. Never raises for anything that can be observed."""
+Observation = Observed | InvalidRun | BlockedRun
+"""Input of the planner beside the time: a run with its Jobs, or a run that cannot be planned and why."""
+
+
+def plan(observation: Observation, now: datetime, settings: BuildSettings) -> Plan:
+    """Decide what to create and delete, and the new status. Never raises for anything that can be observed.
+
+    A run that cannot be planned gets a status and nothing else: its Jobs stay as they are.
+    """
+    match observation:
+        case InvalidRun():
+            return Plan(status=invalid_status(observation, now))
+        case BlockedRun():
+            return Plan(status=blocked_status(observation, now))
+        case Observed():
+            return _plan_run(observation, now, settings)
+
+
+def _plan_run(observed: Observed, now: datetime, settings: BuildSettings) -> Plan:
     run = observed.run
     status = run.status
     if status.phase is Phase.FAILED and status.observed_generation not in (None, run.metadata.generation):
-        status = revived(status, next_step(run.spec, status))
-    draft = _Draft(observed, now, settings, status)
+        status = resume_failed_run(status, next_step(run.spec, status))
+    draft = _PlanBuilder(observed, now, settings, status)
     if status.phase is Phase.FAILED:
         draft.delete_active()
         return draft.finish(changed=False)
@@ -60,8 +79,8 @@ def retry(run: AlignmentRun) -> AlignmentRun:
     """The run as it must be stored for the planner to try a failed run again; other runs are returned unchanged."""
     if run.status.phase is not Phase.FAILED:
         return run
-    status = revived(run.status, next_step(run.spec, run.status))
-    return run.model_copy(update={"status": status})
+    status = resume_failed_run(run.status, next_step(run.spec, run.status))
+    return run.with_status(status)
 
 
 def _is_finished(run: AlignmentRun, status: AlignmentRunStatus) -> bool:
@@ -69,8 +88,8 @@ def _is_finished(run: AlignmentRun, status: AlignmentRunStatus) -> bool:
 
 
 @dataclass
-class _Draft:
-    """A plan in the making; lives for one call of `plan`."""
+class _PlanBuilder:
+    """Collects the decisions of one call of `plan`."""
 
     observed: Observed
     now: datetime
@@ -79,15 +98,15 @@ class _Draft:
     create: list[JobBundle] = field(default_factory=list)
     delete: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
-    wakes: list[datetime] = field(default_factory=list)
+    wake_times: list[datetime] = field(default_factory=list)
     job: JobObservation | None = None
-    trouble: Trouble | None = None
+    blocker: Blocker | None = None
 
     def advance(self) -> None:
         """Go through the steps until one has to wait."""
         self._begin()
         while (step := next_step(self.observed.run.spec, self.status)) is not None:
-            if not self._settle(step):
+            if not self._decide_step(step):
                 return
         self.delete_active()
         if self.status.phase is not Phase.SUCCEEDED:
@@ -98,10 +117,10 @@ class _Draft:
         """Stop what runs; what has just succeeded is kept."""
         while (step := next_step(self.observed.run.spec, self.status)) is not None:
             children = self._children(step)
-            if children.succeeded is None or not self._absorb(children.succeeded):
+            if children.succeeded is None or not self._record_success(children.succeeded):
                 entry = stage_status(self.status, step)
                 if entry.job and children.failed is None:
-                    self.status = with_stage(self.status, step, renewed(entry))
+                    self.status = with_stage(self.status, step, next_attempt(entry))
                 break
         self.delete_active()
         if self.observed.run.status.phase is not Phase.SUSPENDED:
@@ -116,21 +135,21 @@ class _Draft:
         """The plan; with the summary brought up to date unless nothing but deletions was decided."""
         run, status = self.observed.run, self.status
         if changed:
-            situation = Situation(step=next_step(run.spec, status), job=self.job, trouble=self.trouble)
-            status = summarise(run, status, situation, self.now)
+            position = RunPosition(step=next_step(run.spec, status), job=self.job, blocker=self.blocker)
+            status = summarise(run, status, position, self.now)
             self._delete(outgrown(self.observed.jobs, status))
         if self.delete:
-            self.wakes.append(self.now + _LOOK_AGAIN)
+            self.wake_times.append(self.now + _LOOK_AGAIN)
         return Plan(
             status=status,
             create=tuple(self.create),
             delete=tuple(dict.fromkeys(self.delete)),
             events=tuple(self.events),
-            wake_at=min(self.wakes, default=None),
+            wake_at=min(self.wake_times, default=None),
         )
 
     def _begin(self) -> None:
-        """Start the clock of a run that is new, resumed, revived or continued."""
+        """Start the clock of a run that is new, resumed, resume_failed_run or continued."""
         if next_step(self.observed.run.spec, self.status) is None:
             return
         if self.status.phase is Phase.SUSPENDED:
@@ -139,16 +158,16 @@ class _Draft:
             keep = self.status.start_time if self.status.phase in (Phase.PENDING, Phase.RUNNING) else None
             self._set(phase=Phase.PENDING, start_time=keep or self.now, completion_time=None)
 
-    def _settle(self, step: Step) -> bool:
+    def _decide_step(self, step: Step) -> bool:
         """Decide about one step; True when the sequence may be looked at again at once."""
         children = self._children(step)
-        if children.succeeded is not None and self._absorb(children.succeeded):
+        if children.succeeded is not None and self._record_success(children.succeeded):
             return True
         deadline = run_deadline(self.observed.run.spec.policy, self.status.start_time or self.now)
         if self.now >= deadline.at:
-            self._fail(step, Trouble(deadline.reason, deadline.message))
+            self._fail(step, Blocker(deadline.reason, deadline.message))
             return False
-        self.wakes.append(deadline.at)
+        self.wake_times.append(deadline.at)
         ended = children.failed or children.succeeded
         waiting = stage_status(self.status, step).phase is StagePhase.FAILED
         if ended is not None and not waiting and not self._count_failure(step, ended):
@@ -157,11 +176,11 @@ class _Draft:
             return self._retry_when_due(step)
         self._delete(children.previous)
         if children.active is not None:
-            self._hold(step, children.active)
+            self._enforce_limits(step, children.active)
         elif not children.previous:
             self._start(step)
         else:
-            self.wakes.append(self.now + _LOOK_AGAIN)
+            self.wake_times.append(self.now + _LOOK_AGAIN)
         return False
 
     def _children(self, step: Step) -> Children:
@@ -169,10 +188,10 @@ class _Draft:
         entry = stage_status(self.status, step)
         children = classify(self.observed.jobs, step, entry.attempt)
         if children.attempt > entry.attempt:
-            self.status = with_stage(self.status, step, renewed(entry, children.attempt))
+            self.status = with_stage(self.status, step, next_attempt(entry, children.attempt))
         return children
 
-    def _absorb(self, job: JobObservation) -> bool:
+    def _record_success(self, job: JobObservation) -> bool:
         artifact: ArtifactRef | None = artifact_of(job)
         if artifact is None:
             return False
@@ -196,7 +215,7 @@ class _Draft:
             restarted_shards=job.phase is JobPhase.FAILED and step.stage in SHARDED_STAGES and len(job.results) > 1,
         )
         if judgement.verdict is Verdict.GIVE_UP:
-            self._fail(step, Trouble(named_reason(job) or judgement.reason, message))
+            self._fail(step, Blocker(named_reason(job) or judgement.reason, message))
             return False
         free = judgement.verdict is Verdict.FREE
         counts = (entry.failures, entry.disruptions + 1) if free else (entry.failures + 1, 0)
@@ -209,40 +228,40 @@ class _Draft:
     def _retry_when_due(self, step: Step) -> bool:
         entry = stage_status(self.status, step)
         if entry.failures > self.observed.run.spec.policy.retries:
-            self._fail(step, Trouble(reasons.RETRIES_EXHAUSTED, entry.message))
+            self._fail(step, Blocker(reasons.RETRIES_EXHAUSTED, entry.message))
             return False
         if entry.completion_time is not None:
             pause = max(map(pause_before_retry, (entry.failures, entry.disruptions)))
             due = after(entry.completion_time, pause)
             if self.now < due:
-                self.wakes.append(due)
+                self.wake_times.append(due)
                 return False
-        self.status = with_stage(self.status, step, renewed(entry))
+        self.status = with_stage(self.status, step, next_attempt(entry))
         return True
 
-    def _hold(self, step: Step, job: JobObservation) -> None:
+    def _enforce_limits(self, step: Step, job: JobObservation) -> None:
         """Keep an active Job to its limits."""
         limit = job_limit(self.observed.run, job)
         if limit is not None and self.now >= limit.at:
             self._end_wait(step, job, limit)
             return
         if limit is not None:
-            self.wakes.append(limit.at)
+            self.wake_times.append(limit.at)
         if job.missing_pods and self.now < (due := after(waiting_since(job), NO_POD_AFTER)):
-            self.wakes.append(due)
-        self.wakes += gang_wakes(self.observed.run, job, self.now)
+            self.wake_times.append(due)
+        self.wake_times += gang_wakes(self.observed.run, job, self.now)
         running = job.start_time is not None
         if running and not job.is_progress_known and job.seen_since:
             due = after(job.seen_since, UNKNOWN_AFTER)
-            self.wakes += [due] if self.now < due else []
+            self.wake_times += [due] if self.now < due else []
         self.job = job
         entry = stage_status(self.status, step)
-        update = {
-            "phase": StagePhase.RUNNING if running else StagePhase.PENDING,
-            "job": job.name,
-            "start_time": entry.start_time or job.start_time or job.creation_time,
-        }
-        self.status = with_stage(self.status, step, entry.model_copy(update=update))
+        entry = entry.evolve(
+            phase=StagePhase.RUNNING if running else StagePhase.PENDING,
+            job=job.name,
+            start_time=entry.start_time or job.start_time or job.creation_time,
+        )
+        self.status = with_stage(self.status, step, entry)
         if running:
             self._set(phase=Phase.RUNNING)
 
@@ -251,7 +270,7 @@ class _Draft:
         entry = stage_status(self.status, step)
         exhausted = entry.failures >= self.observed.run.spec.policy.retries
         if limit.reason == reasons.PENDING_TIMEOUT or exhausted:
-            self._fail(step, Trouble(limit.reason, limit.message))
+            self._fail(step, Blocker(limit.reason, limit.message))
             return
         self._delete([job])
         self._set_failed(step, limit.message, at=self.now, counts=(entry.failures + 1, 0))
@@ -263,40 +282,44 @@ class _Draft:
             check_claims(self.observed, step)
             bundle = build_bundle(self.observed, self.status, step, entry.attempt, self.settings)
         except MissingArtifactError as error:
-            self._fail(step, Trouble(error.reason, str(error)))
+            self._fail(step, Blocker(error.reason, str(error)))
             return
         except PlanningError as error:
-            self.trouble = Trouble(error.reason, str(error))
-            self.wakes.append(self.now + _LOOK_AGAIN_AT_TROUBLE)
+            self.blocker = Blocker(error.reason, str(error))
+            self.wake_times.append(self.now + _LOOK_AGAIN_WHEN_BLOCKED)
             return
         self.create.append(bundle)
-        started = entry.model_copy(
-            update={"phase": StagePhase.PENDING, "job": bundle.name, "start_time": entry.start_time or self.now}
-        )
+        started = entry.evolve(phase=StagePhase.PENDING, job=bundle.name, start_time=entry.start_time or self.now)
         self.status = with_stage(self.status, step, started)
         self._event(reasons.STAGE_STARTED, f"Job {bundle.name} runs {step}, attempt {entry.attempt}.")
         if is_done(self.status.fetch):
             self._set(phase=Phase.RUNNING)
 
-    def _fail(self, step: Step, trouble: Trouble) -> None:
+    def _fail(self, step: Step, blocker: Blocker) -> None:
         entry = stage_status(self.status, step)
-        self._set_failed(step, trouble.message, at=self.now, counts=(entry.failures, entry.disruptions))
+        self._set_failed(step, blocker.message, at=self.now, counts=(entry.failures, entry.disruptions))
         self._set(phase=Phase.FAILED, completion_time=self.now)
-        self.trouble = trouble
+        self.blocker = blocker
         self.delete_active()
-        self._event(reasons.RUN_FAILED, f"{step}: {trouble.message}", EventType.WARNING)
+        self._event(reasons.RUN_FAILED, f"{step}: {blocker.message}", EventType.WARNING)
 
     def _set_failed(self, step: Step, message: str, *, at: datetime, counts: tuple[int, int]) -> None:
         """Record a failure; `counts` are the failures that count, and the disruptions in a row."""
-        update: dict[str, object] = {"phase": StagePhase.FAILED, "message": message[:4096], "completion_time": at}
-        update |= dict(zip(("failures", "disruptions"), counts, strict=True))
-        self.status = with_stage(self.status, step, stage_status(self.status, step).model_copy(update=update))
+        failures, disruptions = counts
+        failed = stage_status(self.status, step).evolve(
+            phase=StagePhase.FAILED,
+            message=message[:4096],
+            completion_time=at,
+            failures=failures,
+            disruptions=disruptions,
+        )
+        self.status = with_stage(self.status, step, failed)
 
     def _delete(self, jobs: Iterable[JobObservation]) -> None:
         self.delete += [job.name for job in jobs if not job.deleting]
 
-    def _set(self, **update: object) -> None:
-        self.status = self.status.model_copy(update=update)
+    def _set(self, **changes: Unpack[StatusChanges]) -> None:
+        self.status = self.status.evolve(**changes)
 
     def _event(self, reason: str, message: str, kind: EventType = EventType.NORMAL) -> None:
         self.events.append(Event(kind, reason, message))

@@ -12,11 +12,11 @@ def next_step(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Step | None
 
     An iteration is closed once a later one has begun, and a stage once a later one of its iteration has succeeded: a
     changed spec never sends a run back. Raising `iterations` on a finished run gives it a next iteration. Only damage
-    sends it back: stages marked `redo` come first.
+    sends it back: stages marked `verify_again` come first.
     """
-    redo = _first_redo(status)
-    if redo is not None:
-        return redo
+    step = _first_to_verify(status)
+    if step is not None:
+        return step
     if not is_done(status.fetch):
         return Step(Stage.FETCH)
     iteration = last_iteration(status)
@@ -30,14 +30,14 @@ def next_step(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Step | None
     return None if is_done(status.export) else Step(Stage.EXPORT)
 
 
-def _first_redo(status: AlignmentRunStatus) -> Step | None:
-    if status.fetch is not None and status.fetch.redo:
+def _first_to_verify(status: AlignmentRunStatus) -> Step | None:
+    if status.fetch is not None and status.fetch.verify_again:
         return Step(Stage.FETCH)
     marked = (
         Step(stage.stage, entry.index)
         for entry in status.iterations
         for stage in entry.stages
-        if stage.redo and stage.stage in ITERATION_STAGES
+        if stage.verify_again and stage.stage in ITERATION_STAGES
     )
     return next(marked, None)
 

@@ -40,18 +40,18 @@ def with_stage(status: AlignmentRunStatus, step: Step, entry: StageStatus) -> Al
 
     What an iteration adds makes an earlier export out of date: its entry goes back to the start, under a new attempt.
     """
+    if step.stage is Stage.FETCH:
+        return status.evolve(fetch=entry)
     if step.iteration is None:
-        return status.model_copy(update={"fetch" if step.stage is Stage.FETCH else "export": entry})
+        return status.evolve(export=entry)
     iteration = iteration_status(status, step.iteration)
     stages = [*(other for other in iteration.stages if other.stage is not entry.stage), entry]
     stages.sort(key=lambda stage: list(Stage).index(stage.stage))
-    changed = with_iteration(status, iteration.model_copy(update={"stages": tuple(stages)}))
+    changed = with_iteration(status, iteration.evolve(stages=tuple(stages)))
     export = changed.export
     if export is None or not (export.job or export.artifact):
         return changed
-    return changed.model_copy(
-        update={"export": renewed(export.model_copy(update={"failures": 0, "disruptions": 0, "start_time": None}))}
-    )
+    return changed.evolve(export=next_attempt(export.evolve(failures=0, disruptions=0, start_time=None)))
 
 
 def with_iteration(status: AlignmentRunStatus, iteration: IterationStatus) -> AlignmentRunStatus:
@@ -59,8 +59,8 @@ def with_iteration(status: AlignmentRunStatus, iteration: IterationStatus) -> Al
     entries = {entry.index: entry for entry in status.iterations} | {iteration.index: iteration}
     ordered = [entries[index] for index in sorted(entries)]
     old, recent = ordered[:-WHOLE_ITERATIONS], ordered[-WHOLE_ITERATIONS:]
-    shortened = [entry.model_copy(update={"stages": ()}) if entry.stages else entry for entry in old]
-    return status.model_copy(update={"iterations": (*shortened, *recent)})
+    shortened = [entry.evolve(stages=()) if entry.stages else entry for entry in old]
+    return status.evolve(iterations=(*shortened, *recent))
 
 
 def outgrown(jobs: Iterable[JobObservation], status: AlignmentRunStatus) -> list[JobObservation]:
@@ -71,44 +71,40 @@ def outgrown(jobs: Iterable[JobObservation], status: AlignmentRunStatus) -> list
     ]
 
 
-def renewed(stage: StageStatus, attempt: int | None = None) -> StageStatus:
+def next_attempt(stage: StageStatus, attempt: int | None = None) -> StageStatus:
     """The entry before its next attempt (or the given one): no Job yet; failures and the first start are kept."""
-    return stage.model_copy(
-        update={
-            "phase": StagePhase.PENDING,
-            "attempt": attempt or stage.attempt + 1,
-            "job": "",
-            "completion_time": None,
-            "artifact": None,
-            "metrics": (),
-        }
+    return stage.evolve(
+        phase=StagePhase.PENDING,
+        attempt=attempt or stage.attempt + 1,
+        job="",
+        completion_time=None,
+        artifact=None,
+        metrics=(),
     )
 
 
-def revived(status: AlignmentRunStatus, step: Step | None) -> AlignmentRunStatus:
-    """A failed run's status, ready to go on: the failed stage counts its failures anew, the run its deadline.
+def resume_failed_run(status: AlignmentRunStatus, step: Step | None) -> AlignmentRunStatus:
+    """A failed run's status, ready to continue: the failed stage counts its failures anew, the run its deadline.
 
-    After damage everything that was done is to be looked at again: what is whole is skipped, what is gone is made anew.
+    After damage every finished stage is verified again: intact artifacts are kept, missing ones are made anew.
     """
     if any(c.type is ConditionType.STALLED and c.reason == reasons.CORRUPT_ARTIFACT for c in status.conditions):
-        status = _doubted(status)
-    status = status.model_copy(update={"phase": Phase.PENDING, "start_time": None, "completion_time": None})
+        status = _mark_for_verification(status)
+    status = status.evolve(phase=Phase.PENDING, start_time=None, completion_time=None)
     if step is None:
         return status
     entry = stage_status(status, step)
     if entry.phase is StagePhase.FAILED or entry.job:
-        entry = renewed(entry)
-    return with_stage(status, step, entry.model_copy(update={"failures": 0, "disruptions": 0, "message": ""}))
+        entry = next_attempt(entry)
+    return with_stage(status, step, entry.evolve(failures=0, disruptions=0, message=""))
 
 
-def _doubted(status: AlignmentRunStatus) -> AlignmentRunStatus:
-    """The status in which every finished stage is to be done again; iterations that were shortened stay as they are."""
+def _mark_for_verification(status: AlignmentRunStatus) -> AlignmentRunStatus:
+    """The status in which every finished stage has to run again; iterations that were shortened stay as they are."""
 
     def again(stage: StageStatus) -> StageStatus:
-        return stage if stage.artifact is None else renewed(stage).model_copy(update={"redo": True, "failures": 0})
+        return stage if stage.artifact is None else next_attempt(stage).evolve(verify_again=True, failures=0)
 
-    iterations = tuple(
-        entry.model_copy(update={"stages": tuple(map(again, entry.stages))}) for entry in status.iterations
-    )
+    iterations = tuple(entry.evolve(stages=tuple(map(again, entry.stages))) for entry in status.iterations)
     fetch = None if status.fetch is None else again(status.fetch)
-    return status.model_copy(update={"fetch": fetch, "iterations": iterations})
+    return status.evolve(fetch=fetch, iterations=iterations)

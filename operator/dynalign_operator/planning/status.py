@@ -1,7 +1,7 @@
-"""The part of the status that people read: phase, progress, conditions, best iteration."""
+"""Summary fields of the status: progress, estimate, best iteration, conditions."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -17,7 +17,7 @@ from dynalign_operator.api.status import (
 )
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec
 from dynalign_operator.planning import reasons
-from dynalign_operator.planning.conditions import Saying, set_conditions
+from dynalign_operator.planning.conditions import ConditionUpdate, completed, set_conditions, stalled
 from dynalign_operator.planning.eta import estimate_completion
 from dynalign_operator.planning.gangs import explain_gang
 from dynalign_operator.planning.observed import JobObservation, Step
@@ -25,6 +25,7 @@ from dynalign_operator.planning.policies import best_iteration
 from dynalign_operator.planning.regressions import explain_regression
 from dynalign_operator.planning.sequence import is_stopped
 from dynalign_operator.planning.stage_status import stage_status
+from dynalign_operator.planning.stored_run import Blocker
 from dynalign_operator.planning.waiting import explain_progress
 
 T = TypeVar("T")
@@ -33,99 +34,83 @@ _DIGITS: Final = 3
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """What keeps a run from going on by itself."""
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Situation:
-    """Where a run stands, as the decisions have left it."""
+class RunPosition:
+    """Where a run stands after the decisions of a plan."""
 
     step: Step | None
     """None when every step is done."""
     job: JobObservation | None = None
     """The active Job of the step."""
-    trouble: Trouble | None = None
+    blocker: Blocker | None = None
 
 
-def summarise(run: AlignmentRun, status: AlignmentRunStatus, situation: Situation, now: datetime) -> AlignmentRunStatus:
-    """Fill in all that follows from phase, stages and situation."""
-    step, running = situation.step, status.phase is Phase.RUNNING
-    estimate = estimate_completion(run.spec, status, step, situation.job, now) if running and step else None
-    return status.model_copy(
-        update={
-            "observed_generation": run.metadata.generation,
-            "iteration": step.iteration if step else max((i.index for i in status.iterations), default=None),
-            "stage": step.stage if step else None,
-            "progress": progress_text(run.spec, status, situation),
-            "estimated_completion_time": estimate,
-            "best": best_iteration(run.spec, status),
-            "reward": _round(_latest(entry.reward for entry in status.iterations)),
-            "win_rate": _round_estimate(_latest(entry.win_rate for entry in status.iterations)),
-            "capability_delta": _round_estimate(_latest(entry.capability_delta for entry in status.iterations)),
-            "conditions": _conditions(run, status, situation, now),
-        }
+def summarise(
+    run: AlignmentRun, status: AlignmentRunStatus, position: RunPosition, now: datetime
+) -> AlignmentRunStatus:
+    """Fill in every field that follows from the phase, the stages and the position."""
+    step, running = position.step, status.phase is Phase.RUNNING
+    estimate = estimate_completion(run.spec, status, step, position.job, now) if running and step else None
+    return status.evolve(
+        observed_generation=run.metadata.generation,
+        iteration=step.iteration if step else max((i.index for i in status.iterations), default=None),
+        stage=step.stage if step else None,
+        progress=progress_text(run.spec, status, position),
+        estimated_completion_time=estimate,
+        best=best_iteration(run.spec, status),
+        reward=_round(_latest(entry.reward for entry in status.iterations)),
+        win_rate=_round_estimate(_latest(entry.win_rate for entry in status.iterations)),
+        capability_delta=_round_estimate(_latest(entry.capability_delta for entry in status.iterations)),
+        conditions=_conditions(run, status, position, now),
     )
 
 
-def progress_text(spec: AlignmentRunSpec, status: AlignmentRunStatus, situation: Situation) -> str:
+def progress_text(spec: AlignmentRunSpec, status: AlignmentRunStatus, position: RunPosition) -> str:
     """`3/10 train 62%`: iterations are counted from 1 here, for people."""
-    step = situation.step
+    step = position.step
     if step is None:
         return f"{len(status.iterations)}/{len(status.iterations)}"
     total = max(spec.iterations, 1 + (step.iteration or 0))
     words = [str(step.stage)] if step.iteration is None else [f"{step.iteration + 1}/{total}", str(step.stage)]
-    fraction = situation.job.progress.fraction if situation.job and situation.job.progress else None
+    fraction = position.job.progress.fraction if position.job and position.job.progress else None
     return " ".join(words if fraction is None else [*words, f"{fraction:.0%}"])
 
 
 def _conditions(
-    run: AlignmentRun, status: AlignmentRunStatus, situation: Situation, now: datetime
+    run: AlignmentRun, status: AlignmentRunStatus, position: RunPosition, now: datetime
 ) -> tuple[Condition, ...]:
-    succeeded = status.phase is Phase.SUCCEEDED
-    done = "The run is complete and its model is exported." if succeeded else "The run has not exported its model yet."
-    end = reasons.SUCCEEDED if succeeded else reasons.NOT_FINISHED
-    progressing, reason, message = _progressing(run, status, situation, now)
-    trouble = situation.trouble
+    end = completed(status.phase)
+    progressing, reason, message = _progressing(run, status, position, now)
     degraded = _degraded(run.spec, status)
-    sayings = (
-        Saying(ConditionType.READY, end, done, is_true=succeeded),
-        Saying(ConditionType.PROGRESSING, reason, message, is_true=progressing),
-        Saying(
-            ConditionType.STALLED,
-            trouble.reason if trouble else reasons.ON_TRACK,
-            trouble.message if trouble else "Nothing is asked of you.",
-            is_true=trouble is not None,
-        ),
-        Saying(ConditionType.COMPLETED, end, done, is_true=succeeded),
-        Saying(
+    updates = (
+        replace(end, type=ConditionType.READY),
+        ConditionUpdate(ConditionType.PROGRESSING, reason, message, is_true=progressing),
+        stalled(position.blocker),
+        end,
+        ConditionUpdate(
             ConditionType.DEGRADED,
             reasons.REGRESSION if degraded else reasons.NO_REGRESSION,
             degraded or "The latest evaluation has not found the model worse than the base model.",
             is_true=bool(degraded),
         ),
     )
-    return set_conditions(status.conditions, sayings, run.metadata.generation, now)
+    return set_conditions(status.conditions, updates, run.metadata.generation, now)
 
 
 def _progressing(
-    run: AlignmentRun, status: AlignmentRunStatus, situation: Situation, now: datetime
+    run: AlignmentRun, status: AlignmentRunStatus, position: RunPosition, now: datetime
 ) -> tuple[bool, str, str]:
     """Status, reason and message of the Progressing condition."""
     if status.phase is Phase.SUCCEEDED:
         return False, reasons.SUCCEEDED, "Every stage is done."
     if status.phase is Phase.FAILED:
-        return False, reasons.FAILED, f"The run failed in {situation.step}; see the condition Stalled."
+        return False, reasons.FAILED, f"The run failed in {position.step}; see the condition Stalled."
     if status.phase is Phase.SUSPENDED:
         return False, reasons.SUSPENDED, "spec.suspend is true; set it to false to go on where the run stopped."
-    if situation.step is None or situation.trouble is not None:
+    if position.step is None or position.blocker is not None:
         return False, reasons.PENDING, "The run waits; see the condition Stalled."
-    job = situation.job
+    job = position.job
     waits = (explain_progress(run, job, now) or explain_gang(run, job, now)) if job is not None else ""
-    return True, *_stage_progress(status, situation.step, situation.job, waits)
+    return True, *_stage_progress(status, position.step, position.job, waits)
 
 
 def _stage_progress(status: AlignmentRunStatus, step: Step, job: JobObservation | None, waits: str) -> tuple[str, str]:

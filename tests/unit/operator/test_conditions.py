@@ -3,16 +3,17 @@
 from datetime import timedelta
 
 from dynalign_operator.api.status import Condition, ConditionType
-from dynalign_operator.planning.conditions import Saying, set_condition
-from dynalign_operator.planning.refusal import stall
+from dynalign_operator.planning.blocked import blocked_status
+from dynalign_operator.planning.conditions import ConditionUpdate, set_condition
+from dynalign_operator.planning.stored_run import BlockedRun, Blocker, StoredRun
 from support.builders import T0, a_run
 from support.simulation import Simulation, succeed
 
 LATER = T0 + timedelta(hours=1)
 
 
-def saying(*, is_true: bool, message: str = "m", reason: str = "R") -> Saying:
-    return Saying(ConditionType.STALLED, reason, message, is_true=is_true)
+def saying(*, is_true: bool, message: str = "m", reason: str = "R") -> ConditionUpdate:
+    return ConditionUpdate(ConditionType.STALLED, reason, message, is_true=is_true)
 
 
 def test_the_time_is_that_of_the_last_change_of_the_status() -> None:
@@ -26,7 +27,7 @@ def test_the_time_is_that_of_the_last_change_of_the_status() -> None:
 def test_others_stay_where_and_as_they_are() -> None:
     conditions: tuple[Condition, ...] = ()
     for kind in (ConditionType.READY, ConditionType.STALLED, ConditionType.DEGRADED):
-        conditions = set_condition(conditions, Saying(kind, "R", "m", is_true=False), 1, T0)
+        conditions = set_condition(conditions, ConditionUpdate(kind, "R", "m", is_true=False), 1, T0)
     after = set_condition(conditions, saying(is_true=True), 1, LATER)
     assert [condition.type for condition in after] == [condition.type for condition in conditions]
     assert (after[0], after[2]) == (conditions[0], conditions[2])
@@ -43,7 +44,9 @@ def test_planner_and_refusal_go_on_where_the_other_has_left_off() -> None:
     simulation.step(succeed)
     planned = {condition.type: condition for condition in simulation.run.status.conditions}
     assert planned.keys() == set(ConditionType)
-    stalled = {c.type: c for c in stall(simulation.run.status, 1, "QuotaExceeded", "no quota", LATER).conditions}
+    run = StoredRun("n", "r", 1, "7", simulation.run.status)
+    after = blocked_status(BlockedRun(run, Blocker("QuotaExceeded", "no quota")), LATER)
+    stalled = {condition.type: condition for condition in after.conditions}
     assert stalled[ConditionType.STALLED].last_transition_time == LATER
     assert stalled[ConditionType.READY].last_transition_time == planned[ConditionType.READY].last_transition_time
     assert stalled[ConditionType.COMPLETED] == planned[ConditionType.COMPLETED]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dynalign_contract.stages import ITERATION_STAGES
 from dynalign_operator import reconcile as reconcile_module
 from dynalign_operator.api.status import ConditionType
 from dynalign_operator.clusters.base import RunKey
@@ -19,6 +20,7 @@ from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.metrics import OperatorMetrics
 from dynalign_operator.planning.observed import Observed
 from dynalign_operator.planning.plan import Plan
+from dynalign_operator.planning.planner import Observation
 from dynalign_operator.reconcile import InternalFaultError
 from dynalign_operator.service.run_worker import RunWorker
 from dynalign_operator.service.workqueue import PutOffError, WorkQueue
@@ -65,8 +67,8 @@ def scenario(story: Callable[[Operator], Awaitable[None]], cluster: type[KubeClu
 
 
 def planner_that_fails_at(name: str, plan: Callable[..., Plan]) -> Callable[..., Plan]:
-    def wrapped(observed: Observed, *rest: Any) -> Plan:
-        if observed.run.metadata.name == name:
+    def wrapped(observed: Observation, *rest: Any) -> Plan:
+        if isinstance(observed, Observed) and observed.run.metadata.name == name:
             raise KeyError("a fault of ours\nat 0x7f00")
         return plan(observed, *rest)
 
@@ -226,6 +228,45 @@ def test_only_what_no_user_can_mend_counts_as_an_error(
     scenario(story, Refusing)
 
 
+class RefusingWhileFull(KubeCluster):
+    """Nothing can be created until the quota is raised."""
+
+    is_full = True
+
+    async def create(self, bundle: Any) -> None:
+        if self.is_full:
+            raise RefusedError("create Job", 403, QUOTA)
+        await super().create(bundle)
+
+
+def test_a_finished_run_that_is_raised_while_the_quota_is_full_continues_when_it_is_not() -> None:
+    async def story(operator: Operator) -> None:
+        artifact = {"path": "export", "digest": "sha256:" + "0" * 64}
+        done = {"phase": "Succeeded", "artifact": artifact}
+        stages = [{"stage": str(stage), **done} for stage in ITERATION_STAGES]
+        status = {
+            "phase": "Succeeded",
+            "observedGeneration": 1,
+            "fetch": {"stage": "fetch", **done},
+            "iterations": [{"index": 0, "stages": stages, "prompts": artifact, "policy": artifact}],
+            "export": {"stage": "export", **done},
+        }
+        key = operator.add("r", status, iterations=2)
+        raised = operator.api.run("r")
+        raised["metadata"]["generation"] = 2
+        operator.api.seed(RUNS, raised)
+        for _ in range(2):
+            await operator.work(key)
+        assert operator.api.conditions("r")["Stalled"][:2] == ("True", "Refused")
+        assert operator.api.conditions("r")["Completed"][0] == "True"
+        operator.cluster.is_full = False  # type: ignore[attr-defined]
+        await operator.work(key)
+        assert operator.api.names("jobs") == ["r-i001-prompts-a1"]
+        assert operator.api.conditions("r")["Stalled"][1] == "OnTrack"
+
+    scenario(story, RefusingWhileFull)
+
+
 def test_a_run_that_went_meanwhile_is_forgotten() -> None:
     async def story(operator: Operator) -> None:
         key = operator.add("r")
@@ -290,7 +331,7 @@ def test_a_conflict_is_put_off_and_is_no_error() -> None:
 def test_no_stored_status_makes_the_refusal_itself_fail(status: dict[str, Any]) -> None:
     stored = {**run_object("r", "team", model={"uri": "bundled://x"}), "status": status}
     stored["metadata"]["resourceVersion"] = "1"
-    assert InvalidRunError(stored, "wrong").status is None
+    assert not InvalidRunError(stored, "wrong").stored.is_status_readable
 
     async def story(operator: Operator) -> None:
         key = operator.add("r", status)

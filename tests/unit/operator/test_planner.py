@@ -182,7 +182,7 @@ def test_a_status_edited_by_hand_never_makes_the_planner_raise(stage: Stage) -> 
     simulation = Simulation(a_run().build()).until(Stage.JUDGE, 0)
     status = simulation.run.status
     (iteration,) = status.iterations
-    foreign = StageStatus(stage=stage, redo=True)
+    foreign = StageStatus(stage=stage, verify_again=True)
     edited = iteration.model_copy(update={"stages": (foreign, *iteration.stages)})
     simulation.run = simulation.run.model_copy(update={"status": status.model_copy(update={"iterations": (edited,)})})
     assert simulation.finish().run.status.phase is Phase.SUCCEEDED
@@ -488,4 +488,4 @@ def test_after_damage_everything_is_looked_at_again_and_the_run_goes_on() -> Non
     looked_at = ["fetch", *(f"{s} of iteration 0" for s in ITERATION_STAGES), "prompts of iteration 1"]
     assert again[: len(looked_at)] == [(step, 2) for step in looked_at]
     assert ("judge of iteration 1", 2) in again
-    assert not any(s.redo for i in simulation.run.status.iterations for s in i.stages)
+    assert not any(s.verify_again for i in simulation.run.status.iterations for s in i.stages)

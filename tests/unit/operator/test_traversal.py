@@ -27,7 +27,6 @@ from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.kubernetes import runs as stored_runs
 from dynalign_operator.clusters.kubernetes.cluster import KubeCluster
-from dynalign_operator.clusters.kubernetes.runs import InvalidRunError
 from dynalign_operator.clusters.kubernetes.store import Kind, Store
 from dynalign_operator.generate.crd import build_schema
 from dynalign_operator.manifests.build_settings import BuildSettings
@@ -201,8 +200,6 @@ async def work(server: RecordingApi, client: Any, run: dict[str, Any], parsed: A
     try:
         with patch.object(stored_runs, "parse_run", lambda thing: parsed) if parsed is not None else patch("sys.path"):
             await reconcile(cluster, KEY, now, BuildSettings())
-    except InvalidRunError as error:
-        await cluster.refuse(KEY, error, now)
     except Exception:  # noqa: BLE001 - whatever it is, it is not a request
         assert parsed is not None, "only what no model has looked at may fail later"
         return

@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
 
-from dynalign_contract.stages import Stage
-from dynalign_operator.api.status import AlignmentRunStatus, Condition, Phase, StageStatus
+from dynalign_operator.api.status import AlignmentRunStatus, Phase
 from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ClusterError
@@ -34,7 +33,7 @@ from dynalign_operator.clusters.kubernetes.paths import (
     object_path,
 )
 from dynalign_operator.clusters.kubernetes.progress_book import Heard
-from dynalign_operator.clusters.kubernetes.runs import InvalidRunError, RunReader, readable_conditions, readable_status
+from dynalign_operator.clusters.kubernetes.runs import InvalidRunError, RunReader, stored_run
 from dynalign_operator.clusters.kubernetes.sightings import Sightings
 from dynalign_operator.clusters.kubernetes.store import JOB_NAME, Kind, Store
 from dynalign_operator.manifests.objects import KubernetesObject
@@ -42,7 +41,7 @@ from dynalign_operator.manifests.volume import claims_of
 from dynalign_operator.planning.objectives import parse_once
 from dynalign_operator.planning.observed import ClaimObservation, JobObservation, JobPhase, Observed
 from dynalign_operator.planning.plan import Event, EventType, JobBundle
-from dynalign_operator.planning.refusal import refuse, stall
+from dynalign_operator.planning.stored_run import InvalidRun, StoredRun
 from dynalign_operator.runfile.objective_text import LARGEST_OBJECTIVE_BYTES
 
 log = logging.getLogger("dynalign.cluster")
@@ -90,18 +89,22 @@ class KubeCluster:
         self._read: dict[RunKey, set[str]] = {}
         """Run -> uids of ended Jobs whose pods have been read."""
 
-    async def observe(self, key: RunKey) -> Observed | None:
+    async def observe(self, key: RunKey) -> Observed | InvalidRun | None:
         """The run, its Jobs and the ConfigMap with its objective; None when there is nothing to do.
 
-        That is when there is no such run, when it is going, or when it has ended with the specification that it has
-        and no Job of it lives. Raises InvalidRunError.
+        That is when there is no such run, when it is being deleted, or when it has ended with the specification that
+        it has and none of its Jobs lives.
         """
         if self._store.version(Kind.RUN, key) is None:
             self.forget(key)
             return None
         if self._store.is_settled(key):
             return None
-        run = self.runs.read(key)
+        try:
+            run = self.runs.read(key)
+        except InvalidRunError as error:
+            living = (job["metadata"]["name"] for job in self._store.living_of_run(Kind.JOB, key))
+            return InvalidRun(error.stored, str(error), tuple(living))
         if run is None:
             return None
         owned = jobs_of_run(self._store, key, self._store.of_run(Kind.JOB, key))
@@ -135,12 +138,29 @@ class KubeCluster:
         """Delete a Job in the foreground: it stays, marked as deleted, until its pods have ended."""
         await self._api.delete(object_path(JOBS, key.namespace, job), propagation="Foreground")
 
-    async def write_status(self, run: AlignmentRun, status: AlignmentRunStatus) -> None:
-        """Replace the status of the version that was observed; mere progress at most every 30 s."""
-        key = RunKey(run.metadata.namespace, run.metadata.name)
-        if self._is_young(key) and status.model_copy(update=_progress_of(run.status)) == run.status:
+    async def write_status(self, run: AlignmentRun | StoredRun, status: AlignmentRunStatus) -> None:
+        """Replace the status of the version that was observed; changes of mere numbers at most every 30 s.
+
+        Of a status that this version cannot read the conditions alone are replaced.
+        """
+        if isinstance(run, StoredRun):
+            key, version = RunKey(run.namespace, run.name), run.resource_version
+        else:
+            key, version = RunKey(run.metadata.namespace, run.metadata.name), run.metadata.resource_version
+        if self._is_young(key) and _differs_in_numbers_only(run, status):
             return
-        await self._replace_status(key, run.metadata.resource_version, status)
+        path, document = object_path(RUNS, key.namespace, key.name, "status"), json.loads(status.to_json())
+        if isinstance(run, StoredRun) and not run.is_status_readable:
+            written = await self._api.replace_conditions(path, version, document["conditions"])
+        else:
+            written = await self._api.replace_status(path, version, document)
+        self._store.put(Kind.RUN, written)
+        self._written[key] = self._clock()
+
+    def stored(self, key: RunKey) -> StoredRun | None:
+        """Identity and status of a run, even of one that cannot be read; None when it is gone or being deleted."""
+        stored = self._store.get(Kind.RUN, key)
+        return None if stored is None or "deletionTimestamp" in stored["metadata"] else stored_run(stored)
 
     def forget(self, key: RunKey) -> None:
         """Let go of what is remembered of a run that is no more."""
@@ -149,14 +169,6 @@ class KubeCluster:
         for book in (self._written, self._read):
             book.pop(key, None)
 
-    async def explain(self, key: RunKey, reason: str, message: str, now: datetime) -> None:
-        """Say in the status why a run cannot be carried on. Works for a run that cannot be read, too."""
-        stored = self._store.get(Kind.RUN, key)
-        if stored is None or "deletionTimestamp" in stored["metadata"]:
-            return
-        generation = int(stored["metadata"].get("generation", 1))
-        await self._say(key, stored, lambda status: stall(status, generation, reason, message, now))
-
     async def warn(self, key: RunKey, reason: str, message: str) -> None:
         """Say it in an event: for what the status has no room for. Does nothing for a run that cannot be read."""
         with contextlib.suppress(InvalidRunError):
@@ -164,46 +176,9 @@ class KubeCluster:
             if run is not None:
                 await self.publish(run, [Event(EventType.WARNING, reason, message)])
 
-    async def refuse(self, key: RunKey, error: InvalidRunError, now: datetime) -> None:
-        """Say in the status of a run that is none what is wrong with it."""
-        stored = self._store.get(Kind.RUN, key)
-        if stored is None or "deletionTimestamp" in stored["metadata"]:
-            return
-        living = [f"Job {job['metadata']['name']}" for job in self._store.living_of_run(Kind.JOB, key)]
-        await self._say(
-            key, stored, lambda status: refuse(status, error.generation, str(error), now, living=tuple(living))
-        )
-
-    async def _say(
-        self, key: RunKey, stored: KubernetesObject, change: Callable[[AlignmentRunStatus], AlignmentRunStatus]
-    ) -> None:
-        """Change the status; of one that this version cannot read the conditions alone."""
-        version, status = stored["metadata"]["resourceVersion"], readable_status(stored)
-        if status is not None:
-            changed = change(status)
-            if changed != status and not (self._is_young(key) and _gist_of(changed) == _gist_of(status)):
-                await self._replace_status(key, version, changed)
-            return
-        before = readable_conditions(stored)
-        begun = AlignmentRunStatus(fetch=StageStatus(stage=Stage.FETCH), conditions=before)
-        changed = change(begun)
-        if changed != begun and not (self._is_young(key) and _gist_of(changed) == _gist_of(begun)):
-            await self._replace_conditions(key, version, changed.conditions)
-
     def _is_young(self, key: RunKey) -> bool:
         """Whether the status was written a moment ago, so that mere numbers can wait."""
         return self._clock() - self._written.get(key, float("-inf")) < PROGRESS_EVERY_SECONDS
-
-    async def _replace_conditions(self, key: RunKey, version: str, conditions: Sequence[Condition]) -> None:
-        path = object_path(RUNS, key.namespace, key.name, "status")
-        documents = [json.loads(condition.to_json()) for condition in conditions]
-        self._store.put(Kind.RUN, await self._api.replace_conditions(path, version, documents))
-        self._written[key] = self._clock()
-
-    async def _replace_status(self, key: RunKey, version: str, status: AlignmentRunStatus) -> None:
-        path = object_path(RUNS, key.namespace, key.name, "status")
-        self._store.put(Kind.RUN, await self._api.replace_status(path, version, json.loads(status.to_json())))
-        self._written[key] = self._clock()
 
     async def publish(self, run: AlignmentRun, events: Sequence[Event]) -> None:
         """Kubernetes Events on the run."""
@@ -299,17 +274,20 @@ class KubeCluster:
         return {name: observe_claim(claim) for name, claim in found.items() if claim is not None}
 
 
-def _gist_of(status: AlignmentRunStatus) -> list[tuple[str, str, str, str]]:
-    """Conditions without the numbers in their messages: counts and times change at every look."""
+def _differs_in_numbers_only(run: AlignmentRun | StoredRun, status: AlignmentRunStatus) -> bool:
+    """Whether a write may wait: progress has changed, or the counts and times in the message of what blocks a run."""
+    if isinstance(run, StoredRun):
+        return _without_numbers(run.status) == _without_numbers(status)
+    before = run.status
+    progress, estimate = before.progress, before.estimated_completion_time
+    return status.evolve(progress=progress, estimated_completion_time=estimate) == before
+
+
+def _without_numbers(status: AlignmentRunStatus) -> list[tuple[str, str, str, str]]:
     return [
         (condition.type, condition.status, condition.reason, _NUMBER.sub("#", condition.message))
         for condition in status.conditions
     ]
-
-
-def _progress_of(status: AlignmentRunStatus) -> dict[str, object]:
-    """What changes all the time."""
-    return {"progress": status.progress, "estimated_completion_time": status.estimated_completion_time}
 
 
 def build_event(run: AlignmentRun, event: Event) -> KubernetesObject:

@@ -7,14 +7,16 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from dynalign_contract.stages import Stage
 from dynalign_operator.api.schema import Schema, structural_schema
-from dynalign_operator.api.status import AlignmentRunStatus, Condition
+from dynalign_operator.api.status import AlignmentRunStatus, Condition, StageStatus
 from dynalign_operator.api.stored_status import read_stored_status
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kubernetes.store import Kind, Store, Version
 from dynalign_operator.manifests.objects import KubernetesObject
+from dynalign_operator.planning.stored_run import StoredRun
 from dynalign_operator.runfile.problems import describe_error, locate_error, name_field
 
 _KEPT: Final = 128
@@ -22,15 +24,11 @@ _KEPT: Final = 128
 
 
 class InvalidRunError(ClusterError):
-    """The stored object is no valid run; the message says which fields are wrong."""
+    """The stored object is not a valid run; the message says which fields are wrong."""
 
     def __init__(self, stored: KubernetesObject, message: str) -> None:
         super().__init__(message)
-        metadata = stored["metadata"]
-        self.generation = int(metadata.get("generation", 1))
-        self.resource_version: str = metadata.get("resourceVersion", "")
-        self.status = readable_status(stored)
-        """None for a status that this version cannot read, and therefore must not replace."""
+        self.stored = stored_run(stored)
 
 
 class RunReader:
@@ -78,18 +76,28 @@ def parse_run(stored: KubernetesObject) -> AlignmentRun:
         run = AlignmentRun.model_validate({**stored, "status": {}})
     except ValidationError as error:
         raise InvalidRunError(stored, _sentences(error)) from error
-    return run.model_copy(update={"status": status})
+    return run.with_status(status)
 
 
-def readable_status(stored: KubernetesObject) -> AlignmentRunStatus | None:
-    """The status of a stored run; None for one that this version cannot read."""
+def stored_run(stored: KubernetesObject) -> StoredRun:
+    """Identity and status of a stored object, valid or not; of a status that cannot be read the conditions alone."""
+    metadata = stored["metadata"]
     try:
-        return read_stored_status(stored.get("status"))
+        status, is_readable = read_stored_status(stored.get("status")), True
     except ValidationError:
-        return None
+        conditions = _readable_conditions(stored)
+        status, is_readable = AlignmentRunStatus(fetch=StageStatus(stage=Stage.FETCH), conditions=conditions), False
+    return StoredRun(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        generation=int(metadata.get("generation", 1)),
+        resource_version=metadata.get("resourceVersion", ""),
+        status=status,
+        is_status_readable=is_readable,
+    )
 
 
-def readable_conditions(stored: KubernetesObject) -> tuple[Condition, ...]:
+def _readable_conditions(stored: KubernetesObject) -> tuple[Condition, ...]:
     """The conditions of a stored run, without those that this version cannot read."""
     found: list[Condition] = []
     for condition in (stored.get("status") or {}).get("conditions") or ():

@@ -31,6 +31,7 @@ from dynalign_operator.clusters.local.workdir import Workdir, explained, locked,
 from dynalign_operator.clusters.stage_metrics import LiveMetrics
 from dynalign_operator.planning.observed import JobObservation, JobPhase, Observed
 from dynalign_operator.planning.plan import Event, JobBundle
+from dynalign_operator.planning.stored_run import StoredRun
 
 ORPHAN_GRACE_SECONDS = 30.0
 
@@ -155,11 +156,12 @@ class LocalCluster:
         elif self._ended.pop(job, None) is not None:
             remove_record(self._workdir, job)
 
-    async def write_status(self, run: AlignmentRun, status: AlignmentRunStatus) -> None:
+    async def write_status(self, run: AlignmentRun | StoredRun, status: AlignmentRunStatus) -> None:
         """Store the status. Raises ConflictError when `run` is not the stored version."""
-        if run.metadata.resource_version != self._run.metadata.resource_version:
-            raise ConflictError(f"the run {run.metadata.name} has changed since it was observed")
-        changed = next_version(self._run.model_copy(update={"status": status}))
+        version = run.resource_version if isinstance(run, StoredRun) else run.metadata.resource_version
+        if version != self._run.metadata.resource_version:
+            raise ConflictError(f"the run {self.key.name} has changed since it was observed")
+        changed = next_version(self._run.with_status(status))
         write_run(self._workdir, changed)
         self._run = changed
 
