@@ -1,5 +1,6 @@
 """Status of an AlignmentRun: a durable summary of what the volume's manifests and the Jobs say."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Self, TypedDict, Unpack
@@ -104,6 +105,14 @@ class StageStatus(Model):
     message: PlainText = Field(default="", max_length=4096)
     """Why the last attempt failed."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_redo(cls, data: object) -> object:
+        """Version 0.1.0 stored `verifyAgain` as `redo`."""
+        if isinstance(data, Mapping) and "redo" in data:
+            return {("verifyAgain" if name == "redo" else name): value for name, value in data.items()}
+        return data
+
     def evolve(self, **changes: Unpack[StageChanges]) -> Self:
         """Return a copy with these fields changed."""
         return self.model_copy(update=changes)
@@ -117,7 +126,7 @@ class IterationChanges(TypedDict, total=False):
     reward: float | None
     win_rate: Estimate | None
     preference: float | None
-    capability: float | None
+    capability: Estimate | None
     capability_delta: Estimate | None
     regressed: bool
     prompts: ArtifactRef | None

@@ -283,3 +283,7 @@ class AlignmentRun(Model):
     def with_status(self, status: AlignmentRunStatus) -> Self:
         """Return the run with another status."""
         return self.model_copy(update={"status": status})
+
+    def with_suspend(self, *, suspend: bool) -> Self:
+        """Return the run with another value of `spec.suspend`."""
+        return self.model_copy(update={"spec": self.spec.model_copy(update={"suspend": suspend})})

@@ -10,24 +10,24 @@ from dynalign_operator.api.status import IterationStatus, StageStatus
 def keep_numbers(iteration: IterationStatus, stage: StageStatus) -> IterationStatus:
     """The iteration with the artifact and the numbers of a stage that has succeeded."""
     values = read_metrics(stage.stage, stage.metrics)
-    update: dict[str, object] = {}
     match stage.stage:
         case Stage.PROMPTS:
-            update = {"prompts": stage.artifact}
+            return iteration.evolve(prompts=stage.artifact)
         case Stage.JUDGE:
-            update = {"reward": values.get(JudgeMetrics.reward)}
+            return iteration.evolve(reward=values.get(JudgeMetrics.reward))
         case Stage.TRAIN:
-            update = {"policy": stage.artifact}
+            return iteration.evolve(policy=stage.artifact)
         case Stage.EVALUATE:
-            update = {
-                "win_rate": EvaluateMetrics.win_rate.join(values),
-                "preference": values.get(EvaluateMetrics.preference),
-                "capability": EvaluateMetrics.capability.join(values),
-                "capability_delta": EvaluateMetrics.capability_delta.join(values),
-                "regressed": values.get(EvaluateMetrics.regressed) == 1,
-                "evaluation": stage.artifact,
-            }
-    return iteration.model_copy(update=update)
+            return iteration.evolve(
+                win_rate=EvaluateMetrics.win_rate.join(values),
+                preference=values.get(EvaluateMetrics.preference),
+                capability=EvaluateMetrics.capability.join(values),
+                capability_delta=EvaluateMetrics.capability_delta.join(values),
+                regressed=values.get(EvaluateMetrics.regressed) == 1,
+                evaluation=stage.artifact,
+            )
+        case _:
+            return iteration
 
 
 def numbers_of(iteration: IterationStatus) -> dict[MetricDef[Any], float]:

@@ -27,15 +27,14 @@ def rehearse(
     run: AlignmentRun, config_maps: Mapping[str, Mapping[str, str]], now: datetime, settings: BuildSettings
 ) -> Iterator[JobBundle]:
     """Every bundle that a new run creates when all goes well, in order; `suspend` is looked past."""
-    spec = run.spec.model_copy(update={"suspend": False})
-    run = run.model_copy(update={"spec": spec, "status": AlignmentRunStatus()})
+    run = run.with_suspend(suspend=False).with_status(AlignmentRunStatus())
     jobs: tuple[JobObservation, ...] = ()
     while True:
         decided = plan(Observed(run, jobs, config_maps), now, settings)
         if not decided.create:
             return
         yield from (_without_digests(bundle) for bundle in decided.create)
-        run = run.model_copy(update={"status": decided.status})
+        run = run.with_status(decided.status)
         jobs = tuple(_succeeded(run, bundle, now) for bundle in decided.create)
 
 
