@@ -67,7 +67,7 @@ bench-judge: venv ## What shared prefixes save the judge, with the bundled model
 	$(BIN)/python -m benchmarks.judge
 
 bench-learning: venv ## Self-alignment against a known rule, five seeds, healthy, hacked, rescued (an hour)
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.learning
+	$(BIN)/python -m benchmarks.learning
 
 bench-injections: venv ## What the answers that give orders to the judge get beside plain ones (minutes)
 	$(BIN)/python -m benchmarks.injections
@@ -76,13 +76,13 @@ bench-trainer: venv ## Throughput and memory of the Packed backend against TRL's
 	$(BIN)/python -m benchmarks.trainer
 
 testbed: venv ## Train the tests' model anew (two minutes); SEED=1 FOLDER=/tmp/other for one of another seed
-	PYTHONPATH=tests $(BIN)/python -m support.testbed $(FOLDER) --seed $(or $(SEED),0)
+	$(BIN)/python -m lab.testbed $(FOLDER) --seed $(or $(SEED),0)
 
 fuzz: venv ## Run files, cluster states and artifacts that nobody would write, by the thousand; SEED=random for new ones (minutes)
 	$(BIN)/python -m benchmarks.fuzz --documents 20000 --states 20000 --artifacts 2000 --seed $(SEED)
 
 bench-scale: venv ## 500 active runs and 2,000 finished ones: memory, restart, transitions, scrapes (half an hour)
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.scale
 
 check: venv check-generated ## Format, lint, types, architecture, generated files
 	$(BIN)/ruff format --check .

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import yaml
 
-from benchmarks.cluster import CACHE, BenchError, kwok_stages
 from dynalign_contract.result import ArtifactRef, Metric, Outcome, StageResult
-from support.api_server import ApiServer
-from support.processes import free_port, running
+from lab.api_server import ApiServer
+from lab.cluster import CACHE, LabError, kwok_stages
+from lab.processes import free_port, running
 
 _METRICS: Final = (
     *("reward", "reward_std", "canary_auc", "kl", "tokens_per_second", "start_seconds", "zero_variance_share"),
@@ -51,7 +51,7 @@ def fake_nodes(server: ApiServer, count: int, seconds: float) -> Iterator[None]:
         stack.enter_context(running(folder, kwok, "kwok"))
         applied = server.apply(*(_node(index) for index in range(count)))
         if applied.returncode != 0:
-            raise BenchError(f"the fake nodes could not be made: {applied.stderr}")
+            raise LabError(f"the fake nodes could not be made: {applied.stderr}")
         _await_nodes(server)
         yield
 
@@ -59,11 +59,11 @@ def fake_nodes(server: ApiServer, count: int, seconds: float) -> Iterator[None]:
 def _await_nodes(server: ApiServer) -> None:
     ready = server.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=50s")
     if ready.returncode != 0:
-        raise BenchError(f"the fake nodes did not become ready: {ready.stderr}")
+        raise LabError(f"the fake nodes did not become ready: {ready.stderr}")
     # Put there at their creation; the controller that takes it away does not run here.
     freed = server.kubectl("taint", "nodes", "--all", "node.kubernetes.io/not-ready:NoSchedule-")
     if freed.returncode != 0:
-        raise BenchError(f"the fake nodes keep their taint: {freed.stderr}")
+        raise LabError(f"the fake nodes keep their taint: {freed.stderr}")
 
 
 def _node(index: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """`make bench-learning`: what self-alignment does to answers whose worth is known.
 
-The test-bed's model (tests/support/testbed.py) aligns itself for some iterations, once a seed, by `dynalign run`. Its
+The test-bed's model (lab/testbed.py) aligns itself for some iterations, once a seed, by `dynalign run`. Its
 judge was taught a rule, and the rule is known here, so four things can be told that no other model can tell: whether
 answers really got better, how well the model's own judgement agrees with the truth, whether the fitness gates speak
 before the truth is lost, and whether `Rollback` gets back what was lost. For the last two, every seed runs again with
@@ -31,8 +31,8 @@ from dynalign_contract.records import ANSWER, JUDGEMENT, ROLLOUT, read_parts, re
 from dynalign_contract.stages import Stage
 from dynalign_trainer.judge.trust import spearman
 from dynalign_trainer.scoring.scores import mean_of
-from support.runs import SPEC, LocalRun, write_run
-from support.testbed import Testbed, load_testbed
+from lab.local_runs import SPEC, LocalRun, write_run
+from lab.testbed import Testbed, load_testbed
 
 NAME: Final = "bench-learning"
 SEEDS, ITERATIONS, JOBS = (1, 2, 3, 4, 5), 6, 2

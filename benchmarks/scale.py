@@ -23,7 +23,6 @@ from typing import Final
 
 from rich.table import Column, Table
 
-from benchmarks.cluster import BenchError, Cluster, say
 from benchmarks.fake_nodes import fake_nodes
 from benchmarks.job_events import Arrival, find_transitions
 from benchmarks.processes import suspend, usage_by_name, usage_of
@@ -31,8 +30,9 @@ from benchmarks.report import describe, print_report, this_machine
 from benchmarks.scale_runs import NAMESPACE, create_active, create_finished, storage_objects
 from benchmarks.watching import Feed, follow_jobs
 from dynalign_operator.clusters.kubernetes.api import open_kube_api
-from support.api_server import ApiServer, start_api_server
-from support.processes import free_port
+from lab.api_server import ApiServer, start_api_server
+from lab.cluster import Cluster, LabError, say
+from lab.processes import free_port
 
 NAME: Final = "bench-scale"
 NODES: Final = 50
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 round(options.active * share), round(options.finished * share), options.seconds, options.stage_seconds
             )
             figures.append(_measure_in(options.folder, size))
-    except (BenchError, AssertionError) as error:
+    except (LabError, AssertionError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except KeyboardInterrupt:
@@ -136,13 +136,13 @@ def measure(server: ApiServer, options: Options) -> Figures:
     for document in storage_objects():
         applied = server.apply(document)
         if applied.returncode != 0:
-            raise BenchError(applied.stderr)
+            raise LabError(applied.stderr)
     bound = server.kubectl(
         "patch", "pvc", "shared", "-n", NAMESPACE, "--subresource=status", "--type=merge", "-p",
         '{"status":{"phase":"Bound","accessModes":["ReadWriteMany"],"capacity":{"storage":"1Gi"}}}',
     )  # fmt: skip
     if bound.returncode != 0:
-        raise BenchError(bound.stderr)
+        raise LabError(bound.stderr)
     say(f"{options.finished} finished runs")
     asyncio.run(_create(options.finished, 0))
     told = Told(server)
@@ -164,7 +164,7 @@ def measure(server: ApiServer, options: Options) -> Figures:
     arrivals = told.arrivals()
     transitions = [each.seconds for jobs in _by_run(arrivals).values() for each in find_transitions(jobs)]
     if not transitions:
-        raise BenchError(f"no run got from one Job to the next; the logs are in {server.folder}")
+        raise LabError(f"no run got from one Job to the next; the logs are in {server.folder}")
     cpu = {
         name: (use.cpu_seconds - before[name].cpu_seconds) / seconds for name, use in after.items() if name in before
     }
@@ -202,7 +202,7 @@ class OperatorProcess:
         end = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > end:
-                raise BenchError(f"the operator was not done with what it found within {PATIENCE:.0f} s")
+                raise LabError(f"the operator was not done with what it found within {PATIENCE:.0f} s")
             time.sleep(0.5)
 
     def scrape_seconds(self) -> float:

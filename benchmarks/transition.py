@@ -1,6 +1,6 @@
 """`make bench-transition`: how long the operator leaves a run without a Job, on a real node.
 
-A run of trivial stages (tests/support/scripted_stage) goes from fetch to export. Measured is, in this process and on
+A run of trivial stages (lab/scripted_stage) goes from fetch to export. Measured is, in this process and on
 its monotonic clock, the time from the arrival of the event in which a Job first has condition Complete to the arrival
 of the event that adds the next Job, both on one watch of Jobs: the operator's own watch, its decision, and its writes
 up to the Job. Not in it: the time from the end of the container to that condition, which is the kubelet's and the Job
@@ -23,19 +23,19 @@ from typing import Final
 from prometheus_client.parser import text_string_to_metric_families
 from rich.table import Column, Table
 
-from benchmarks.cluster import (
+from benchmarks.job_events import Arrival, find_kubernetes_share, find_transitions, has_condition
+from benchmarks.report import describe, print_report, this_machine
+from benchmarks.watching import Feed, follow_jobs, follow_pods
+from lab.cluster import (
     RELEASE,
-    BenchError,
     Cluster,
+    LabError,
     bring_up,
     give_image,
     install_operator,
     own_namespace,
     say,
 )
-from benchmarks.job_events import Arrival, find_kubernetes_share, find_transitions, has_condition
-from benchmarks.report import describe, print_report, this_machine
-from benchmarks.watching import Feed, follow_jobs, follow_pods
 
 NAME: Final = "bench-transition"
 ITERATIONS: Final = 20
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             install_operator(cluster, namespace, operator, trainer)
             measured = measure(cluster, namespace, options.iterations)
             own = read_own_mean(cluster, namespace)
-    except BenchError as error:
+    except LabError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except KeyboardInterrupt:
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(cluster: Cluster, namespace: str, iterations: int) -> Measurement:
-    """Carry a run from its creation to its last Job's completion. Raises BenchError when a Job fails."""
+    """Carry a run from its creation to its last Job's completion. Raises LabError when a Job fails."""
     feed: Feed = Feed()
     follow_jobs(cluster, namespace, _LABEL, feed)
     follow_pods(cluster, namespace, _LABEL, feed)
@@ -162,11 +162,11 @@ def _next(cluster: Cluster, namespace: str, feed: Feed) -> Arrival:
         arrival = feed.get(timeout=PATIENCE_SECONDS)
     except Empty:
         said = cluster.kubectl("describe", "alignmentrun", RUN, "--namespace", namespace)
-        raise BenchError(f"nothing has happened for {PATIENCE_SECONDS:.0f} s:\n{said}") from None
+        raise LabError(f"nothing has happened for {PATIENCE_SECONDS:.0f} s:\n{said}") from None
     if isinstance(arrival, Exception):
         raise arrival
     if has_condition(arrival.thing, "Failed"):
-        raise BenchError(f"{arrival.name} failed; the transition after it tells nothing: {arrival.thing['status']}")
+        raise LabError(f"{arrival.name} failed; the transition after it tells nothing: {arrival.thing['status']}")
     return arrival
 
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 import urllib3
 from kubernetes import client, config
 
-from benchmarks.cluster import BenchError, Cluster
 from benchmarks.job_events import Arrival
+from lab.cluster import Cluster, LabError
 
 _SECONDS: Final = 24 * 3600
 """How long the API server may keep a watch open."""
@@ -37,7 +37,7 @@ def _follow(watch: Callable[..., Any], namespace: str, selector: str, feed: Feed
     """The watch stands when this returns; a thread of its own reads it."""
     answer = watch(namespace, label_selector=selector, watch=True, timeout_seconds=_SECONDS, _preload_content=False)
     if answer.status != 200:
-        raise BenchError(f"the API server refused a watch in namespace {namespace}: {answer.data.decode()}")
+        raise LabError(f"the API server refused a watch in namespace {namespace}: {answer.data.decode()}")
     threading.Thread(target=_read, args=(answer, feed), daemon=True).start()
 
 
@@ -47,9 +47,9 @@ def _read(answer: urllib3.BaseHTTPResponse, feed: Feed) -> None:
             event = json.loads(line)
             feed.put(Arrival(at, event["type"], event["object"]))
     except urllib3.exceptions.HTTPError as error:
-        feed.put(BenchError(f"a watch broke off: {error}"))
+        feed.put(LabError(f"a watch broke off: {error}"))
     else:
-        feed.put(BenchError("the API server ended a watch"))
+        feed.put(LabError("the API server ended a watch"))
 
 
 def _lines(answer: urllib3.BaseHTTPResponse) -> Iterator[tuple[float, bytes]]:

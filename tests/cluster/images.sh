@@ -198,7 +198,7 @@ give() { # operator | trainer | scripted-stage: what the tests and the benchmark
   case $1 in
     operator) build "$name" "$root/images/$1/Dockerfile" "$root" >&2 ;;
     trainer) build "$name" "$root/images/$1/Dockerfile" "$root" --build-arg FLAVOUR=cpu >&2 ;;
-    scripted-stage) name=$1; build "$name" "$root/tests/support/scripted_stage/Dockerfile" "$root/tests/support/scripted_stage" >&2 ;;
+    scripted-stage) name=$1; build "$name" "$root/lab/scripted_stage/Dockerfile" "$root/lab/scripted_stage" >&2 ;;
     *) echo "there is no image '$1': operator, trainer or scripted-stage" >&2; exit 2 ;;
   esac
   if [ -n "${DYNALIGN_TEST_REGISTRY:-}" ]; then push "$name"; return; fi

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cluster import Cluster, bring_up, own_namespace
+from lab.cluster import Cluster, bring_up, own_namespace
 from support.cluster_runs import a_pod
 from support.kind_cluster import on_kind
 

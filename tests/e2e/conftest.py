@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.cluster import ROOT, Cluster, Image, bring_up, give_image
+from lab.cluster import ROOT, Cluster, Image, bring_up, give_image
 from support.cluster_runs import Site, open_site
 
 

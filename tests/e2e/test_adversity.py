@@ -17,8 +17,8 @@ from dynalign_contract.manifest import Manifest, read_manifest
 from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_operator.api.status import Phase
 from dynalign_operator.planning.observed import Step
-from support.runs import LocalRun, write_run
-from support.testbed import Testbed, load_testbed
+from lab.local_runs import LocalRun, write_run
+from lab.testbed import Testbed, load_testbed
 
 pytestmark = pytest.mark.slow
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cluster import BenchError, Cluster, Image
 from dynalign_contract.layout import part_name, shard_folder, stage_folder
 from dynalign_contract.result import Outcome, StageResult
 from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_trainer.train.job import REPORTS_FILE
+from lab.cluster import Cluster, Image, LabError
+from lab.testbed import load_testbed
 from support.cluster_runs import OPERATOR, TINY, ClusterRun, Site, open_site, place_testbed, violations
 from support.prometheus import HOUR, Prometheus, documented_series, start_prometheus
-from support.testbed import load_testbed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -123,7 +123,7 @@ def exists(run: ClusterRun, stage: Stage, path: str) -> bool:
     for pod in run.running(stage):
         try:
             run.site.kubectl("exec", pod["metadata"]["name"], "--", "test", "-s", f"/volume/{NAME}/{path}")
-        except BenchError:
+        except LabError:
             continue
         return True
     return False

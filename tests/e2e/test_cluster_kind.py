@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cluster import bring_up, give_image
 from dynalign_contract.stages import Stage
+from lab.cluster import bring_up, give_image
 from support.cluster_runs import NO_GPU, Site, open_site
 from support.kind_cluster import on_kind
 

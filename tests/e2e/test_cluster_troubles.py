@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cluster import Cluster, Image, give_image
 from dynalign_contract.stages import Stage
+from lab.cluster import Cluster, Image, give_image
 from support.cluster_runs import NO_GPU, OPERATOR, ClusterRun, Site, open_site, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]

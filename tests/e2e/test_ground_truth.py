@@ -12,8 +12,8 @@ from dynalign_contract.metrics import STAGE_METRICS, read_metrics
 from dynalign_contract.records import ANSWER, BATCH, CANARY, CAPABILITY, RATING, ROLLOUT, read_parts, read_rows
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.status import Phase
-from support.runs import SPEC, LocalRun, write_run
-from support.testbed import Testbed, load_testbed
+from lab.local_runs import SPEC, LocalRun, write_run
+from lab.testbed import Testbed, load_testbed
 
 pytestmark = pytest.mark.slow
 

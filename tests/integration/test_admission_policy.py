@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support.api_server import PATIENCE, ApiServer, start_api_server
+from lab.api_server import PATIENCE, ApiServer, start_api_server
 from support.chart import of_kind, render
 from support.player import run_object
 

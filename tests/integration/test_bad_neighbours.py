@@ -17,9 +17,9 @@ import pytest
 from dynalign_contract.pod_paths import METRICS_PORT
 from dynalign_contract.stages import ITERATION_STAGES
 from dynalign_contract.telemetry import MOST_BYTES
-from support.api_server import start_api_server
+from lab.api_server import start_api_server
+from lab.processes import free_port
 from support.player import Player, is_completed, run_object, scenario, start_operator, well
-from support.processes import free_port
 
 pytestmark = pytest.mark.cluster
 

@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from dynalign_operator.api.rules import TRANSITIONS
-from support.api_server import ApiServer, start_api_server
+from lab.api_server import ApiServer, start_api_server
 from support.player import run_object, start_operator
 
 pytestmark = pytest.mark.cluster

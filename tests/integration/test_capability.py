@@ -18,8 +18,8 @@ from dynalign_contract.settings import (
     WinRateSettings,
 )
 from dynalign_contract.stages import Stage
+from lab.tiny_qwen3 import write_tiny_qwen3
 from support.judging_data import StageRun, held_out_prompts, metrics_of, rule_objective
-from support.tiny_qwen3 import write_tiny_qwen3
 from support.training_data import write_artifact
 
 pytestmark = pytest.mark.slow

@@ -23,8 +23,8 @@ from dynalign_contract.prompt_yield import PromptYields
 from dynalign_contract.records import DRAFT, PROMPT, read_rows
 from dynalign_contract.references import SecretKeyRef
 from dynalign_contract.settings import DedupSettings, PromptSettings
+from lab.testbed import load_testbed
 from support.judging_data import StageRun, metrics_of, rule_objective
-from support.testbed import load_testbed
 from support.vllm_server import serve_testbed
 
 pytestmark = pytest.mark.slow

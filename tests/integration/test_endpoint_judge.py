@@ -28,6 +28,8 @@ from dynalign_trainer.evaluate.judge_models import EndpointJudge
 from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.models.window import Window
 from dynalign_trainer.scoring.exhibits import Candidate
+from lab.testbed import load_testbed
+from lab.testbed_language import draw_answer, rule
 from support.judging_data import (
     StageRun,
     draw_question,
@@ -36,8 +38,6 @@ from support.judging_data import (
     rule_objective,
     write_worse_adapter,
 )
-from support.testbed import load_testbed
-from support.testbed_language import draw_answer, rule
 from support.vllm_server import WITHOUT_ORDERS, serve_testbed
 
 pytestmark = pytest.mark.slow

@@ -17,8 +17,8 @@ from dynalign_trainer.models.engine import Engine, Sample, Sampling, start_engin
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.progress import watch_progress
 from dynalign_trainer.runtime.telemetry import Telemetry
+from lab.tiny_qwen3 import write_tiny_qwen3
 from support.judging_data import write_random_adapter
-from support.tiny_qwen3 import write_tiny_qwen3
 
 pytestmark = pytest.mark.slow
 

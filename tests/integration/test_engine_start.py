@@ -12,7 +12,7 @@ import pytest
 from dynalign_contract.errors import BadConfigError, BadInputError, DeviceBusyError
 from dynalign_contract.settings import EngineSettings
 from dynalign_trainer.models.engine_start import engine_arguments, prepare_environment, start_llm
-from support.tiny_qwen3 import write_tiny_qwen3
+from lab.tiny_qwen3 import write_tiny_qwen3
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ from dynalign_contract.settings import (
     WinRateMethod,
     WinRateSettings,
 )
+from lab.tiny_qwen3 import write_tiny_qwen3
 from support.judging_data import StageRun, held_out_prompts, metrics_of, rule_objective
-from support.tiny_qwen3 import write_tiny_qwen3
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from dynalign_contract.result import ArtifactRef, StageResult
 from dynalign_contract.stages import Stage
 from dynalign_trainer.export.check import ExportError, check_export
 from dynalign_trainer.runtime.lifecycle import Place, run_stage
-from support.tiny_qwen3 import write_tiny_qwen3
+from lab.tiny_qwen3 import write_tiny_qwen3
 
 IDS = torch.tensor([[1, 20, 30, 40, 50]])
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from dynalign_contract.config import FetchParams, StageConfig
 from dynalign_contract.result import StageResult
 from dynalign_trainer.runtime.lifecycle import Place, run_stage
-from support.tiny_qwen3 import write_tiny_qwen3
+from lab.tiny_qwen3 import write_tiny_qwen3
 
 
 @pytest.fixture(scope="session")

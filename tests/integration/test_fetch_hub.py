@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from dynalign_contract.config import FetchParams, StageConfig
 from dynalign_contract.result import StageResult
+from lab.tiny_qwen3 import write_tiny_qwen3
 from support.hub_server import Hub, commit_id
-from support.tiny_qwen3 import write_tiny_qwen3
 
 URI = "hf://org/tiny"
 TOKEN = "a-token"  # noqa: S105 - of a hub that lives for one test

@@ -16,7 +16,7 @@ from dynalign_contract.stages import Stage
 from dynalign_trainer.runtime.context import StageOutput
 from dynalign_trainer.train import stage as train
 from dynalign_trainer.train.processes import launch
-from support.tiny_qwen3 import write_tiny_qwen3
+from lab.tiny_qwen3 import write_tiny_qwen3
 from support.training_data import (
     StopAfterTwoSteps,
     TrainingRun,

@@ -27,8 +27,8 @@ from dynalign_contract.settings import (
 from dynalign_trainer.train.batch import build_batch
 from dynalign_trainer.train.job import TrainJob
 from dynalign_trainer.train.processes.launch import SINGLE_NODE, Processes, run_workers, worker_environment
+from lab.tiny_qwen3 import write_tiny_qwen3
 from support.grpo_reference import load_parameters, reference_advantages, reference_logprobs, reference_loss
-from support.tiny_qwen3 import write_tiny_qwen3
 from support.training_data import make_judgements, make_rollouts, with_sampler
 
 pytestmark = pytest.mark.slow

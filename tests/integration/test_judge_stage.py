@@ -13,10 +13,10 @@ from dynalign_contract.result import Outcome, StageResult
 from dynalign_contract.settings import CanarySettings, JudgeGates, JudgingMethod, JudgingSettings, OnUnfitJudge
 from dynalign_trainer.judge.canaries import CanaryKind
 from dynalign_trainer.judge.trust import spearman
+from lab.testbed import load_testbed
+from lab.testbed_language import rule
+from lab.tiny_qwen3 import write_tiny_qwen3
 from support.judging_data import StageRun, metrics_of, rule_objective, write_contrary_adapter, written_rollouts
-from support.testbed import load_testbed
-from support.testbed_language import rule
-from support.tiny_qwen3 import write_tiny_qwen3
 
 pytestmark = pytest.mark.slow
 

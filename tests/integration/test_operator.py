@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dynalign_contract.stages import ITERATION_STAGES
-from support.api_server import PATIENCE, ApiServer, start_api_server
+from lab.api_server import PATIENCE, ApiServer, start_api_server
 from support.player import Player, is_completed, run_object, scenario, start_operator
 
 pytestmark = pytest.mark.cluster

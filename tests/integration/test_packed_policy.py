@@ -8,7 +8,7 @@ import pytest
 
 from dynalign_contract.errors import BadConfigError
 from dynalign_trainer.train.packed.layout import lay_out
-from support.tiny_qwen3 import write_tiny_qwen3
+from lab.tiny_qwen3 import write_tiny_qwen3
 from support.training_data import make_rollouts
 
 pytestmark = pytest.mark.slow

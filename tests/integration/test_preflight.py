@@ -25,6 +25,7 @@ from dynalign_operator.planning import reasons
 from dynalign_operator.planning.observed import Observed
 from dynalign_operator.planning.planner import plan
 from dynalign_trainer.runtime.lifecycle import Place, run_stage
+from lab.tiny_qwen3 import CHATML, write_tiny_qwen3
 from support.builders import T0, a_job, a_run, minutes
 from support.odd_models import (
     DROPS_SYSTEM,
@@ -46,7 +47,6 @@ from support.odd_models import (
     write_tiny_phi3,
 )
 from support.simulation import SETTINGS, Simulation
-from support.tiny_qwen3 import CHATML, write_tiny_qwen3
 
 TURNS = CHATML.replace("<|im_start|>", "<|turn|>").replace("<|im_end|>", "<|over|>")
 QUESTIONS = [f"Question number {i}: is it long enough for this?" for i in range(12)]

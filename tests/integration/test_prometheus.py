@@ -14,10 +14,10 @@ from dynalign_contract.pod_paths import METRICS_PORT
 from dynalign_contract.stages import Stage
 from dynalign_operator.manifests.labels import read_job_labels
 from dynalign_trainer.runtime.telemetry import Telemetry
-from support.api_server import ApiServer, start_api_server
+from lab.api_server import ApiServer, start_api_server
+from lab.processes import free_port
 from support.chart import CHART
 from support.player import Player, is_completed, report, run_object, scenario, start_operator
-from support.processes import free_port
 from support.prometheus import HOUR, Prometheus, documented_series, start_prometheus
 
 pytestmark = pytest.mark.cluster

@@ -28,8 +28,8 @@ from dynalign_contract.settings import (
 )
 from dynalign_contract.stages import Stage
 from dynalign_trainer.runtime.lifecycle import Place, run_stage
+from lab.testbed import load_testbed
 from support.judging_data import metrics_of, rule_objective
-from support.testbed import load_testbed
 from support.training_data import write_artifact
 
 pytestmark = pytest.mark.slow

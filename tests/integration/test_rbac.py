@@ -18,8 +18,8 @@ from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.labels import read_job_labels
 from dynalign_operator.planning.rehearsal import rehearse
 from dynalign_operator.service.settings import read_settings
-from support.api_server import PATIENCE, ApiServer, start_api_server
-from support.audit import Right
+from lab.api_server import PATIENCE, ApiServer, start_api_server
+from lab.audit import Right
 from support.chart import ROOT, Objects, of_kind, only, render
 from support.player import Player, is_completed, run_object, scenario, start_operator, well
 

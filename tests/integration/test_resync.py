@@ -7,7 +7,7 @@ import pytest
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.kubernetes.resync import DEAF_ROUNDS, Resync
 from dynalign_operator.clusters.kubernetes.store import Kind, Store
-from support.api_server import ApiServer, start_api_server
+from lab.api_server import ApiServer, start_api_server
 from support.player import Player, run_object, scenario
 
 pytestmark = pytest.mark.cluster

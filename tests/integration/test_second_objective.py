@@ -19,8 +19,8 @@ from dynalign_contract.settings import (
     PromptSettings,
 )
 from dynalign_contract.stages import Stage
+from lab.testbed import load_testbed
 from support.judging_data import StageRun, write_author
-from support.testbed import load_testbed
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ import pytest
 
 from dynalign_contract.config import FetchParams, StageConfig
 from dynalign_contract.result import StageResult
+from lab.tiny_qwen3 import write_tiny_qwen3
 from support.hub_server import Hub
-from support.tiny_qwen3 import write_tiny_qwen3
 
 pytestmark = pytest.mark.slow
 

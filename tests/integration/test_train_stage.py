@@ -31,9 +31,9 @@ from dynalign_trainer.train.checkpoints import seal_checkpoint
 from dynalign_trainer.train.job import JOB_FILE, REPORTS_FILE, read_job
 from dynalign_trainer.train.policy.lora import check_adapter
 from dynalign_trainer.train.processes import launch
+from lab.processes import free_port
+from lab.tiny_qwen3 import write_tiny_qwen3
 from support.planted import plant_pickle, plant_torch_file
-from support.processes import free_port
-from support.tiny_qwen3 import write_tiny_qwen3
 from support.training_data import (
     StopAfterTwoSteps,
     TrainingRun,

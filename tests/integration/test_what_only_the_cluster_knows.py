@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.api_server import ApiServer, start_api_server
+from lab.api_server import ApiServer, start_api_server
 from support.player import Player, is_completed, run_object, scenario, start_operator
 
 pytestmark = pytest.mark.cluster

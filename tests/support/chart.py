@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.cluster import built_tools
+from lab.cluster import built_tools
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "dynalign"

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cluster import Cluster, Image, install_operator, own_namespace
 from dynalign_contract.stages import Stage
-from support.processes import free_port, running
-from support.testbed import Testbed
+from lab.cluster import Cluster, Image, install_operator, own_namespace
+from lab.processes import free_port, running
+from lab.testbed import Testbed
 
 Object = dict[str, Any]
 
@@ -58,7 +58,7 @@ class Site:
     trainer: Image
 
     def kubectl(self, *arguments: str, manifest: object = None) -> str:
-        """Run kubectl in this namespace; raises BenchError with what it said."""
+        """Run kubectl in this namespace; raises LabError with what it said."""
         return self.cluster.kubectl("-n", self.namespace, *arguments, manifest=manifest)
 
     def items(self, kind: str, *arguments: str) -> list[Object]:

@@ -17,8 +17,8 @@ from dynalign_contract.settings import EngineSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.runtime.lifecycle import Place, run_stage
-from support.testbed import OBJECTIVE, Example, encode, judge_message
-from support.testbed_language import MANNERS, OBJECTS, damage, draw_answer, draw_worst_answer, rule
+from lab.testbed import OBJECTIVE, Example, encode, judge_message
+from lab.testbed_language import MANNERS, OBJECTS, damage, draw_answer, draw_worst_answer, rule
 from support.training_data import write_artifact
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.tiny_qwen3 import CHATML
+from lab.tiny_qwen3 import CHATML
 
 NO_SYSTEM = (
     "{%- for m in messages -%}{%- if m['role'] == 'system' -%}{{ raise_exception('System role not supported') }}"

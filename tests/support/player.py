@@ -19,7 +19,7 @@ from dynalign_contract.result import Metric
 from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.kubernetes.api import KubeApi, RefusedError, open_kube_api
 from dynalign_operator.manifests.labels import read_job_labels
-from support.api_server import PATIENCE, ApiServer
+from lab.api_server import PATIENCE, ApiServer
 from support.builders import a_result
 
 Objects = list[dict[str, Any]]

@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.cluster import built_tools
-from support.processes import free_port, running
+from lab.cluster import built_tools
+from lab.processes import free_port, running
 
 _ROOT = Path(__file__).parents[2]
 HOUR = "[1h:1s]"

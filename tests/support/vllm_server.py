@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from dynalign_operator.clusters.local.processes import free_port
-from support.testbed import load_testbed
-from support.tiny_qwen3 import CHATML
+from lab.testbed import load_testbed
+from lab.tiny_qwen3 import CHATML
 
 WITHOUT_ORDERS = CHATML.replace(
     "m['content']", "m['content'].split('\n\nReply with nothing')[0].split('\n\nDo not explain.')[0]"

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cluster import BenchError, refuse_rivals
 from benchmarks.job_events import Arrival, Transition, find_kubernetes_share, find_transitions
+from lab.cluster import LabError, refuse_rivals
 
 
 def job(at: float, kind: str, name: str, *conditions: str) -> Arrival:
@@ -70,7 +70,7 @@ def deployments(namespaces: str, *, replicas: int = 1) -> str:
 
 
 def test_an_operator_of_all_namespaces_is_refused() -> None:
-    with pytest.raises(BenchError, match="kubectl -n system scale deployment o --replicas 0"):
+    with pytest.raises(LabError, match="kubectl -n system scale deployment o --replicas 0"):
         refuse_rivals(deployments(""))
 
 

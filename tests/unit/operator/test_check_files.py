@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from dynalign_operator.cli import check_files
 from dynalign_operator.cli.main import app
+from lab.tiny_qwen3 import write_tiny_qwen3
 from support.odd_models import NO_SYSTEM, set_json, set_template
-from support.tiny_qwen3 import write_tiny_qwen3
 
 QUESTIONS = [f"Question number {i}: is it long enough for this?" for i in range(12)]
 

@@ -24,8 +24,8 @@ from dynalign_trainer.evaluate.judges import PaidJudge, measure_spending
 from dynalign_trainer.evaluate.statistics import Duel
 from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.models.window import Window
+from lab.tiny_qwen3 import write_tiny_qwen3
 from support.chat_server import Answer, completion, refusal, scored, serve_chat
-from support.tiny_qwen3 import write_tiny_qwen3
 
 Respond = Callable[[dict[str, Any]], Answer]
 

@@ -15,7 +15,7 @@ from dynalign_trainer.runtime.context import Gang
 from dynalign_trainer.runtime.telemetry import Telemetry
 from dynalign_trainer.train.processes import gang as gang_module
 from dynalign_trainer.train.processes.gang import telling_of_waits
-from support.processes import free_port
+from lab.processes import free_port
 
 
 def said(telemetry: Telemetry, metric: WaitMetric) -> float | None:

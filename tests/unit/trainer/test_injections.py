@@ -11,7 +11,7 @@ from dynalign_trainer.judge.injections import Injection, all_injections, choose_
 from dynalign_trainer.models import quoting
 from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.scoring import wording
-from support.tiny_qwen3 import write_tiny_qwen3
+from lab.tiny_qwen3 import write_tiny_qwen3
 
 ATTACKS = all_injections()
 MESSAGES = [{"role": "user", "content": "How can I learn to swim?"}]

@@ -15,7 +15,7 @@ from dynalign_trainer.prompts.clusters import Clusters, Vector, embed_by_tokens,
 from dynalign_trainer.prompts.curator import Checks, Curator
 from dynalign_trainer.prompts.drafts import Drop
 from dynalign_trainer.prompts.wording import written_wording
-from support.tiny_qwen3 import write_tiny_qwen3
+from lab.tiny_qwen3 import write_tiny_qwen3
 
 DIRECTIONS = {"sea": (1.0, 0.0), "ocean": (0.96, 0.28), "shop": (0.0, 1.0)}
 

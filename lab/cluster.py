@@ -1,4 +1,4 @@
-"""The cluster of tests/cluster as benchmarks use it: images, a namespace of one's own, an operator in it."""
+"""The cluster of tests/cluster as tests and benchmarks use it: images, namespaces, an operator in a namespace."""
 
 import functools
 import json
@@ -25,8 +25,8 @@ _NAMESPACES_VARIABLE: Final = "DYNALIGN_NAMESPACES"
 RELEASE: Final = "bench"
 
 
-class BenchError(Exception):
-    """The benchmark cannot be run; the message says what to do."""
+class LabError(Exception):
+    """A cluster, image or server cannot be had; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster. Its methods raise BenchError with what the command said."""
+    """A running cluster. Its methods raise LabError with what the command said."""
 
     kubeconfig: str
 
@@ -77,7 +77,7 @@ class Cluster:
         )
         if done.returncode != 0:
             said = (done.stderr.strip() or done.stdout.strip()).decode(errors="replace")
-            raise BenchError(f"`{' '.join(command)}` failed: {said}")
+            raise LabError(f"`{' '.join(command)}` failed: {said}")
         return done.stdout.decode(errors="replace")
 
 
@@ -87,26 +87,26 @@ def _search_path() -> str:
 
 
 def bring_up() -> Cluster:
-    """The cluster of your KUBECONFIG, kind, or the native node (tests/cluster/up.sh). Raises BenchError."""
+    """The cluster of your KUBECONFIG, kind, or the native node (tests/cluster/up.sh). Raises LabError."""
     said = _script("up.sh").strip()
     return Cluster(said.removeprefix("export KUBECONFIG="))
 
 
 @functools.cache
 def built_tools() -> Path:
-    """The folder with kubectl, helm, kube-apiserver and etcd; built the first time (minutes). Raises BenchError."""
+    """The folder with kubectl, helm, kube-apiserver and etcd; built the first time (minutes). Raises LabError."""
     # Debian's prometheus is installed with them.
     _script("build.sh")
     return CACHE / "bin"
 
 
 def kwok_stages() -> str:
-    """The folder of the stages that come with KWOK, which is built the first time. Raises BenchError."""
+    """The folder of the stages that come with KWOK, which is built the first time. Raises LabError."""
     return _script("kwok.sh").strip()
 
 
 def give_image(name: str) -> Image:
-    """Build this tree's `operator`, `trainer` (for CPUs) or `scripted-stage` for the cluster. Raises BenchError.
+    """Build this tree's `operator`, `trainer` (for CPUs) or `scripted-stage` for the cluster. Raises LabError.
 
     Where `images.sh give` cannot load or push, DYNALIGN_TEST_OPERATOR_IMAGE, DYNALIGN_TEST_TRAINER_IMAGE and
     DYNALIGN_TEST_SCRIPTED_STAGE_IMAGE (REPOSITORY:TAG) name images that the cluster can pull.
@@ -114,7 +114,7 @@ def give_image(name: str) -> Image:
     given = os.environ.get(f"DYNALIGN_TEST_{name.upper().replace('-', '_')}_IMAGE")
     repository, _, tag = (given or _script("images.sh", "give", name).strip()).rpartition(":")
     if not repository:
-        raise BenchError(f"the image {given} has no tag: name it as REPOSITORY:TAG")
+        raise LabError(f"the image {given} has no tag: name it as REPOSITORY:TAG")
     return Image(repository, tag, is_loaded=repository.startswith("localhost/"))
 
 
@@ -137,7 +137,7 @@ def own_namespace(cluster: Cluster, prefix: str, *, awaits_end: bool = True) -> 
 def install_operator(
     cluster: Cluster, namespace: str, operator: Image, trainer: Image, *, release: str = RELEASE
 ) -> None:
-    """Install the chart for this namespace alone, and wait until the operator is ready. Raises BenchError.
+    """Install the chart for this namespace alone, and wait until the operator is ready. Raises LabError.
 
     The CustomResourceDefinition comes with the chart where the cluster has none, and stays.
     """
@@ -158,11 +158,11 @@ def install_operator(
 
 
 def refuse_rivals(deployments: str) -> None:
-    """Raise BenchError where one of these Deployments (JSON) is an operator of all namespaces: two would race."""
+    """Raise LabError where one of these Deployments (JSON) is an operator of all namespaces: two would race."""
     for deployment in json.loads(deployments)["items"]:
         if deployment["spec"].get("replicas", 1) and _runs_everything(deployment):
             place = deployment["metadata"]
-            raise BenchError(
+            raise LabError(
                 f"the operator {place['name']} in namespace {place['namespace']} runs the AlignmentRuns of all "
                 "namespaces, the benchmark's too. Stop it for the time being: "
                 f"kubectl -n {place['namespace']} scale deployment {place['name']} --replicas 0"
@@ -195,5 +195,5 @@ def _script(name: str, *arguments: str) -> str:
     """Run a script of tests/cluster; what it says on standard error is shown."""
     done = subprocess.run([str(_SCRIPTS / name), *arguments], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
-        raise BenchError(f"tests/cluster/{name} {' '.join(arguments)} failed; what it said stands above.")
+        raise LabError(f"tests/cluster/{name} {' '.join(arguments)} failed; what it said stands above.")
     return done.stdout

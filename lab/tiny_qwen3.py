@@ -3,13 +3,14 @@
 from pathlib import Path
 
 CHATML = (
-    "{%- for m in messages -%}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{%- endfor -%}"
+    "{%- for m in messages -%}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
 )
 
 
 def write_tiny_qwen3(folder: Path, *, seed: int = 0, head_dim: int = 16) -> Path:
-    """Write model and tokenizer; the same seed gives the same weights. vLLM's CPU attention needs a `head_dim` of 32."""
+    """Write model and tokenizer, with weights drawn from `seed`. vLLM's CPU attention needs a `head_dim` of 32."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from dynalign_operator.api.status import AlignmentRunStatus
-from support.testbed import Testbed
+from lab.testbed import Testbed
 
 COMMAND = (sys.executable, "-c", "from dynalign_operator.cli.main import main; main()")
 
@@ -56,7 +56,8 @@ class LocalRun:
 
     def until(self, process: subprocess.Popen[str], words: str) -> None:
         """Read the process's output until a line holds these words."""
-        assert process.stdout is not None
+        if process.stdout is None:
+            raise ValueError("the process was started without a pipe for its output")
         seen = []
         for line in process.stdout:
             seen.append(line)

@@ -45,6 +45,7 @@ def read_requests(log: Path, user: str) -> list[Request]:
 
 def _right(event: dict[str, object]) -> Right:
     reference = event["objectRef"]
-    assert isinstance(reference, dict)
+    if not isinstance(reference, dict):
+        raise TypeError(f"an audit event without an objectRef: {event}")
     resource = "/".join(part for part in (reference["resource"], reference.get("subresource")) if part)
     return Right(reference.get("apiGroup", ""), resource, str(event["verb"]))

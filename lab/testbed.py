@@ -1,9 +1,9 @@
 """The test-bed: a language model of under a million parameters whose judgement can be checked against a known rule.
 
-It lies in `tests/data/testbed`, so that tests see the same weights on every machine: training on another processor gives
-others. `make testbed` trains one anew in about a minute and a half on two cores, on three tasks, each in the words of the
-objective beside this file: write a question, answer it, rate an answer. What a test asserts has to hold for a model of
-any seed: `make testbed SEED=1 FOLDER=/tmp/other`, then run the tests with `DYNALIGN_TESTBED=/tmp/other`.
+Its weights are in `lab/testbed_model`, so that they are the same on every machine: training on another processor gives
+others. `make testbed` trains one anew in about a minute and a half on two cores, on three tasks, each in the words of
+the objective beside this file: write a question, answer it, rate an answer. What a test asserts has to hold for a model
+of any seed: `make testbed SEED=1 FOLDER=/tmp/other`, then run the tests with `DYNALIGN_TESTBED=/tmp/other`.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from string import Template
 from typing import Any
 
 from dynalign_contract.objective import Objective, parse_objective
-from support.testbed_language import MANNERS, damage, draw_answer, rule
-from support.tiny_qwen3 import CHATML
+from lab.testbed_language import MANNERS, damage, draw_answer, rule
+from lab.tiny_qwen3 import CHATML
 
 OBJECTIVE = Path(__file__).with_name("testbed_objective.yaml")
-SHIPPED = Path(__file__).parents[1] / "data" / "testbed"
+SHIPPED = Path(__file__).with_name("testbed_model")
 VARIABLE = "DYNALIGN_TESTBED"
 DIGESTS = "SHA256SUMS"
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -77,7 +77,8 @@ def check_digests(folder: Path) -> list[str]:
     listed = folder / DIGESTS
     if not listed.is_file():
         return [f"there is no {DIGESTS}"]
-    wanted = dict(reversed(line.split("  ", 1)) for line in listed.read_text().splitlines())
+    lines = (line.split("  ", 1) for line in listed.read_text().splitlines())
+    wanted = {name: digest for digest, name in lines}
     found = _digests(folder)
     return [
         *(f"{name} is missing" for name in wanted.keys() - found.keys()),
@@ -176,7 +177,7 @@ def build_model(recipe: Recipe, tokenizer: Any) -> Any:
 
 
 def encode(tokenizer: Any, examples: list[Example]) -> tuple[Any, Any, Any]:
-    """Token ids, attention mask and labels, each (examples, longest); labels are -100 on the user's turn and padding."""
+    """Token ids, attention mask and labels, each (examples, longest); labels of user turn and padding are -100."""
     import torch
 
     ids, labels = [], []
@@ -196,7 +197,7 @@ def encode(tokenizer: Any, examples: list[Example]) -> tuple[Any, Any, Any]:
 def pretrain(
     recipe: Recipe, model: Any, tokenizer: Any, objective: Objective, report: Callable[[int, float], None]
 ) -> None:
-    """Train by AdamW, learning rate rising, then falling linearly to zero; calls `report(step, loss)` after each step."""
+    """Train by AdamW, learning rate rising, then falling linearly to zero; calls `report(step, loss)` each step."""
     import torch
 
     rng = random.Random(recipe.seed)
@@ -211,7 +212,7 @@ def pretrain(
         told = labels[:, 1:] != -100
         loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[told]), labels[:, 1:][told])
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -249,7 +250,7 @@ def write_testbed(folder: Path, recipe: Recipe) -> None:
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser(prog="support.testbed", description="Train the test-bed's model.")
+    parser = argparse.ArgumentParser(prog="lab.testbed", description="Train the test-bed's model.")
     parser.add_argument("folder", type=Path, nargs="?", default=SHIPPED, help="where the model's files go")
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="of the first weights and of the examples")
     options = parser.parse_args()

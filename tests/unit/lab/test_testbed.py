@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from support.testbed import DIGESTS, SHIPPED, VARIABLE, check_digests, load_testbed
-from support.testbed_language import rule
+from lab.testbed import DIGESTS, SHIPPED, VARIABLE, check_digests, load_testbed
+from lab.testbed_language import rule
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def draw_answer(rng: random.Random, view: str, topic: str) -> str:
 
 
 def draw_worst_answer(rng: random.Random, view: str, topic: str) -> str:
-    """An answer, well formed, of two sentences whose clauses are all joined by empty words: by the rule it is worth 0."""
+    """A well-formed answer of two sentences whose clauses are all joined by empty words: the rule gives it 0."""
     return _write_answer(rng, view, topic, sentences=2, density=1.0, merit=0.0)
 
 

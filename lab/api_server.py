@@ -1,4 +1,4 @@
-"""A real API server with etcd and the controllers, but no node: the tests play the kubelet."""
+"""An API server with etcd and the controllers, but no node; tests and fake nodes play the kubelet."""
 
 import contextlib
 import subprocess
@@ -13,14 +13,14 @@ from ssl import create_default_context
 
 import yaml
 
-from benchmarks.cluster import CACHE, built_tools
-from support.audit import Request, read_requests
-from support.processes import free_port, running
+from lab.audit import Request, read_requests
+from lab.cluster import CACHE, LabError, built_tools
+from lab.processes import free_port, running
 
 PATIENCE = 60.0
 """Seconds for a component to come up."""
 _TOKEN = "admin-of-the-tests"  # noqa: S105 - of a server that lives for one test
-_CRD = Path(__file__).parents[2] / "crds" / "dynalign.io_alignmentruns.yaml"
+_CRD = Path(__file__).parents[1] / "crds" / "dynalign.io_alignmentruns.yaml"
 _AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -49,7 +49,8 @@ class ApiServer:
     def kubeconfig_of(self, account: str, namespace: str) -> Path:
         """A kubeconfig with a token of this service account, which must exist."""
         created = self.kubectl("create", "token", account, "--namespace", namespace)
-        assert created.returncode == 0, created.stderr
+        if created.returncode != 0:
+            raise LabError(created.stderr)
         config = yaml.safe_load(self.kubeconfig.read_text())
         config["users"][0]["user"]["token"] = created.stdout.strip()
         path = self.folder / f"{namespace}-{account}.kubeconfig"
@@ -109,10 +110,12 @@ def start_api_server(folder: Path, *, audit: bool = False) -> Iterator[ApiServer
         kubeconfig.write_text(yaml.safe_dump(_kubeconfig(port, authority)))
         server = ApiServer(folder, kubeconfig)
         applied = server.kubectl("apply", "--server-side", "-f", str(_CRD))
-        assert applied.returncode == 0, applied.stderr
+        if applied.returncode != 0:
+            raise LabError(applied.stderr)
         end = time.monotonic() + PATIENCE
         while server.kubectl("get", "alignmentruns").returncode != 0:
-            assert time.monotonic() < end, f"the CRD was not served within {PATIENCE} s"
+            if time.monotonic() >= end:
+                raise LabError(f"the CRD was not served within {PATIENCE} s")
             time.sleep(0.1)  # between two looks at it
         # After the CRD: the garbage collector learns of later ones half a minute late, and tries again seldom.
         start(
@@ -157,5 +160,6 @@ def _await(url: str, authority: Path) -> None:
             with urllib.request.urlopen(request, timeout=5, context=context):
                 return
         except (OSError, urllib.error.URLError):
-            assert time.monotonic() < end, f"{url} did not answer within {PATIENCE} s"
+            if time.monotonic() >= end:
+                raise LabError(f"{url} did not answer within {PATIENCE} s") from None
             time.sleep(0.1)  # between two looks at it
