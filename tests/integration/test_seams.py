@@ -56,6 +56,13 @@ MUTATIONS = {
 }
 
 
+def leave_all_but_modules(folder: str, names: list[str]) -> set[str]:
+    """Files that a type checker does not read."""
+    return {
+        name for name in names if Path(folder, name).is_file() and not name.endswith((".py", ".pyi", "py.typed"))
+    } | {"__pycache__"}
+
+
 def check_types(tree: Path) -> list[str]:
     """Lines of mypy's errors."""
     done = subprocess.run([sys.executable, "-m", "mypy"], cwd=tree, capture_output=True, text=True, check=False)
@@ -67,10 +74,11 @@ def check_types(tree: Path) -> list[str]:
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("seams") / "tree"
     tree.mkdir()
-    ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("operator", "trainer", "benchmarks", "release", "tests", ".mypy_cache"):
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+    for folder in ROOT.iterdir():
+        if folder.is_dir() and folder.name[0] != ".":
+            shutil.copytree(folder, tree / folder.name, ignore=leave_all_but_modules)
+    if (ROOT / ".mypy_cache").is_dir():
+        shutil.copytree(ROOT / ".mypy_cache", tree / ".mypy_cache")
     shutil.copy2(ROOT / "pyproject.toml", tree)
     return tree
 

@@ -41,7 +41,7 @@ _METADATA: Final = frozenset(
     ipaddress.ip_address(text)
     for text in ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254")
 )
-"""Of Alibaba, Azure, Oracle, Amazon and Google, beside the link-local 169.254.169.254 of most."""
+"""Metadata addresses of Alibaba, Azure, Oracle, Amazon and Google beside the link-local 169.254.169.254."""
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _COMPATIBLE: Final = ipaddress.ip_network("::/96")
 

@@ -49,7 +49,7 @@ class AuthorSettings(AgentSettings):
     """The scenario author: writes a task or dilemma from a sampled seed."""
 
     temperature: float = Field(default=1.0, gt=0, le=2)
-    """Of the author's sampling; higher is more varied."""
+    """Sampling temperature of the author; higher is more varied."""
     top_p: float = Field(default=0.95, gt=0, le=1)
     """Nucleus of the author's sampling: the smallest set of tokens with this probability is drawn from."""
     max_tokens: int = Field(default=160, ge=8, le=4096)
@@ -67,18 +67,18 @@ class CriticSettings(AgentSettings):
 
 
 class ReviserSettings(AgentSettings):
-    """The reviser: mends drafts that the critic finds neither good nor hopeless; the critic then scores them again."""
+    """The reviser: rewrites drafts with a middling score; the critic then scores them again."""
 
     mend_from: float = Field(default=3.0, ge=0, le=9)
-    """Drafts below this score, 0 to 9, are dropped without being mended."""
+    """Drafts below this score, 0 to 9, are dropped without being rewritten."""
     mend_below: float = Field(default=6.0, ge=0, le=9)
     """Drafts of at least this score are kept as they are."""
     temperature: float = Field(default=0.7, gt=0, le=2)
-    """Of the reviser's sampling."""
+    """Sampling temperature of the reviser."""
     top_p: float = Field(default=0.95, gt=0, le=1)
     """Nucleus of the reviser's sampling."""
     max_tokens: int = Field(default=160, ge=8, le=4096)
-    """Longest mended prompt, in tokens."""
+    """Maximum length of a rewritten prompt, in tokens."""
 
 
 class AgentsSettings(Model):
@@ -87,7 +87,7 @@ class AgentsSettings(Model):
     author: AuthorSettings = AuthorSettings()
     critic: CriticSettings = CriticSettings()
     reviser: ReviserSettings | None = None
-    """Needs an objective with a critic and a reviser. Default: nothing is mended."""
+    """Needs an objective with a critic and a reviser. Default: nothing is rewritten."""
 
     @property
     def by_role(self) -> dict[Role, AgentSettings]:

@@ -1,4 +1,4 @@
-"""From the metrics of a stage's shards to those of the stage, by definition. Pure."""
+"""Joins the metrics of a stage's shards into those of the stage, by their definitions. Pure."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -50,7 +50,7 @@ class EndpointSettings(Model):
     """Room for the thoughts of a model that reasons before it answers, in tokens on top of what the answer may take. It
     is given once a reply has ended in the middle of a thought."""
     budget: EndpointBudget = EndpointBudget()
-    """When it is used up nothing more is asked, and the stage goes on with what there is."""
+    """Once it is used up, no more requests are sent, and the stage continues with the answers that it has."""
 
     @property
     def version(self) -> str:

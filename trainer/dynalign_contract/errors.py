@@ -9,7 +9,7 @@ class StageError(Exception):
     exit_code: int = 1
     reason: str = "StageError"
     place: str = ""
-    """Where an error that nobody foresaw came from; empty for errors that the stage knows."""
+    """Where an unforeseen error came from; empty for errors that the stage knows."""
 
 
 class BadConfigError(StageError):
@@ -65,7 +65,7 @@ class MemoryFullError(StageError):
 
 
 class RepeatedError(StageError):
-    """An error that nobody foresaw came a second time from the same place, with the same inputs."""
+    """An unforeseen error came a second time from the same place, with the same inputs."""
 
     exit_code = ExitCode.REPEATED
     reason = "RepeatedError"

@@ -14,7 +14,7 @@ class ExitCode(IntEnum):
     UNFIT = 12
     """A gate refused: the judge is not to be trusted, or the model got worse."""
     REPEATED = 13
-    """An error that nobody foresaw came a second time from the same place, with the same inputs."""
+    """An unforeseen error came a second time from the same place, with the same inputs."""
     BUSY = 75
     """Another process holds the working folder (EX_TEMPFAIL); try again when it has ended."""
     TERMINATED = 143

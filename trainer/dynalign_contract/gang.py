@@ -1,4 +1,4 @@
-"""What a node of a training gang says at /metrics while it waits for node 0."""
+"""Metrics of a training node that waits for node 0."""
 
 from enum import IntEnum, StrEnum
 
@@ -9,7 +9,7 @@ class WaitMetric(StrEnum):
     SINCE = "gang_waits_since"
     """Unix time since which it waits; 0 or absent for a node that does not."""
     NODE = "gang_waits_node"
-    """Its rank among the nodes."""
+    """Rank of the node."""
     CAUSE = "gang_waits_cause"
     """A `WaitCause`."""
 
@@ -18,8 +18,8 @@ class WaitCause(IntEnum):
     """Why node 0 cannot be reached."""
 
     NAME = 1
-    """Its name has no address."""
+    """The name of node 0 has no address."""
     REFUSED = 2
-    """Its machine answers, but nothing listens there yet."""
+    """The machine answers, but nothing listens on the port yet."""
     SILENT = 3
     """Nothing answers in time, or there is no way there."""

@@ -13,7 +13,7 @@ class HostOrder(Model):
     """Run a stage. One at a time: the next order is read when the stage has ended."""
 
     arguments: tuple[str, ...]
-    """Of `dynalign-stage`."""
+    """Arguments of `dynalign-stage`."""
     environment: dict[str, str]
     """All of it; nothing is inherited."""
     folder: str

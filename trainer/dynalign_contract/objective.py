@@ -104,7 +104,7 @@ class JudgeTemplate(Model):
 
 
 class CompareTemplate(Model):
-    """How two answers are shown to the judge of the evaluation; it goes on with A or B."""
+    """How two answers are shown to the judge of the evaluation; it answers with A or B."""
 
     message: _Template
     """Placeholders: $preamble $rubric $prompt $a $b $open $close."""
@@ -144,7 +144,7 @@ class CriticTemplate(Model):
 
 
 class ReviserTemplate(Model):
-    """How the reviser is asked to mend a training prompt."""
+    """How the reviser is asked to rewrite a training prompt."""
 
     message: _Template
     """Placeholders: $preamble $prompt $open $close."""
@@ -178,7 +178,7 @@ class Objective(Model):
     critic: CriticTemplate | None = None
     """None: every prompt that the curator keeps is used."""
     reviser: ReviserTemplate | None = None
-    """None: no prompt can be mended."""
+    """None: no prompt can be rewritten."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Objective":

@@ -8,6 +8,6 @@ class SecretKeyRef(Model):
     """A key of a Secret in the run's namespace."""
 
     name: ObjectName
-    """Of the Secret."""
+    """Name of the Secret."""
     key: DataKey
     """Under which the Secret holds the token."""

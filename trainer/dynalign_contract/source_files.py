@@ -1,4 +1,4 @@
-"""From the address of a source to its files on this machine, and to what their symbolic links may lead to."""
+"""Finds the files of a source on this machine, and decides what their symbolic links may lead to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dynalign_contract.pod_paths import CLAIMS_MOUNT, RUN_MOUNT, SHARED_MEMORY_M
 from dynalign_contract.sources import ClaimSource, PathSource
 
 _KERNEL: Final = (Path("/proc"), Path("/sys"), Path("/dev"))
-"""File systems in which nobody keeps a model: their files tell about the process and the machine."""
+"""File systems that hold no models: their files describe the process and the machine."""
 _MEMORY: Final = Path(SHARED_MEMORY_MOUNT)
 _REMEDY: Final = "Replace the link by the file itself"
 

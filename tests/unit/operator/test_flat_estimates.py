@@ -1,12 +1,17 @@
 """Statuses of version 0.1.0 had three numbers where an estimate is one object now; they are still read."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from dynalign_contract.estimate import Estimate
 from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus
 from dynalign_operator.api.stored_status import read_stored_status
+from dynalign_operator.cli.main import app
+from support.builders import a_run
 
 RATE = Estimate(value=0.625, low=0.5, high=0.75)
 
@@ -38,6 +43,17 @@ def test_a_capability_is_read_with_the_interval_of_its_change() -> None:
     ).iterations
     assert iteration.capability == Estimate(value=0.5)
     assert iteration.capability_delta == Estimate(value=-0.1, low=-0.2, high=0.0)
+
+
+def test_a_finished_run_of_the_version_before_is_shown(tmp_path: Path) -> None:
+    run = a_run().with_iterations(1).build().model_dump(mode="json", by_alias=True, exclude_none=True)
+    numbers = {"winRate": 0.625, "winRateLow": 0.5, "winRateHigh": 0.75}
+    status = {"phase": "Succeeded", "winRate": 0.625, "iterations": [{"index": 0, "reward": 0.5, **numbers}]}
+    (tmp_path / "run.json").write_text(json.dumps({**run, "status": status}))
+    shown = CliRunner().invoke(app, ["status", str(tmp_path)])
+    assert shown.exit_code == 0, shown.stderr
+    assert "r: Succeeded" in shown.stdout
+    assert "0.62 (0.50-0.75)" in shown.stdout
 
 
 def test_what_is_no_number_is_refused() -> None:

@@ -24,7 +24,7 @@ class PromptsMetrics(StageMetrics):
     too_long_share = _Metric(Unit.SHARE, "Share of drafts above the limit of tokens.")
     too_short_share = _Metric(Unit.SHARE, "Share of drafts below the limit of characters.")
     low_score_share = _Metric(Unit.SHARE, "Share of drafts whose score by the critic was too low.")
-    mended = _Metric(Unit.COUNT, "Training prompts that the reviser wrote anew.")
+    mended = _Metric(Unit.COUNT, "Training prompts that the reviser has rewritten.")
     mended_gain = _Metric(Unit.PLAIN, "Mean gain of the critic's score by the reviser.")
     distinct_2 = _Metric(Unit.SHARE, "Share of pairs of words that are distinct.")
     facet_coverage = _Metric(Unit.SHARE, "Share of the seeds' values that occur.")

@@ -19,7 +19,7 @@ class WinRateMethod(StrEnum):
 
 
 class EvaluationJudge(StrEnum):
-    """Who compares the answers."""
+    """Judge that compares the answers."""
 
     BASE = "Base"
     LIVE = "Live"
@@ -43,7 +43,7 @@ class WinRateSettings(Model):
     tie_margin: float = Field(default=0.0, ge=0, le=1)
     """Differences of the judge's preference (Pairwise) or reward (Pointwise) up to this count as ties."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    """Of the interval around the win rate, and of the verdict that the model got worse."""
+    """Confidence of the interval around the win rate, and of the decision that the model got worse."""
     resamples: int = Field(default=2000, ge=100, le=1_000_000)
     """Bootstrap resamples over prompts."""
 
@@ -73,7 +73,7 @@ class CapabilitySettings(Model):
     limit: int | None = Field(default=None, ge=1, le=1_000_000)
     """Items of each task, from its first. Default: all."""
     max_drop: float = Field(default=0.02, ge=0, lt=1)
-    """Largest drop of the mean score below the base model's that is put up with. A larger one, with `confidence`, is a
+    """Maximum tolerated drop of the mean score below the base model's. A larger one, with `confidence`, is a
     regression."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """One-sided: of the verdict, and of each end of the intervals."""

@@ -13,7 +13,7 @@ class GenerationSettings(Model):
     max_tokens: int = Field(default=512, ge=1, le=131_072)
     """Longest completion, in tokens."""
     temperature: float = Field(default=1.0, gt=0, le=2)
-    """Of the policy's sampling; at 1 the candidates are drawn from the policy itself."""
+    """Sampling temperature; at 1 the candidates are drawn from the policy itself."""
     shards: int = Field(default=1, ge=1, le=256)
     """Workers over which the prompts are split."""
     prompts_per_part: int = Field(default=32, ge=1, le=4096)

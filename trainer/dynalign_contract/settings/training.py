@@ -67,7 +67,7 @@ class LossAggregation(StrEnum):
     CONSTANT = "Constant"
     """Sum divided by a constant length (Dr. GRPO)."""
     SEQUENCE_RATIO = "SequenceRatio"
-    """As SequenceMean, with one ratio for a whole sequence: the geometric mean of its tokens' (GSPO)."""
+    """SequenceMean with one ratio for a whole sequence: the geometric mean of the ratios of its tokens (GSPO)."""
 
 
 class KlReference(StrEnum):
@@ -112,7 +112,7 @@ class TrainingSettings(Model):
     method: TrainingMethod = TrainingMethod.LORA
     lora: LoraSettings = LoraSettings()
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
-    """Of AdamW, constant."""
+    """Learning rate of AdamW, constant."""
     prompts_per_step: int = Field(default=8, ge=1, le=65_536)
     """Groups that one optimiser step consumes."""
     micro_batch: int = Field(default=4, ge=1, le=4096)

@@ -1,4 +1,4 @@
-"""From the bytes of a user's file to its text. The one place that decides how such files are decoded."""
+"""Decodes the bytes of a user's file into text, everywhere in the same way."""
 
 import codecs
 import re

@@ -1,4 +1,4 @@
-"""From a row to a chat that ends with the user, whatever columns it has. Pure."""
+"""Reads a row of any known columns as a chat that ends with the user. Pure."""
 
 import json
 from collections.abc import Mapping
