@@ -24,16 +24,22 @@ def render(
 ) -> None:
     """Print the objects that would be applied: the volume claim, then a ConfigMap and a Job for each stage.
 
-    Without options only the first stage is printed. Digests of artifacts that do not exist yet are zeros.
+    Without options only the first stage is printed. Digests of artifacts that do not exist yet are zeros. What an
+    installation decides (image, identity, proxy, defaults of pods) is read from the operator's variables, such as
+    DYNALIGN_TRAINER_PODS; `kubectl get deploy` shows those of yours.
     """
     from dynalign_operator.cli.load import load_run_file, require_objective
     from dynalign_operator.cli.report_problems import report_notes, report_problems
+    from dynalign_operator.manifests.installation import SettingsError
     from dynalign_operator.runfile.run_file import RunFileError
 
     try:
         bundles = _bundles(report_notes(file, require_objective(load_run_file(file))))
     except RunFileError as error:
         raise typer.Exit(report_problems(file, error)) from error
+    except SettingsError as error:
+        say(str(error), err=True)
+        raise typer.Exit(10) from error
     if stage is None and iteration is None:
         chosen = bundles if all_stages else bundles[:1]
     else:
@@ -45,12 +51,13 @@ def render(
 
 
 def _bundles(run_file: "RunFile") -> list["JobBundle"]:
+    import os
     from datetime import UTC, datetime
 
-    from dynalign_operator.manifests.build_settings import BuildSettings
+    from dynalign_operator.manifests.installation import read_build_settings
     from dynalign_operator.planning.rehearsal import rehearse
 
-    return list(rehearse(run_file.run, run_file.config_maps, datetime.now(UTC), BuildSettings()))
+    return list(rehearse(run_file.run, run_file.config_maps, datetime.now(UTC), read_build_settings(os.environ)))
 
 
 def _objects(bundles: Iterable["JobBundle"]) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """`python -m dynalign_operator`: watches, workers, progress, probes and metrics of one operator process."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -34,13 +35,19 @@ from dynalign_operator.clusters.kubernetes.store import Kind, Store
 from dynalign_operator.clusters.kubernetes.transitions import Transitions
 from dynalign_operator.clusters.kubernetes.watches import register, watch_settings
 from dynalign_operator.clusters.stage_metrics import LiveMetrics
+from dynalign_operator.manifests.installation import SettingsError
 from dynalign_operator.metrics import KnownRun, OperatorMetrics, RunTexts
 from dynalign_operator.service.health import serve_health, serve_metrics
 from dynalign_operator.service.run_worker import RunWorker
-from dynalign_operator.service.settings import OperatorSettings, ProgressSource, SettingsError, read_settings
+from dynalign_operator.service.settings import OperatorSettings, ProgressSource, read_settings
 from dynalign_operator.service.workqueue import WorkQueue
 
 WATCHES: Final = "watches"
+SCRAPE_SECONDS: Final = 2.0
+"""Time within which one scrape computes the series of runs that have changed; later ones follow in the next scrape."""
+SERIES_EVERY_SECONDS: Final = 10.0
+SERIES_PAUSE_SECONDS: Final = 0.01
+"""Pause between two runs whose series are computed ahead of scrapes: about half a core while there are many."""
 
 log = logging.getLogger("dynalign.operator")
 
@@ -123,6 +130,7 @@ class Operator:
         for number in range(self._settings.workers):
             yield f"worker {number}", self._work()
         yield "resync", self._resync.repeat()
+        yield "series", self._refresh_series()
         if self._settings.progress is not ProgressSource.OFF:
             yield "progress", self._read_progress()
 
@@ -177,16 +185,28 @@ class Operator:
                     log.exception("the stages' progress could not be read; again in %d s", READ_EVERY_SECONDS)
                 await asyncio.sleep(READ_EVERY_SECONDS)
 
+    async def _refresh_series(self) -> None:
+        """Compute the runs' series ahead of scrapes: after a start a scrape of thousands of runs would time out."""
+        await self._resync.complete.wait()
+        while True:
+            await self._compute_series(pause=SERIES_PAUSE_SECONDS)
+            await asyncio.sleep(SERIES_EVERY_SECONDS)
+
     async def write_metrics(self) -> bytes:
-        """Everything in the exposition format; other work goes on while the runs that have changed are computed."""
-        keys = self._store.runs()
-        for key in keys:
+        """Everything in the exposition format, with the series of runs as far as they could be computed in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SCRAPE_SECONDS):
+                await self._compute_series(pause=0)
+        self._texts.keep(self._store.runs())
+        return generate_latest(self._metrics.registry) + self._texts.text()
+
+    async def _compute_series(self, *, pause: float) -> None:
+        """Compute the series of every run that has changed; other work goes on between two runs."""
+        for key in self._store.runs():
             stamp = (self._store.version(Kind.RUN, key), self._live(key))
             if not self._texts.is_current(key, stamp):
                 self._texts.note(key, stamp, self._known_run(key, stamp[1]))
-                await asyncio.sleep(0)
-        self._texts.keep(keys)
-        return generate_latest(self._metrics.registry) + self._texts.text()
+                await asyncio.sleep(pause)
 
     def _live(self, key: RunKey) -> tuple[LiveMetrics, ...]:
         """The latest readings of the pods of a run's living Jobs."""

@@ -4,11 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from pydantic import ValidationError
-
-from dynalign_operator.api.schema import structural_schema
-from dynalign_operator.manifests.build_settings import BuildSettings, PodSettings
-from dynalign_operator.runfile.problems import describe_error, name_field
+from dynalign_operator.manifests.build_settings import BuildSettings
+from dynalign_operator.manifests.installation import SettingsError, read_build_settings, read_names
 
 
 class ProgressSource(StrEnum):
@@ -18,10 +15,6 @@ class ProgressSource(StrEnum):
     API_PROXY = "ApiProxy"
     """Through the API server, for clusters in which the operator cannot reach pods."""
     OFF = "Off"
-
-
-class SettingsError(Exception):
-    """The environment is wrong; the message names the variable and says what to write."""
 
 
 @dataclass(frozen=True)
@@ -42,36 +35,14 @@ class OperatorSettings:
 def read_settings(environment: Mapping[str, str]) -> OperatorSettings:
     """Read `DYNALIGN_*`. Raises SettingsError."""
     default = OperatorSettings()
-    secrets = _names(environment.get("DYNALIGN_IMAGE_PULL_SECRETS", ""))
     return OperatorSettings(
-        build=BuildSettings(
-            trainer_image=environment.get("DYNALIGN_TRAINER_IMAGE") or default.build.trainer_image,
-            image_pull_secrets=secrets,
-            pods=_pods(environment.get("DYNALIGN_TRAINER_PODS", "")),
-        ),
-        namespaces=_names(environment.get("DYNALIGN_NAMESPACES", "")),
+        build=read_build_settings(environment),
+        namespaces=read_names(environment.get("DYNALIGN_NAMESPACES", "")),
         metrics_port=_port(environment, "DYNALIGN_METRICS_PORT", default.metrics_port),
         probe_port=_port(environment, "DYNALIGN_PROBE_PORT", default.probe_port),
         progress=_progress(environment.get("DYNALIGN_PROGRESS") or default.progress),
         log_level=(environment.get("DYNALIGN_LOG_LEVEL") or default.log_level).upper(),
     )
-
-
-def _pods(text: str) -> PodSettings:
-    """The chart's value `trainer`, as JSON."""
-    try:
-        return PodSettings.model_validate_json(text or "{}")
-    except ValidationError as error:
-        schema = structural_schema(PodSettings)
-        sentences = (
-            f"trainer.{name_field(tuple(detail['loc']))} {describe_error(detail, schema)}".replace(". ", " ")
-            for detail in error.errors(include_url=False)
-        )
-        raise SettingsError(f"DYNALIGN_TRAINER_PODS, the chart's value trainer: {'; '.join(sentences)}.") from error
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _port(environment: Mapping[str, str], name: str, default: int) -> int:

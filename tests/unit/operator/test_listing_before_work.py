@@ -3,11 +3,14 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.kubernetes.api import KubeApi
 from dynalign_operator.clusters.kubernetes.resync import Resync
 from dynalign_operator.clusters.kubernetes.store import Kind, Store
 from dynalign_operator.metrics import OperatorMetrics
+from dynalign_operator.service import main as service
 from dynalign_operator.service.main import Operator
 from dynalign_operator.service.settings import OperatorSettings
 from support.memory_api import MemoryApi
@@ -86,5 +89,27 @@ def test_a_run_that_cannot_be_read_has_no_series_and_the_others_have_theirs() ->
             text = (await operator.write_metrics()).decode()
             assert 'dynalign_run_phase{namespace="team",phase="Running",run="well"} 1.0' in text
             assert 'run="future"' not in text
+
+    asyncio.run(main())
+
+
+def test_a_scrape_never_waits_for_thousands_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a start no run has series yet; they are computed ahead, and a scrape gives those that there are."""
+
+    async def main() -> None:
+        api = MemoryApi(Store())
+        operator = Operator(OperatorSettings(), api, OperatorMetrics())
+        api.store = operator._store
+        for number in range(20):
+            run = run_object(f"r{number}", "team", model={"uri": "bundled://x"})
+            api.seed(RUNS, {**run, "status": {"phase": "Running"}})
+        monkeypatch.setattr(service, "SCRAPE_SECONDS", 0.0)
+        assert (await operator.write_metrics()).decode().count("dynalign_run_phase{") < 20
+        computing = asyncio.create_task(operator._refresh_series())
+        operator._resync.complete.set()
+        while (await operator.write_metrics()).decode().count("dynalign_run_phase{") < 20:
+            assert not computing.done()
+            await asyncio.sleep(0.01)  # between two looks at it
+        computing.cancel()
 
     asyncio.run(main())

@@ -2,7 +2,8 @@
 
 import pytest
 
-from dynalign_operator.service.settings import OperatorSettings, ProgressSource, SettingsError, read_settings
+from dynalign_operator.manifests.installation import SettingsError
+from dynalign_operator.service.settings import OperatorSettings, ProgressSource, read_settings
 
 
 def test_nothing_set_is_a_cluster_wide_operator() -> None:

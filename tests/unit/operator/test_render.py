@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from typer.testing import CliRunner
 
 from dynalign_contract.config import StageConfig
 from dynalign_operator.cli.main import app
+from support.chart import of_kind
+from support.chart import render as render_chart
 
 ROOT = Path(__file__).parents[3]
 SMOLLM2 = ROOT / "examples/smollm2.yaml"
@@ -48,6 +51,27 @@ def test_one_stage_of_one_iteration() -> None:
     stage = config(objects)
     assert stage.inputs.keys() == {"model", "prompts", "iteration-001"}
     assert {artifact.digest for artifact in stage.inputs.values()} == {"sha256:" + "0" * 64}
+
+
+def test_an_installation_s_values_decide_about_the_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the chart's values to what is rendered: OpenShift gives pods their identity, a mirror stands for the hub."""
+    values = {"trainer": {"podSecurity": None, "hubEndpoint": "https://hub.example.com", "image": {"tag": "9.9"}}}
+    (deployment,) = of_kind(render_chart(values), "Deployment")
+    for entry in deployment["spec"]["template"]["spec"]["containers"][0]["env"]:
+        if "value" in entry:
+            monkeypatch.setenv(entry["name"], entry["value"])
+    (job,) = (found for found in render() if found["kind"] == "Job")
+    pod = job["spec"]["template"]["spec"]
+    assert not {"runAsUser", "runAsGroup", "fsGroup"} & pod["securityContext"].keys()
+    assert pod["containers"][0]["image"].endswith(":9.9")
+    assert {"name": "HF_ENDPOINT", "value": "https://hub.example.com"} in pod["containers"][0]["env"]
+
+
+def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNALIGN_TRAINER_PODS", '{"hubEndpont": "x"}')
+    result = CliRunner().invoke(app, ["render", str(SMOLLM2)])
+    assert result.exit_code == 10
+    assert "trainer.hubEndpont" in result.output
 
 
 def test_unknown_digests_of_shards_stay_unknown(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ import pytest
 
 from dynalign_contract.stages import ONLINE_STAGES, Stage
 from dynalign_operator.manifests.build_settings import BuildSettings, PodSettings
+from dynalign_operator.manifests.installation import SettingsError
 from dynalign_operator.planning.bundles import build_bundle
 from dynalign_operator.planning.observed import Observed, Step
 from dynalign_operator.planning.plan import JobBundle
 from dynalign_operator.planning.rehearsal import rehearse
-from dynalign_operator.service.settings import SettingsError, read_settings
+from dynalign_operator.service.settings import read_settings
 from support.builders import T0, RunBuilder, a_run
 
 PROJECT_RANGE = range(1_000_680_000, 1_000_690_000)
