@@ -1,6 +1,6 @@
 """The contract is a seam that the type checker sees: a name that changes there is an error wherever it is used.
 
-A scratch copy of the packages has one metric, one column and one mount renamed in the contract alone; mypy must then
+A scratch copy of the packages has one metric, one column, one input and one mount renamed in the contract alone; mypy must then
 name a file of each side of the seam.
 """
 
@@ -46,6 +46,12 @@ MUTATIONS = {
         "    completion_ids:",
         "completion_ids",
         ("trainer/dynalign_trainer/generate/stage.py", "trainer/dynalign_trainer/train/batch.py"),
+    ),
+    "input": Mutation(
+        "inputs.py",
+        "    JUDGEMENTS =",
+        "JUDGEMENTS",
+        ("operator/dynalign_operator/planning/stage_configs.py", "trainer/dynalign_trainer/train/stage.py"),
     ),
     "mount": Mutation(
         "pod_paths.py",

@@ -18,6 +18,7 @@ from dynalign_contract.config import (
     StageConfig,
     TrainParams,
 )
+from dynalign_contract.inputs import EVALUATIONS, HISTORY, Input
 from dynalign_contract.objective import Objective
 from dynalign_contract.preflight import Preflight
 from dynalign_contract.result import ArtifactRef
@@ -64,7 +65,9 @@ def build_stage_config(
     """
     spec = run.spec
     parts = _BUILDERS[step.stage](_Place(spec, status, objective, step.iteration or 0))
-    model = {} if step.stage is Stage.FETCH else {"model": _artifact(status, Step(Stage.FETCH))}
+    model: dict[str, ArtifactRef] = (
+        {} if step.stage is Stage.FETCH else {Input.MODEL: _artifact(status, Step(Stage.FETCH))}
+    )
     adapters = {policy.version: policy.adapter for policy in parts.policies if policy.adapter is not None}
     return StageConfig(
         run=run.metadata.name,
@@ -73,7 +76,7 @@ def build_stage_config(
         shards=spec.generation.shards if step.stage in SHARDED_STAGES else 1,
         seed=spec.seed,
         engine=spec.engine,
-        inputs={**model, **parts.inputs, **adapters},
+        inputs={str(name): artifact for name, artifact in {**model, **parts.inputs, **adapters}.items()},
         params=parts.params,
     )
 
@@ -95,11 +98,11 @@ def _prompts(place: _Place) -> _Parts:
         reserve_tokens=place.spec.generation.max_tokens,
     )
     history = {
-        f"history-{entry.index:03d}": entry.prompts
+        HISTORY.of(entry.index): entry.prompts
         for entry in place.status.iterations
         if entry.index < place.iteration and entry.prompts is not None
     }
-    held_out = {"heldout": _prompts_of(place.status, 0)} if place.iteration else {}
+    held_out: dict[str, ArtifactRef] = {Input.HELD_OUT: _prompts_of(place.status, 0)} if place.iteration else {}
     return _Parts(params, (policy,), {**held_out, **history})
 
 
@@ -108,7 +111,7 @@ def _generate(place: _Place) -> _Parts:
     return _Parts(
         GenerateParams(generation=place.spec.generation, policy=place.start),
         (place.start,),
-        {"prompts": _prompts_of(place.status, source)},
+        {Input.PROMPTS: _prompts_of(place.status, source)},
     )
 
 
@@ -121,7 +124,7 @@ def _judge(place: _Place) -> _Parts:
         max_tokens=place.spec.generation.max_tokens,
         prompts_per_part=place.spec.generation.prompts_per_part,
     )
-    return _Parts(params, (judge,), {"rollouts": _artifact(place.status, Step(Stage.GENERATE, place.iteration))})
+    return _Parts(params, (judge,), {Input.ROLLOUTS: _artifact(place.status, Step(Stage.GENERATE, place.iteration))})
 
 
 def _train(place: _Place) -> _Parts:
@@ -131,9 +134,9 @@ def _train(place: _Place) -> _Parts:
         temperature=place.spec.generation.temperature,
         max_tokens=place.spec.generation.max_tokens,
     )
-    inputs = {
-        "rollouts": _artifact(place.status, Step(Stage.GENERATE, place.iteration)),
-        "judgements": _artifact(place.status, Step(Stage.JUDGE, place.iteration)),
+    inputs: dict[str, ArtifactRef] = {
+        Input.ROLLOUTS: _artifact(place.status, Step(Stage.GENERATE, place.iteration)),
+        Input.JUDGEMENTS: _artifact(place.status, Step(Stage.JUDGE, place.iteration)),
     }
     return _Parts(params, (place.start,), inputs)
 
@@ -149,7 +152,7 @@ def _evaluate(place: _Place) -> _Parts:
         max_tokens=place.spec.generation.max_tokens,
         max_length=place.spec.engine.max_length,
     )
-    inputs = {"heldout": _prompts_of(place.status, 0), **_examined(place), **_compared(place)}
+    inputs = {Input.HELD_OUT: _prompts_of(place.status, 0), **_examined(place), **_compared(place)}
     return _Parts(params, (trained, place.start), inputs)
 
 
@@ -158,7 +161,7 @@ def _compared(place: _Place) -> dict[str, ArtifactRef]:
     if place.spec.evaluation.ratings is Ratings.NONE:
         return {}
     return {
-        f"evaluation-{entry.index:03d}": entry.evaluation
+        EVALUATIONS.of(entry.index): entry.evaluation
         for entry in place.status.iterations
         if entry.index < place.iteration and entry.evaluation is not None
     }
@@ -170,7 +173,7 @@ def _examined(place: _Place) -> dict[str, ArtifactRef]:
         return {}
     earlier = [entry for entry in place.status.iterations if entry.index < place.iteration]
     found = [entry.evaluation for entry in earlier if entry.evaluation is not None and entry.capability is not None]
-    return {"capability": found[-1]} if found else {}
+    return {Input.CAPABILITY: found[-1]} if found else {}
 
 
 def _export(place: _Place) -> _Parts:

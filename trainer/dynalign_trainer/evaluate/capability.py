@@ -10,6 +10,7 @@ import numpy as np
 
 from dynalign_contract.config import EvaluateParams, Policy
 from dynalign_contract.errors import CorruptArtifactError
+from dynalign_contract.inputs import Input
 from dynalign_contract.layout import CAPABILITY_FILE
 from dynalign_contract.metrics import EvaluateMetrics, MetricValues
 from dynalign_contract.records import CAPABILITY, CapabilityRow, read_rows, write_rows
@@ -22,9 +23,6 @@ from dynalign_trainer.runtime.context import StageContext
 
 if TYPE_CHECKING:
     from dynalign_trainer.tasks.suites import Suite
-
-EARLIER = "capability"
-"""Name of the input that holds the rows of an earlier evaluation, those of the base model among them."""
 
 log = logging.getLogger("dynalign.evaluate")
 
@@ -82,9 +80,9 @@ class Examination:
         return Outcome({CAPABILITY_FILE: len(written)}, metrics)
 
     def _earlier(self) -> list[CapabilityRow]:
-        if EARLIER not in self._context.inputs:
+        if Input.CAPABILITY not in self._context.inputs:
             return []
-        rows = _read(self._context.input(EARLIER) / CAPABILITY_FILE)
+        rows = _read(self._context.input(Input.CAPABILITY) / CAPABILITY_FILE)
         return [row for row in rows if row["policy"] == Policy().version]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from dynalign_contract.config import EvaluateParams, Policy
+from dynalign_contract.inputs import Input
 from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, HELD_OUT_FILE
 from dynalign_contract.metrics import EvaluateMetrics, MetricValues
 from dynalign_contract.records import COMPARISON, AnswerRow, PromptRow, write_rows
@@ -31,7 +32,7 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
     the endpoint of a judge cannot be used.
     """
     params = context.params
-    prompts = read_held_out(context.input("heldout") / HELD_OUT_FILE)
+    prompts = read_held_out(context.input(Input.HELD_OUT) / HELD_OUT_FILE)
     policies = (Policy(), params.previous, params.policy)
     opponents = {BASE: Policy()} | ({PREVIOUS: params.previous} if params.previous.version != BASE else {})
     endpoint = open_judge_endpoint(context, os.environ)

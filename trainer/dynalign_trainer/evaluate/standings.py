@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dynalign_contract.config import EvaluateParams
+from dynalign_contract.inputs import EVALUATIONS
 from dynalign_contract.layout import COMPARISONS_FILE, RATINGS_FILE
 from dynalign_contract.metrics import EvaluateMetrics, MetricValues
 from dynalign_contract.records import COMPARISON, RATING, ComparisonRow, RatingRow, read_rows, write_rows
@@ -14,7 +15,6 @@ from dynalign_trainer.evaluate.contests import read_matches
 from dynalign_trainer.evaluate.ratings import Rating, rate
 from dynalign_trainer.runtime.context import StageContext
 
-_EARLIER: Final = "evaluation-"
 _RESAMPLES: Final = 200
 """Each is a fit of its own, some milliseconds long."""
 
@@ -31,8 +31,8 @@ class Standings:
 def rate_policies(context: StageContext[EvaluateParams], comparisons: Sequence[ComparisonRow]) -> Standings:
     """Rate every policy by the headline judge's comparisons, those of earlier evaluations included."""
     settings = context.params.evaluation
-    names = sorted(name for name in context.inputs if name.startswith(_EARLIER))
-    earlier = [row for name in names for row in read_rows(context.input(name) / COMPARISONS_FILE, COMPARISON)]
+    folders = context.earlier(EVALUATIONS)
+    earlier = [row for folder in folders for row in read_rows(folder / COMPARISONS_FILE, COMPARISON)]
     matches = read_matches([*earlier, *comparisons], settings.win_rate)
     if settings.ratings is Ratings.NONE or not matches:
         return Standings()

@@ -5,6 +5,7 @@ from typing import Final
 
 from dynalign_contract.config import ExportParams
 from dynalign_contract.files import atomic_path, write_bytes
+from dynalign_contract.inputs import Input
 from dynalign_contract.metrics import ExportMetrics
 from dynalign_trainer.export.check import check_export
 from dynalign_trainer.export.model_card import build_model_card
@@ -24,8 +25,8 @@ def run(context: StageContext[ExportParams]) -> StageOutput[ExportParams]:
     All but the weights and the card are the base model's files, byte for byte. Raises BadInputError when the policy
     does not fit the base model, ExportError when the export is not the base model in all but its weights' values.
     """
-    params, base, target = context.params, context.input("model"), context.folder
-    policy = None if params.policy.adapter is None else context.input(params.policy.version)
+    params, base, target = context.params, context.input(Input.MODEL), context.folder
+    policy = context.policy_folder(params.policy)
     context.telemetry.begin()
     files = read_model_files(base)
     moved = _write_weights(context, files.weights, None if policy is None else read_change(policy))
@@ -55,7 +56,7 @@ def _write_weights(context: StageContext[ExportParams], files: tuple[str, ...], 
     """
     from safetensors.torch import save_file
 
-    base = context.input("model")
+    base = context.input(Input.MODEL)
     if change is not None:
         check_fit(change, base)
     moved = size = 0.0

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from dynalign_contract.config import GenerateParams
 from dynalign_contract.errors import BadInputError
+from dynalign_contract.inputs import Input
 from dynalign_contract.layout import PROMPTS_FILE
 from dynalign_contract.metrics import GenerateMetrics, MetricValues
 from dynalign_contract.records import PROMPT, ROLLOUT, PromptRow, RolloutRow, read_rows, write_rows
@@ -73,7 +74,7 @@ def rollout_metrics(rows: Sequence[RolloutRow]) -> MetricValues[GenerateParams]:
 
 
 def _read_prompts(context: StageContext[GenerateParams]) -> list[PromptRow]:
-    path = context.input("prompts") / PROMPTS_FILE
+    path = context.input(Input.PROMPTS) / PROMPTS_FILE
     rows = read_rows(path, PROMPT)
     if not rows:
         raise BadInputError(

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from dynalign_contract.config import JudgeParams
 from dynalign_contract.errors import BadInputError
+from dynalign_contract.inputs import Input
 from dynalign_contract.records import ROLLOUT, RolloutRow, read_parts
 from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.runtime.context import StageContext
@@ -20,7 +21,7 @@ class RolloutGroup:
 
 def read_groups(context: StageContext[JudgeParams]) -> list[RolloutGroup]:
     """All groups of the input "rollouts", in the order of shards, parts and rows. Raises BadInputError without any."""
-    folders = context.input_shards("rollouts")
+    folders = context.input_shards(Input.ROLLOUTS)
     groups: dict[str, RolloutGroup] = {}
     for row in read_parts(folders, ROLLOUT):
         group = groups.setdefault(row["prompt_id"], RolloutGroup(row["prompt_id"], row["messages"]))

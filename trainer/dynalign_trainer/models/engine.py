@@ -13,6 +13,7 @@ from typing import Any
 
 from dynalign_contract.config import BASE_POLICY, Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
+from dynalign_contract.inputs import Input
 from dynalign_contract.supplied.turns import Message as Message  # noqa: PLC0414 - part of the engine's interface
 from dynalign_trainer.models.chat_template import encode_chat
 from dynalign_trainer.models.engine_start import Lora, engine_arguments, prepare_environment, start_llm
@@ -210,12 +211,13 @@ def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engi
     Raises BadInputError when the model or a policy cannot be used, saying which and why.
     """
     prepare_environment()
-    folder = context.input("model")
+    folder = context.input(Input.MODEL)
     check_weights(folder)
     settings = context.config.engine
     max_length = context_window(folder, settings.max_length)
     tokenizer = load_tokenizer(folder)
-    paths = {p.version: context.input(p.version) for p in policies if p.adapter is not None}
+    found = {policy.version: context.policy_folder(policy) for policy in policies}
+    paths = {version: path for version, path in found.items() if path is not None}
     if BASE_POLICY in paths:
         raise BadConfigError(f"the policy {BASE_POLICY!r} has an adapter; give it the version of its iteration")
     adapters = [path for path in paths.values() if is_adapter(path)]

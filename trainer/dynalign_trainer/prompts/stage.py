@@ -9,6 +9,7 @@ from dynalign_contract.agents import Role
 from dynalign_contract.config import PromptsParams
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.files import write_bytes
+from dynalign_contract.inputs import HISTORY, Input
 from dynalign_contract.layout import DRAFTS_FILE, HELD_OUT_FILE, PROMPTS_FILE, YIELD_FILE
 from dynalign_contract.metrics import PromptsMetrics
 from dynalign_contract.prompt_yield import PromptYield, PromptYields
@@ -73,7 +74,7 @@ def run(context: StageContext[PromptsParams]) -> StageOutput[PromptsParams]:
         write_rows(context.folder / HELD_OUT_FILE, held_out, PROMPT)
         files[HELD_OUT_FILE] = len(held_out)
     else:
-        held_out = read_rows(context.input("heldout") / HELD_OUT_FILE, PROMPT)
+        held_out = read_rows(context.input(Input.HELD_OUT) / HELD_OUT_FILE, PROMPT)
         _remember(writer, held_out)
     writer.curator.protect(own_words(row["messages"], _opening(context.params, row)) for row in held_out)
     _remember(writer, _history(context))
@@ -93,7 +94,7 @@ def open_writer(context: StageContext[PromptsParams]) -> PromptWriter:
     settings = params.prompts
     if settings.agents.reviser is not None:
         require_reviser(params.objective)
-    window = read_window(context.input("model"), context.config.engine.max_length)
+    window = read_window(context.input(Input.MODEL), context.config.engine.max_length)
     return PromptWriter(
         context=context,
         roles=LateCast(lambda: _cast(context)),
@@ -130,7 +131,7 @@ def _checks(context: StageContext[PromptsParams], window: Window) -> Checks:
 
 
 def _embedding(context: StageContext[PromptsParams], window: Window) -> Embed:
-    table = read_token_vectors(context.input("model"))
+    table = read_token_vectors(context.input(Input.MODEL))
     return embed_by_tokens(window.tokenizer, table, reference_texts(context.params.objective))
 
 
@@ -176,8 +177,7 @@ def _remember(writer: PromptWriter, rows: Sequence[PromptRow]) -> None:
 
 def _history(context: StageContext[PromptsParams]) -> list[PromptRow]:
     """The prompts that agents wrote for earlier iterations; the user's own may come back."""
-    names = sorted(name for name in context.inputs if name.startswith("history-"))
-    rows = [row for name in names for row in read_rows(context.input(name) / PROMPTS_FILE, PROMPT)]
+    rows = [row for folder in context.earlier(HISTORY) for row in read_rows(folder / PROMPTS_FILE, PROMPT)]
     return [row for row in rows if row["source"] == "agents"]
 
 

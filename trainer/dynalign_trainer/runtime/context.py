@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from dynalign_contract.config import StageConfig
+from dynalign_contract.config import Policy, StageConfig
 from dynalign_contract.errors import BadConfigError, TerminatedError
+from dynalign_contract.inputs import Input, InputSeries
 from dynalign_contract.layout import RunLayout
 from dynalign_contract.metrics import MetricDef
 from dynalign_trainer.runtime.telemetry import Telemetry
@@ -71,15 +72,26 @@ class StageContext(Generic[P]):
             raise BadConfigError(f"stage {self.config.stage} was configured without an iteration")
         return self.config.iteration
 
-    def input(self, name: str) -> Path:
+    def input(self, name: Input) -> Path:
         """Folder of an input artifact with one shard; raises BadConfigError when it was not given."""
-        return self.input_shards(name)[0]
+        return self._folders(name)[0]
 
-    def input_shards(self, name: str) -> tuple[Path, ...]:
+    def input_shards(self, name: Input) -> tuple[Path, ...]:
         """Folders of an input artifact; raises BadConfigError when it was not given."""
+        return self._folders(name)
+
+    def earlier(self, series: InputSeries) -> list[Path]:
+        """Folders of the inputs of a series, by iteration."""
+        return [self._folders(name)[0] for name in series.names(self.inputs)]
+
+    def policy_folder(self, policy: Policy) -> Path | None:
+        """Folder of a policy's adapter or weights; None for the base model. Raises BadConfigError as `input` does."""
+        return None if policy.adapter is None else self._folders(policy.version)[0]
+
+    def _folders(self, name: str) -> tuple[Path, ...]:
         if name not in self.inputs:
             raise BadConfigError(
-                f"stage {self.config.stage} needs the input {name!r}; its StageConfig names only {sorted(self.inputs)}"
+                f"stage {self.config.stage} needs the input '{name}'; its StageConfig names only {sorted(self.inputs)}"
             )
         return self.inputs[name]
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from dynalign_contract.config import Policy, TrainParams
+from dynalign_contract.config import TrainParams
 from dynalign_contract.errors import (
     BadConfigError,
     BadInputError,
@@ -23,6 +23,7 @@ from dynalign_contract.errors import (
     UnfitError,
 )
 from dynalign_contract.files import remove, write_bytes
+from dynalign_contract.inputs import Input
 from dynalign_contract.layout import BATCH_FILE
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.metrics import TrainMetrics
@@ -70,7 +71,7 @@ def run(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:
     if context.gang.rank > 0:
         return _assist(context)
     training = context.params.training
-    start = _policy_folder(context, context.params.policy)
+    start = context.policy_folder(context.params.policy)
     if start is not None:
         check_start(start, training)
     gpus = count_gpus()
@@ -113,16 +114,12 @@ def _assist(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:
     return StageOutput(files={})
 
 
-def _policy_folder(context: StageContext[TrainParams], policy: Policy) -> Path | None:
-    return None if policy.adapter is None else context.input(policy.version)
-
-
 def _build(context: StageContext[TrainParams]) -> Batch:
     """Build the batch and leave it as an artifact of its own beside the policy."""
     started = time.monotonic()
     batch = build_batch(
-        read_parts(context.input_shards("rollouts"), ROLLOUT),
-        read_parts(context.input_shards("judgements"), JUDGEMENT),
+        read_parts(context.input_shards(Input.ROLLOUTS), ROLLOUT),
+        read_parts(context.input_shards(Input.JUDGEMENTS), JUDGEMENT),
         context.params.training,
         policy=context.params.policy.version,
         seed=context.seed("batch"),
@@ -161,7 +158,7 @@ def _prepare(context: StageContext[TrainParams], batch: Batch, start: Path | Non
     if resume is not None:
         log.info("going on from %s", resume)
     job = TrainJob(
-        model=context.input("model").resolve(),
+        model=context.input(Input.MODEL).resolve(),
         start=None if start is None else start.resolve(),
         batch=(context.layout.batch(context.iteration) / BATCH_FILE).resolve(),
         work=work,
