@@ -113,13 +113,16 @@ def values_of(figures: Figures) -> dict[str, float]:
 
 def build_table(figures: Sequence[Figures]) -> Table:
     """One row a size."""
-    heads = ("runs", "jobs", "peak MiB", "restart s", "p50 ms", "p95 ms", "p99 ms", "scrape CPU s", "cores busy")
+    heads = ("runs", "jobs", "peak MiB", "restart s", "p50 ms", "p95 ms", "p99 ms", "scrape CPU s")
     table = Table(*(Column(head, justify="right") for head in heads))
+    busy: list[str] = []
     for each in figures:
         values = values_of(each)
-        busy = ", ".join(f"{name} {cores:.2f}" for name, cores in sorted(each.cpu.items(), key=lambda item: -item[1]))
+        cores = ", ".join(f"{name} {cores:.2f}" for name, cores in sorted(each.cpu.items(), key=lambda item: -item[1]))
+        busy.append(f"cores busy with {each.runs} runs: {cores}")
         names = ("runs", "jobs", "rss_mib", "restart_s", "p50_ms", "p95_ms", "p99_ms", "scrape_s")
-        table.add_row(*(f"{values[name]:g}" for name in names), busy)
+        table.add_row(*(f"{values[name]:g}" for name in names))
+    table.caption, table.caption_justify = "\n".join(busy), "left"
     return table
 
 

@@ -10,7 +10,7 @@ from dynalign_operator.api.durations import MAX_DURATION_SECONDS
 from dynalign_operator.api.status import AlignmentRunStatus, StagePhase, StageStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
 from dynalign_operator.planning.observed import JobObservation, Step
-from dynalign_operator.planning.sequence import remaining_steps
+from dynalign_operator.planning.sequence import count_following
 
 
 def mean_stage_seconds(status: AlignmentRunStatus) -> dict[Stage, float]:
@@ -30,12 +30,11 @@ def estimate_completion(
     Export comes last and once, so it counts as nothing until it runs.
     """
     means = mean_stage_seconds(status)
-    current, *following = remaining_steps(spec, step)
-    first = _remaining_seconds(current, means, job, now)
-    rest = [means.get(each.stage) for each in following if each.stage is not Stage.EXPORT]
-    if first is None or any(value is None for value in rest):
+    following = count_following(spec, step)
+    first = _remaining_seconds(step, means, job, now)
+    if first is None or not following.keys() <= means.keys():
         return None
-    seconds = first + sum(value for value in rest if value is not None)
+    seconds = first + sum(count * means[stage] for stage, count in following.items())
     # a first step out of millions, or a status that somebody has edited, says nothing of the end
     return now + timedelta(seconds=seconds) if 0 <= seconds <= MAX_DURATION_SECONDS else None
 

@@ -1,5 +1,7 @@
 """Which step comes next: fetch, N x (prompts, generate, judge, train, evaluate), export."""
 
+from collections import Counter
+
 from dynalign_contract.settings import OnRegression, Refresh
 from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, StagePhase, StageStatus
@@ -42,16 +44,28 @@ def _first_to_verify(status: AlignmentRunStatus) -> Step | None:
     return next(marked, None)
 
 
-def remaining_steps(spec: AlignmentRunSpec, current: Step) -> list[Step]:
-    """The current step and all that follow, if nothing stops the run early."""
+def count_following(spec: AlignmentRunSpec, current: Step) -> Counter[Stage]:
+    """How many steps of each stage follow the current step, export aside, if nothing stops the run early.
+
+    The time that this takes does not depend on the number of iterations.
+    """
     if current.stage is Stage.EXPORT:
-        return [current]
-    first = current.iteration or 0
-    steps = [Step(Stage.FETCH)] if current.iteration is None else []
-    for index in range(first, max(spec.iterations, 1 + first)):
-        steps += [Step(stage, index) for stage in required_stages(spec, index)]
-    steps.append(Step(Stage.EXPORT))
-    return steps[steps.index(current) :] if current in steps else [current]
+        return Counter()
+    index = current.iteration or 0
+    own = required_stages(spec, index)
+    if current.iteration is None:
+        following = Counter(own)
+    elif current.stage in own:
+        following = Counter(own[own.index(current.stage) + 1 :])
+    else:
+        return Counter()
+    later = max(0, spec.iterations - index - 1)
+    if later:
+        every = spec.evaluation.every
+        following.update(dict.fromkeys((Stage.GENERATE, Stage.JUDGE, Stage.TRAIN), later))
+        following[Stage.PROMPTS] += 0 if spec.prompts.refresh is Refresh.ONCE else later
+        following[Stage.EVALUATE] += -(-spec.iterations // every) - (index + 1) // every
+    return +following
 
 
 def required_stages(spec: AlignmentRunSpec, iteration: int) -> tuple[Stage, ...]:

@@ -55,6 +55,21 @@ def register(
         note(Kind.POD, event)
 
 
+class NoDiffs(kopf.DiffBaseStorage):
+    """A store of no earlier states: `on.event` handlers get no diff, for which kopf would copy every object twice."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:  # noqa: ARG002 - kopf's signature
+        """Return an empty essence."""
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:  # noqa: ARG002 - kopf's signature
+        """Return an empty essence, which equals the new one."""
+        return kopf.BodyEssence()
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Store nothing in the object."""
+
+
 def watch_settings(*, cluster_wide: bool) -> kopf.OperatorSettings:
     """Settings under which a silent watch is noticed and nothing of kopf's is written into objects.
 
@@ -81,5 +96,5 @@ def watch_settings(*, cluster_wide: bool) -> kopf.OperatorSettings:
     settings.process.ultimate_exiting_timeout = 30
     settings.persistence.finalizer = f"{GROUP}/finalizer"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = NoDiffs()
     return settings
