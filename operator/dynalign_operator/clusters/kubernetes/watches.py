@@ -8,7 +8,7 @@ import kopf
 from dynalign_operator.api.v1alpha1 import GROUP, PLURAL, VERSION
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.kubernetes.cluster import COMPONENT
-from dynalign_operator.clusters.kubernetes.store import Kind, Store
+from dynalign_operator.clusters.kubernetes.store import Kind, Store, version_of
 from dynalign_operator.clusters.kubernetes.transitions import Transitions
 
 MANAGED: Final = {"app.kubernetes.io/managed-by": "dynalign"}
@@ -33,12 +33,16 @@ def register(
     def note(kind: Kind, event: Mapping[str, Any]) -> None:
         record(kind)
         thing = dict(event["object"])
-        before = store.run_of_object(kind, RunKey(thing["metadata"]["namespace"], thing["metadata"]["name"]))
+        key = RunKey(thing["metadata"]["namespace"], thing["metadata"]["name"])
+        before = store.run_of_object(kind, key)
+        # what the operator has written itself is in the store already, and no reason to look at the run again
+        is_known = event["type"] != "DELETED" and store.version(kind, key) == version_of(thing)
         change = store.remove if event["type"] == "DELETED" else store.put
         run = change(kind, thing)
         if run is not None:
             transitions.note(kind, run, event)
-            enqueue(run)
+            if not is_known:
+                enqueue(run)
         if before is not None and before != run:  # somebody has changed the label that says whose it is
             enqueue(before)
 
