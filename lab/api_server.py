@@ -72,9 +72,6 @@ def start_api_server(folder: Path, *, audit: bool = False) -> Iterator[ApiServer
     bin_folder = built_tools()
     certificates = folder / "certificates"
     certificates.mkdir(parents=True)
-    (folder / "tokens").write_text(f"{_TOKEN},admin,admin,system:masters\n")
-    key = certificates / "service-account.key"
-    subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
     kubeconfig = folder / "kubeconfig"
     with contextlib.ExitStack() as stack:
 
@@ -92,31 +89,15 @@ def start_api_server(folder: Path, *, audit: bool = False) -> Iterator[ApiServer
         start(
             "kube-apiserver",
             f"--etcd-servers=http://127.0.0.1:{etcd_port}",
-            "--bind-address=127.0.0.1",
             f"--secure-port={port}",
-            "--advertise-address=127.0.0.1",
-            f"--cert-dir={certificates}",
-            f"--token-auth-file={folder / 'tokens'}",
-            "--service-cluster-ip-range=10.97.0.0/24",
-            "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-key-file={key}",
-            f"--service-account-signing-key-file={key}",
-            "--authorization-mode=RBAC",
-            "--disable-admission-plugins=ServiceAccount",
+            *_identity_arguments(folder, certificates),
             *(_audit(folder) if audit else ()),
         )
         authority = certificates / "apiserver.crt"
         _await(f"https://127.0.0.1:{port}/readyz", authority)
         kubeconfig.write_text(yaml.safe_dump(_kubeconfig(port, authority)))
         server = ApiServer(folder, kubeconfig)
-        applied = server.kubectl("apply", "--server-side", "-f", str(_CRD))
-        if applied.returncode != 0:
-            raise LabError(applied.stderr)
-        end = time.monotonic() + PATIENCE
-        while server.kubectl("get", "alignmentruns").returncode != 0:
-            if time.monotonic() >= end:
-                raise LabError(f"the CRD was not served within {PATIENCE} s")
-            time.sleep(0.1)  # between two looks at it
+        _install_crd(server)
         # After the CRD: the garbage collector learns of later ones half a minute late, and tries again seldom.
         start(
             "kube-controller-manager",
@@ -131,6 +112,37 @@ def start_api_server(folder: Path, *, audit: bool = False) -> Iterator[ApiServer
             "--concurrent-job-syncs=20",
         )
         yield server
+
+
+def _identity_arguments(folder: Path, certificates: Path) -> list[str]:
+    """Arguments of the API server about addresses, tokens and rights; writes the files that they name."""
+    (folder / "tokens").write_text(f"{_TOKEN},admin,admin,system:masters\n")
+    key = certificates / "service-account.key"
+    subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
+    return [
+        "--bind-address=127.0.0.1",
+        "--advertise-address=127.0.0.1",
+        f"--cert-dir={certificates}",
+        f"--token-auth-file={folder / 'tokens'}",
+        "--service-cluster-ip-range=10.97.0.0/24",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-key-file={key}",
+        f"--service-account-signing-key-file={key}",
+        "--authorization-mode=RBAC",
+        "--disable-admission-plugins=ServiceAccount",
+    ]
+
+
+def _install_crd(server: ApiServer) -> None:
+    """Install the CRD and wait until it is served. Raises LabError."""
+    applied = server.kubectl("apply", "--server-side", "-f", str(_CRD))
+    if applied.returncode != 0:
+        raise LabError(applied.stderr)
+    end = time.monotonic() + PATIENCE
+    while server.kubectl("get", "alignmentruns").returncode != 0:
+        if time.monotonic() >= end:
+            raise LabError(f"the CRD was not served within {PATIENCE} s")
+        time.sleep(0.1)  # between two looks at it
 
 
 def _audit(folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Labels of a run's objects. What an object is of, is read from here and never from its name."""
+"""Labels of a run's objects; run, stage and attempt of an object are read from its labels, never from its name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,11 @@ STAGE: Final = "dynalign.io/stage"
 ITERATION: Final = "dynalign.io/iteration"
 ATTEMPT: Final = "dynalign.io/attempt"
 
-_MOST_DIGITS: Final = 9
+MANAGED: Final = {"app.kubernetes.io/managed-by": "dynalign"}
+"""Label of every object that the operator creates; the watches and listings select by it."""
+MANAGED_SELECTOR: Final = ",".join(f"{name}={value}" for name, value in MANAGED.items())
+
+_MAX_DIGITS: Final = 9
 
 KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 
@@ -28,7 +32,7 @@ class JobLabels:
 
 def run_labels(run: str) -> dict[str, str]:
     """Labels of every object of a run."""
-    return {"app.kubernetes.io/name": "dynalign", "app.kubernetes.io/managed-by": "dynalign", RUN: run}
+    return {"app.kubernetes.io/name": "dynalign", **MANAGED, RUN: run}
 
 
 def job_labels(labels: JobLabels) -> dict[str, str]:
@@ -52,6 +56,6 @@ def read_job_labels(labels: Mapping[str, str]) -> JobLabels | None:
 
 def _read_number(text: str) -> int:
     """A number of ours. Raises ValueError for one that a status could not hold."""
-    if not (text.isascii() and text.isdecimal()) or len(text) > _MOST_DIGITS:
+    if not (text.isascii() and text.isdecimal()) or len(text) > _MAX_DIGITS:
         raise ValueError(text)
     return int(text)

@@ -1,4 +1,4 @@
-"""Claims of the user's own, looked at before a Job that mounts them is created."""
+"""Checks of the user's own claims before a Job that mounts them is created."""
 
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AccessMode, AlignmentRun
@@ -10,7 +10,7 @@ from dynalign_operator.planning.observed import ClaimObservation, Observed, Step
 def check_claims(observed: Observed, step: Step) -> None:
     """Raise MissingClaimError or VolumeNotSharedError where a step's Job could not run on these claims.
 
-    Fetch comes first and waits for all of them, so that nobody learns of a missing one after hours.
+    Fetch comes first and waits for all of them, so that a missing one is found before hours of work.
     """
     run, claims = observed.run, observed.claims
     if claims is None:
@@ -28,7 +28,7 @@ def check_claims(observed: Observed, step: Step) -> None:
 
 
 def _check_shared(run: AlignmentRun, name: str, claim: ClaimObservation) -> None:
-    """Whoever mounts the run's volume together may do so from several nodes."""
+    """Raise VolumeNotSharedError if several pods need a claim that is not ReadWriteMany."""
     fields = {"spec.training.nodes": run.spec.training.nodes, "spec.generation.shards": run.spec.generation.shards}
     several = [f"{field} is {count}" for field, count in fields.items() if count > 1]
     if several and AccessMode.READ_WRITE_MANY not in claim.access_modes:

@@ -1,4 +1,4 @@
-"""What is known of a run at one moment: the object, its Jobs, the ConfigMaps that it refers to."""
+"""Observed state of a run at one moment: the object, its Jobs, the ConfigMaps that it refers to."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -82,14 +82,14 @@ class JobObservation:
     start_time: datetime | None = None
     """When the first container ran; None while the Job waits for a place."""
     waiting_since: datetime | None = None
-    """Since when pods have waited for a place or been missing; None: as long as there has been the Job."""
+    """Since when pods have waited for a place or been missing; None: since the Job was created."""
     missing_pods: int = 0
-    """Pods that the Job should have and that nobody has been allowed to create."""
+    """Number of pods that the Job should have and that could not be created."""
     completion_time: datetime | None = None
     last_progress_time: datetime | None = None
     progress: JobProgress | None = None
     is_progress_known: bool = True
-    """False while nobody can read it: pods out of reach, reading switched off, or nothing said yet."""
+    """False while it cannot be read: pods are unreachable, reading is off, or nothing was reported yet."""
     seen_since: datetime | None = None
     """Since when the observing process has seen it wait, or run, by its own clock; None: from the beginning."""
     stranded: bool = False
@@ -126,7 +126,7 @@ class Observed:
     config_maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Name -> key -> text, for the ConfigMaps that the run refers to."""
     claims: Mapping[str, ClaimObservation] | None = None
-    """Name -> claim, for those of the user's own that exist; None where nobody has looked."""
+    """Name -> claim, for those of the user's own that exist; None if claims were not queried."""
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ from dynalign_operator.planning.stage_status import iteration_status, stage_stat
 
 
 @dataclass(frozen=True)
-class _Place:
-    """What a stage's parameters are made from."""
+class _StageInputs:
+    """Input of the functions that build a stage's parameters."""
 
     spec: AlignmentRunSpec
     status: AlignmentRunStatus
@@ -47,8 +47,8 @@ class _Place:
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """A stage's parameters, the weights that play a part in it, and its inputs beside these and the model."""
+class _StageParams:
+    """A stage's parameters, the policies that it loads, and its input artifacts beside these and the model."""
 
     params: Params
     policies: tuple[Policy, ...] = ()
@@ -64,7 +64,7 @@ def build_stage_config(
     verified like every other input.
     """
     spec = run.spec
-    parts = _BUILDERS[step.stage](_Place(spec, status, objective, step.iteration or 0))
+    parts = _BUILDERS[step.stage](_StageInputs(spec, status, objective, step.iteration or 0))
     model: dict[str, ArtifactRef] = (
         {} if step.stage is Stage.FETCH else {Input.MODEL: _artifact(status, Step(Stage.FETCH))}
     )
@@ -81,103 +81,105 @@ def build_stage_config(
     )
 
 
-def _fetch(place: _Place) -> _Parts:
-    spec = place.spec
+def _fetch(given: _StageInputs) -> _StageParams:
+    spec = given.spec
     preflight = Preflight(prompts=spec.prompts, training=spec.training, max_tokens=spec.generation.max_tokens)
     tasks = spec.evaluation.capability.foreign_tasks
-    return _Parts(FetchParams(uri=spec.model.uri, tasks=tasks, preflight=preflight))
+    return _StageParams(FetchParams(uri=spec.model.uri, tasks=tasks, preflight=preflight))
 
 
-def _prompts(place: _Place) -> _Parts:
-    prompts = place.spec.prompts
-    policy = place.start if AgentModel.POLICY in prompts.agents.models else BASE
+def _prompts(given: _StageInputs) -> _StageParams:
+    prompts = given.spec.prompts
+    policy = given.start if AgentModel.POLICY in prompts.agents.models else BASE
     params = PromptsParams(
-        objective=place.objective,
+        objective=given.objective,
         prompts=prompts,
         policy=policy,
-        reserve_tokens=place.spec.generation.max_tokens,
+        reserve_tokens=given.spec.generation.max_tokens,
     )
     history = {
         HISTORY.of(entry.index): entry.prompts
-        for entry in place.status.iterations
-        if entry.index < place.iteration and entry.prompts is not None
+        for entry in given.status.iterations
+        if entry.index < given.iteration and entry.prompts is not None
     }
-    held_out: dict[str, ArtifactRef] = {Input.HELD_OUT: _prompts_of(place.status, 0)} if place.iteration else {}
-    return _Parts(params, (policy,), {**held_out, **history})
+    held_out: dict[str, ArtifactRef] = {Input.HELD_OUT: _prompts_of(given.status, 0)} if given.iteration else {}
+    return _StageParams(params, (policy,), {**held_out, **history})
 
 
-def _generate(place: _Place) -> _Parts:
-    source = 0 if place.spec.prompts.refresh is Refresh.ONCE else place.iteration
-    return _Parts(
-        GenerateParams(generation=place.spec.generation, policy=place.start),
-        (place.start,),
-        {Input.PROMPTS: _prompts_of(place.status, source)},
+def _generate(given: _StageInputs) -> _StageParams:
+    source = 0 if given.spec.prompts.refresh is Refresh.ONCE else given.iteration
+    return _StageParams(
+        GenerateParams(generation=given.spec.generation, policy=given.start),
+        (given.start,),
+        {Input.PROMPTS: _prompts_of(given.status, source)},
     )
 
 
-def _judge(place: _Place) -> _Parts:
-    judge = judge_policy(place.spec, place.status, place.iteration)
+def _judge(given: _StageInputs) -> _StageParams:
+    judge = judge_policy(given.spec, given.status, given.iteration)
     params = JudgeParams(
-        objective=place.objective,
-        judging=place.spec.judging,
+        objective=given.objective,
+        judging=given.spec.judging,
         judge=judge,
-        max_tokens=place.spec.generation.max_tokens,
-        prompts_per_part=place.spec.generation.prompts_per_part,
+        max_tokens=given.spec.generation.max_tokens,
+        prompts_per_part=given.spec.generation.prompts_per_part,
     )
-    return _Parts(params, (judge,), {Input.ROLLOUTS: _artifact(place.status, Step(Stage.GENERATE, place.iteration))})
+    return _StageParams(
+        params, (judge,), {Input.ROLLOUTS: _artifact(given.status, Step(Stage.GENERATE, given.iteration))}
+    )
 
 
-def _train(place: _Place) -> _Parts:
+def _train(given: _StageInputs) -> _StageParams:
     params = TrainParams(
-        training=place.spec.training,
-        policy=place.start,
-        temperature=place.spec.generation.temperature,
-        max_tokens=place.spec.generation.max_tokens,
+        training=given.spec.training,
+        policy=given.start,
+        temperature=given.spec.generation.temperature,
+        max_tokens=given.spec.generation.max_tokens,
     )
     inputs: dict[str, ArtifactRef] = {
-        Input.ROLLOUTS: _artifact(place.status, Step(Stage.GENERATE, place.iteration)),
-        Input.JUDGEMENTS: _artifact(place.status, Step(Stage.JUDGE, place.iteration)),
+        Input.ROLLOUTS: _artifact(given.status, Step(Stage.GENERATE, given.iteration)),
+        Input.JUDGEMENTS: _artifact(given.status, Step(Stage.JUDGE, given.iteration)),
     }
-    return _Parts(params, (place.start,), inputs)
+    return _StageParams(params, (given.start,), inputs)
 
 
-def _evaluate(place: _Place) -> _Parts:
-    trained = trained_policy(place.status, place.iteration)
+def _evaluate(given: _StageInputs) -> _StageParams:
+    trained = trained_policy(given.status, given.iteration)
     params = EvaluateParams(
-        objective=place.objective,
-        evaluation=place.spec.evaluation,
-        judging=place.spec.judging,
+        objective=given.objective,
+        evaluation=given.spec.evaluation,
+        judging=given.spec.judging,
         policy=trained,
-        previous=place.start,
-        max_tokens=place.spec.generation.max_tokens,
-        max_length=place.spec.engine.max_length,
+        previous=given.start,
+        max_tokens=given.spec.generation.max_tokens,
+        max_length=given.spec.engine.max_length,
     )
-    inputs = {Input.HELD_OUT: _prompts_of(place.status, 0), **_examined(place), **_compared(place)}
-    return _Parts(params, (trained, place.start), inputs)
+    inputs = {Input.HELD_OUT: _prompts_of(given.status, 0), **_base_capability(given), **_earlier_evaluations(given)}
+    return _StageParams(params, (trained, given.start), inputs)
 
 
-def _compared(place: _Place) -> dict[str, ArtifactRef]:
+def _earlier_evaluations(given: _StageInputs) -> dict[str, ArtifactRef]:
     """Every evaluation before this one, for the ratings."""
-    if place.spec.evaluation.ratings is Ratings.NONE:
+    if given.spec.evaluation.ratings is Ratings.NONE:
         return {}
     return {
         EVALUATIONS.of(entry.index): entry.evaluation
-        for entry in place.status.iterations
-        if entry.index < place.iteration and entry.evaluation is not None
+        for entry in given.status.iterations
+        if entry.index < given.iteration and entry.evaluation is not None
     }
 
 
-def _examined(place: _Place) -> dict[str, ArtifactRef]:
+def _base_capability(given: _StageInputs) -> dict[str, ArtifactRef]:
     """The latest evaluation before this one that examined the base model, as an input of its own, if any."""
-    if not place.spec.evaluation.capability.tasks:
+    if not given.spec.evaluation.capability.tasks:
         return {}
-    earlier = [entry for entry in place.status.iterations if entry.index < place.iteration]
+    earlier = [entry for entry in given.status.iterations if entry.index < given.iteration]
     found = [entry.evaluation for entry in earlier if entry.evaluation is not None and entry.capability is not None]
     return {Input.CAPABILITY: found[-1]} if found else {}
 
 
-def _export(place: _Place) -> _Parts:
-    exported = exported_policy(place.spec, place.status)
+def _export(given: _StageInputs) -> _StageParams:
+    exported = exported_policy(given.spec, given.status)
     summaries = tuple(
         IterationSummary(
             index=entry.index,
@@ -186,15 +188,15 @@ def _export(place: _Place) -> _Parts:
             capability=entry.capability,
             capability_delta=entry.capability_delta,
         )
-        for entry in place.status.iterations
+        for entry in given.status.iterations
     )
     params = ExportParams(
-        policy=exported, model_uri=place.spec.model.uri, objective=place.objective, iterations=summaries
+        policy=exported, model_uri=given.spec.model.uri, objective=given.objective, iterations=summaries
     )
-    return _Parts(params, (exported,))
+    return _StageParams(params, (exported,))
 
 
-_BUILDERS: Final[Mapping[Stage, Callable[[_Place], _Parts]]] = {
+_BUILDERS: Final[Mapping[Stage, Callable[[_StageInputs], _StageParams]]] = {
     Stage.FETCH: _fetch,
     Stage.PROMPTS: _prompts,
     Stage.GENERATE: _generate,

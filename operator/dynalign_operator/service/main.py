@@ -9,37 +9,28 @@ import sys
 import time
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from typing import Any, Final
 
-import aiohttp
-import kopf
 from prometheus_client import generate_latest
 
 from dynalign_contract.console import configure_logging
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.kubernetes.api import KubeApi, open_kube_api
 from dynalign_operator.clusters.kubernetes.cluster import KubeCluster
-from dynalign_operator.clusters.kubernetes.progress import (
-    AT_ONCE,
-    AT_ONCE_BY_PROXY,
-    READ_EVERY_SECONDS,
-    ProgressReader,
-    by_api_proxy,
-    by_pod_ip,
-)
+from dynalign_operator.clusters.kubernetes.progress import read_progress
 from dynalign_operator.clusters.kubernetes.progress_book import ProgressBook
+from dynalign_operator.clusters.kubernetes.progress_source import ProgressSource
 from dynalign_operator.clusters.kubernetes.resync import Resync
 from dynalign_operator.clusters.kubernetes.runs import InvalidRunError
 from dynalign_operator.clusters.kubernetes.store import Kind, Store
 from dynalign_operator.clusters.kubernetes.transitions import Transitions
-from dynalign_operator.clusters.kubernetes.watches import register, watch_settings
+from dynalign_operator.clusters.kubernetes.watches import run_watches
 from dynalign_operator.clusters.stage_metrics import LiveMetrics
 from dynalign_operator.manifests.installation import SettingsError
 from dynalign_operator.metrics import KnownRun, OperatorMetrics, RunTexts
 from dynalign_operator.service.health import serve_health, serve_metrics
 from dynalign_operator.service.run_worker import RunWorker
-from dynalign_operator.service.settings import OperatorSettings, ProgressSource, read_settings
+from dynalign_operator.service.settings import OperatorSettings, read_settings
 from dynalign_operator.service.workqueue import WorkQueue
 
 WATCHES: Final = "watches"
@@ -53,7 +44,7 @@ log = logging.getLogger("dynalign.operator")
 
 
 def main() -> None:
-    """Run until SIGTERM or SIGINT; exit code 2 when the environment is wrong, 1 when a watch or a worker has died."""
+    """Run until SIGTERM or SIGINT; exit code 2 if the environment is wrong, 1 if a task ended early."""
     try:
         settings = read_settings(os.environ)
     except SettingsError as error:
@@ -65,7 +56,7 @@ def main() -> None:
 
 
 async def serve(settings: OperatorSettings) -> None:
-    """Connect, watch and work until the process is asked to end. What dies takes the process with it."""
+    """Connect, watch and work until SIGTERM or SIGINT. If any task ends early, the process exits with its error."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -75,7 +66,7 @@ async def serve(settings: OperatorSettings) -> None:
         operator = Operator(settings, api, metrics)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(
-                serve_health(settings.probe_port, alive=operator.what_is_wrong, ready=operator.what_is_missing)
+                serve_health(settings.probe_port, alive=operator.liveness_problem, ready=operator.readiness_problem)
             )
             await stack.enter_async_context(serve_metrics(settings.metrics_port, operator.write_metrics))
             tasks = [asyncio.create_task(work, name=name) for name, work in operator.work(stop)]
@@ -84,21 +75,21 @@ async def serve(settings: OperatorSettings) -> None:
                 done, _ = await asyncio.wait([*tasks, ending], return_when=asyncio.FIRST_COMPLETED)
             finally:
                 stop.set()
-                await _end(tasks)
+                await _cancel(tasks)
         for task in done - {ending}:
-            _complain(task)
+            _raise_task_error(task)
 
 
-def _complain(task: asyncio.Task[Any]) -> None:
-    """Raise what a task died of. kopf catches SIGTERM itself: then the watches end well, and it cancels all others."""
+def _raise_task_error(task: asyncio.Task[Any]) -> None:
+    """Raise the error of a task that ended early. At SIGTERM kopf ends the watches and cancels the rest."""
     if task.cancelled() or (task.get_name() == WATCHES and task.exception() is None):
         return
     task.result()
-    raise RuntimeError(f"{task.get_name()} ended although nobody asked it to")
+    raise RuntimeError(f"{task.get_name()} ended early")
 
 
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    """Let the watches end by themselves, then cancel what is left."""
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    """Wait for the watches to end, then cancel the remaining tasks."""
     _, left = await asyncio.wait(tasks, timeout=5)
     for task in left:
         task.cancel()
@@ -106,7 +97,7 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
 
 
 class Operator:
-    """The parts of one operator process, and how they hang together."""
+    """The parts of one operator process and their connections."""
 
     def __init__(self, settings: OperatorSettings, api: KubeApi, metrics: OperatorMetrics) -> None:
         self._settings, self._api, self._metrics = settings, api, metrics
@@ -125,65 +116,38 @@ class Operator:
         metrics.watch(lambda: self._queue.depth, lambda: self._queue.age_seconds)
 
     def work(self, stop: asyncio.Event) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
-        """Everything that has to be done at the same time, by name."""
+        """Names and coroutines of all concurrent tasks."""
         yield WATCHES, self._watch(stop)
         for number in range(self._settings.workers):
             yield f"worker {number}", self._work()
         yield "resync", self._resync.repeat()
         yield "series", self._refresh_series()
         if self._settings.progress is not ProgressSource.OFF:
-            yield "progress", self._read_progress()
+            source = self._settings.progress
+            yield "progress", read_progress(self._store, self._book, self._api, source, self._queue.add)
 
-    def what_is_wrong(self) -> str | None:
-        """Liveness: watches that have fallen behind the API server."""
-        return self._resync.what_is_wrong
+    def liveness_problem(self) -> str | None:
+        """Why the liveness probe fails: watches that stopped delivering; None while all deliver."""
+        return self._resync.liveness_problem
 
-    def what_is_missing(self) -> str | None:
-        """Readiness: the first comparison with the API server."""
+    def readiness_problem(self) -> str | None:
+        """Why the readiness probe fails: the first listing is not complete; None afterwards."""
         return None if self._resync.rounds else "the first listing is not complete yet\n"
 
     async def _watch(self, stop: asyncio.Event) -> None:
-        registry = kopf.OperatorRegistry()
-        register(
-            registry,
+        await run_watches(
             self._store,
             self._queue.add,
             Transitions(self._metrics.transition_seconds.observe),
             self._metrics.record_event,
-        )
-        namespaces = self._settings.namespaces
-        await kopf.operator(
-            registry=registry,
-            settings=watch_settings(cluster_wide=not namespaces),
-            namespaces=namespaces,
-            clusterwide=not namespaces,
-            standalone=True,
-            stop_flag=stop,
+            namespaces=self._settings.namespaces,
+            stop=stop,
         )
 
     async def _work(self) -> None:
-        """Reconcile, but not before every kind has been listed: a Job that is not known yet would be made twice."""
+        """Reconcile once every kind has been listed: an unknown Job would be created twice."""
         await self._resync.complete.wait()
         await self._queue.work(self._worker.work)
-
-    async def _read_progress(self) -> None:
-        async with aiohttp.ClientSession(trust_env=False) as session:
-            proxy = self._settings.progress is ProgressSource.API_PROXY
-            read = by_api_proxy(self._api) if proxy else by_pod_ip(session)
-            reader = ProgressReader(
-                self._store,
-                self._book,
-                read,
-                self._queue.add,
-                lambda: datetime.now(UTC),
-                at_once=AT_ONCE_BY_PROXY if proxy else AT_ONCE,
-            )
-            while True:
-                try:
-                    await reader.read_round()
-                except Exception:
-                    log.exception("the stages' progress could not be read; again in %d s", READ_EVERY_SECONDS)
-                await asyncio.sleep(READ_EVERY_SECONDS)
 
     async def _refresh_series(self) -> None:
         """Compute the runs' series ahead of scrapes: after a start a scrape of thousands of runs would time out."""
@@ -210,12 +174,12 @@ class Operator:
 
     def _live(self, key: RunKey) -> tuple[LiveMetrics, ...]:
         """The latest readings of the pods of a run's living Jobs."""
-        names = (job["metadata"]["name"] for job in self._store.living_of_run(Kind.JOB, key))
+        names = (job["metadata"]["name"] for job in self._store.living_objects_of_run(Kind.JOB, key))
         groups = (self._book.live.get(RunKey(key.namespace, name), ()) for name in names)
         return tuple(reading for readings in groups for reading in readings)
 
     def _known_run(self, key: RunKey, live: tuple[LiveMetrics, ...]) -> KnownRun | None:
-        """What is exported about a run; one that cannot be read has no series, and the others have theirs."""
+        """Exported values of a run; None for one that cannot be read, which then has no series."""
         try:
             run = self._cluster.runs.read(key)
         except InvalidRunError:

@@ -2,19 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
+from dynalign_operator.clusters.kubernetes.progress_source import ProgressSource
 from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.manifests.installation import SettingsError, read_build_settings, read_names
-
-
-class ProgressSource(StrEnum):
-    """How the operator reads a stage's /metrics."""
-
-    POD_IP = "PodIP"
-    API_PROXY = "ApiProxy"
-    """Through the API server, for clusters in which the operator cannot reach pods."""
-    OFF = "Off"
 
 
 @dataclass(frozen=True)

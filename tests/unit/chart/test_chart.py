@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from dynalign_contract.pod_paths import METRICS_PORT
+from dynalign_operator.clusters.kubernetes.progress_source import ProgressSource
 from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.manifests.labels import run_labels
-from dynalign_operator.service.settings import ProgressSource, read_settings
+from dynalign_operator.service.settings import read_settings
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "dynalign"

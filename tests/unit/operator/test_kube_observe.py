@@ -230,15 +230,15 @@ def test_the_store_keeps_the_newest_version_and_finds_by_run() -> None:
     store, run = Store(), RunKey("n", "r")
     assert store.put(Kind.JOB, a_job(version=5)) == run
     store.put(Kind.JOB, a_job("Complete", version=4))
-    (kept,) = store.of_run(Kind.JOB, run)
+    (kept,) = store.objects_of_run(Kind.JOB, run)
     assert kept["metadata"]["resourceVersion"] == "5"
     assert store.is_behind(Kind.JOB, a_job(version=6))
     assert not store.is_behind(Kind.JOB, a_job(version=5))
     store.put(Kind.JOB, a_job(version=3, uid="another"))
     assert store.remove(Kind.JOB, a_job(uid="u")) == run
-    assert len(store.of_run(Kind.JOB, run)) == 1
+    assert len(store.objects_of_run(Kind.JOB, run)) == 1
     store.remove(Kind.JOB, a_job(uid="another"))
-    assert store.of_run(Kind.JOB, run) == []
+    assert store.objects_of_run(Kind.JOB, run) == []
     assert job_of(a_pod("Running", {})) == "r-i001-judge-a2"
 
 
@@ -252,10 +252,10 @@ def test_an_object_whose_run_label_changes_moves_to_the_other_run() -> None:
     store, other = Store(), RunKey("n", "other")
     store.put(Kind.JOB, a_job(version=5))
     assert store.put(Kind.JOB, labelled("other", 6)) == other
-    assert store.of_run(Kind.JOB, RunKey("n", "r")) == []
-    assert len(store.of_run(Kind.JOB, other)) == 1
+    assert store.objects_of_run(Kind.JOB, RunKey("n", "r")) == []
+    assert len(store.objects_of_run(Kind.JOB, other)) == 1
     store.remove(Kind.JOB, labelled("a-third", 7))
-    assert [store.of_run(Kind.JOB, RunKey("n", name)) for name in ("r", "other", "a-third")] == [[], [], []]
+    assert [store.objects_of_run(Kind.JOB, RunKey("n", name)) for name in ("r", "other", "a-third")] == [[], [], []]
 
 
 def test_the_store_keeps_what_is_read_and_nothing_else() -> None:
@@ -265,13 +265,13 @@ def test_the_store_keeps_what_is_read_and_nothing_else() -> None:
     pod["spec"] = {"containers": [{"name": "stage", "env": ["x" * 5000]}]}
     store = Store()
     store.put(Kind.POD, pod)
-    (kept,) = store.of_run(Kind.POD, RunKey("n", "r"))
+    (kept,) = store.objects_of_run(Kind.POD, RunKey("n", "r"))
     assert "managedFields" not in kept["metadata"]
     assert len(str(kept)) < 1500
     job = a_job()
     assert observe_job(job, [kept]) == observe_job(job, [pod])
     store.put(Kind.JOB, {**job, "metadata": {**job["metadata"], **fields}})
-    (kept_job,) = store.of_run(Kind.JOB, RunKey("n", "r"))
+    (kept_job,) = store.objects_of_run(Kind.JOB, RunKey("n", "r"))
     assert observe_job(kept_job, [pod]) == observe_job(job, [pod])
 
 

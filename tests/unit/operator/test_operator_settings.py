@@ -2,8 +2,9 @@
 
 import pytest
 
+from dynalign_operator.clusters.kubernetes.progress_source import ProgressSource
 from dynalign_operator.manifests.installation import SettingsError
-from dynalign_operator.service.settings import OperatorSettings, ProgressSource, read_settings
+from dynalign_operator.service.settings import OperatorSettings, read_settings
 
 
 def test_nothing_set_is_a_cluster_wide_operator() -> None:

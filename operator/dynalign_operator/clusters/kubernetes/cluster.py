@@ -103,12 +103,12 @@ class KubeCluster:
         try:
             run = self.runs.read(key)
         except InvalidRunError as error:
-            living = (job["metadata"]["name"] for job in self._store.living_of_run(Kind.JOB, key))
+            living = (job["metadata"]["name"] for job in self._store.living_objects_of_run(Kind.JOB, key))
             return InvalidRun(error.stored, str(error), tuple(living))
         if run is None:
             return None
-        owned = jobs_of_run(self._store, key, self._store.of_run(Kind.JOB, key))
-        pods = pods_by_job(self._store.of_run(Kind.POD, key), owned)
+        owned = jobs_of_run(self._store, key, self._store.objects_of_run(Kind.JOB, key))
+        pods = pods_by_job(self._store.objects_of_run(Kind.POD, key), owned)
         jobs = [await self._observe_job(key, job, pods[job["metadata"]["name"]]) for job in owned]
         found = tuple(job for job in jobs if job is not None)
         self._sightings.keep(key, (job.name for job in found))

@@ -27,11 +27,11 @@ def pods_by_job(
     return found
 
 
-def is_controlled_by(thing: KubernetesObject, uid: str) -> bool:
+def is_controlled_by(obj: KubernetesObject, uid: str) -> bool:
     """Whether the object's controller is the one with this uid. An API server lets an object have one controller."""
-    owners: Iterable[Mapping[str, Any]] = thing["metadata"].get("ownerReferences") or ()
+    owners: Iterable[Mapping[str, Any]] = obj["metadata"].get("ownerReferences") or ()
     return bool(uid) and any(owner.get("controller") is True and owner.get("uid") == uid for owner in owners)
 
 
-def _owners(thing: KubernetesObject) -> list[str]:
-    return [owner.get("uid", "") for owner in thing["metadata"].get("ownerReferences") or ()]
+def _owners(obj: KubernetesObject) -> list[str]:
+    return [owner.get("uid", "") for owner in obj["metadata"].get("ownerReferences") or ()]

@@ -1,41 +1,35 @@
 """Reads the running stages' /metrics: all pods side by side, the silent ones less and less often."""
 
 import asyncio
+import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import Final
 
 import aiohttp
 
-from dynalign_contract.pod_paths import METRICS_PORT
-from dynalign_contract.telemetry import MOST_BYTES
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kubernetes.api import KubeApi
-from dynalign_operator.clusters.kubernetes.bounded_read import PLAIN, read_bounded
 from dynalign_operator.clusters.kubernetes.owners import jobs_of_run, pods_by_job
-from dynalign_operator.clusters.kubernetes.paths import PODS, object_path
 from dynalign_operator.clusters.kubernetes.progress_book import ProgressBook
+from dynalign_operator.clusters.kubernetes.progress_source import ProgressSource, Read, open_source
 from dynalign_operator.clusters.kubernetes.store import Kind, Store
 from dynalign_operator.clusters.stage_metrics import LiveMetrics, parse_metrics
 from dynalign_operator.manifests.objects import KubernetesObject
 
+log = logging.getLogger("dynalign.progress")
+
 READ_EVERY_SECONDS: Final = 10.0
-_SECONDS: Final = 1.0
-"""Longest wait for an answer, body included."""
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=_SECONDS)
 AT_ONCE: Final = 100
 """Pods that are asked at the same time; a session of aiohttp has as many connections."""
 AT_ONCE_BY_PROXY: Final = 25
-"""The same through the API server, whose connections are the reconciler's too."""
+"""Pods that are asked at the same time through the API server, whose connections the reconciler shares."""
 _LONGEST_PAUSE: Final = 32
 """Rounds after which a pod that never answers is asked again."""
-
-Read = Callable[[KubernetesObject], Awaitable[bytes]]
-"""Reads a pod's /metrics; raises ClusterError, OSError, TimeoutError or aiohttp.ClientError."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +115,8 @@ class ProgressReader:
         A pod in its node's own network is left out: asking it would ask the node.
         """
         for run in self._store.runs():
-            jobs = jobs_of_run(self._store, run, self._store.living_of_run(Kind.JOB, run))
-            pods = pods_by_job(self._store.living_of_run(Kind.POD, run), jobs) if jobs else {}
+            jobs = jobs_of_run(self._store, run, self._store.living_objects_of_run(Kind.JOB, run))
+            pods = pods_by_job(self._store.living_objects_of_run(Kind.POD, run), jobs) if jobs else {}
             for job in jobs:
                 name, most = job["metadata"]["name"], int(job["spec"].get("parallelism") or 1)
                 running = [pod for pod in pods[name] if _is_askable(pod)]
@@ -170,30 +164,16 @@ def _in_turn(pods: Iterable[_Asked], missed: Callable[[str], int]) -> list[_Aske
     ]
 
 
-def by_pod_ip(session: aiohttp.ClientSession) -> Read:
-    """Ask the pod itself: no redirect is followed, nothing is decompressed, and no more than is wanted is read."""
-
-    async def read(pod: KubernetesObject) -> bytes:
-        address = pod["status"].get("podIP")
-        if not address:
-            raise ClusterError("the pod has no address yet")
-        host = f"[{address}]" if ":" in address else address
-        url = f"http://{host}:{METRICS_PORT}/metrics"
-        async with session.get(
-            url, timeout=_TIMEOUT, headers=PLAIN, allow_redirects=False, auto_decompress=False
-        ) as answer:
-            return await read_bounded(answer, MOST_BYTES)
-
-    return read
-
-
-def by_api_proxy(api: KubeApi) -> Read:
-    """Ask the API server to ask the pod, with the same limits."""
-
-    async def read(pod: KubernetesObject) -> bytes:
-        metadata = pod["metadata"]
-        target = f"{metadata['name']}:{METRICS_PORT}"
-        path = object_path(PODS, metadata["namespace"], target, "proxy", "metrics")
-        return await api.read_raw(path, MOST_BYTES, seconds=_SECONDS)
-
-    return read
+async def read_progress(
+    store: Store, book: ProgressBook, api: KubeApi, source: ProgressSource, enqueue: Callable[[RunKey], None]
+) -> None:
+    """Read the progress of all runs every READ_EVERY_SECONDS, until cancelled."""
+    at_once = AT_ONCE_BY_PROXY if source is ProgressSource.API_PROXY else AT_ONCE
+    async with open_source(source, api) as read:
+        reader = ProgressReader(store, book, read, enqueue, lambda: datetime.now(UTC), at_once=at_once)
+        while True:
+            try:
+                await reader.read_round()
+            except Exception:
+                log.exception("the stages' progress could not be read; again in %d s", READ_EVERY_SECONDS)
+            await asyncio.sleep(READ_EVERY_SECONDS)

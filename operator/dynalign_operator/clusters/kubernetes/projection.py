@@ -67,11 +67,11 @@ def is_ended_pod(pod: KubernetesObject) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
-def _metadata(thing: KubernetesObject) -> dict[str, Any]:
-    kept = _only(thing["metadata"], _METADATA)
-    index = (thing["metadata"].get("annotations") or {}).get(INDEX)
+def _metadata(obj: KubernetesObject) -> dict[str, Any]:
+    kept = _only(obj["metadata"], _METADATA)
+    index = (obj["metadata"].get("annotations") or {}).get(INDEX)
     return kept if index is None else {**kept, "annotations": {INDEX: index}}
 
 
-def _only(thing: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: thing[name] for name in names if name in thing}
+def _only(obj: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: obj[name] for name in names if name in obj}

@@ -1,7 +1,9 @@
-"""Compares the store with the API server once a minute: finds what a watch has missed, and watches that are deaf.
+"""Compares the store with the API server once a minute: finds events that a watch missed, and watches that stopped
+delivering.
 
-A watch may fall silent while its connection lives (kopf issues 957, 1145). So everything is listed, and looked for in
-the store a little later: what the watch should have told by then and has not, is put in by hand, and counts against it.
+A watch may stop delivering while its connection lives (kopf issues 957, 1145). So everything is listed, and compared
+with the store a little later: objects that the watch should have delivered by then and has not are added here, and the
+round counts as missed.
 """
 
 import asyncio
@@ -14,6 +16,7 @@ from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kubernetes.api import KubeApi
 from dynalign_operator.clusters.kubernetes.paths import JOBS, PODS, RUNS, Resource, collection_path
 from dynalign_operator.clusters.kubernetes.store import Kind, Store
+from dynalign_operator.manifests.labels import MANAGED_SELECTOR
 from dynalign_operator.manifests.objects import KubernetesObject
 
 log = logging.getLogger("dynalign.resync")
@@ -23,15 +26,15 @@ FIRST_RETRY_SECONDS: Final = 1.0
 """Pause before the first comparison is tried again: until it has succeeded the operator is not ready."""
 PATIENCE_SECONDS: Final = 10.0
 """How far a watch may lag behind the API server."""
-DEAF_ROUNDS: Final = 3
-"""Rounds in a row in which a watch missed something, after which the process is better started anew."""
+STALLED_WATCH_ROUNDS: Final = 3
+"""Consecutive rounds with missed events after which the process fails its liveness probe."""
 
 _LOOK_EVERY_SECONDS: Final = 0.2
 _PAGE: Final = 500
 """Objects of one answer."""
 _COMPARED: Final = ("namespace", "name", "uid", "resourceVersion")
 
-_MANAGED: Final = {"labelSelector": "app.kubernetes.io/managed-by=dynalign"}
+_MANAGED: Final = {"labelSelector": MANAGED_SELECTOR}
 _COLLECTIONS: Final[Mapping[Kind, tuple[Resource, Mapping[str, str]]]] = {
     Kind.RUN: (RUNS, {}),
     Kind.JOB: (JOBS, _MANAGED),
@@ -40,7 +43,7 @@ _COLLECTIONS: Final[Mapping[Kind, tuple[Resource, Mapping[str, str]]]] = {
 
 
 class Resync:
-    """What was missed, and by which watch."""
+    """Compares, and counts what each watch missed."""
 
     def __init__(
         self,
@@ -59,13 +62,13 @@ class Resync:
         """Set once every kind has been listed, and the store holds what was there."""
 
     @property
-    def what_is_wrong(self) -> str | None:
-        """Which watch is deaf; None when none is."""
-        deaf = [str(kind) for kind, rounds in self._missed_rounds.items() if rounds >= DEAF_ROUNDS]
-        return f"the watch of {', '.join(deaf)} tells nothing any more\n" if deaf else None
+    def liveness_problem(self) -> str | None:
+        """Message naming the watches that stopped delivering; None when all deliver."""
+        stalled = [str(kind) for kind, rounds in self._missed_rounds.items() if rounds >= STALLED_WATCH_ROUNDS]
+        return f"the watch of {', '.join(stalled)} delivers no events\n" if stalled else None
 
     async def repeat(self) -> None:
-        """Compare again and again. An API server that does not answer, or answers nonsense, is waited for."""
+        """Compare in an endless loop; a failed comparison is logged and tried again."""
         while True:
             try:
                 missed = {kind: await self._compare(kind, PATIENCE_SECONDS) for kind in Kind}
@@ -80,7 +83,7 @@ class Resync:
 
     async def _compare(self, kind: Kind, patience: float) -> int:
         """How many changes the watch has missed; in the first round it is only now coming up, and none counts."""
-        listed = {_key(thing): thing async for thing in self._list(kind)}
+        listed = {_key(obj): obj async for obj in self._list(kind)}
         before = set(self._store.keys(kind)) - listed.keys()
         behind = await self._await_watch(kind, listed, patience)
         missed = 0
@@ -99,7 +102,7 @@ class Resync:
         self, kind: Kind, listed: Mapping[RunKey, KubernetesObject], patience: float
     ) -> list[RunKey]:
         """What the watch has not told after so many seconds; waits no longer than there is something to wait for."""
-        behind = [key for key, thing in listed.items() if self._store.is_behind(kind, thing)]
+        behind = [key for key, obj in listed.items() if self._store.is_behind(kind, obj)]
         end = asyncio.get_running_loop().time() + patience
         while behind and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
@@ -142,11 +145,11 @@ class Resync:
             while following is not None:
                 path = collection_path(resource, namespace, {**query, "limit": _PAGE, **following})
                 found = await self._api.get(path, metadata_only=True) or {}
-                for thing in found.get("items") or ():
-                    yield {"metadata": {name: thing["metadata"].get(name, "") for name in _COMPARED}}
+                for obj in found.get("items") or ():
+                    yield {"metadata": {name: obj["metadata"].get(name, "") for name in _COMPARED}}
                 token = (found.get("metadata") or {}).get("continue")
                 following = {"continue": token} if token else None
 
 
-def _key(thing: KubernetesObject) -> RunKey:
-    return RunKey(thing["metadata"]["namespace"], thing["metadata"]["name"])
+def _key(obj: KubernetesObject) -> RunKey:
+    return RunKey(obj["metadata"]["namespace"], obj["metadata"]["name"])

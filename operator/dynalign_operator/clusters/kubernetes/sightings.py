@@ -1,4 +1,4 @@
-"""Since when this process has seen each Job as it is. A process that has just begun has seen nothing stand still."""
+"""Since when this process has seen each Job in its state; a process that has just started has seen no standstill."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -23,19 +23,19 @@ class _Sighting:
     state: _State
     since: datetime
     missing_since: datetime | None = None
-    """Since when pods of it have been missing: no object says so."""
+    """When a pod of it was first seen missing; Kubernetes does not record this."""
 
 
 @dataclass
 class Sightings:
-    """What one process remembers between two looks at the Jobs of all runs."""
+    """Times that one process remembers between observations of the Jobs of all runs."""
 
     clock: Callable[[], datetime]
     _seen: dict[RunKey, dict[str, _Sighting]] = field(default_factory=dict)
     """Run -> name of a Job -> sighting."""
 
     def note(self, key: RunKey, job: JobObservation) -> JobObservation:
-        """The observation with the times that only who looks again and again can know."""
+        """Return the observation with the times that Kubernetes does not record."""
         known = self._seen.setdefault(key, {})
         if job.phase is not JobPhase.ACTIVE or job.suspended:
             known.pop(job.name, None)

@@ -1,8 +1,8 @@
-"""What the watches have told, by kind and key. Own writes go in at once, so that what was written can be read.
+"""Objects received from the watches, by kind and key. Own writes are stored at once, so that they can be read.
 
-An operator watches thousands of runs with their finished Jobs and pods, so an object is kept as little as it can be:
-only the fields that somebody reads (`projection`), as compressed JSON. It is decoded when it is asked for, and
-what is asked for often (which run, has it ended) stands beside it.
+An operator watches thousands of runs with their finished Jobs and pods, so of each object only the fields that are used
+(`projection`) are kept, as compressed JSON. It is decoded on access; what is accessed often (its run, whether it has
+ended) is kept beside it.
 """
 
 import json
@@ -58,8 +58,8 @@ class _Record:
     data: bytes
 
     def decode(self) -> KubernetesObject:
-        thing: KubernetesObject = json.loads(zlib.decompress(self.data))
-        return thing
+        obj: KubernetesObject = json.loads(zlib.decompress(self.data))
+        return obj
 
 
 _PROJECT: Final = {Kind.RUN: project_run, Kind.JOB: project_job, Kind.POD: project_pod}
@@ -74,29 +74,29 @@ class Store:
     _names: dict[tuple[Kind, RunKey], set[str]] = field(default_factory=lambda: defaultdict(set))
     """Kind and run -> names of the objects that belong to it."""
 
-    def put(self, kind: Kind, thing: KubernetesObject) -> RunKey | None:
+    def put(self, kind: Kind, obj: KubernetesObject) -> RunKey | None:
         """Keep an object unless a newer version is known; returns the run that it belongs to.
 
         One whose label now names another run moves there; who it belonged to is found by `run_of_object` before.
         """
-        key, run, version = _key(thing), run_of(kind, thing), version_of(thing)
+        key, run, version = _key(obj), run_of(kind, obj), version_of(obj)
         known = self._records[kind].get(key)
         if known is not None and known.version.uid == version.uid and known.version.number > version.number:
             return run
         if known is not None and known.run != run:
             self._unlink(kind, key, known.run)
-        data = zlib.compress(json.dumps(_PROJECT[kind](thing), separators=(",", ":")).encode(), 1)
-        self._records[kind][key] = _Record(version, run, _HAS_ENDED[kind](thing), data)
+        data = zlib.compress(json.dumps(_PROJECT[kind](obj), separators=(",", ":")).encode(), 1)
+        self._records[kind][key] = _Record(version, run, _HAS_ENDED[kind](obj), data)
         if run is not None:
             self._names[kind, run].add(key.name)
         return run
 
-    def remove(self, kind: Kind, thing: KubernetesObject) -> RunKey | None:
+    def remove(self, kind: Kind, obj: KubernetesObject) -> RunKey | None:
         """Forget an object; a namesake that was made since stays. Returns the run that it belonged to."""
-        key = _key(thing)
+        key = _key(obj)
         known = self._records[kind].get(key)
-        if known is None or known.version.uid != version_of(thing).uid:
-            return run_of(kind, thing)
+        if known is None or known.version.uid != version_of(obj).uid:
+            return run_of(kind, obj)
         self.forget(kind, key)
         return known.run
 
@@ -129,23 +129,23 @@ class Store:
         known = self._records[kind].get(key)
         return None if known is None else known.run
 
-    def is_behind(self, kind: Kind, thing: KubernetesObject) -> bool:
+    def is_behind(self, kind: Kind, obj: KubernetesObject) -> bool:
         """Whether this version is newer than the one that is known, or the object not known at all.
 
-        Of `thing` the metadata are read, no more.
+        Only the metadata of `obj` are read.
         """
-        known, version = self.version(kind, _key(thing)), version_of(thing)
+        known, version = self.version(kind, _key(obj)), version_of(obj)
         return known is None or (known.uid == version.uid and known.number < version.number)
 
     def keys(self, kind: Kind) -> list[RunKey]:
         """Namespace and name of every known object."""
         return list(self._records[kind])
 
-    def of_run(self, kind: Kind, run: RunKey) -> list[KubernetesObject]:
+    def objects_of_run(self, kind: Kind, run: RunKey) -> list[KubernetesObject]:
         """The objects of a run, by name."""
         return [record.decode() for record in self._of_run(kind, run)]
 
-    def living_of_run(self, kind: Kind, run: RunKey) -> list[KubernetesObject]:
+    def living_objects_of_run(self, kind: Kind, run: RunKey) -> list[KubernetesObject]:
         """The objects of a run that have not ended, by name."""
         return [record.decode() for record in self._of_run(kind, run) if not record.has_ended]
 
@@ -165,12 +165,12 @@ class Store:
                 yield record
 
 
-def run_of(kind: Kind, thing: KubernetesObject) -> RunKey | None:
+def run_of(kind: Kind, obj: KubernetesObject) -> RunKey | None:
     """The run that an object belongs to; None when it is not of ours."""
     if kind is Kind.RUN:
-        return _key(thing)
-    name = (thing["metadata"].get("labels") or {}).get(RUN)
-    return None if name is None else RunKey(thing["metadata"]["namespace"], name)
+        return _key(obj)
+    name = (obj["metadata"].get("labels") or {}).get(RUN)
+    return None if name is None else RunKey(obj["metadata"]["namespace"], name)
 
 
 def job_of(pod: KubernetesObject) -> str:
@@ -179,11 +179,11 @@ def job_of(pod: KubernetesObject) -> str:
     return name
 
 
-def version_of(thing: KubernetesObject) -> Version:
+def version_of(obj: KubernetesObject) -> Version:
     """The version of an object that the API server has returned."""
-    metadata = thing["metadata"]
+    metadata = obj["metadata"]
     return Version(metadata.get("uid", ""), int(metadata.get("resourceVersion") or 0))
 
 
-def _key(thing: KubernetesObject) -> RunKey:
-    return RunKey(thing["metadata"]["namespace"], thing["metadata"]["name"])
+def _key(obj: KubernetesObject) -> RunKey:
+    return RunKey(obj["metadata"]["namespace"], obj["metadata"]["name"])

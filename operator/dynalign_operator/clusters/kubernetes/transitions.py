@@ -1,4 +1,4 @@
-"""How long runs stand between two Jobs: from the event that one has completed to the event that the next is there."""
+"""Time between two Jobs of a run: from a Job's completion event to the next Job's creation event."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ _UNDER_WAY: Final = frozenset({Phase.PENDING, Phase.RUNNING})
 
 @dataclass(frozen=True)
 class _Latest:
-    """The Job that a run has created last."""
+    """A run's latest Job."""
 
     name: str
     completed: float | None = None
-    """When its completion was heard of; None until then."""
+    """When its completion event arrived; None before."""
 
 
 class Transitions:
-    """Is told of the watches' events; tells the seconds of every transition."""
+    """Measures the time from a Job's completion event to the next Job's creation event."""
 
-    def __init__(self, tell: Callable[[float], None], clock: Callable[[], float] = monotonic) -> None:
-        self._tell, self._clock = tell, clock
+    def __init__(self, record: Callable[[float], None], clock: Callable[[], float] = monotonic) -> None:
+        self._record, self._clock = record, clock
         self._latest: dict[RunKey, _Latest] = {}
 
     def note(self, kind: Kind, run: RunKey, event: Mapping[str, Any]) -> None:
-        """An event about this run or an object of it; its `type` is None in the first listing."""
+        """Process an event about this run or one of its objects; the `type` is None in the first listing."""
         if kind is Kind.JOB:
             self._note_job(run, event["type"], event["object"])
         elif kind is Kind.RUN and (event["type"] == "DELETED" or not _is_under_way(event["object"])):
@@ -43,7 +43,7 @@ class Transitions:
                 self._latest[run] = _Latest(name, self._clock())
         elif event_type in ("ADDED", None):
             if latest is not None and latest.completed is not None and event_type == "ADDED":
-                self._tell(self._clock() - latest.completed)
+                self._record(self._clock() - latest.completed)
             self._latest[run] = _Latest(name)
 
 

@@ -1,7 +1,8 @@
-"""kopf as watcher: what the watches tell goes into the store, and the run that it is about onto the queue. No more."""
+"""Watches of runs, Jobs and pods by kopf: each event updates the store and enqueues the run that it is about."""
 
+import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import kopf
 
@@ -10,11 +11,29 @@ from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.kubernetes.cluster import COMPONENT
 from dynalign_operator.clusters.kubernetes.store import Kind, Store, version_of
 from dynalign_operator.clusters.kubernetes.transitions import Transitions
+from dynalign_operator.manifests.labels import MANAGED, MANAGED_SELECTOR
 
-MANAGED: Final = {"app.kubernetes.io/managed-by": "dynalign"}
-"""Labels of everything that the operator has made; the watches ask the API server for nothing else."""
 
-_SELECTOR: Final = ",".join(f"{name}={value}" for name, value in MANAGED.items())
+async def run_watches(
+    store: Store,
+    enqueue: Callable[[RunKey], None],
+    transitions: Transitions,
+    record: Callable[[Kind], None],
+    *,
+    namespaces: tuple[str, ...],
+    stop: asyncio.Event,
+) -> None:
+    """Watch these namespaces, or the whole cluster where none is named, until `stop` is set."""
+    registry = kopf.OperatorRegistry()
+    register(registry, store, enqueue, transitions, record)
+    await kopf.operator(
+        registry=registry,
+        settings=watch_settings(cluster_wide=not namespaces),
+        namespaces=namespaces,
+        clusterwide=not namespaces,
+        standalone=True,
+        stop_flag=stop,
+    )
 
 
 def register(
@@ -32,13 +51,13 @@ def register(
 
     def note(kind: Kind, event: Mapping[str, Any]) -> None:
         record(kind)
-        thing = dict(event["object"])
-        key = RunKey(thing["metadata"]["namespace"], thing["metadata"]["name"])
+        obj = dict(event["object"])
+        key = RunKey(obj["metadata"]["namespace"], obj["metadata"]["name"])
         before = store.run_of_object(kind, key)
         # what the operator has written itself is in the store already, and no reason to look at the run again
-        is_known = event["type"] != "DELETED" and store.version(kind, key) == version_of(thing)
+        is_known = event["type"] != "DELETED" and store.version(kind, key) == version_of(obj)
         change = store.remove if event["type"] == "DELETED" else store.put
-        run = change(kind, thing)
+        run = change(kind, obj)
         if run is not None:
             transitions.note(kind, run, event)
             if not is_known:
@@ -90,7 +109,7 @@ def watch_settings(*, cluster_wide: bool) -> kopf.OperatorSettings:
     settings.watching.chunk_size = 100
     settings.queueing.idle_timeout = 0.2
     for resource in (("batch", "v1", "jobs"), ("", "v1", "pods")):
-        settings.watching.label_selectors[resource] = _SELECTOR
+        settings.watching.label_selectors[resource] = MANAGED_SELECTOR
     settings.networking.request_timeout = 30
     settings.networking.enforce_retry_after = True
     settings.posting.enabled = False
