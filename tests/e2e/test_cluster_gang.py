@@ -5,7 +5,7 @@ other the operator is killed whenever something has happened. Both must end with
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from support.prometheus import HOUR, Prometheus, documented_series, start_promet
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(3000)]
 
 NAME = "gang"
+TRIES = 3
 SPEC = {
     **TINY,
     "prompts": {**TINY["prompts"], "perIteration": 12, "refresh": "Once"},
@@ -91,11 +92,7 @@ def interrupted(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Interru
         site.forward(folder, "svc/dynalign", 9090) as port,
         start_prometheus(folder, {"dynalign": [f"127.0.0.1:{port}"]}) as prometheus,
     ):
-        run = site.apply(NAME, {**SPEC, "iterations": 1})
-        rollouts = f"{shard_folder(stage_folder(Stage.GENERATE, 0), 0, 2)}/{part_name(0)}"
-        suspend_and_resume(run, Stage.GENERATE, lambda: exists(run, Stage.GENERATE, rollouts))
-        reports = f"iterations/000/checkpoints/{REPORTS_FILE}"
-        suspend_and_resume(run, Stage.TRAIN, lambda: exists(run, Stage.TRAIN, reports))
+        run = suspended_twice(site)
         run.until_completed()
         run.patch(iterations=2)
         run.until(lambda: len(run.status["iterations"]) == 2 and run.is_completed, "the second iteration")
@@ -118,28 +115,54 @@ def orphaned(other_site: Site) -> Seen:
     return seen
 
 
-def exists(run: ClusterRun, stage: Stage, path: str) -> bool:
-    """Whether a file that is not empty is on the volume, as a running pod of the stage sees it."""
-    for pod in run.running(stage):
+class MissedError(Exception):
+    """A stage was done before it could be suspended: the machine was slow to look, the stage was not."""
+
+
+def suspended_twice(site: Site) -> ClusterRun:
+    """A run that was suspended in the middle of generate and of train; one whose middle was missed begins anew."""
+    rollouts = f"{shard_folder(stage_folder(Stage.GENERATE, 0), 0, 2)}/{part_name(0)}"
+    reports = f"iterations/000/checkpoints/{REPORTS_FILE}"
+    for _ in range(TRIES):
+        run = site.apply(NAME, {**SPEC, "iterations": 1})
         try:
-            run.site.kubectl("exec", pod["metadata"]["name"], "--", "test", "-s", f"/volume/{NAME}/{path}")
+            suspend_and_resume(run, Stage.GENERATE, rollouts)
+            suspend_and_resume(run, Stage.TRAIN, reports)
+        except MissedError:
+            site.kubectl("delete", "ar", NAME)
+            site.kubectl("wait", "--for=delete", f"pvc/{NAME}", "--timeout=180s")
+            continue
+        return run
+    raise AssertionError(f"in {TRIES} runs the middle of a stage was missed")
+
+
+def await_file(run: ClusterRun, stage: Stage, path: str) -> bool:
+    """Wait in the stage's first pod for a file that is not empty; False when there is no such pod, or no file."""
+    for pod in run.running(stage)[:1]:
+        script = f"for _ in $(seq 600); do test -s /volume/{NAME}/{path} && exit; sleep 0.1; done; exit 1"
+        try:
+            run.site.kubectl("exec", pod["metadata"]["name"], "--", "sh", "-c", script)
         except LabError:
             continue
         return True
     return False
 
 
-def suspend_and_resume(run: ClusterRun, stage: Stage, is_in_its_middle: Callable[[], bool]) -> None:
+def suspend_and_resume(run: ClusterRun, stage: Stage, path: str) -> None:
+    """Suspend the run once the stage has written a file, and resume it. Raises MissedError."""
+
     def reached() -> bool:
-        assert stage not in succeeded(run), f"the middle of {stage} was missed"
-        return is_in_its_middle()
+        if stage in succeeded(run):
+            raise MissedError(stage)
+        return await_file(run, stage, path)
 
     run.until(reached, f"the middle of {stage}")
     run.patch(suspend=True)
     run.until(lambda: run.status["phase"] == "Suspended", "suspension")
     run.until(lambda: not run.running(stage), f"the end of {stage}'s pods", 180)
     assert run.condition("Progressing")["reason"] == "Suspended"
-    assert stage not in succeeded(run), f"{stage} was done before it could be suspended"
+    if stage in succeeded(run):
+        raise MissedError(stage)
     run.patch(suspend=False)
 
 
