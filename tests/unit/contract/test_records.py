@@ -4,6 +4,7 @@ import math
 import os
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from dynalign_contract.errors import CorruptArtifactError
@@ -94,8 +95,8 @@ def test_a_cut_file_is_refused_and_named(tmp_path: Path, keep: int) -> None:
 
 
 def test_judgements_of_an_earlier_version_are_refused_with_a_remedy(tmp_path: Path) -> None:
-    earlier = JUDGEMENT.remove(JUDGEMENT.get_field_index("reward_error"))
-    write_rows(tmp_path / "x.parquet", [JUDGEMENT_ROW], earlier)
+    write_rows(tmp_path / "x.parquet", [JUDGEMENT_ROW], JUDGEMENT)
+    pq.write_table(pq.read_table(tmp_path / "x.parquet").drop_columns(["reward_error"]), tmp_path / "x.parquet")
     with pytest.raises(CorruptArtifactError, match=r"lacks the columns reward_error: .* Remove the folder"):
         read_rows(tmp_path / "x.parquet", JUDGEMENT)
 
