@@ -22,7 +22,7 @@ FIND = """
 import sys
 from pathlib import Path
 import datasets, huggingface_hub  # as in a stage forked off the host, which has them already
-from dynalign_trainer.evaluation.suites import load_suites
+from dynalign_trainer.tasks.suites import load_suites
 for suite in load_suites(sys.argv[2:], None, Path(sys.argv[1])):
     for task in suite.tasks.values():
         print(suite.name, suite.items, task.doc_to_text(task.eval_docs[0]))
@@ -149,7 +149,7 @@ def test_ifeval_needs_what_nltk_splits_sentences_by(model: Path, repositories: d
 def test_nltk_downloads_into_the_folder_of_the_task(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
-from dynalign_trainer.evaluation.task_data import data_in, nltk_folder
+from dynalign_trainer.tasks.data import data_in, nltk_folder
 folder = Path({str(tmp_path)!r})
 nltk_folder(folder).mkdir()
 with data_in(folder):
