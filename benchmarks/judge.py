@@ -26,13 +26,15 @@ from dynalign_contract.layout import RunLayout
 from dynalign_contract.objective import Objective, builtin_objective
 from dynalign_contract.settings import EngineSettings, JudgingSettings
 from dynalign_trainer.fetch.bundled import fetch_bundled
+from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.choices import expected_digit
-from dynalign_trainer.models.engine import Engine, Sampling, start_engine
+from dynalign_trainer.models.engine import Engine, start_engine
+from dynalign_trainer.models.engine_model import EngineModel
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.progress import Watch
 from dynalign_trainer.runtime.telemetry import Telemetry
-from dynalign_trainer.scoring.exhibits import Candidate
-from dynalign_trainer.scoring.pointwise import Judge
+from dynalign_trainer.scoring.contexts import Candidate
+from dynalign_trainer.scoring.pointwise import PointwiseJudge
 
 NAME: Final = "bench-judge"
 MODEL: Final = "smollm2-135m-instruct"
@@ -143,7 +145,8 @@ def write_candidates(engine: Engine, prompts: int, candidates: int) -> list[Cand
 def record(engine: Engine, objective: Objective, candidates: Sequence[Candidate]) -> list[tuple[list[int], list[int]]]:
     """The first questions that the judge asks about these candidates, retries left out."""
     recorder = Recorder(engine)
-    judge = Judge(recorder, objective, JudgingSettings(min_mass=0.0), policy=Policy(), seed=lambda *_: 7)  # type: ignore[arg-type]
+    model = EngineModel(recorder, Policy())  # type: ignore[arg-type]
+    judge = PointwiseJudge(model, objective, JudgingSettings(min_mass=0.0), seed=lambda *_: 7)
     judge.score(candidates)
     return recorder.asked[: len(candidates) * len(objective.aspects)]
 

@@ -23,11 +23,12 @@ from dynalign_contract.settings import (
     WinRateSettings,
 )
 from dynalign_trainer.endpoints.client import open_endpoint
+from dynalign_trainer.endpoints.endpoint_model import EndpointModel
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
-from dynalign_trainer.evaluate.judge_models import EndpointJudge
 from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.models.window import Window
-from dynalign_trainer.scoring.exhibits import Candidate
+from dynalign_trainer.scoring.contexts import Candidate
+from dynalign_trainer.scoring.pointwise import PointwiseJudge
 from lab.testbed import load_testbed
 from lab.testbed_language import draw_answer, rule
 from support.judging_data import (
@@ -95,8 +96,8 @@ def test_a_judge_that_knows_the_rule_prefers_the_better_answers(server: str) -> 
         candidates.append(Candidate(f"p{number}", messages, draw_answer(draw, view, topic)))
     opened = open_endpoint(JUDGE_ENDPOINT, endpoint(server), os.environ, Journal(Path(os.devnull)))
     window = Window(load_tokenizer(load_testbed().model), 512)
-    judge = EndpointJudge(opened, OBJECTIVE, JudgingSettings(), window, lambda *salt: 7)
-    rewards = judge.reward(candidates, None)
+    judge = PointwiseJudge(EndpointModel(opened, window), OBJECTIVE, JudgingSettings(), seed=lambda *salt: 7)
+    rewards = [score.reward for score in judge.score(candidates)]
     worth = [rule(candidate.text) for candidate in candidates]
     decided = [(i, j) for i in range(60) for j in range(i) if abs(worth[i] - worth[j]) >= 1]
     right = [(rewards[i] > rewards[j]) is (worth[i] > worth[j]) for i, j in decided]

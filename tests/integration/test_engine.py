@@ -12,8 +12,9 @@ from dynalign_contract.errors import BadConfigError, BadInputError, TerminatedEr
 from dynalign_contract.layout import RunLayout
 from dynalign_contract.result import ArtifactRef
 from dynalign_contract.settings import EngineSettings, GenerationSettings
-from dynalign_trainer.models.choices import digit_tokens
-from dynalign_trainer.models.engine import Engine, Sample, Sampling, start_engine
+from dynalign_trainer.models.chat_model import Sampling
+from dynalign_trainer.models.choices import DIGITS
+from dynalign_trainer.models.engine import Engine, Sample, start_engine
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.progress import watch_progress
 from dynalign_trainer.runtime.telemetry import Telemetry
@@ -95,7 +96,7 @@ def test_logprobs_are_those_of_the_distribution_sampled_from(
 def test_scores_are_the_models_own(
     context: StageContext[Any], engine: Engine, prompts: list[list[int]], policy: Policy
 ) -> None:
-    digits = digit_tokens(engine.tokenizer, "Score: ")
+    digits = DIGITS.tokens(engine.tokenizer, "Score: ")
     scores = engine.score_next(prompts, digits, policy=policy)
     for prompt, row in zip(prompts, scores, strict=True):
         assert row == pytest.approx(reference(context.layout.root, policy, prompt)[-1, list(digits)].tolist(), abs=1e-4)
@@ -196,7 +197,7 @@ def test_a_policy_that_was_not_loaded_is_refused(engine: Engine, prompts: list[l
 
 def test_whole_weights_take_turns_with_the_base_models(context: StageContext[Any], prompts: list[list[int]]) -> None:
     engine = start_engine(context, [BASE, WHOLE])
-    digits = digit_tokens(engine.tokenizer, "Score: ")
+    digits = DIGITS.tokens(engine.tokenizer, "Score: ")
     for policy in (WHOLE, BASE, WHOLE):
         for prompt, row in zip(prompts, engine.score_next(prompts, digits, policy=policy), strict=True):
             wanted = reference(context.layout.root, policy, prompt)[-1, list(digits)].tolist()

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.models.choices import choice_tokens, digit_tokens, letter_tokens
+from dynalign_trainer.models.choices import DIGITS, LETTERS, choice_tokens
 
 
 def tokenizer(*merges: tuple[str, str]) -> Any:
@@ -20,13 +20,13 @@ def tokenizer(*merges: tuple[str, str]) -> Any:
 
 def test_digits_follow_the_prefill() -> None:
     plain = tokenizer()
-    assert list(digit_tokens(plain, "Score: ")) == plain.convert_tokens_to_ids(list("0123456789"))
+    assert list(DIGITS.tokens(plain, "Score: ")) == plain.convert_tokens_to_ids(list("0123456789"))
 
 
 def test_a_digit_that_swallows_the_space_is_refused() -> None:
     with pytest.raises(BadInputError, match=r"cannot write '7' as exactly one token after the prefill 'Score: '"):
-        digit_tokens(tokenizer(("Ġ", "7")), "Score: ")
-    assert len(digit_tokens(tokenizer(("Ġ", "7")), "Score:")) == 10
+        DIGITS.tokens(tokenizer(("Ġ", "7")), "Score: ")
+    assert len(DIGITS.tokens(tokenizer(("Ġ", "7")), "Score:")) == 10
 
 
 def test_choices_of_several_tokens_are_refused() -> None:
@@ -41,7 +41,7 @@ def test_choices_must_differ() -> None:
 
 def test_a_letter_takes_the_space_that_the_prefill_leaves() -> None:
     merged = tokenizer(("Ġ", "A"), ("Ġ", "B"))
-    assert list(letter_tokens(merged, "Better:")) == merged.convert_tokens_to_ids(["ĠA", "ĠB"])
-    assert list(letter_tokens(tokenizer(), "Better: ")) == tokenizer().convert_tokens_to_ids(["A", "B"])
+    assert list(LETTERS.tokens(merged, "Better:")) == merged.convert_tokens_to_ids(["ĠA", "ĠB"])
+    assert list(LETTERS.tokens(tokenizer(), "Better: ")) == tokenizer().convert_tokens_to_ids(["A", "B"])
     with pytest.raises(BadInputError, match="its last space"):
-        letter_tokens(merged, "Better: ")
+        LETTERS.tokens(merged, "Better: ")

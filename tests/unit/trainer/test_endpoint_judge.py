@@ -16,11 +16,11 @@ from dynalign_contract.objective import Aspect, Objective, builtin_objective
 from dynalign_contract.settings import EvaluationJudge, JudgingSettings, WinRateMethod, WinRateSettings
 from dynalign_trainer.endpoints.backoff import Backoff
 from dynalign_trainer.endpoints.client import Endpoint, open_endpoint
+from dynalign_trainer.endpoints.endpoint_model import EndpointModel
 from dynalign_trainer.endpoints.journal import Journal
 from dynalign_trainer.evaluate import statistics
-from dynalign_trainer.evaluate.comparing import Comparer, Pair
-from dynalign_trainer.evaluate.judge_models import EndpointJudge
-from dynalign_trainer.evaluate.judges import PaidJudge, measure_spending
+from dynalign_trainer.evaluate.comparing import Pair, compare_by
+from dynalign_trainer.evaluate.judges import BudgetedJudge, measure_spending
 from dynalign_trainer.evaluate.statistics import Duel
 from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.models.window import Window
@@ -59,15 +59,16 @@ class Bench:
         min_mass: float = 0.01,
         journal: Path | None = None,
         **settings: Any,
-    ) -> PaidJudge:
+    ) -> BudgetedJudge:
         wanted = EndpointSettings(url=url, model="m", **{"retries": 2, "concurrency": 1, **settings})
         endpoint: Endpoint = open_endpoint(JUDGE_ENDPOINT, wanted, {}, Journal(journal or Path(os.devnull)))
         endpoint.backoff = Backoff(first=0.002, most=0.01)
         win_rate = WinRateSettings(method=method, judges=(EvaluationJudge.ENDPOINT,), endpoint=wanted)
         room = Window(self.tokenizer, window)
-        model = EndpointJudge(endpoint, OBJECTIVE, JudgingSettings(min_mass=min_mass), room, lambda *salt: 7)
-        comparer = Comparer(model, OBJECTIVE, win_rate, min_mass=min_mass, window=room, delimiter_seed=7)
-        return PaidJudge(comparer, endpoint, win_rate)
+        self.endpoint = endpoint
+        model = EndpointModel(endpoint, room)
+        judge = compare_by(model, OBJECTIVE, win_rate, JudgingSettings(min_mass=min_mass), seed=lambda *salt: 7)
+        return BudgetedJudge(judge, model, method)
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_the_better_answer_wins_in_whichever_order_it_is_shown(bench: Bench) -> 
         duels = judge.compare([pair("It is good.", "It is poor."), pair("It is poor.", "It is good.")], None)
     assert [(duel.first, duel.second, duel.outcome) for duel in duels] == [(1.0, 1.0, 1.0), (0.0, 0.0, 0.0)]
     assert judge.version == "endpoint:m"
-    assert measure_spending(judge.endpoint) == {
+    assert measure_spending(bench.endpoint) == {
         EvaluateMetrics.judge_requests: 4,
         EvaluateMetrics.judge_tokens: 60,
     }
@@ -271,7 +272,7 @@ def test_a_busy_server_is_asked_again(bench: Bench) -> None:
         judge = bench.judge(server.url)
         (duel,) = judge.compare(pairs(1), None)
     assert duel.outcome == 1.0
-    assert judge.endpoint.spending.requests == len(server.asked) == 4
+    assert bench.endpoint.usage.requests == len(server.asked) == 4
 
 
 def test_a_server_without_log_probabilities_judges_by_its_text(bench: Bench) -> None:
@@ -306,4 +307,4 @@ def test_what_an_earlier_attempt_has_paid_for_is_not_asked_again(bench: Bench, t
         again = bench.judge(server.url, journal=journal)
         assert again.compare(pairs(2), None) == before
         assert len(server.asked) == 4
-    assert again.endpoint.spending.requests == 0
+    assert bench.endpoint.usage.requests == 0

@@ -14,15 +14,16 @@ from dynalign_contract.agents import Role, agent_endpoint
 from dynalign_contract.endpoints import EndpointSettings
 from dynalign_contract.errors import BadConfigError, StageError
 from dynalign_trainer.endpoints.backoff import Backoff
-from dynalign_trainer.endpoints.choosing import DIGIT, LETTER
 from dynalign_trainer.endpoints.client import Endpoint, open_endpoint
 from dynalign_trainer.endpoints.completions import ChatRequest, parse_reply
+from dynalign_trainer.endpoints.endpoint_model import EndpointModel
 from dynalign_trainer.endpoints.journal import Journal
 from dynalign_trainer.endpoints.reasoning import Parted, part_reasoning
 from dynalign_trainer.endpoints.refusals import EndpointError
-from dynalign_trainer.models.engine import Sampling
+from dynalign_trainer.models.chat_model import ChatTurn, Sampling
+from dynalign_trainer.models.choices import DIGITS, LETTERS, expected_digit
+from dynalign_trainer.models.window import Window
 from dynalign_trainer.prompts.author import clean
-from dynalign_trainer.prompts.role_models import Ask, EndpointRole
 from support.chat_server import Answer, completion, refusal, scored, serve_chat
 
 SAMPLING = Sampling(temperature=0.9, top_p=0.8, max_tokens=20)
@@ -41,7 +42,7 @@ def endpoint(url: str, journal: Path = Path(os.devnull), role: Role = Role.AUTHO
 
 
 def ask(seed: int = 1) -> ChatRequest:
-    return ChatRequest("Write.", 0.7, 0.9, 8, seed=seed, choices=DIGIT.choices, logprobs=True)
+    return ChatRequest("Write.", 0.7, 0.9, 8, seed=seed, choices=DIGITS.answers, logprobs=True)
 
 
 def asks(count: int) -> list[ChatRequest]:
@@ -50,6 +51,10 @@ def asks(count: int) -> list[ChatRequest]:
 
 def message(**fields: Any) -> Answer:
     return Answer({"choices": [{"message": {"role": "assistant", **fields}, "finish_reason": "stop"}]})
+
+
+def digits(model: EndpointModel, *questions: str) -> list[float]:
+    return [expected_digit(row)[0] for row in model.choose([ChatTurn(q) for q in questions], DIGITS, None)]
 
 
 def read(answer: Answer, choices: tuple[str, ...] = ()) -> Any:
@@ -124,7 +129,7 @@ def test_log_probabilities_of_another_form_are_none(odd: Any) -> None:
     answer = completion("7", usage=None)
     answer.body["choices"][0]["logprobs"] = odd
     answer.body["usage"] = {"prompt_tokens": None}
-    assert expected(read(answer, DIGIT.choices).choices) == 7
+    assert expected(read(answer, DIGITS.answers).choices) == 7
 
 
 def thought(*tokens: str) -> list[tuple[str, dict[str, float]]]:
@@ -150,14 +155,14 @@ SEVEN = ("7", {"7": 0.5, "8": 0.25, "3": 0.25})
     ],
 )
 def test_a_digit_is_read_where_it_stands_in_the_answer(answer: Answer, score: float) -> None:
-    assert expected(read(answer, DIGIT.choices).choices) == pytest.approx(score, nan_ok=True)
+    assert expected(read(answer, DIGITS.answers).choices) == pytest.approx(score, nan_ok=True)
 
 
 def test_log_probabilities_may_hold_thoughts_that_the_content_does_not() -> None:
     """As vLLM with a reasoning parser: `content` is the answer, `logprobs` are of every token."""
     answer = scored(*thought("I think ", "3", ", no, ", "4"), SEVEN)
     answer.body["choices"][0]["message"] = {"content": "7", "reasoning_content": "I think 3, no, 4"}
-    assert expected(read(answer, DIGIT.choices).choices) == pytest.approx(6.25)
+    assert expected(read(answer, DIGITS.answers).choices) == pytest.approx(6.25)
 
 
 @pytest.mark.parametrize(
@@ -180,13 +185,13 @@ def test_log_probabilities_may_hold_thoughts_that_the_content_does_not() -> None
     ],
 )
 def test_a_letter_is_the_one_that_the_answer_decides_for(text: str, letter: str) -> None:
-    found = read(completion(text), LETTER.choices).choices
+    found = read(completion(text), LETTERS.answers).choices
     assert found == ({"A": (1.0, 0.0), "B": (0.0, 1.0)}.get(letter))
 
 
 def test_an_article_is_no_letter_for_its_log_probability_either() -> None:
     tokens = [*thought("A", " careful", " reading", ": "), ("B", {"B": 0.8, "A": 0.2})]
-    assert read(scored(*tokens), LETTER.choices).choices == pytest.approx((0.2, 0.8))
+    assert read(scored(*tokens), LETTERS.answers).choices == pytest.approx((0.2, 0.8))
 
 
 def test_author_and_critic_behind_a_thinking_server_read_its_answers_only() -> None:
@@ -195,11 +200,11 @@ def test_author_and_critic_behind_a_thinking_server_read_its_answers_only() -> N
         return completion(f"<think>a score from 0 to 9, or a question?</think>\n\n{told}")
 
     with serve_chat(answer) as server:
-        role = EndpointRole(endpoint(server.url))
-        (written,) = role.write([Ask("Write.")], SAMPLING, seeds=[1], watch=None)
+        role = EndpointModel(endpoint(server.url), Window(None, 0))
+        (written,) = role.write([ChatTurn("Write.")], SAMPLING, seeds=[1], watch=None)
         assert written is not None
         assert clean(written.opening, written.text, finished=written.finished) == "How do rivers share heat?"
-        assert role.score(["Good?"], prefill="", watch=None) == [8.0]
+        assert digits(role, "Good?") == [8.0]
 
 
 def thinker(body: dict[str, Any]) -> Answer:
@@ -211,15 +216,15 @@ def thinker(body: dict[str, Any]) -> Answer:
 
 def test_a_model_that_spends_its_length_on_thoughts_gets_room_for_them_from_then_on() -> None:
     with serve_chat(thinker) as server:
-        role = EndpointRole(endpoint(server.url, thought_tokens=500))
-        assert role.score(["Good?", "Better?"], prefill="", watch=None) == [5.0, 5.0]
+        role = EndpointModel(endpoint(server.url, thought_tokens=500), Window(None, 0))
+        assert digits(role, "Good?", "Better?") == [5.0, 5.0]
     assert [body["max_tokens"] > 500 for body in server.asked] == [False, True, True]
 
 
 def test_a_model_that_never_comes_to_an_answer_is_not_asked_for_ever() -> None:
     with serve_chat(thinker) as server:
-        role = EndpointRole(endpoint(server.url, thought_tokens=10))
-        assert math.isnan(role.score(["Good?"], prefill="", watch=None)[0])
+        role = EndpointModel(endpoint(server.url, thought_tokens=10), Window(None, 0))
+        assert math.isnan(digits(role, "Good?")[0])
     assert len(server.asked) == 3
 
 

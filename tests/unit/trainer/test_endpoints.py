@@ -20,13 +20,14 @@ from dynalign_contract.errors import BadConfigError, StageError, TerminatedError
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.references import SecretKeyRef
 from dynalign_trainer.endpoints.backoff import Backoff, retry_after
-from dynalign_trainer.endpoints.choosing import DIGIT, LETTER, Form
 from dynalign_trainer.endpoints.client import Endpoint, open_endpoint
 from dynalign_trainer.endpoints.completions import ChatRequest, parse_reply
+from dynalign_trainer.endpoints.endpoint_model import EndpointModel, split_opening
 from dynalign_trainer.endpoints.journal import Journal
 from dynalign_trainer.endpoints.refusals import EndpointError
-from dynalign_trainer.models.engine import Sampling
-from dynalign_trainer.prompts.role_models import Ask, Continuation, EndpointRole, split_opening
+from dynalign_trainer.models.chat_model import ChatTurn, Completion, Sampling
+from dynalign_trainer.models.choices import DIGITS, LETTERS, Choices, expected_digit
+from dynalign_trainer.models.window import Window
 from support.chat_server import Answer, completion, refusal, scored, serve_chat
 
 SAMPLING = Sampling(temperature=0.9, top_p=0.8, max_tokens=20)
@@ -58,8 +59,17 @@ def endpoint(url: str, journal: Path | None = None, **settings: Any) -> Endpoint
     return opened
 
 
-def read(answer: Answer, form: Form) -> tuple[float, ...] | None:
-    request = replace(ask(), choices=form.choices, logprobs=True)
+def model_at(found: Endpoint) -> EndpointModel:
+    return EndpointModel(found, Window(None, 0))
+
+
+def digits(model: EndpointModel, *questions: str) -> list[float]:
+    rows = model.choose([ChatTurn(question, "Score: ") for question in questions], DIGITS, None)
+    return [expected_digit(row)[0] for row in rows]
+
+
+def read(answer: Answer, choices: Choices) -> tuple[float, ...] | None:
+    request = replace(ask(), choices=choices.answers, logprobs=True)
     return parse_reply(json.dumps(answer.body).encode(), request).choices
 
 
@@ -72,8 +82,8 @@ def refused(found: Endpoint, *requests: ChatRequest) -> StageError:
 
 def test_an_author_behind_an_endpoint_sends_what_the_settings_say_and_gets_its_texts_in_order() -> None:
     with serve_chat(lambda body: completion(f"{body['messages'][0]['content']}!")) as server:
-        author = EndpointRole(endpoint(server.url, api_key_secret_ref=KEY))
-        found = author.write([Ask("One"), Ask("Two")], SAMPLING, seeds=[7, 8], watch=None)
+        author = model_at(endpoint(server.url, api_key_secret_ref=KEY))
+        found = author.write([ChatTurn("One"), ChatTurn("Two")], SAMPLING, seeds=[7, 8], watch=None)
     assert [f.text for f in found if f is not None] == ["One!", "Two!"]
     assert sorted(server.asked, key=lambda body: body["seed"])[0] == {
         "model": "m",
@@ -84,7 +94,7 @@ def test_an_author_behind_an_endpoint_sends_what_the_settings_say_and_gets_its_t
         "seed": 7,
     }
     assert server.keys == [f"Bearer {SECRET}"] * 2
-    assert (author.version, author.spending.requests, author.spending.tokens) == ("endpoint:m", 2, 30)
+    assert (author.version, author.usage.requests, author.usage.tokens) == ("endpoint:m", 2, 30)
 
 
 def test_no_key_is_sent_that_the_run_file_does_not_name_and_none_is_shown() -> None:
@@ -113,13 +123,13 @@ def test_a_key_that_cannot_be_sent_is_refused_before_any_work(key: str, words: s
 
 
 def test_an_opening_is_asked_for_and_kept_apart() -> None:
-    assert split_opening("I am", ' "I am a baker."', finished=True) == Continuation("I am", ' a baker."', finished=True)
-    assert split_opening("I am", "How?", finished=False) == Continuation("", "How?", finished=False)
+    assert split_opening("I am", ' "I am a baker."', finished=True) == Completion("I am", ' a baker."', finished=True)
+    assert split_opening("I am", "How?", finished=False) == Completion("", "How?", finished=False)
     with serve_chat(lambda body: completion("I am a baker. Why?")) as server:
-        author = EndpointRole(endpoint(server.url))
-        (found,) = author.write([Ask("Write.", opening="I am a baker.")], SAMPLING, seeds=[1], watch=None)
+        author = model_at(endpoint(server.url))
+        (found,) = author.write([ChatTurn("Write.", opening="I am a baker.")], SAMPLING, seeds=[1], watch=None)
     assert server.asked[0]["messages"][0]["content"].endswith("I am a baker.")
-    assert found == Continuation("I am a baker.", " Why?", finished=True)
+    assert found == Completion("I am a baker.", " Why?", finished=True)
 
 
 def test_busy_and_failing_servers_are_asked_again() -> None:
@@ -129,7 +139,7 @@ def test_busy_and_failing_servers_are_asked_again() -> None:
         (reply,) = found.complete([ask()])
     assert reply is not None
     assert reply.text == "done"
-    assert found.spending.requests == len(server.asked) == 4
+    assert found.usage.requests == len(server.asked) == 4
 
 
 def test_a_server_that_stays_busy_is_left_alone_after_the_retries_and_the_stage_may_be_tried_again() -> None:
@@ -200,7 +210,7 @@ def test_a_server_that_is_not_there() -> None:
     assert isinstance(error, EndpointError)
     assert f"{url} cannot be reached" in str(error)
     assert "Check prompts.agents.author.endpoint.url, that the server runs" in str(error)
-    assert found.spending.requests == 3
+    assert found.usage.requests == 3
 
 
 def test_what_is_said_names_the_part_of_the_run_that_the_endpoint_plays() -> None:
@@ -253,9 +263,9 @@ def test_a_budget_ends_the_work_and_says_which(budget: EndpointBudget, answered:
         assert found.complete([ask(seed=99)]) == [None]
     assert [reply is not None for reply in replies] == [True] * answered + [False] * (5 - answered)
     assert len(server.asked) == answered
-    used_up = found.purse.used_up()
-    assert used_up is not None
-    assert words in used_up
+    message = found.budget.exhausted_message()
+    assert message is not None
+    assert words in message
 
 
 def test_retries_are_paid_for() -> None:
@@ -269,7 +279,7 @@ def test_a_server_that_counts_no_tokens_is_estimated() -> None:
     with serve_chat(lambda body: completion("y" * 40, usage=None)) as server:
         found = endpoint(server.url)
         found.complete([ask("x" * 40)])
-    assert found.spending.tokens == 21
+    assert found.usage.tokens == 21
 
 
 def test_sigterm_gives_up_what_is_under_way() -> None:
@@ -312,7 +322,7 @@ def test_progress_is_told() -> None:
 def test_scores_are_expected_digits_where_the_server_tells_and_digits_of_the_text_otherwise(
     answer: Answer, expected: float | None
 ) -> None:
-    masses = read(answer, DIGIT)
+    masses = read(answer, DIGITS)
     assert (masses is None) is (expected is None)
     if masses is not None:
         assert sum(digit * mass for digit, mass in enumerate(masses)) / sum(masses) == pytest.approx(expected)
@@ -332,7 +342,7 @@ def test_scores_are_expected_digits_where_the_server_tells_and_digits_of_the_tex
     ],
 )
 def test_letters_are_read_as_digits_are(answer: Answer, masses: tuple[float, float] | None) -> None:
-    found = read(answer, LETTER)
+    found = read(answer, LETTERS)
     assert found == (None if masses is None else pytest.approx(masses))
 
 
@@ -343,8 +353,8 @@ def test_of_a_text_no_character_is_read() -> None:
 def test_a_critic_that_gives_no_digit_is_asked_once_more() -> None:
     answers = [completion("Let me think."), completion("5")]
     with serve_chat(lambda body: answers.pop(0)) as server:
-        critic = EndpointRole(endpoint(server.url))
-        assert critic.score(["Good?"], prefill="Score: ", watch=None) == [5.0]
+        critic = model_at(endpoint(server.url))
+        assert digits(critic, "Good?") == [5.0]
     assert server.asked[0]["top_logprobs"] == 20
     assert server.asked[0]["messages"][0]["content"].startswith("Good?")
     assert server.asked[0]["messages"] != server.asked[1]["messages"]
@@ -355,8 +365,8 @@ def test_a_server_without_log_probabilities_is_asked_without_from_then_on() -> N
         return refusal(400, "logprobs is not supported") if "logprobs" in body else completion("6")
 
     with serve_chat(answer) as server:
-        critic = EndpointRole(endpoint(server.url, concurrency=1))
-        assert critic.score(["a", "b"], prefill="", watch=None) == [6.0, 6.0]
+        critic = model_at(endpoint(server.url, concurrency=1))
+        assert digits(critic, "a", "b") == [6.0, 6.0]
     assert ["logprobs" in body for body in server.asked] == [True, False, False]
 
 
@@ -400,7 +410,7 @@ def test_what_has_been_paid_for_is_not_paid_for_again(tmp_path: Path) -> None:
         again = endpoint(server.url, path)
         replies = again.complete(asks(4))
     assert [reply.text for reply in replies if reply is not None] == [f"Number {seed}" for seed in range(4)]
-    assert (again.spending.requests, len(server.asked)) == (2, 4)
+    assert (again.usage.requests, len(server.asked)) == (2, 4)
     assert SECRET not in path.read_text()
 
 

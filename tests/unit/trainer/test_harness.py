@@ -12,7 +12,8 @@ from dynalign_contract.errors import BadInputError
 from dynalign_contract.settings import OWN_TASKS
 from dynalign_trainer.evaluate.harness import measure
 from dynalign_trainer.evaluate.harness_model import EngineLM
-from dynalign_trainer.models.engine import Likelihood, Sample, Sampling
+from dynalign_trainer.models.chat_model import Sampling
+from dynalign_trainer.models.engine import Likelihood, Sample
 from dynalign_trainer.tasks import suites
 from dynalign_trainer.tasks.suites import load_suites
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynalign_contract.objective import builtin_objective
-from dynalign_trainer.evaluate.comparing import build_comparison
 from dynalign_trainer.models import quoting
 from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.scoring import wording
+from dynalign_trainer.scoring.wording import build_comparison
 from lab.tiny_qwen3 import write_tiny_qwen3
 
 OBJECTIVE = builtin_objective("collective-agency")

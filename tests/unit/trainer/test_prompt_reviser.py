@@ -2,46 +2,21 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import pytest
 
 from dynalign_contract.agents import ReviserSettings
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.objective import builtin_objective
-from dynalign_trainer.endpoints.budget import Spending
-from dynalign_trainer.models.engine import Sampling
+from dynalign_trainer.models.chat_model import Completion
 from dynalign_trainer.models.quoting import make_delimiters
 from dynalign_trainer.prompts.critic import Quotation
 from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
 from dynalign_trainer.prompts.reviser import mend_drafts, require_reviser, sort_drafts
-from dynalign_trainer.prompts.role_models import Ask, Continuation
-from dynalign_trainer.runtime.progress import Watch
+from support.scripted_model import ScriptedModel
 
 OBJECTIVE = builtin_objective("collective-agency")
 QUOTATION = Quotation(make_delimiters(1, "drafts"), ())
-
-
-@dataclass
-class Scripted:
-    """A model whose answers a test has written."""
-
-    answers: Sequence[Continuation | None]
-    version: str = "scripted"
-    spending: Spending = field(default_factory=Spending)
-    asked: list[Ask] = field(default_factory=list)
-
-    def write(
-        self, asks: Sequence[Ask], sampling: Sampling, *, seeds: Sequence[int], watch: Watch | None
-    ) -> list[Continuation | None]:
-        self.asked += asks
-        return list(self.answers)
-
-    def score(self, messages: Sequence[str], *, prefill: str, watch: Watch | None) -> list[float]:
-        raise AssertionError("the reviser scores nothing")
-
-    def used_up(self) -> str | None:
-        return None
 
 
 def drafts(*scores: float) -> list[Draft]:
@@ -76,9 +51,8 @@ def test_two_thresholds_sort_the_drafts(
 
 def test_what_is_mended_knows_what_it_was() -> None:
     tally = Tally()
-    model = Scripted(
-        [Continuation("", '"A better question?"', finished=True), Continuation("", "cut off", finished=False), None]
-    )
+    answers = [Completion("", '"A better question?"', finished=True), Completion("", "cut off", finished=False), None]
+    model = ScriptedModel(text=lambda turn, number: answers[number])
     before = drafts(4.0, 4.0, 4.0)
     mended = mend_drafts(
         model, OBJECTIVE, ReviserSettings(), before, QUOTATION, sampling_seeds=[1, 2, 3], tally=tally, watch=None
@@ -86,7 +60,7 @@ def test_what_is_mended_knows_what_it_was() -> None:
     assert [(m.text, m.draft_id, m.before) for m in mended] == [("A better question?", "d0", before[0])]
     assert math.isnan(mended[0].score)
     assert tally.of(Hand.REVISER).dropped == {Drop.UNFINISHED: 1, Drop.BUDGET: 1}
-    assert f"{QUOTATION.delimiters.open}\nDraft 0?\n{QUOTATION.delimiters.close}" in model.asked[0].message
+    assert f"{QUOTATION.delimiters.open}\nDraft 0?\n{QUOTATION.delimiters.close}" in model.turns[0].message
 
 
 @pytest.mark.parametrize("lacks", ["critic", "reviser"])

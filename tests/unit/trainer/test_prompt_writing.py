@@ -2,8 +2,8 @@
 
 import math
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,18 @@ from dynalign_contract.layout import RunLayout
 from dynalign_contract.objective import CriticTemplate, Objective, ReviserTemplate
 from dynalign_contract.settings import DedupSettings, PromptSettings
 from dynalign_contract.supplied.turns import Message
-from dynalign_trainer.endpoints.budget import Spending
-from dynalign_trainer.models.engine import Sampling
+from dynalign_trainer.models.chat_model import ChatModel
 from dynalign_trainer.models.quoting import make_delimiters
 from dynalign_trainer.models.window import Window
+from dynalign_trainer.prompts.agent_models import LazyModels
 from dynalign_trainer.prompts.critic import Quotation
 from dynalign_trainer.prompts.curator import Curator
 from dynalign_trainer.prompts.drafts import Draft, Hand, Tally
-from dynalign_trainer.prompts.role_models import Ask, Continuation, LateCast, RoleModel
 from dynalign_trainer.prompts.writing import Order, PromptWriter
 from dynalign_trainer.runtime.context import StageContext
-from dynalign_trainer.runtime.progress import Watch
 from dynalign_trainer.runtime.telemetry import Telemetry
 from support.judging_data import rule_objective
+from support.scripted_model import ScriptedModel, Words
 
 OBJECTIVE = rule_objective().model_copy(
     update={
@@ -38,51 +37,11 @@ OBJECTIVE = rule_objective().model_copy(
 )
 
 
-class Words:
-    """A tokenizer with a token for every word."""
-
-    def apply_chat_template(self, chat: Sequence[dict[str, str]], **_: object) -> list[int]:
-        return [0] * sum(len(message["content"].split()) for message in chat)
-
-
-@dataclass
-class Scripted:
-    """Writes and scores as a test says; each request costs one token."""
-
-    text: Callable[[Ask, int], str | None] = lambda ask, number: f"Question number {number}?"
-    digit: Callable[[str], float] = lambda message: 5.0
-    version: str = "scripted"
-    limit: float = math.inf
-    spending: Spending = field(default_factory=Spending)
-
-    def write(
-        self, asks: Sequence[Ask], sampling: Sampling, *, seeds: Sequence[int], watch: Watch | None
-    ) -> list[Continuation | None]:
-        return [self._pay(ask) for ask in asks]
-
-    def score(self, messages: Sequence[str], *, prefill: str, watch: Watch | None) -> list[float]:
-        return [self.digit(message) if self._take() else math.nan for message in messages]
-
-    def used_up(self) -> str | None:
-        return "the purse is empty; fill it" if self.spending.requests >= self.limit else None
-
-    def _pay(self, ask: Ask) -> Continuation | None:
-        text = self.text(ask, self.spending.requests - 1) if self._take() else None
-        return None if text is None else Continuation("", text, finished=True)
-
-    def _take(self) -> bool:
-        if self.used_up() is not None:
-            return False
-        self.spending.requests += 1
-        self.spending.tokens += 1
-        return True
-
-
 def a_writer(
     folder: Path,
-    author: Scripted,
-    critic: Scripted,
-    reviser: Scripted | None = None,
+    author: ScriptedModel,
+    critic: ScriptedModel,
+    reviser: ScriptedModel | None = None,
     *,
     objective: Objective = OBJECTIVE,
     **critic_settings: Any,
@@ -118,10 +77,10 @@ def texts(drafts: Sequence[Draft]) -> list[str]:
 
 
 def test_every_hand_accounts_for_what_it_was_given(tmp_path: Path) -> None:
-    author = Scripted(
-        text=lambda ask, number: ["", "Same thing here?"][number % 2] if number < 4 else f"Number {number}?"
+    author = ScriptedModel(
+        text=lambda turn, number: ["", "Same thing here?"][number % 2] if number < 4 else f"Number {number}?"
     )
-    critic = Scripted(digit=lambda message: 1.0 if "Number 5" in message else 7.0)
+    critic = ScriptedModel(digit=lambda message: 1.0 if "Number 5" in message else 7.0)
     tally = Tally()
     drafts = a_writer(tmp_path, author, critic, min_score=2.0).write(order(3), tally)
     assert texts(drafts) == ["Same thing here?", "Number 4?", "Number 6?"]
@@ -142,10 +101,10 @@ def test_every_hand_accounts_for_what_it_was_given(tmp_path: Path) -> None:
 
 def test_the_reviser_gets_the_middle_and_the_better_version_goes_on(tmp_path: Path) -> None:
     digits = {"Number 0": 2.0, "Number 1": 4.0, "Number 2": 5.0, "Number 3": 8.0, "Better 1": 7.0, "Better 2": 4.5}
-    critic = Scripted(digit=lambda message: next(score for text, score in digits.items() if text in message))
-    reviser = Scripted(text=lambda ask, number: f"Better {'12'[number]}?")
+    critic = ScriptedModel(digit=lambda message: next(score for text, score in digits.items() if text in message))
+    reviser = ScriptedModel(text=lambda turn, number: f"Better {'12'[number]}?")
     tally = Tally()
-    author = Scripted(text=lambda ask, number: f"Number {number}?")
+    author = ScriptedModel(text=lambda turn, number: f"Number {number}?")
     drafts = a_writer(tmp_path, author, critic, reviser, min_score=3.0).write(order(2), tally)
     assert texts(drafts) == ["Number 3?", "Better 1?"]
     (mended,) = [draft for draft in drafts if draft.before is not None]
@@ -157,10 +116,10 @@ def test_the_reviser_gets_the_middle_and_the_better_version_goes_on(tmp_path: Pa
 
 
 def test_a_mended_text_that_somebody_has_written_already_is_not_used(tmp_path: Path) -> None:
-    critic = Scripted(digit=lambda message: 8.0 if "Number 0" in message else 4.0)
-    reviser = Scripted(text=lambda ask, number: "Number 0?")
+    critic = ScriptedModel(digit=lambda message: 8.0 if "Number 0" in message else 4.0)
+    reviser = ScriptedModel(text=lambda turn, number: "Number 0?")
     tally = Tally()
-    author = Scripted(text=lambda ask, number: f"Number {number}?")
+    author = ScriptedModel(text=lambda turn, number: f"Number {number}?")
     drafts = a_writer(tmp_path, author, critic, reviser).write(order(1), tally)
     assert texts(drafts) == ["Number 0?"]
     assert dict(tally.of(Hand.REVISER).dropped) == {"duplicate": 1}
@@ -169,12 +128,12 @@ def test_a_mended_text_that_somebody_has_written_already_is_not_used(tmp_path: P
 @pytest.mark.parametrize(
     ("author", "critic", "found"),
     [
-        (Scripted(limit=3), Scripted(), 3),
-        (Scripted(), Scripted(limit=2), 2),
+        (ScriptedModel(limit=3), ScriptedModel(), 3),
+        (ScriptedModel(), ScriptedModel(limit=2), 2),
     ],
 )
 def test_a_budget_ends_the_rounds_with_what_there_is(
-    tmp_path: Path, author: Scripted, critic: Scripted, found: int
+    tmp_path: Path, author: ScriptedModel, critic: ScriptedModel, found: int
 ) -> None:
     tally = Tally()
     drafts = a_writer(tmp_path, author, critic).write(order(4), tally)
@@ -188,22 +147,22 @@ def test_a_critic_that_never_answers_with_a_digit_is_an_error_and_not_an_approva
     with pytest.raises(
         BadInputError, match="the critic scripted answered none of its questions about 4 drafts with a digit"
     ):
-        a_writer(tmp_path, Scripted(), Scripted(digit=lambda message: math.nan)).write(order(2), Tally())
+        a_writer(tmp_path, ScriptedModel(), ScriptedModel(digit=lambda message: math.nan)).write(order(2), Tally())
 
 
 def test_without_a_critic_whatever_the_curator_lets_in_is_good(tmp_path: Path) -> None:
     objective = OBJECTIVE.model_copy(update={"critic": None, "reviser": None})
-    drafts = a_writer(tmp_path, Scripted(), Scripted(digit=lambda message: 1 / 0), objective=objective).write(
+    drafts = a_writer(tmp_path, ScriptedModel(), ScriptedModel(digit=lambda message: 1 / 0), objective=objective).write(
         order(2), Tally()
     )
     assert len(drafts) == 2
 
 
 def test_agents_are_not_even_cast_where_the_user_s_prompts_are_enough(tmp_path: Path) -> None:
-    def nobody() -> dict[Role, RoleModel]:
+    def nobody() -> dict[Role, ChatModel]:
         raise AssertionError("an agent was asked for")
 
-    writer = replace(a_writer(tmp_path, Scripted(), Scripted()), roles=LateCast(nobody))
+    writer = replace(a_writer(tmp_path, ScriptedModel(), ScriptedModel()), roles=LazyModels(nobody))
     chats: list[tuple[Message, ...]] = [
         (Message(role="user", content=text),)
         for text in ("word " * 200, "Number one?", "Number one?", "Number two?", "x")

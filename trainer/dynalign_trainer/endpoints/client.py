@@ -18,7 +18,7 @@ from dynalign_contract.addresses import FORBIDDEN_URL, LOOPBACK_URL, matches
 from dynalign_contract.endpoints import KEY_IN_THE_CLEAR, EndpointSettings, EndpointUse, keeps_key
 from dynalign_contract.errors import BadConfigError, StageError
 from dynalign_trainer.endpoints.backoff import Backoff, retry_after
-from dynalign_trainer.endpoints.budget import Purse, Spending
+from dynalign_trainer.endpoints.budget import BudgetTracker
 from dynalign_trainer.endpoints.complaints import Refusal, read_refusal
 from dynalign_trainer.endpoints.completions import ChatRequest, Reply, parse_reply
 from dynalign_trainer.endpoints.journal import Journal
@@ -42,6 +42,7 @@ from dynalign_trainer.endpoints.transport import (
     open_transport,
     read_answer,
 )
+from dynalign_trainer.models.chat_model import Usage
 from dynalign_trainer.runtime.progress import Watch
 
 log = logging.getLogger("dynalign.endpoint")
@@ -84,13 +85,13 @@ class Endpoint:
     journal: Journal
     open: Callable[[], httpx.AsyncBaseTransport] = field(repr=False)
     """How the server is reached."""
-    spending: Spending = field(default_factory=Spending)
+    usage: Usage = field(default_factory=Usage)
     backoff: Backoff = field(default_factory=Backoff)
 
     @property
-    def purse(self) -> Purse:
-        """What is left of the budget."""
-        return Purse(self.settings.budget, self.address.field, self.spending)
+    def budget(self) -> BudgetTracker:
+        """The budget with what has been spent of it."""
+        return BudgetTracker(self.settings.budget, self.address.field, self.usage)
 
     def complete(self, requests: Sequence[ChatRequest], watch: Watch | None = None) -> list[Reply | None]:
         """An answer for every request, in order; None for those that the budget did not allow.
@@ -105,7 +106,7 @@ class Endpoint:
         headers = {"Accept-Encoding": "identity"} | (
             {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
         )
-        started, before = time.monotonic(), self.spending.tokens
+        started, before = time.monotonic(), self.usage.tokens
         places = asyncio.Semaphore(self.settings.concurrency)
         async with httpx.AsyncClient(
             headers=headers, timeout=self.settings.timeout_seconds, transport=self.open(), trust_env=False
@@ -128,7 +129,7 @@ class Endpoint:
                     for task in finished:
                         task.result()
                     if watch is not None:
-                        rate = (self.spending.tokens - before) / max(time.monotonic() - started, 1e-9)
+                        rate = (self.usage.tokens - before) / max(time.monotonic() - started, 1e-9)
                         watch(len(tasks) - len(waiting), len(tasks), rate)
             finally:
                 for task in waiting:
@@ -188,7 +189,8 @@ class Endpoint:
         except ValueError as error:
             said = self._quote(response.body.decode("utf-8", "replace"))
             raise explain_nonsense(self.address, str(error), said) from error
-        self.spending.tokens += reply.cost
+        self.usage.tokens += reply.cost
+        self.usage.read += reply.read
         return reply
 
     def _learn(self, learned: Manners) -> None:
@@ -212,7 +214,7 @@ class Endpoint:
         return explain_refusal(self.address, refusal, models)
 
     async def _post(self, client: httpx.AsyncClient, body: Mapping[str, Any]) -> _Response:
-        if not self.purse.take_request():
+        if not self.budget.take_request():
             raise _BudgetUsedUpError
         timeout = self.settings.timeout_seconds
         try:

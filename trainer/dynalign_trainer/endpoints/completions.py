@@ -60,6 +60,8 @@ class Reply:
     """Tokens read and written."""
     reasoning: str = ""
     """What the model thought, as far as the server shows it."""
+    read: int = 0
+    """Tokens of the prompt among `cost`; 0 if the server does not say."""
 
     @property
     def cut_in_thought(self) -> bool:
@@ -117,13 +119,16 @@ def parse_reply(data: bytes, request: ChatRequest) -> Reply:
     written, aside = _part_content(choice.message)
     parted = part_reasoning(written)
     reasoning = "\n".join(part for part in (*aside, parted.reasoning) if part)
+    usage = _usage(found.usage)
+    read = usage.prompt_tokens or 0
     estimate = (len(request.message) + len(written) + sum(map(len, aside))) // _CHARACTERS_PER_TOKEN + 1
     return Reply(
         text=parted.answer,
         finished=(choice.finish_reason or "").lower() not in _CUT,
         choices=read_choices(parted.answer, _positions(choice.logprobs), request.choices),
-        cost=_cost(found.usage) or estimate,
+        cost=read + (usage.completion_tokens or 0) or estimate,
         reasoning=reasoning,
+        read=read,
     )
 
 
@@ -171,10 +176,9 @@ def _number(logprob: float) -> float:
     return -math.inf if math.isnan(logprob) else logprob
 
 
-def _cost(usage: Any) -> int:
-    """Tokens read and written; 0 where the server does not tell."""
+def _usage(usage: Any) -> _Usage:
+    """The server's counts; empty if it gives none, or in another form."""
     try:
-        counted = _Usage.model_validate(usage)
+        return _Usage.model_validate(usage)
     except ValidationError:
-        return 0
-    return (counted.prompt_tokens or 0) + (counted.completion_tokens or 0)
+        return _Usage()

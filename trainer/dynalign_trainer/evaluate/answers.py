@@ -7,7 +7,8 @@ from pathlib import Path
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError, CorruptArtifactError
 from dynalign_contract.records import ANSWER, PROMPT, AnswerRow, PromptRow, read_rows, write_rows
-from dynalign_trainer.models.engine import Engine, Sampling
+from dynalign_trainer.models.chat_model import Sampling
+from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.runtime.progress import Watch
 
 log = logging.getLogger("dynalign.evaluate")

@@ -7,7 +7,8 @@ from lm_eval.api.model import LM
 
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.models.engine import Engine, Sampling
+from dynalign_trainer.models.chat_model import Sampling
+from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.runtime.progress import Watch
 
 _MAX_TOKENS: Final = 256

@@ -9,7 +9,8 @@ from dynalign_contract.inputs import Input
 from dynalign_contract.layout import PROMPTS_FILE
 from dynalign_contract.metrics import GenerateMetrics, MetricValues
 from dynalign_contract.records import PROMPT, ROLLOUT, PromptRow, RolloutRow, read_rows, write_rows
-from dynalign_trainer.models.engine import Engine, Sample, Sampling, start_engine
+from dynalign_trainer.models.chat_model import Sampling
+from dynalign_trainer.models.engine import Engine, Sample, start_engine
 from dynalign_trainer.models.text_statistics import distinct_n
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 from dynalign_trainer.runtime.parts import Part, keep_finished, split_parts

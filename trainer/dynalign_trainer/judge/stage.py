@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dynalign_contract.config import BASE_POLICY, JudgeParams, Policy
+from dynalign_contract.config import BASE_POLICY, JudgeParams
 from dynalign_contract.errors import BadConfigError, UnfitError
 from dynalign_contract.layout import CANARIES_FILE
 from dynalign_contract.metrics import JudgeMetrics, MetricDef, MetricValues
 from dynalign_contract.records import CANARY, JUDGEMENT, JudgementRow, write_rows
 from dynalign_contract.settings import JudgingSettings, OnUnfitJudge
 from dynalign_trainer.judge.groups import RolloutGroup, read_groups
+from dynalign_trainer.judge.judges import Judges, is_base, open_judges
 from dynalign_trainer.judge.metrics import failed_share, judgement_metrics
-from dynalign_trainer.judge.shard import JudgedShard, Opinions, Shard
+from dynalign_trainer.judge.shard import JudgedShard, PairedRewards, Shard
 from dynalign_trainer.judge.trust import CanaryTrust, find_unfitness, kendall_tau, mean_offset
-from dynalign_trainer.models.engine import start_engine
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 from dynalign_trainer.runtime.parts import Part, keep_finished, split_parts
 from dynalign_trainer.scoring.scores import mean_of
@@ -41,25 +41,27 @@ def run(context: StageContext[JudgeParams]) -> StageOutput[JudgeParams]:
         return StageOutput(files={})
     parts = split_parts(mine, params.prompts_per_part)
     finished = keep_finished(context.folder, parts, JUDGEMENT, is_whole)
-    engine = start_engine(context, [params.judge])
+    judges = open_judges(context)
     started = time.monotonic()
-    shard = Shard(context, engine, parts, groups[:: context.config.shards])
-    ruling = _judge(shard, context, parts, finished)
-    judged = ruling.judged
-    rate = shard.tokens_read / max(time.monotonic() - started, 1e-9)
+    shard = Shard(context, judges, parts, groups[:: context.config.shards])
+    outcome = _judge(shard, judges, context, parts, finished)
+    judged = outcome.judged
+    rate = judges.tokens_read / max(time.monotonic() - started, 1e-9)
     files = {part.name: len(judged.rows[part.index]) for part in parts}
     if context.shard == 0:
         write_rows(context.folder / CANARIES_FILE, judged.canary_rows, CANARY)
         files[CANARIES_FILE] = len(judged.canary_rows)
-    return StageOutput(files=files, metrics=_measure(params, parts, ruling) | {JudgeMetrics.tokens_per_second: rate})
+    return StageOutput(files=files, metrics=_measure(params, parts, outcome) | {JudgeMetrics.tokens_per_second: rate})
 
 
 @dataclass(frozen=True)
-class Ruling:
-    """The judgements that count, and what was found out about their judge."""
+class JudgingOutcome:
+    """The judgements that count, and the measurements of their judge."""
 
     judged: JudgedShard
-    opinions: Opinions | None
+    opinions: PairedRewards | None
+    fell_back: bool
+    """The base model judged in the place of the configured judge."""
     unfit: bool
     """A gate refuses the judge; only with `onUnfit: Continue` does a stage end so."""
 
@@ -95,41 +97,40 @@ def is_whole(part: Part[RolloutGroup], rows: Sequence[JudgementRow]) -> bool:
 
 def _judge(
     shard: Shard,
+    judges: Judges,
     context: StageContext[JudgeParams],
     parts: Sequence[Part[RolloutGroup]],
     finished: Mapping[int, list[JudgementRow]],
-) -> Ruling:
+) -> JudgingOutcome:
     """Judge with the configured judge, then, when it is unfit and the run file says so, with the base model.
 
     A part that the base model judged in an earlier attempt tells that the configured judge was found unfit then.
     Raises UnfitError when an unfit judge stops the run.
     """
     params = context.params
-    fell_back = any(rows[0]["judge"] != params.judge.version for rows in finished.values())
-    policy = Policy() if fell_back else params.judge
-    kept = {index: rows for index, rows in finished.items() if rows[0]["judge"] == policy.version}
-    judged = shard.judge(policy, kept)
+    fell_back = any(rows[0]["judge"] != judges.configured.version for rows in finished.values())
+    judge = judges.base if fell_back else judges.configured
+    kept = {index: rows for index, rows in finished.items() if rows[0]["judge"] == judge.version}
+    judged = shard.judge(judge, kept)
     opinions = shard.second_opinion(judged)
     refusal = _find_refusal(judged, params, parts, opinions if shard.decides else None)
-    if refusal and not fell_back and _may_fall_back(params):
-        context.warn(f"the judge {policy.version} is unfit: {refusal}; the base model judges in its place")
-        judged = shard.judge(Policy(), {})
+    on_unfit = params.judging.gates.on_unfit
+    if refusal and not fell_back and judges.differ and on_unfit is OnUnfitJudge.USE_BASE:
+        context.warn(f"the judge {judge.version} is unfit: {refusal}; the base model judges in its place")
+        judged = shard.judge(judges.base, {})
         refusal = _find_refusal(judged, params, parts, opinions)
-    if refusal and params.judging.gates.on_unfit is OnUnfitJudge.CONTINUE:
-        context.warn(_explain(judged.judge, params, refusal))
+    configured = judges.configured.version
+    if refusal and on_unfit is OnUnfitJudge.CONTINUE:
+        context.warn(_explain(judged.judge.version, configured, params, refusal))
     elif refusal:
-        raise UnfitError(_explain(judged.judge, params, refusal))
-    return Ruling(judged, opinions, unfit=refusal is not None)
-
-
-def _may_fall_back(params: JudgeParams) -> bool:
-    return params.judging.gates.on_unfit is OnUnfitJudge.USE_BASE and params.judge.adapter is not None
+        raise UnfitError(_explain(judged.judge.version, configured, params, refusal))
+    return JudgingOutcome(judged, opinions, fell_back=judged.judge.version != configured, unfit=refusal is not None)
 
 
 def _find_refusal(
-    judged: JudgedShard, params: JudgeParams, parts: Sequence[Part[RolloutGroup]], opinions: Opinions | None
+    judged: JudgedShard, params: JudgeParams, parts: Sequence[Part[RolloutGroup]], opinions: PairedRewards | None
 ) -> str | None:
-    by_base = judged.judge.adapter is None
+    by_base = is_base(judged.judge)
     return find_unfitness(
         params.judging.gates,
         failed_share=failed_share(_rows(judged, parts)),
@@ -139,21 +140,23 @@ def _find_refusal(
     )
 
 
-def _explain(judge: Policy, params: JudgeParams, refusal: str) -> str:
+def _explain(judge: str, configured: str, params: JudgeParams, refusal: str) -> str:
     remedy = "lower the gate if a weaker judge is acceptable, or use a larger model or a clearer objective"
-    if judge.version != BASE_POLICY:
+    if judge != BASE_POLICY:
         remedy = f"set judging.judge: Base or judging.gates.onUnfit: UseBase, or {remedy}"
-    elif judge.version != params.judge.version:
-        remedy = f"the base model was tried after {params.judge.version} had failed as well; {remedy}"
+    elif judge != configured:
+        remedy = f"the base model was tried after {configured} had failed as well; {remedy}"
     return (
-        f"the judge {judge.version} is unfit for the objective {params.objective.name}: {refusal}. Training on its "
+        f"the judge {judge} is unfit for the objective {params.objective.name}: {refusal}. Training on its "
         f"rewards would teach the wrong thing: {remedy}."
     )
 
 
-def _measure(params: JudgeParams, parts: Sequence[Part[RolloutGroup]], ruling: Ruling) -> MetricValues[JudgeParams]:
+def _measure(
+    params: JudgeParams, parts: Sequence[Part[RolloutGroup]], outcome: JudgingOutcome
+) -> MetricValues[JudgeParams]:
     """Metrics of the judge whose rewards are in the artifact, the most important first."""
-    judged, opinions = ruling.judged, ruling.opinions
+    judged, opinions = outcome.judged, outcome.opinions
     lengths = [len(row["completion_ids"]) for part in parts for group in part.inputs for row in group.candidates]
     shape = judgement_metrics(_rows(judged, parts), lengths, params.objective)
     return {
@@ -163,9 +166,9 @@ def _measure(params: JudgeParams, parts: Sequence[Part[RolloutGroup]], ruling: R
         **shape.habits,
         JudgeMetrics.judge_tau: _agreement(opinions) if opinions else None,
         JudgeMetrics.judge_offset: _offset(opinions) if opinions else None,
-        JudgeMetrics.fallback: float(judged.judge.version != params.judge.version),
-        JudgeMetrics.unfit: float(ruling.unfit),
-        JudgeMetrics.truncated_prompts: judged.cut,
+        JudgeMetrics.fallback: float(outcome.fell_back),
+        JudgeMetrics.unfit: float(outcome.unfit),
+        JudgeMetrics.truncated_prompts: judged.truncated,
         JudgeMetrics.vote_std: mean_of(judged.spreads),
     }
 
@@ -176,12 +179,12 @@ def _trust_metrics(trust: CanaryTrust | None, metrics: Sequence[MetricDef[JudgeP
     return dict(zip(metrics, values, strict=True))
 
 
-def _agreement(opinions: Opinions) -> float:
+def _agreement(opinions: PairedRewards) -> float:
     """Kendall's tau between configured judge and base model within groups, averaged: what GRPO's advantages feel."""
     return mean_of(kendall_tau(a, b) for a, b in zip(opinions.judge, opinions.base, strict=True))
 
 
-def _offset(opinions: Opinions) -> float:
+def _offset(opinions: PairedRewards) -> float:
     """Mean reward by the configured judge minus mean reward by the base model."""
     return mean_offset([r for group in opinions.judge for r in group], [r for group in opinions.base for r in group])
 

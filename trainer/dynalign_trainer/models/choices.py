@@ -1,13 +1,53 @@
-"""Digits and letters as answers: the tokens that write them after a prefill, and the expected digit. Pure."""
+"""Digits and letters as answers: the tokens that write them after a prefill, and scores from their probabilities."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from dynalign_contract.errors import BadInputError
 
-DIGITS: Final = tuple("0123456789")
-LETTERS: Final = ("A", "B")
+
+@dataclass(frozen=True)
+class Choices:
+    """A closed set of answers, each a single character, and the instruction to give one of them.
+
+    The instructions are for models that take no prefill.
+    """
+
+    answers: tuple[str, ...]
+    instruction: str
+    insistence: str
+    """Replaces the instruction after a first answer that was none of the choices."""
+    spaced: bool = False
+    """A space before the answer belongs to its token, unless the prefill already ends with one."""
+
+    def instruct(self, question: str) -> str:
+        """The question with the instruction."""
+        return f"{question}\n\n{self.instruction}"
+
+    def insist(self, question: str) -> str:
+        """The question as it is asked a second time; no wording is longer."""
+        return f"{question}\n\n{self.insistence}"
+
+    def tokens(self, tokenizer: Any, lead: str) -> tuple[int, ...]:
+        """The token of each answer after `lead`. Raises BadInputError as `choice_tokens` does."""
+        space = " " if self.spaced and not lead[-1:].isspace() else ""
+        return choice_tokens(tokenizer, lead, [space + answer for answer in self.answers])
+
+
+DIGITS: Final = Choices(
+    answers=tuple("0123456789"),
+    instruction="Reply with nothing but one digit from 0 to 9.",
+    insistence="Do not explain. Your whole reply must be a single digit from 0 to 9.",
+)
+LETTERS: Final = Choices(
+    answers=("A", "B"),
+    instruction="Reply with nothing but one letter, A or B.",
+    insistence="Do not explain. Your whole reply must be a single letter, A or B.",
+    spaced=True,
+)
+"""Most tokenizers write a word and the space before it as one token, so a prefill ends without a space."""
 
 
 def choice_tokens(tokenizer: Any, prefill: str, choices: Sequence[str]) -> tuple[int, ...]:
@@ -35,21 +75,6 @@ def choice_tokens(tokenizer: Any, prefill: str, choices: Sequence[str]) -> tuple
     return tuple(found)
 
 
-def digit_tokens(tokenizer: Any, prefill: str) -> tuple[int, ...]:
-    """The ten tokens of the digits 0 to 9 after `prefill`. Raises BadInputError as `choice_tokens` does."""
-    return choice_tokens(tokenizer, prefill, DIGITS)
-
-
-def letter_tokens(tokenizer: Any, prefill: str) -> tuple[int, ...]:
-    """The two tokens of A and B after `prefill`. Raises BadInputError as `choice_tokens` does.
-
-    Most tokenizers write a word and the space before it as one token. So the prefill ends without a space, and the
-    space belongs to the letter; after a prefill that ends with one, the letter stands alone.
-    """
-    space = "" if prefill[-1:].isspace() else " "
-    return choice_tokens(tokenizer, prefill, [space + letter for letter in LETTERS])
-
-
 def expected_digit(logprobs: Sequence[float]) -> tuple[float, float]:
     """Expected digit and its mass, from the log-probabilities of the digits 0 to 9 (shape: 10).
 
@@ -64,3 +89,12 @@ def expected_digit(logprobs: Sequence[float]) -> tuple[float, float]:
     total = sum(weights)
     expected = sum(digit * weight for digit, weight in enumerate(weights)) / total
     return expected, min(total * math.exp(largest), 1.0)
+
+
+def preference_for_first(a: float, b: float, min_mass: float) -> float:
+    """The preference for the answer shown first, 0 to 1, from the log-probabilities of A and B.
+
+    NaN when one of them is NaN, or when both together have less probability than `min_mass`.
+    """
+    mass = math.exp(a) + math.exp(b)
+    return math.exp(a) / mass if mass > 0 and mass >= min_mass else math.nan

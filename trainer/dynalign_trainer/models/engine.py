@@ -15,6 +15,7 @@ from dynalign_contract.config import BASE_POLICY, Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.inputs import Input
 from dynalign_contract.supplied.turns import Message as Message  # noqa: PLC0414 - part of the engine's interface
+from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.chat_template import encode_chat
 from dynalign_trainer.models.engine_start import Lora, engine_arguments, prepare_environment, start_llm
 from dynalign_trainer.models.engine_weights import AdapterWeights, MergedWeights, StoredWeights, Weights
@@ -23,18 +24,6 @@ from dynalign_trainer.models.merging import is_adapter
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.machine import count_gpus
 from dynalign_trainer.runtime.progress import Watch
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How completions are drawn; top-k is always off."""
-
-    temperature: float
-    max_tokens: int
-    n: int = 1
-    top_p: float = 1.0
-    stop: tuple[str, ...] = ()
-    """Texts at which a completion ends; they are no part of its text."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from typing import Final
 
 from dynalign_contract.agents import AuthorSettings
 from dynalign_contract.objective import Objective
-from dynalign_trainer.models.engine import Sampling
+from dynalign_trainer.models.chat_model import ChatModel, ChatTurn, Sampling
 from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
-from dynalign_trainer.prompts.role_models import Ask, RoleModel
 from dynalign_trainer.prompts.seeds import Seed
 from dynalign_trainer.runtime.progress import Watch
 
@@ -18,7 +17,7 @@ _SENTENCE_END: Final = re.compile(r"[.!?…。\uff01\uff1f]+[\"'”\u2019»)]*(?
 
 
 def write_drafts(
-    model: RoleModel,
+    model: ChatModel,
     objective: Objective,
     settings: AuthorSettings,
     seeds: Sequence[Seed],
@@ -29,17 +28,18 @@ def write_drafts(
     watch: Watch,
 ) -> list[Draft]:
     """Cleaned drafts, one for each seed that the author made something of; `names` are their ids, in order."""
-    asks = [_ask(objective, seed) for seed in seeds]
+    turns = [_turn(objective, seed) for seed in seeds]
     sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_tokens)
-    found = model.write(asks, sampling, seeds=sampling_seeds, watch=watch)
+    model.forget()
+    found = model.write(turns, sampling, seeds=sampling_seeds, watch=watch)
     tally.of(Hand.AUTHOR).given += len(seeds)
     drafts = []
-    for name, seed, continuation in zip(names, seeds, found, strict=True):
+    for name, seed, completion in zip(names, seeds, found, strict=True):
         draft = Draft("", seed, draft_id=name)
-        if continuation is None:
+        if completion is None:
             tally.drop(Hand.AUTHOR, Drop.BUDGET, draft)
             continue
-        text = clean(continuation.opening, continuation.text, finished=continuation.finished)
+        text = clean(completion.opening, completion.text, finished=completion.finished)
         draft = Draft(text, seed, draft_id=name, opening=seeded_opening(objective, seed))
         if text:
             drafts.append(draft)
@@ -53,9 +53,9 @@ def seeded_opening(objective: Objective, seed: Mapping[str, str]) -> str:
     return Template(objective.author.opening).safe_substitute(seed, preamble=objective.preamble)
 
 
-def _ask(objective: Objective, seed: Seed) -> Ask:
+def _turn(objective: Objective, seed: Seed) -> ChatTurn:
     message = Template(objective.author.message).safe_substitute(seed, preamble=objective.preamble)
-    return Ask(message, objective.author.prefill, seeded_opening(objective, seed))
+    return ChatTurn(message, objective.author.prefill, seeded_opening(objective, seed))
 
 
 def clean(opening: str, continuation: str, *, finished: bool) -> str:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from string import Template
 
 from dynalign_contract.objective import CriticTemplate, Objective
+from dynalign_trainer.models.chat_model import ChatModel, ChatTurn
+from dynalign_trainer.models.choices import DIGITS, expected_digit
 from dynalign_trainer.models.quoting import Delimiters, quote
 from dynalign_trainer.prompts.drafts import Draft
-from dynalign_trainer.prompts.role_models import RoleModel
 from dynalign_trainer.runtime.progress import Watch
 
 
@@ -27,16 +28,19 @@ class Quotation:
 
 
 def score_drafts(
-    model: RoleModel, objective: Objective, drafts: Sequence[Draft], quotation: Quotation, *, watch: Watch
+    model: ChatModel, objective: Objective, drafts: Sequence[Draft], quotation: Quotation, *, watch: Watch
 ) -> list[Draft]:
     """The drafts with their scores, in order; unchanged when the objective has no critic."""
     critic = objective.critic
     if critic is None or not drafts:
         return list(drafts)
-    messages = [
-        message for draft in drafts for message in critic_messages(critic, objective.preamble, draft.text, quotation)
+    turns = [
+        ChatTurn(message, critic.prefill)
+        for draft in drafts
+        for message in critic_messages(critic, objective.preamble, draft.text, quotation)
     ]
-    scores = model.score(messages, prefill=critic.prefill, watch=watch)
+    model.forget()
+    scores = [expected_digit(row)[0] for row in model.choose(turns, DIGITS, watch)]
     count = len(critic.criteria)
     return [
         replace(draft, score=math.fsum(scores[i * count : (i + 1) * count]) / count) for i, draft in enumerate(drafts)

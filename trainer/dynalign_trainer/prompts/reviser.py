@@ -8,11 +8,10 @@ from string import Template
 from dynalign_contract.agents import ReviserSettings
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.objective import Objective, ReviserTemplate
-from dynalign_trainer.models.engine import Sampling
+from dynalign_trainer.models.chat_model import ChatModel, ChatTurn, Sampling
 from dynalign_trainer.prompts.author import clean
 from dynalign_trainer.prompts.critic import Quotation
 from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
-from dynalign_trainer.prompts.role_models import Ask, RoleModel
 from dynalign_trainer.runtime.progress import Watch
 
 
@@ -51,7 +50,7 @@ def require_reviser(objective: Objective) -> ReviserTemplate:
 
 
 def mend_drafts(
-    model: RoleModel,
+    model: ChatModel,
     objective: Objective,
     settings: ReviserSettings,
     drafts: Sequence[Draft],
@@ -64,8 +63,8 @@ def mend_drafts(
     """Mended drafts, unscored, each with what it was before; those that were not mended are counted."""
     template = require_reviser(objective)
     marks = quotation.delimiters
-    asks = [
-        Ask(
+    turns = [
+        ChatTurn(
             Template(template.message).safe_substitute(
                 preamble=objective.preamble, prompt=quotation.quote(draft.text), open=marks.open, close=marks.close
             ),
@@ -76,7 +75,8 @@ def mend_drafts(
     sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_tokens)
     tally.of(Hand.REVISER).given += len(drafts)
     mended = []
-    for draft, found in zip(drafts, model.write(asks, sampling, seeds=sampling_seeds, watch=watch), strict=True):
+    model.forget()
+    for draft, found in zip(drafts, model.write(turns, sampling, seeds=sampling_seeds, watch=watch), strict=True):
         if found is None:
             tally.lose(Hand.REVISER, Drop.BUDGET)
         elif text := clean("", found.text, finished=found.finished):

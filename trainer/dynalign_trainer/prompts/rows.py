@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from dynalign_contract.records import PromptRow
-from dynalign_trainer.models.engine import Message
+from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.prompts.drafts import Draft
 
 

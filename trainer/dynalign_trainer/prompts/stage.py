@@ -17,10 +17,12 @@ from dynalign_contract.records import DRAFT, PROMPT, PromptRow, read_rows, write
 from dynalign_contract.supplied.files import read_supplied
 from dynalign_contract.supplied.paths import supplied_path
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
+from dynalign_trainer.models.chat_model import ChatModel
 from dynalign_trainer.models.engine import start_engine
 from dynalign_trainer.models.languages import LanguageFilter
 from dynalign_trainer.models.quoting import control_tokens, make_delimiters
 from dynalign_trainer.models.window import Window, read_window
+from dynalign_trainer.prompts.agent_models import LazyModels, ModelSources, resolve_agent_model
 from dynalign_trainer.prompts.author import seeded_opening
 from dynalign_trainer.prompts.clusters import Clusters, Embed, embed_by_tokens, read_token_vectors, reference_texts
 from dynalign_trainer.prompts.critic import Quotation
@@ -29,7 +31,6 @@ from dynalign_trainer.prompts.decontamination import Protected
 from dynalign_trainer.prompts.drafts import Tally
 from dynalign_trainer.prompts.measuring import measure
 from dynalign_trainer.prompts.reviser import require_reviser
-from dynalign_trainer.prompts.role_models import Cast, LateCast, RoleModel, cast_role
 from dynalign_trainer.prompts.rows import agent_row, supplied_row
 from dynalign_trainer.prompts.shortage import explain_shortage
 from dynalign_trainer.prompts.supplied import Chat, Supply, read_supply
@@ -89,7 +90,7 @@ def run(context: StageContext[PromptsParams]) -> StageOutput[PromptsParams]:
 
 
 def open_writer(context: StageContext[PromptsParams]) -> PromptWriter:
-    """Open the curator's books. The agents are cast, and the engine is started, when the first of them is needed."""
+    """The writer with the curator's memory. The engine is started when the first agent is needed."""
     params = context.params
     settings = params.prompts
     if settings.agents.reviser is not None:
@@ -97,19 +98,20 @@ def open_writer(context: StageContext[PromptsParams]) -> PromptWriter:
     window = read_window(context.input(Input.MODEL), context.config.engine.max_length)
     return PromptWriter(
         context=context,
-        roles=LateCast(lambda: _cast(context)),
+        roles=LazyModels(lambda: _open_models(context, window)),
         curator=Curator(settings.dedup, _checks(context, window)),
         window=window,
         quotation=Quotation(make_delimiters(context.seed("delimiters"), "drafts"), control_tokens(window.tokenizer)),
     )
 
 
-def _cast(context: StageContext[PromptsParams]) -> dict[Role, RoleModel]:
+def _open_models(context: StageContext[PromptsParams], window: Window) -> dict[Role, ChatModel]:
     params, agents = context.params, context.params.prompts.agents
     engine = start_engine(context, [params.policy]) if agents.need_engine else None
     context.telemetry.begin()
-    cast = Cast(engine, params.policy, os.environ, Journal(context.folder / JOURNAL_FILE))
-    return {role: cast_role(role, agent, cast) for role, agent in agents.by_role.items()}
+    journal = Journal(context.folder / JOURNAL_FILE)
+    sources = ModelSources(engine, params.policy, window, os.environ, journal)
+    return {role: resolve_agent_model(role, agent, sources) for role, agent in agents.by_role.items()}
 
 
 def _checks(context: StageContext[PromptsParams], window: Window) -> Checks:

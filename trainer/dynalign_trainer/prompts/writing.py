@@ -9,7 +9,8 @@ from typing import Final
 from dynalign_contract.agents import Role
 from dynalign_contract.config import PromptsParams
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.models.engine import Message
+from dynalign_contract.supplied.turns import Message
+from dynalign_trainer.models.chat_model import ChatModel
 from dynalign_trainer.models.window import Window
 from dynalign_trainer.prompts.author import write_drafts
 from dynalign_trainer.prompts.choosing import choose_drafts
@@ -17,7 +18,6 @@ from dynalign_trainer.prompts.critic import Quotation, score_drafts
 from dynalign_trainer.prompts.curator import Curator, check_length
 from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
 from dynalign_trainer.prompts.reviser import mend_drafts, sort_drafts
-from dynalign_trainer.prompts.role_models import RoleModel
 from dynalign_trainer.prompts.seeds import merge_facets, sample_seeds
 from dynalign_trainer.prompts.wording import read_wording
 from dynalign_trainer.runtime.context import StageContext
@@ -46,7 +46,7 @@ class PromptWriter:
     """The agents at work for one stage, and the curator who remembers what they wrote."""
 
     context: StageContext[PromptsParams]
-    roles: Mapping[Role, RoleModel]
+    roles: Mapping[Role, ChatModel]
     curator: Curator
     window: Window
     quotation: Quotation
@@ -143,7 +143,7 @@ class PromptWriter:
         model, objective = self.roles[Role.CRITIC], self.context.params.objective
         tally.of(Hand.CRITIC).given += len(drafts)
         scored = score_drafts(model, objective, drafts, self.quotation, watch=watch)
-        if not model.used_up():
+        if not model.exhausted_budget():
             if scored and objective.critic is not None and all(math.isnan(draft.score) for draft in scored):
                 raise BadInputError(
                     f"the critic {model.version} answered none of its questions about {len(scored)} drafts with a "
@@ -213,10 +213,10 @@ class PromptWriter:
 
     def _cannot_go_on(self) -> bool:
         """Whether the budget of an agent that every draft needs is used up."""
-        return any(self.roles[role].used_up() is not None for role in (Role.AUTHOR, Role.CRITIC))
+        return any(self.roles[role].exhausted_budget() is not None for role in (Role.AUTHOR, Role.CRITIC))
 
     def _spent(self) -> dict[Role, tuple[int, int]]:
-        return {role: (model.spending.requests, model.spending.tokens) for role, model in self.roles.items()}
+        return {role: (model.usage.requests, model.usage.tokens) for role, model in self.roles.items()}
 
     def _settle(self, tally: Tally, before: Mapping[Role, tuple[int, int]]) -> None:
         """Put what the models have spent since `before`, and the budgets that are used up, into the tally."""
@@ -224,9 +224,9 @@ class PromptWriter:
             requests, tokens = before[role]
             work = tally.of(Hand(role.value))
             work.model = model.version
-            work.requests += model.spending.requests - requests
-            work.tokens += model.spending.tokens - tokens
-            if warning := model.used_up():
+            work.requests += model.usage.requests - requests
+            work.tokens += model.usage.tokens - tokens
+            if warning := model.exhausted_budget():
                 tally.warnings.append(warning)
 
 

@@ -1,16 +1,16 @@
-"""What the judge reads: context first, the aspect's question last, the candidate as quoted data. Pure.
+"""Questions to a judge: context first, the aspect's question last, candidates as quoted data. Pure.
 
 The context is the same for all aspects of a candidate, and its beginning the same for all candidates of a prompt, so an
 engine with a prefix cache reads both once.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from string import Template
 from typing import Final
 
 from dynalign_contract.objective import Aspect, Objective
 from dynalign_contract.supplied.turns import Message
+from dynalign_trainer.models.chat_model import ChatTurn
 from dynalign_trainer.models.quoting import Delimiters, quote, render_request
 
 RATIONALE_PREFILL: Final = "Reasons: "
@@ -18,14 +18,6 @@ RATIONALE_PREFILL: Final = "Reasons: "
 _INSIST: Final = "Your reply must be nothing but one digit from 0 to 9."
 _INSIST_PREFILL: Final = "I reply with one digit. "
 _REASON: Final = "First give your reasons in one or two sentences, then the digit."
-
-
-@dataclass(frozen=True)
-class Wording:
-    """How a question is put: the user's message and the beginning of the judge's answer."""
-
-    message: str
-    prefill: str
 
 
 def build_context(
@@ -48,24 +40,46 @@ def build_context(
     )
 
 
-def ask_plainly(objective: Objective, context: str, aspect: Aspect) -> Wording:
-    """The objective's own wording."""
-    return Wording(f"{context}\n\n{_question(objective, aspect)}", objective.judge.prefill)
+def build_comparison(
+    objective: Objective,
+    messages: Sequence[Message],
+    a: str,
+    b: str,
+    *,
+    delimiters: Delimiters,
+    forbidden: Sequence[str],
+) -> str:
+    """The message that asks which of the answers A and B is better; both are quoted data."""
+    barred = (delimiters.nonce, *forbidden)
+    return Template(objective.compare.message).substitute(
+        preamble=objective.preamble,
+        rubric=objective.rubric,
+        prompt=quote(render_request(messages), barred),
+        a=quote(a, barred),
+        b=quote(b, barred),
+        open=delimiters.open,
+        close=delimiters.close,
+    )
 
 
-def ask_again(objective: Objective, context: str, aspect: Aspect) -> Wording:
+def ask_plainly(objective: Objective, context: str, aspect: Aspect) -> ChatTurn:
+    """The question in the objective's own wording."""
+    return ChatTurn(f"{context}\n\n{_question(objective, aspect)}", objective.judge.prefill)
+
+
+def ask_again(objective: Objective, context: str, aspect: Aspect) -> ChatTurn:
     """The wording of a retry: it insists on a digit, in the question and at the beginning of the answer."""
     message = f"{context}\n\n{_question(objective, aspect)} {_INSIST}"
-    return Wording(message, _INSIST_PREFILL + objective.judge.prefill)
+    return ChatTurn(message, _INSIST_PREFILL + objective.judge.prefill)
 
 
-def ask_for_reasons(objective: Objective, context: str, aspect: Aspect) -> Wording:
+def ask_for_reasons(objective: Objective, context: str, aspect: Aspect) -> ChatTurn:
     """The wording of a vote: reasons are sampled first; `closing` brings the judge to its digit."""
-    return Wording(f"{context}\n\n{_question(objective, aspect)} {_REASON}", RATIONALE_PREFILL)
+    return ChatTurn(f"{context}\n\n{_question(objective, aspect)} {_REASON}", RATIONALE_PREFILL)
 
 
 def closing(objective: Objective) -> str:
-    """What is put after sampled reasons, right before the digit."""
+    """The text between sampled reasons and the digit."""
     return f"\n{objective.judge.prefill}"
 
 
