@@ -61,7 +61,7 @@ def named(values: MetricValues[Any]) -> set[str]:
 def of_judge() -> MetricValues[Any]:
     params: Any = SimpleNamespace(objective=OBJECTIVE, judge=Policy())
     judged = JudgedShard(Policy(), {}, [], None, None, 0, [])
-    return judge._measure(params, [], judge.Ruling(judged, None, unfit=False))
+    return judge._measure(params, [], judge.JudgingOutcome(judged, None, fell_back=False, unfit=False))
 
 
 def of_evaluate() -> MetricValues[Any]:
@@ -71,7 +71,7 @@ def of_evaluate() -> MetricValues[Any]:
     context: Any = SimpleNamespace(params=SimpleNamespace(evaluation=settings, policy=Policy()), seed=lambda _: 0)
     answers = {Policy().version: [{"completion_ids": [1, 2]}]}
     measured = evaluate._measure(context, contests, answers, capability.Outcome())
-    endpoint: Any = SimpleNamespace(spending=SimpleNamespace(requests=1, tokens=2))
+    endpoint: Any = SimpleNamespace(usage=SimpleNamespace(requests=1, tokens=2))
     own: Any = SimpleNamespace(points=1.0, interval=SimpleNamespace(low=0.0, high=2.0))
     exam = capability.summarise(exam_scores(), CapabilitySettings(), seed=0)
     return {**measured, **judges.measure_spending(endpoint), **standings.rating_metrics(own), **exam}
