@@ -34,7 +34,7 @@ class InputSeries:
         return f"{self.prefix}{iteration:03d}"
 
     def names(self, inputs: Iterable[str]) -> list[str]:
-        """Those of the names that are of this series, by iteration."""
+        """Select the names that belong to this series, ordered by iteration."""
         return sorted(name for name in inputs if name.startswith(self.prefix))
 
 

@@ -1,4 +1,4 @@
-"""From a run file on the disk to a run that is ready: paths resolved, and the files that they name found."""
+"""Loading of run files: paths are resolved, and the files that they name are found."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -67,7 +67,7 @@ def build_schema() -> Schema:
 
 
 def build_documented_schema() -> Schema:
-    """The same with the keyword `x-form`, which says in words what a text with a pattern looks like."""
+    """Build the structural schema with the keyword `x-form`, a description of the texts that a pattern allows."""
     schema = structural_schema(AlignmentRun)
     _say_forms(schema)
     schema["properties"] |= {

@@ -114,9 +114,9 @@ def _reason(best: IterationStatus, equals: Sequence[IterationStatus]) -> str:
 
 
 def _highest_win_rate(iterations: Iterable[IterationStatus]) -> IterationStatus | None:
-    """Of equals the one that the judge prefers by most, for a win rate says nothing of margins.
+    """Find the iteration with the highest win rate; ties go to the higher mean preference.
 
-    Of those the earlier one: the same quality for less drift from the base model.
+    Remaining ties go to the earlier one, which has the same quality and less drift from the base model.
     """
     rated = [entry for entry in iterations if entry.policy and entry.win_rate is not None]
     return max(rated, key=lambda entry: (_win_rate(entry), entry.preference or 0.0, -entry.index), default=None)

@@ -1,4 +1,4 @@
-"""From the results of a finished Job to the status: artifacts and metrics of shards combined."""
+"""Conversion of a finished Job's results into status: artifacts and metrics of its shards are combined."""
 
 from datetime import datetime
 from typing import Final

@@ -1,4 +1,4 @@
-"""From spec and status to the StageConfig of a step: parameters, weights, and input artifacts with their digests."""
+"""StageConfig of a step, built from spec and status: parameters, weights, and input artifacts with digests."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

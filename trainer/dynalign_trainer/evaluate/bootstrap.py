@@ -53,6 +53,6 @@ def resampled_means(values: Floats, resamples: int, generator: np.random.Generat
 
 
 def percentile_interval(found: Floats, tail: float) -> Interval:
-    """From the quantile `tail` of a statistic's values, shape (resamples,), to the quantile 1 - tail."""
+    """Percentile interval of a statistic's values, shape (resamples,): quantiles `tail` and 1 - `tail`."""
     low, high = np.quantile(found, [tail, 1 - tail])
     return Interval(float(low), float(high))

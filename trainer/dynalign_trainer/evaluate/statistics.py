@@ -173,7 +173,7 @@ def _sigmoid(values: Floats) -> Floats:
 
 
 def _objective(design: Floats, outcomes: Floats, beta: Floats, ridge: float) -> Floats:
-    """Of each fit; shape (...)."""
+    """Value of the objective for each fit, shape (...)."""
     margins = np.einsum("...nk,...k->...n", design, beta)
     result: Floats = np.mean(np.logaddexp(0, margins) - outcomes * margins, axis=-1) + ridge / 2 * np.sum(
         beta**2, axis=-1

@@ -241,7 +241,7 @@ def _as_sample(output: Any) -> Sample:
 
 
 def _as_likelihood(ids: Sequence[int], positions: Sequence[Mapping[int, Any]]) -> Likelihood:
-    """From vLLM's entries at the continuation's positions: the given token is always among them, with its rank."""
+    """Convert vLLM's entries at the continuation's positions; the given token is always among them, with its rank."""
     given = [position[token] for token, position in zip(ids, positions, strict=True)]
     return Likelihood(sum(entry.logprob for entry in given), all(entry.rank == 1 for entry in given))
 

@@ -124,16 +124,7 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
     folder = root / path
     done = read_manifest(folder)
     if done is not None and done.config_digest == config.digest:
-        artifact = _reference(path, done)
-        verify_artifact(root, artifact)
-        (folder / WORK_MARK).unlink(missing_ok=True)
-        warnings: list[str] = []
-        if isinstance(config.params, FetchParams):
-            warnings = importlib.import_module(_DOORS[Stage.FETCH]).recheck(config, config.params, folder)
-        log.info("%s is done already: %s has this configuration's digest", config.stage, folder / MANIFEST)
-        return StageResult(
-            outcome=Outcome.SKIPPED, artifact=artifact, metrics=done.metrics, warnings=_reported(warnings)
-        )
+        return _skip(config, root, path, done)
     check_caches()
     if gang.rank == 0:
         _prepare(folder, config)
@@ -177,6 +168,18 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
         metrics=manifest.metrics,
         warnings=_reported(context.warnings),
     )
+
+
+def _skip(config: StageConfig, root: Path, path: str, done: Manifest) -> StageResult:
+    """Verify an artifact that was made with this very configuration, instead of making it again."""
+    artifact, folder = _reference(path, done), root / path
+    verify_artifact(root, artifact)
+    (folder / WORK_MARK).unlink(missing_ok=True)
+    warnings: list[str] = []
+    if isinstance(config.params, FetchParams):
+        warnings = importlib.import_module(_DOORS[Stage.FETCH]).recheck(config, config.params, folder)
+    log.info("%s is done already: %s has this configuration's digest", config.stage, folder / MANIFEST)
+    return StageResult(outcome=Outcome.SKIPPED, artifact=artifact, metrics=done.metrics, warnings=_reported(warnings))
 
 
 def _reported(warnings: Sequence[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""From a Job and its pods, as the API server describes them, to what the planner wants to know. Pure."""
+"""Conversion of a Job and its pods, as the API server describes them, into the planner's observation. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -151,7 +151,7 @@ def _is_askable(pod: KubernetesObject) -> bool:
 
 
 def _in_turn(pods: Iterable[_Asked], missed: Callable[[str], int]) -> list[_Asked]:
-    """Those that answer first, and of these one of each namespace after the other."""
+    """Order pods: those that answered come first, and among equals the namespaces take turns."""
     by_misses: dict[int, dict[str, list[_Asked]]] = defaultdict(lambda: defaultdict(list))
     for asked in pods:
         by_misses[missed(asked.uid)][asked.run.namespace].append(asked)

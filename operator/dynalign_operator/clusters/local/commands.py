@@ -1,4 +1,4 @@
-"""From a Job's manifest to the command of one of its pods, with a pod's paths mapped to folders of this machine."""
+"""Commands of a Job's pods for this machine, with the pods' paths mapped to local folders."""
 
 import re
 import sys
