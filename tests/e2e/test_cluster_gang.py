@@ -1,10 +1,13 @@
 """The loop on a real cluster with sharded sampling and a gang of two training pods, twice.
 
-One run is suspended in the middle of generate and of train, and gets a second iteration after its success. Under the
-other the operator is killed whenever something has happened. Both must end with the very same artifacts.
+One run is suspended in the middle of generate and of train, and gets a second iteration after its success, in which a
+firewall keeps the training pods apart for a while. Under the other the operator is killed whenever something has
+happened. Both must end with the very same artifacts.
 """
 
 import json
+import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,15 +15,19 @@ from typing import Any
 import pytest
 
 from dynalign_contract.layout import part_name, shard_folder, stage_folder
+from dynalign_contract.pod_paths import RENDEZVOUS_PORT
 from dynalign_contract.result import Outcome, StageResult
 from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_trainer.train.job import REPORTS_FILE
 from lab.cluster import Cluster, Image, LabError
 from lab.testbed import load_testbed
 from support.cluster_runs import OPERATOR, TINY, ClusterRun, Site, open_site, place_testbed, violations
+from support.firewall import dropped_packets
 from support.prometheus import HOUR, Prometheus, documented_series, start_prometheus
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(3000)]
+
+LOG = logging.getLogger(__name__)
 
 NAME = "gang"
 TRIES = 3
@@ -73,6 +80,8 @@ class Interrupted:
     """The run that its user suspended, and the series that Prometheus has of it."""
 
     run: ClusterRun
+    parted: str
+    """What it said while a firewall kept its training pods apart."""
     silent: list[str]
     """Documented series that the operator's pod never served."""
 
@@ -95,9 +104,10 @@ def interrupted(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Interru
         run = suspended_twice(site)
         run.until_completed()
         run.patch(iterations=2)
+        parted = kept_apart(run)
         run.until(lambda: len(run.status["iterations"]) == 2 and run.is_completed, "the second iteration")
         prometheus.await_samples("dynalign_run_progress_ratio == 1")
-        return Interrupted(run, silent(prometheus))
+        return Interrupted(run, parted, silent(prometheus))
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +176,23 @@ def suspend_and_resume(run: ClusterRun, stage: Stage, path: str) -> None:
     run.patch(suspend=False)
 
 
+def kept_apart(run: ClusterRun) -> str:
+    """Drop what the second training pod sends to the first, before they meet, until the run says so."""
+
+    def gang() -> list[dict[str, Any]]:
+        pods = run.running(Stage.TRAIN)
+        return sorted(pods, key=lambda pod: pod["metadata"]["name"]) if len(pods) == 2 else []
+
+    run.until(gang, "two training pods")
+    first, second = gang()
+    began = time.monotonic()
+    with dropped_packets(second, first):
+        run.until(lambda: "wait for node 0" in run.condition("Progressing")["message"], "a word on it", 300)
+        message: str = run.condition("Progressing")["message"]
+    LOG.info("a firewall between two training pods was named after %.0f s: %s", time.monotonic() - began, message)
+    return message
+
+
 def succeeded(run: ClusterRun) -> list[str]:
     """The stages that are done, in order, of all iterations."""
     iterations = run.status.get("iterations", ())
@@ -196,6 +223,15 @@ def test_a_suspended_stage_goes_on_from_what_it_had(interrupted: Interrupted) ->
     assert {f"{NAME}-i000-generate-a2", f"{NAME}-i000-train-a2"} <= attempts
     pods = [p for p in run.pods(Stage.TRAIN) if p["metadata"]["labels"]["dynalign.io/attempt"] == "2"]
     assert "going on from" in "".join(run.site.kubectl("logs", pod["metadata"]["name"]) for pod in pods)
+
+
+def test_a_gang_behind_a_firewall_says_who_waits_for_which_address(interrupted: Interrupted) -> None:
+    run, parted = interrupted.run, interrupted.parted
+    assert f"wait for node 0 at {NAME}-i001-train-a1-0.train-{NAME}:{RENDEZVOUS_PORT}" in parted
+    assert "node 1 since" in parted
+    assert "firewalls that drop forwarded packets" in parted
+    train = next(s for s in run.status["iterations"][1]["stages"] if s["stage"] == "train")
+    assert (train["attempt"], train.get("failures", 0)) == (1, 0), "it went on by itself"
 
 
 def test_prometheus_has_every_documented_metric_of_it(interrupted: Interrupted) -> None:
