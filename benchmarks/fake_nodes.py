@@ -8,22 +8,26 @@ from typing import Any, Final
 
 import yaml
 
+from dynalign_contract.metrics import EvaluateMetrics, JudgeMetrics, TrainMetrics
 from dynalign_contract.result import ArtifactRef, Metric, Outcome, StageResult
 from lab.api_server import ApiServer
 from lab.cluster import CACHE, LabError, kwok_stages
 from lab.processes import free_port, running
 
 _METRICS: Final = (
-    *("reward", "reward_std", "canary_auc", "kl", "tokens_per_second", "start_seconds", "zero_variance_share"),
-    *("win_rate", "win_rate_low", "win_rate_high", "preference", "capability", "capability_delta"),
+    *(JudgeMetrics.reward, JudgeMetrics.reward_std, JudgeMetrics.canary_auc, JudgeMetrics.zero_variance_share),
+    *(TrainMetrics.kl, TrainMetrics.tokens_per_second, TrainMetrics.start_seconds),
+    *(*EvaluateMetrics.win_rate.parts, EvaluateMetrics.preference),
+    *(EvaluateMetrics.capability.value, EvaluateMetrics.capability_delta.value),
 )
-"""Numbers that every fake stage reports, whichever it is."""
+"""Metrics that every fake stage reports, whichever it is."""
 
 
 def fake_result() -> StageResult:
     """What every fake pod says at its end."""
     artifact = ArtifactRef(path="iterations/000/fake", digest="sha256:" + "0" * 64, bytes=1, rows=1)
-    metrics = (*(Metric(name=name, value=0.512345678) for name in _METRICS), Metric(name="regressed", value=0.0))
+    values = {metric.name: 0.512345678 for metric in _METRICS} | {EvaluateMetrics.regressed.name: 0.0}
+    metrics = tuple(Metric(name=name, value=value) for name, value in values.items())
     return StageResult(outcome=Outcome.SUCCEEDED, artifact=artifact, metrics=metrics)
 
 

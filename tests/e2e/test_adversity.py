@@ -57,7 +57,7 @@ def undisturbed(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> L
 def stage_process(parent: int) -> psutil.Process:
     """The running stage: a child of `dynalign run`, or of its host."""
     children = psutil.Process(parent).children()
-    hosts = [child for child in children if "dynalign_trainer.host" in child.cmdline()]
+    hosts = [child for child in children if "dynalign_trainer.preload_server" in child.cmdline()]
     stages = [child for child in children if "dynalign_trainer.main" in child.cmdline()]
     (stage,) = [*stages, *(child for host in hosts for child in host.children())]
     return stage
@@ -119,10 +119,10 @@ def test_kill_9_at_the_start_in_the_middle_and_at_the_end_of_each_stage(run: Loc
             run.until(process, f"{Step(stage, 0 if stage in ITERATION_STAGES else None)} succeeded")
             kill_all(process.pid)
         if stage is Stage.GENERATE:
-            damage_is_refused(run, layout.stage(stage, 0) / part_name(2), mend=True)
+            damage_is_refused(run, layout.stage(stage, 0) / part_name(2), correct=True)
         assert {name: artifacts(layout)[name] for name in finished} == finished
         if stage is Stage.TRAIN:
-            damage_is_refused(run, layout.stage(Stage.TRAIN, 0) / "adapter_config.json", mend=False)
+            damage_is_refused(run, layout.stage(Stage.TRAIN, 0) / "adapter_config.json", correct=False)
             shutil.rmtree(layout.batch(0))  # it is written with the policy
         finished = artifacts(layout)
 
@@ -136,8 +136,8 @@ def test_kill_9_at_the_start_in_the_middle_and_at_the_end_of_each_stage(run: Loc
     }
 
 
-def damage_is_refused(run: LocalRun, file: Path, *, mend: bool) -> None:
-    """Whatever follows refuses to work on a file of which one bit is wrong; mended or removed, it lets the run go on."""
+def damage_is_refused(run: LocalRun, file: Path, *, correct: bool) -> None:
+    """Whatever follows refuses to work on a file of which one bit is wrong; corrected or removed, it lets the run go on."""
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     refused = run.finish()
@@ -145,7 +145,7 @@ def damage_is_refused(run: LocalRun, file: Path, *, mend: bool) -> None:
     assert file.name in refused.stderr
     assert "remove the folder" in refused.stderr.lower()
     assert "remove the folder" in run.status.conditions[2].message.lower()
-    if mend:
+    if correct:
         file.write_bytes(whole)
     else:
         shutil.rmtree(file.parent)

@@ -69,7 +69,7 @@ def agents(url: str, **endpoint: Any) -> AgentsSettings:
     return AgentsSettings(
         author=AuthorSettings(max_tokens=24, **played),
         critic=CriticSettings(**played),
-        reviser=ReviserSettings(mend_from=0, mend_below=9, max_tokens=24, **played),
+        reviser=ReviserSettings(revise_from=0, revise_below=9, max_tokens=24, **played),
     )
 
 
@@ -102,7 +102,7 @@ def test_three_agents_behind_an_endpoint_write_the_prompts_and_no_engine_is_star
     for row in rows:
         draft = drafts[row["draft_id"]]
         assert (draft["prompt_id"], draft["outcome"]) == (row["prompt_id"], "kept")
-        assert row["messages"][0]["content"] == (draft["mended"] or draft["text"])
+        assert row["messages"][0]["content"] == (draft["revised"] or draft["text"])
         assert not row["draft"] or (row["draft"] == draft["text"] and row["critic_score"] > row["draft_score"])
 
     held_out, training = PromptYields.model_validate_json((folder / YIELD_FILE).read_bytes()).sets

@@ -1,5 +1,6 @@
 """The engine against transformers and PEFT: the same log-probabilities, for the base model and an adapter."""
 
+import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from dynalign_contract.settings import EngineSettings, GenerationSettings
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.choices import DIGITS
 from dynalign_trainer.models.engine import Engine, Sample, start_engine
+from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.progress import watch_progress
 from dynalign_trainer.runtime.telemetry import Telemetry
@@ -26,6 +28,8 @@ pytestmark = pytest.mark.slow
 BASE = Policy()
 ADAPTED = Policy(version="iteration-000", adapter=ArtifactRef(path="adapter", digest="sha256:" + "0" * 64))
 WHOLE = Policy(version="iteration-001", adapter=ArtifactRef(path="whole", digest="sha256:" + "0" * 64))
+OTHER_END = 5
+"""Token that ends a turn by `generation_config.json` alone, as Llama 3's <|eot_id|> does."""
 QUESTIONS = ("Why is the sky blue?", "What is a good life?", "How do I bake bread?")
 
 
@@ -33,6 +37,8 @@ QUESTIONS = ("Why is the sky blue?", "What is a good life?", "How do I bake brea
 def context(tmp_path_factory: pytest.TempPathFactory) -> StageContext[Any]:
     root = tmp_path_factory.mktemp("run")
     model = write_tiny_qwen3(root / "model", head_dim=32)
+    ends = [load_tokenizer(model).eos_token_id, OTHER_END]
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
     write_random_adapter(model, root / "adapter")
     write_tiny_qwen3(root / "whole", head_dim=32, seed=1)
     config = StageConfig(
@@ -144,8 +150,11 @@ def test_the_end_is_part_of_a_stopped_sample(engine: Engine, prompts: list[list[
     groups = engine.sample(prompts, Sampling(1.0, max_tokens=24, n=32), policy=BASE, seeds=[1, 2, 3])
     samples = [sample for group in groups for sample in group]
     assert {sample.finish_reason for sample in samples} == {"stop", "length"}
+    ends = {engine.tokenizer.eos_token_id, OTHER_END}
+    assert {sample.token_ids[-1] for sample in samples if sample.finish_reason == "stop"} == ends
     for sample in samples:
-        assert (sample.token_ids[-1] == engine.tokenizer.eos_token_id) == (sample.finish_reason == "stop")
+        assert ends.isdisjoint(sample.token_ids[:-1])
+        assert (sample.token_ids[-1] in ends) == (sample.finish_reason == "stop")
         assert len(sample.token_ids) == len(sample.logprobs) <= 24
 
 

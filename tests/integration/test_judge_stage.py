@@ -238,7 +238,7 @@ def test_a_judge_that_ranks_unlike_the_base_model_stops_or_gives_way_in_every_sh
     bed = load_testbed()
     run = JudgeRun(tmp_path / "run", bed.model, prompts=4)
     gates = JudgeGates(min_base_agreement=0.9)
-    judging = JudgingSettings(min_mass=0.0, canaries=CanarySettings(prompts=0), second_opinions=2, gates=gates)
+    judging = JudgingSettings(min_mass=0.0, canaries=CanarySettings(prompts=0), base_agreement_prompts=2, gates=gates)
     contrary = run.stages.adapter(seed=1, write=write_contrary_adapter)
     refused = run.judge(run.config(judging, judge=contrary))
     assert refused.exit_code == ExitCode.UNFIT

@@ -1,6 +1,7 @@
 """The operator against a real API server, etcd and Job controller; the test plays the kubelet."""
 
 import asyncio
+import json
 import signal
 import urllib.request
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ def test_a_run_to_its_end_and_on(server: ApiServer) -> None:
         jobs = await player.jobs()
         assert len(jobs) == 2 + 2 * len(ITERATION_STAGES)
         assert len({job["metadata"]["name"] for job in jobs}) == len(jobs)
+        texts = json.loads(server.kubectl("get", "configmaps", "-l", "dynalign.io/run=r", "-o", "json").stdout)["items"]
+        owners = {text["metadata"]["name"]: [o["uid"] for o in text["metadata"]["ownerReferences"]] for text in texts}
+        assert owners == {job["metadata"]["name"]: [job["metadata"]["uid"]] for job in jobs}, "they go with their Jobs"
         assert run["status"]["phase"] == "Succeeded"
         assert run["metadata"].get("finalizers") is None
         assert not any("kopf" in name for name in run["metadata"].get("annotations") or {})

@@ -21,7 +21,7 @@ TOKEN = "a-token"  # noqa: S105 - of a hub that lives for one test
 FIND = """
 import sys
 from pathlib import Path
-import datasets, huggingface_hub  # as in a stage forked off the host, which has them already
+import datasets, huggingface_hub  # as in a stage forked off the preload server, which has them already
 from dynalign_trainer.tasks.suites import load_suites
 for suite in load_suites(sys.argv[2:], None, Path(sys.argv[1])):
     for task in suite.tasks.values():

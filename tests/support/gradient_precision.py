@@ -4,6 +4,7 @@
 configuration, and with the model's own precision for the sum (DeepSpeed's default).
 """
 
+import math
 import os
 import sys
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from dynalign_trainer.train.deepspeed import cpu as cpu_deepspeed
 from dynalign_trainer.train.deepspeed.configuration import deepspeed_config
-from dynalign_trainer.train.policy.fp32_weights import give_back, whole
+from dynalign_trainer.train.policy.fp32_weights import gather_fp32, set_fp32
 
 MICRO_BATCHES = 64
 
@@ -40,7 +41,7 @@ def relative_error(config: dict[str, Any]) -> float:
             "gradient_clipping": 1e9,
         },
     )
-    give_back(dict(engine.module.named_parameters()), start.items())
+    set_fp32(dict(engine.module.named_parameters()), start.items())
     for index, batch in enumerate(inputs):
         engine.set_gradient_accumulation_boundary(index == MICRO_BATCHES - 1)
         engine.backward((engine(batch.bfloat16()).float() ** 2).mean() / MICRO_BATCHES)
@@ -49,10 +50,10 @@ def relative_error(config: dict[str, Any]) -> float:
     wanted = {name: parameter.grad for name, parameter in exact.named_parameters()}
     error = norm = 0.0
     for name, parameter in engine.module.named_parameters():
-        gradient = start[name].double() - whole(parameter).double()  # one step of SGD with a learning rate of 1
+        gradient = start[name].double() - gather_fp32(parameter).double()  # one step of SGD with a learning rate of 1
         error += float((gradient - wanted[name]).square().sum())
         norm += float(wanted[name].square().sum())
-    return (error / norm) ** 0.5
+    return math.sqrt(error / norm)
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def written_rollouts(
     """Answers of very different worth, as if a policy had sampled them."""
     tokenizer = load_tokenizer(model)
     draw = random.Random(seed)
-    rows = []
+    rows: list[RolloutRow] = []
     for prompt in range(prompts):
         question, view, topic = draw_question(objective, draw)
         for candidate in range(candidates):

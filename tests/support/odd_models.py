@@ -66,7 +66,7 @@ def store_as(change_tensor: Callable[[str, Any], dict[str, Any]]) -> Change:
     def change(folder: Path) -> None:
         from safetensors.torch import load_file, save_file
 
-        tensors = {}
+        tensors: dict[str, Any] = {}
         for name, tensor in load_file(folder / "model.safetensors").items():
             tensors |= change_tensor(name, tensor)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -18,6 +18,7 @@ from dynalign_contract.layout import stage_folder
 from dynalign_contract.result import Metric
 from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.kubernetes.api import KubeApi, RefusedError, open_kube_api
+from dynalign_operator.clusters.kubernetes.paths import JOBS, PODS, RUNS, ApiPath, collection_path, object_path
 from dynalign_operator.manifests.labels import read_job_labels
 from lab.api_server import PATIENCE, ApiServer
 from support.builders import a_result
@@ -72,28 +73,28 @@ class Player:
     namespace: str = "default"
 
     @property
-    def runs(self) -> str:
+    def runs(self) -> ApiPath:
         """Path of the namespace's runs."""
-        return f"/apis/dynalign.io/v1alpha1/namespaces/{self.namespace}/alignmentruns"
+        return collection_path(RUNS, self.namespace)
 
     async def create(self, run: dict[str, Any]) -> None:
         """Create a run."""
         assert await self.api.create(self.runs, run) is not None, "there is a run of this name already"
 
-    async def items(self, path: str) -> Objects:
+    async def items(self, path: ApiPath) -> Objects:
         found: Objects = (await self.api.get(path) or {}).get("items", [])
         return found
 
     async def jobs(self) -> Objects:
         """All Jobs of the namespace."""
-        return await self.items(f"/apis/batch/v1/namespaces/{self.namespace}/jobs")
+        return await self.items(collection_path(JOBS, self.namespace))
 
     async def play(self) -> None:
         """Do once what a kubelet does all the time."""
-        for pod in await self.items(f"/api/v1/namespaces/{self.namespace}/pods"):
+        for pod in await self.items(collection_path(PODS, self.namespace)):
             name, phase = pod["metadata"]["name"], pod["status"].get("phase")
             if "deletionTimestamp" in pod["metadata"]:
-                path = f"/api/v1/namespaces/{self.namespace}/pods/{name}?gracePeriodSeconds=0"
+                path = ApiPath(f"{object_path(PODS, self.namespace, name)}?gracePeriodSeconds=0")
                 await self.api.delete(path, propagation="Background")
             elif phase in ("Pending", "Running"):
                 fate = self.fate(pod)
@@ -120,7 +121,7 @@ class Player:
             "restartCount": 0,
             "state": state,
         }
-        path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/status"
+        path = object_path(PODS, self.namespace, name, "status")
         body = {"status": {**status, "containerStatuses": [container]}}
         try:
             await self.api._request("PATCH", path, "play", body, "application/merge-patch+json")
@@ -133,7 +134,7 @@ class Player:
         end = time.monotonic() + PATIENCE
         while True:
             await self.play()
-            found = await self.api.get(f"{self.runs}/{run}") or {}
+            found = await self.api.get(object_path(RUNS, self.namespace, run)) or {}
             if condition(found.get("status") or {}):
                 return found
             assert time.monotonic() < end, f"{what} did not happen; the status is {found.get('status')}"
@@ -141,7 +142,7 @@ class Player:
 
     async def remove(self, run: str = "r") -> None:
         """Delete the run, and play until its Jobs are gone."""
-        await self.api.delete(f"{self.runs}/{run}", propagation="Background")
+        await self.api.delete(object_path(RUNS, self.namespace, run), propagation="Background")
         end = time.monotonic() + COLLECTOR_PATIENCE
         while await self.jobs():
             await self.play()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from dynalign_contract.result import StageResult
 from dynalign_contract.stages import Stage
@@ -34,7 +35,7 @@ def metrics_of(step: Step) -> Mapping[str, float | None]:
 
 def succeed(job: JobObservation, **metrics: float | None) -> JobObservation:
     """The Job with a success for each of its shards."""
-    numbers = {**metrics_of(job.step), **metrics}
+    numbers: dict[str, Any] = {**metrics_of(job.step), **metrics}
     results: list[StageResult | None] = [a_result(path=f"{job.step}-{i}", **numbers) for i in range(len(job.results))]
     return replace(job, phase=JobPhase.SUCCEEDED, results=tuple(results), exit_code=0)
 

@@ -11,7 +11,7 @@ from typing import Any
 from dynalign_contract.config import Policy, StageConfig, TrainParams
 from dynalign_contract.layout import RunLayout
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
-from dynalign_contract.records import JUDGEMENT, ROLLOUT, JudgementRow, RolloutRow, write_rows
+from dynalign_contract.records import JUDGEMENT, ROLLOUT, BatchRow, JudgementRow, RolloutRow, write_rows
 from dynalign_contract.result import ArtifactRef
 from dynalign_contract.settings import TrainingSettings
 from dynalign_contract.stages import Stage
@@ -25,7 +25,7 @@ VOCABULARY = 259
 def make_rollouts(prompts: int, candidates: int, *, policy: str = "base", seed: int = 0) -> list[RolloutRow]:
     """Random token sequences of 3 to 12 tokens, the odd candidates truncated; log-probabilities all zero."""
     draw = random.Random(seed)
-    rows = []
+    rows: list[RolloutRow] = []
     for prompt in range(prompts):
         prompt_ids = [draw.randrange(3, VOCABULARY) for _ in range(4 + prompt % 3)]
         for candidate in range(candidates):
@@ -73,7 +73,7 @@ def make_judgements(
     ]
 
 
-def score(model: Any, row: RolloutRow, temperature: float = 1.0) -> Any:
+def score(model: Any, row: RolloutRow | BatchRow, temperature: float = 1.0) -> Any:
     """Log-probabilities of a row's completion tokens, shape (T,), by the plainest forward pass."""
     import torch
 

@@ -53,7 +53,7 @@ class AuthorSettings(AgentSettings):
     top_p: float = Field(default=0.95, gt=0, le=1)
     """Nucleus of the author's sampling: the smallest set of tokens with this probability is drawn from."""
     max_tokens: int = Field(default=160, ge=8, le=4096)
-    """Longest draft, in tokens."""
+    """Maximum length of a draft, in tokens."""
     drafts_per_prompt: float = Field(default=2.0, ge=1, le=32)
     """Drafts written for each prompt that is wanted; critic and curator choose among them."""
 
@@ -69,9 +69,9 @@ class CriticSettings(AgentSettings):
 class ReviserSettings(AgentSettings):
     """The reviser: rewrites drafts with a middling score; the critic then scores them again."""
 
-    mend_from: float = Field(default=3.0, ge=0, le=9)
+    revise_from: float = Field(default=3.0, ge=0, le=9)
     """Drafts below this score, 0 to 9, are dropped without being rewritten."""
-    mend_below: float = Field(default=6.0, ge=0, le=9)
+    revise_below: float = Field(default=6.0, ge=0, le=9)
     """Drafts of at least this score are kept as they are."""
     temperature: float = Field(default=0.7, gt=0, le=2)
     """Sampling temperature of the reviser."""

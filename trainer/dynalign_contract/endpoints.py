@@ -43,7 +43,7 @@ class EndpointSettings(Model):
     concurrency: int = Field(default=8, ge=1, le=256)
     """Requests under way at a time."""
     timeout_seconds: float = Field(default=120.0, gt=0, le=3600)
-    """Longest wait for one answer."""
+    """Maximum wait for one answer."""
     retries: int = Field(default=5, ge=0, le=20)
     """Tries after the first that a request gets when the server is busy, failing or out of reach."""
     thought_tokens: int = Field(default=4096, ge=0, le=131_072)

@@ -66,7 +66,7 @@ class Manifest(Model):
 
     @property
     def digest(self) -> str:
-        """Digest of the contents only: the same files give the same digest, whoever wrote them and whenever."""
+        """Digest of the contents only: the same files give the same digest, independent of writer and time."""
         files = sorted(self.files, key=lambda f: f.name)
         rows = [[f.name, f.bytes, f.sha256, *([f.rows] if self.schema_version > 1 else [])] for f in files]
         return "sha256:" + hashlib.sha256(json.dumps(rows).encode()).hexdigest()

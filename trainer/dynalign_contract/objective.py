@@ -69,7 +69,7 @@ def _check_placeholders(template: str, allowed: frozenset[str], required: frozen
             bare="uses placeholders that are unknown here; `dynalign validate` of a file with it lists those allowed",
         )
     if missing := required - used:
-        raise ObjectiveError(f"lacks {_list(missing)}; without it nobody sees what this is about")
+        raise ObjectiveError(f"lacks {_list(missing)}; without it the text does not say what this is about")
     return template
 
 

@@ -14,7 +14,7 @@ class Address:
 
 
 def parse_address(url: str) -> Address:
-    """Host and port of an http or https URL. Raises ValueError for what is none."""
+    """Host and port of an http or https URL. Raises ValueError for any other text."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is no http or https address")

@@ -1,4 +1,4 @@
-"""What lies in a folder of ours and is none of its files: found, removed, kept from the beginning."""
+"""Foreign files in a folder of ours: found, removed, or kept from the beginning."""
 
 import os
 from collections.abc import Collection, Iterable

@@ -1,4 +1,4 @@
-"""From a pydantic model to a structural OpenAPI v3 schema, the dialect that a Kubernetes API server accepts.
+"""Structural OpenAPI v3 schemas, the dialect that a Kubernetes API server accepts, from pydantic models.
 
 Structural means: every field has a type, nothing is referenced, `properties` and `additionalProperties` never meet, and
 what may be left out is simply not required (KEP-1152 names the rules).

@@ -81,7 +81,7 @@ class StageStatus(Model):
     """A stage's current or last attempt."""
 
     stage: Stage
-    """Its name."""
+    """Name of the stage."""
     phase: StagePhase = StagePhase.PENDING
     """Where it stands."""
     attempt: int = Field(default=1, ge=1)
@@ -138,9 +138,9 @@ class IterationStatus(Model):
     """One iteration; old ones keep only their numbers and the artifacts that later ones need."""
 
     index: int = Field(ge=0)
-    """From 0."""
+    """Number of the iteration, from 0."""
     stages: tuple[StageStatus, ...] = ()
-    """Its stages so far; none for iterations that are older than the last ten."""
+    """Stages so far; none for iterations that are older than the last ten."""
     reward: float | None = None
     """Mean reward of the candidates, 0 to 1."""
     win_rate: Estimate | None = None
@@ -156,11 +156,11 @@ class IterationStatus(Model):
     """The evaluation found, with confidence, that it loses against the base model, or that its capability has dropped
     by more than `evaluation.capability.maxDrop`."""
     prompts: ArtifactRef | None = None
-    """Its training prompts."""
+    """Training prompts of the iteration."""
     policy: ArtifactRef | None = None
-    """Its trained adapter."""
+    """Policy that the iteration trained."""
     evaluation: ArtifactRef | None = None
-    """Its answers, comparisons and scores of tasks."""
+    """Answers, comparisons and scores of tasks of the evaluation."""
 
     @model_validator(mode="before")
     @classmethod
@@ -176,9 +176,9 @@ class BestIteration(Model):
     """The iteration to use, and why; or the base model, where every evaluated iteration is worse."""
 
     iteration: int | None = Field(default=None, ge=0)
-    """From 0; absent where the base model is the best."""
+    """Number of the iteration, from 0; absent where the base model is the best."""
     win_rate: Estimate | None = None
-    """Its held-out win rate; absent for the base model."""
+    """Held-out win rate; absent for the base model."""
     reason: str = ""
     """Why it is the best."""
     model_uri: str = ""

@@ -85,9 +85,9 @@ class ConfigMapKeyRef(Model):
     """A key of a ConfigMap in the run's namespace."""
 
     name: ObjectName
-    """Of the ConfigMap."""
+    """Name of the ConfigMap."""
     key: DataKey = "objective.yaml"
-    """Under which the ConfigMap holds the objective."""
+    """Key under which the ConfigMap holds the objective."""
 
 
 class ModelSpec(Model):
@@ -120,7 +120,7 @@ class StorageSpec(Model):
     """The volume that holds the run. Immutable."""
 
     size: Quantity = "100Gi"
-    """Of the new volume. It holds the model, an adapter for every iteration, and the exported model."""
+    """Size of the new volume. It holds the model, an adapter for every iteration, and the exported model."""
     storage_class_name: ObjectName | None = None
     """StorageClass of the new volume. Default: the cluster's default class."""
     access_mode: AccessMode = AccessMode.READ_WRITE_MANY
@@ -150,13 +150,13 @@ class Toleration(Model):
     """A Kubernetes toleration."""
 
     key: QualifiedName | None = None
-    """Of the taint; left out with `operator: Exists` for every taint."""
+    """Key of the taint; left out with `operator: Exists` for every taint."""
     operator: Literal["Exists", "Equal"] = "Equal"
     """Whether the taint must have `value`, or may have any."""
     value: LabelValue | None = None
-    """Of the taint, with `operator: Equal`."""
+    """Value of the taint, with `operator: Equal`."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """Of the taint. Default: every effect."""
+    """Effect of the taint. Default: every effect."""
     toleration_seconds: int | None = Field(default=None, ge=0, le=2_147_483_647)
     """For `effect: NoExecute`: how long the pod stays, in seconds."""
 
@@ -168,7 +168,7 @@ class StageOverrides(Model):
     node_selector: Labels = Field(default={})
     """Labels that a node must have."""
     tolerations: tuple[Toleration, ...] = Field(default=(), max_length=16)
-    """Taints that the pods put up with."""
+    """Taints that the pods tolerate."""
     priority_class_name: ObjectName | None = None
     """PriorityClass of the pods. Default: `scheduling.priorityClassName`."""
     runtime_class_name: ObjectName | None = None
@@ -208,12 +208,11 @@ class RunPolicy(Model):
     retries: int = Field(default=3, ge=0, le=100)
     """Failures of one stage that are retried; disruptions are free, bad input is never retried."""
     pending_timeout: Duration = "30m"
-    """Longest wait for a pod to start; time in a queue does not count."""
+    """Maximum wait for a pod to start; time in a queue does not count."""
     stall_timeout: Duration = "15m"
-    """Longest time that a stage may run without progress, as far as the operator can read it: unknown progress is no
-    stall."""
+    """Maximum time that a stage may run without progress. Progress that the operator cannot read is no stall."""
     deadline: Duration = "72h"
-    """Longest time from the run's start to its end."""
+    """Maximum time from the run's start to its end."""
     ttl_after_finished: Duration = "168h"
     """How long a finished Job is kept, with its pods and their logs; those of iterations older than the last ten go
     earlier."""
@@ -240,7 +239,7 @@ class AlignmentRunSpec(Model):
     iterations: int = Field(default=3, ge=1, le=1000)
     """May be raised later: the run goes on."""
     seed: int = Field(default=0, ge=0, le=2_147_483_647)
-    """Of everything that is drawn at random."""
+    """Seed of all random number generators."""
     engine: EngineSettings = EngineSettings()
     prompts: PromptSettings = PromptSettings()
     generation: GenerationSettings = GenerationSettings()

@@ -24,14 +24,14 @@ View = Callable[[LocalCluster, Plan, datetime], None]
 
 @dataclass
 class Stop:
-    """The signal that asks dynalign to stop; None while nobody has."""
+    """The signal that asked dynalign to stop; None before one came."""
 
     number: int | None = None
 
 
 @contextmanager
 def catch_signals() -> Iterator[Stop]:
-    """Turn SIGINT and SIGTERM into a wish that the loop sees, so that the running stage gets its grace."""
+    """Record SIGINT and SIGTERM for the loop, so that the running stage gets its grace period."""
     stop = Stop()
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -48,7 +48,7 @@ def catch_signals() -> Iterator[Stop]:
 async def drive(cluster: LocalCluster, show: View, stop: Stop) -> AlignmentRunStatus:
     """Carry the run on until it has ended, waits for the user, or `stop` is set. Raises ClusterError.
 
-    A run that failed before is tried again: whoever types the command again has mended something.
+    A run that failed before is tried again: a user who repeats the command has removed the cause.
     """
     await cluster.write_status(cluster.run, retry(cluster.run).status)
     while stop.number is None:
@@ -70,7 +70,7 @@ def is_over(status: AlignmentRunStatus) -> bool:
 
 
 def stalled_message(status: AlignmentRunStatus) -> str | None:
-    """What the user must mend; None when nothing."""
+    """What the user must correct; None when nothing."""
     condition = next((c for c in status.conditions if c.type is ConditionType.STALLED), None)
     return condition.message if condition is not None and condition.status == "True" else None
 

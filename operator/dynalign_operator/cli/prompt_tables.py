@@ -62,7 +62,7 @@ def pick_dropped(drafts: "Sequence[DraftRow]") -> "list[DraftRow]":
 
 
 def sample_list(prompts: "Sequence[PromptRow]", dropped: "Sequence[DraftRow]") -> Group:
-    """Prompts with score, seed and, where they were mended, what they were before; then one draft a cause of drops."""
+    """Prompts with score, seed and, where they were revised, the original; then one draft a cause of drops."""
     parts: list[RenderableType] = []
     for row in prompts:
         parts += _prompt_lines(row)

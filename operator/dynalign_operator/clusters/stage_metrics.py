@@ -15,7 +15,7 @@ from dynalign_operator.planning.observed import GangWait, JobProgress
 
 _SERIES: Final = tuple(StageSeries)
 _LARGEST: Final = 1e15
-"""Largest number that counts: sums and shares of such numbers are finite."""
+"""Maximum number that counts: sums and shares of such numbers are finite."""
 _LONGEST_NAME: Final = 64
 
 

@@ -98,10 +98,10 @@ do.
 
 | type | True means | False means | reasons |
 |---|---|---|---|
-| `Ready` | the model is exported | not yet, or the run is none | [as Completed](../runbook.md#ready-and-completed) |
-| `Progressing` | the run goes on by itself | it is done, suspended, held or has failed | \
+| `Ready` | the model is exported | not yet, or the run is invalid | [as Completed](../runbook.md#ready-and-completed) |
+| `Progressing` | the run continues by itself | it is done, suspended, held or has failed | \
 [Pending ... Failed](../runbook.md#progressing) |
-| `Stalled` | somebody has to act | nothing is asked of you (`OnTrack`) | [what to do for each](../runbook.md#stalled) |
+| `Stalled` | somebody has to act | no action is needed (`OnTrack`) | [what to do for each](../runbook.md#stalled) |
 | `Completed` | every stage is done | not yet | [Succeeded, NotFinished](../runbook.md#ready-and-completed) |
 | `Degraded` | the latest evaluation found, with confidence, that the model loses against the base model or has lost \
 capability | it has not | \

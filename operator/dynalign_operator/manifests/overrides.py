@@ -10,7 +10,7 @@ from dynalign_operator.manifests.build_settings import GPU, PodDefaults
 from dynalign_operator.manifests.objects import KubernetesObject
 
 _LEAST_REQUESTS: Final = {"cpu": "100m", "memory": "512Mi"}
-"""Of a stage without GPUs: enough not to be the first that a busy node evicts, and little enough for a small one."""
+"""Requests of a stage without GPUs: enough not to be evicted first, and little enough for a small node."""
 _CORES_PER_GPU: Final = 2
 _GIB_PER_GPU: Final = 8
 """Memory of the node that feeds a GPU. Large models need more (`trainer.podDefaults`, `spec.stages`)."""

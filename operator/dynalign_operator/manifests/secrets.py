@@ -22,7 +22,7 @@ class SecretVariable:
 
     variable: str
     field: str
-    """Of the run file."""
+    """Field of the run file."""
     reference: SecretKeyRef
 
 

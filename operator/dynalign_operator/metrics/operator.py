@@ -21,7 +21,7 @@ _ERRORS: Final = MetricDefinition(
 _REFUSALS: Final = MetricDefinition(
     "dynalign_reconcile_refusals",
     MetricKind.COUNTER,
-    "Reconciles that were put off until the run's user mends something, which the run's status says.",
+    "Reconciles that were put off until the run's user corrects something, as the run's status says.",
     ("reason",),
 )
 _TRANSITION: Final = MetricDefinition(

@@ -12,7 +12,7 @@ class PlanningError(Exception):
 
 
 class BadObjectiveError(PlanningError):
-    """The run's objective is missing or cannot be read; it may appear or be mended while the run waits."""
+    """The run's objective is missing or cannot be read; it may appear or be corrected while the run waits."""
 
     reason = reasons.BAD_OBJECTIVE
 

@@ -8,7 +8,7 @@ from dynalign_contract.exit_codes import ExitCode
 from dynalign_operator.planning import reasons
 
 _RETRIABLE: Final = 1
-"""Exit code for a reason that is none of a stage's final ones."""
+"""Exit code for a reason that is not one of a stage's final ones."""
 
 _EXIT_CODES: Final[Mapping[str, ExitCode]] = MappingProxyType(
     {

@@ -74,7 +74,7 @@ class JobObservation:
     results: tuple[StageResult | None, ...] = ()
     """One a completion index; None where there is none yet, or none that can be read."""
     exit_code: int | None = None
-    """Of the container that decided the Job's end."""
+    """Exit code of the container that decided the Job's end."""
     reason: str = ""
     """`Disrupted`, or what the cluster says: of its failure, or of a pod that waits. Empty when it says nothing."""
     message: str = ""
@@ -100,7 +100,7 @@ class JobObservation:
     """Deleted, but its processes have not ended yet."""
 
     def __post_init__(self) -> None:
-        for field_name in ("reason", "message"):  # the words of kubelets, registries and whoever may write a status
+        for field_name in ("reason", "message"):  # the words of kubelets, registries and anybody who may write a status
             object.__setattr__(self, field_name, plain_text(getattr(self, field_name)))
 
     @property
@@ -114,7 +114,7 @@ class ClaimObservation:
     """A PersistentVolumeClaim of the user's own."""
 
     access_modes: frozenset[str]
-    """Of its volume, or what it asks for until it has one."""
+    """Access modes of its volume, or those it requests until it has one."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ class JobBundle:
     """One attempt of a stage: the Job and what it mounts."""
 
     name: str
-    """Of the Job and of its ConfigMap."""
+    """Name of the Job and of its ConfigMap."""
     step: Step
     attempt: int
     job: KubernetesObject

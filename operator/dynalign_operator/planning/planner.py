@@ -4,8 +4,8 @@
 run's sequence at a time: a Job that succeeded is absorbed into the status and the next step is looked at, one that
 failed is judged, one that is active is held to its limits, and where there is none, one is created. Two rules keep a
 run safe from itself: no Job is created while another one of the run lives, so an artifact has one writer; and a Job
-that the status expects but nobody observes is created again *under the same name*, so that a stale observation does no
-harm.
+that the status expects but that was not observed is created again *under the same name*, so that a stale observation
+does no harm.
 """
 
 from collections.abc import Iterable
@@ -266,7 +266,7 @@ class _PlanBuilder:
             self._set(phase=Phase.RUNNING)
 
     def _end_wait(self, step: Step, job: JobObservation, limit: Limit) -> None:
-        """A Job that never started is the user's to mend; one that stands still is a failed attempt."""
+        """Stop a Job that never started, which the user must correct; one that made no progress is a failed attempt."""
         entry = stage_status(self.status, step)
         exhausted = entry.failures >= self.observed.run.spec.policy.retries
         if limit.reason == reasons.PENDING_TIMEOUT or exhausted:

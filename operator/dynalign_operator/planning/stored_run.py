@@ -33,7 +33,7 @@ class InvalidRun:
 
     stored: StoredRun
     problem: str
-    """Its validation errors, one sentence each, with the fields."""
+    """Validation errors, one sentence each, with the fields."""
     living_jobs: tuple[str, ...] = ()
     """Names of its Jobs that have not finished."""
 

@@ -63,7 +63,7 @@ def explain_wait(run: AlignmentRun, job: JobObservation) -> str:
 
 
 def explain_progress(run: AlignmentRun, job: JobObservation, now: datetime) -> str:
-    """The same while there is time left, and how the Job then goes on; empty when there is nothing to say yet."""
+    """Why the pods wait while there is time left, and how the Job then goes on; empty when there is no cause yet."""
     match find_cause(job):
         case Cause.SILENT:
             return _explain_unknown(job, now)
@@ -106,7 +106,7 @@ def _volume(run: AlignmentRun, job: JobObservation) -> str:
     claim = named[1] if named else claim_name(run)
     return (
         f"`kubectl describe pvc {claim} -n {run.metadata.namespace}` says what the claim lacks: a StorageClass of its "
-        "name, one that offers its access mode, space, or a node that reaches the volume. Mend that; spec.storage "
+        "name, one that offers its access mode, space, or a node that reaches the volume. Correct that; spec.storage "
         "itself cannot be changed, so for other storage apply a run of another name."
     )
 

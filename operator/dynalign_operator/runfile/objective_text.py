@@ -10,7 +10,7 @@ from typing import Final
 import yaml
 
 LARGEST_OBJECTIVE_BYTES: Final = 64 * 1024
-"""Of the text in UTF-8; the objectives that ship with dynalign have less than a tenth of it."""
+"""Maximum size of the text in UTF-8; the objectives that ship with dynalign have less than a tenth of it."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class TextRefusal:
     """What forbids to parse a text."""
 
     line: int | None
-    """From 1; None where no line is to blame."""
+    """Number of the line, from 1; None where no line is to blame."""
     sentence: str
     bare: str
     """The sentence without anything that stands in the text."""

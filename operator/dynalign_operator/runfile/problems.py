@@ -35,7 +35,7 @@ _UNITS: Final = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to mend."""
+    """One error of a run file, with its place."""
 
     text: str
     """A sentence that begins with the field; loses what has no place on a terminal or in a status."""

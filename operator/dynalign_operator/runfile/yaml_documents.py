@@ -40,7 +40,7 @@ class YamlLimits:
     """What a text may cost to read."""
 
     kibibytes: int
-    """Of the text, and of all values once aliases are written out."""
+    """Size limit of the text, and of all values once aliases are written out."""
     values: int = 100_000
     """Keys and values, aliases written out."""
     depth: int = 64

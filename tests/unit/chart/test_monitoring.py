@@ -27,7 +27,7 @@ LABELS = {series: set(metric.labels) for metric in (*OPERATOR_METRICS, *RUN_METR
 SCRAPED = {"job", "instance", "le"}
 """Labels that come from Prometheus, and a histogram's own."""
 PROMETHEUS_OWN = {"up": {"job"}}
-VALUES = {"condition": set(ConditionType), "phase": set(Phase), "stage": set(Stage)}
+VALUES: dict[str, set[str]] = {"condition": set(ConditionType), "phase": set(Phase), "stage": set(Stage)}
 
 
 def expressions() -> Iterator[Any]:

@@ -76,7 +76,7 @@ class Host:
             **{f"DYNALIGN_TEST_{name}_IMAGE": "a:b" for name in ("OPERATOR", "TRAINER", "SCRIPTED_STAGE")},
             **variables,
         }
-        command = [SCRIPTS / script, *arguments]
+        command = [str(SCRIPTS / script), *map(str, arguments)]
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.root
         )

@@ -27,9 +27,9 @@ def test_the_attempt_does_not_change_the_digest() -> None:
 def test_a_fetch_without_tasks_is_the_fetch_that_it_was_before_there_were_any() -> None:
     assert "tasks" not in FETCH.to_json()
     assert FETCH.digest == "sha256:b7bce54576b054d83be83fa77171b2f13db775304388a8710695fe71939ecfa5"
-    assert (
-        FETCH.model_copy(update={"params": FetchParams(uri=FETCH.params.uri, tasks=("ifeval",))}).digest != FETCH.digest
-    )
+    assert isinstance(FETCH.params, FetchParams)
+    with_task = FetchParams(uri=FETCH.params.uri, tasks=("ifeval",))
+    assert FETCH.model_copy(update={"params": with_task}).digest != FETCH.digest
 
 
 @pytest.mark.parametrize(

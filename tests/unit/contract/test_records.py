@@ -2,7 +2,9 @@
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,10 +12,18 @@ import pytest
 from dynalign_contract.errors import CorruptArtifactError
 from dynalign_contract.layout import part_name
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
-from dynalign_contract.records import JUDGEMENT, PROMPT, read_parts, read_rows, write_rows
+from dynalign_contract.records import (
+    JUDGEMENT,
+    PROMPT,
+    JudgementRow,
+    PromptRow,
+    read_parts,
+    read_rows,
+    write_rows,
+)
 from dynalign_contract.stages import Stage
 
-PROMPT_ROW = {
+PROMPT_ROW: PromptRow = {
     "prompt_id": "p0",
     "messages": [{"role": "user", "content": "Hällo?"}],
     "source": "agents",
@@ -24,7 +34,7 @@ PROMPT_ROW = {
     "draft": "",
     "draft_score": 2.5,
 }
-JUDGEMENT_ROW = {
+JUDGEMENT_ROW: JudgementRow = {
     "prompt_id": "p0",
     "candidate": 1,
     "scores": [{"aspect": "power", "score": math.nan, "mass": 0.25}],
@@ -35,6 +45,12 @@ JUDGEMENT_ROW = {
     "retries": 1,
     "judge": "base",
 }
+
+
+def a_prompt(prompt_id: str) -> PromptRow:
+    row = PROMPT_ROW.copy()
+    row["prompt_id"] = prompt_id
+    return row
 
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
@@ -51,7 +67,7 @@ def test_a_missing_score_stays_missing(tmp_path: Path) -> None:
 
 def test_parts_are_read_in_order(tmp_path: Path) -> None:
     for index in (2, 0, 1):
-        write_rows(tmp_path / part_name(index), [{**PROMPT_ROW, "prompt_id": f"p{index}"}], PROMPT)
+        write_rows(tmp_path / part_name(index), [a_prompt(f"p{index}")], PROMPT)
     describe(tmp_path)
     assert [row["prompt_id"] for row in read_parts([tmp_path], PROMPT)] == ["p0", "p1", "p2"]
 
@@ -66,7 +82,7 @@ def test_parts_that_no_manifest_lists_are_not_read(tmp_path: Path) -> None:
     with pytest.raises(CorruptArtifactError, match=r"has no manifest\.json"):
         read_parts([tmp_path], PROMPT)
     describe(tmp_path)
-    write_rows(tmp_path / part_name(1), [{**PROMPT_ROW, "prompt_id": "foreign"}], PROMPT)
+    write_rows(tmp_path / part_name(1), [a_prompt("foreign")], PROMPT)
     assert [row["prompt_id"] for row in read_parts([tmp_path], PROMPT)] == ["p0"]
 
 
@@ -74,14 +90,20 @@ def test_parts_that_no_manifest_lists_are_not_read(tmp_path: Path) -> None:
 def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "x.parquet"
     write_rows(tmp_path / "real.parquet", [PROMPT_ROW], PROMPT)
-    {"link": lambda: path.symlink_to("real.parquet"), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    make: dict[str, Callable[[], None]] = {
+        "link": lambda: path.symlink_to("real.parquet"),
+        "pipe": lambda: os.mkfifo(path),
+        "folder": path.mkdir,
+    }
+    make[kind]()
     with pytest.raises(CorruptArtifactError, match=r"x\.parquet"):
         read_rows(path, PROMPT)
 
 
 def test_a_row_without_a_column_is_a_programming_error(tmp_path: Path) -> None:
+    lacking: Any = {name: value for name, value in PROMPT_ROW.items() if name != "source"}
     with pytest.raises(KeyError, match="source"):
-        write_rows(tmp_path / "x.parquet", [{k: v for k, v in PROMPT_ROW.items() if k != "source"}], PROMPT)
+        write_rows(tmp_path / "x.parquet", [lacking], PROMPT)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,6 +13,7 @@ from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.kubernetes.api import KubeApi
 from dynalign_operator.clusters.kubernetes.cluster import KubeCluster
+from dynalign_operator.clusters.kubernetes.paths import ApiPath
 from dynalign_operator.clusters.kubernetes.progress_book import SILENCE, Heard
 from dynalign_operator.clusters.kubernetes.store import JOB_NAME, Kind, Store
 from dynalign_operator.manifests.build_settings import BuildSettings
@@ -98,7 +99,7 @@ class Pods(KubeApi):
         super().__init__(None)
         self.pods, self.asked = pods, 0
 
-    async def get(self, path: str) -> dict[str, Any] | None:
+    async def get(self, path: ApiPath, *, metadata_only: bool = False) -> dict[str, Any] | None:
         assert path.endswith("/pods?labelSelector=batch.kubernetes.io%2Fjob-name%3Dr-fetch-a1"), path
         self.asked += 1
         return {"items": list(self.pods)}

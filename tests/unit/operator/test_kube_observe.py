@@ -156,7 +156,7 @@ def test_a_disrupted_pod_and_one_that_is_gone_are_nobodys_fault(there: bool) -> 
     assert ("EvictionByEvictionAPI: drained" if there else "its pods were removed") in job.message
 
 
-GANG = {"successPolicy": {}, "completions": 2}
+GANG: dict[str, Any] = {"successPolicy": {}, "completions": 2}
 DISRUPTION = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "node lost"}
 LATER = "2026-11-24T10:06:00Z"
 

@@ -33,7 +33,7 @@ def test_ordinary_names_are_sent_as_people_write_them() -> None:
     assert object_path(JOBS, "team", "r-fetch-a1") == "/apis/batch/v1/namespaces/team/jobs/r-fetch-a1"
     assert collection_path(PODS, None) == "/api/v1/pods"
     assert object_path(RUNS, "n", "r.x", "status").endswith("/namespaces/n/alignmentruns/r.x/status")
-    query = {"labelSelector": "a/b=c,d", "limit": 500}
+    query: dict[str, str | int] = {"labelSelector": "a/b=c,d", "limit": 500}
     assert collection_path(PODS, "n", query) == "/api/v1/namespaces/n/pods?labelSelector=a%2Fb%3Dc%2Cd&limit=500"
 
 

@@ -87,7 +87,9 @@ def test_golden_of_the_volume(full: dict[Stage, JobBundle], goldens: Goldens) ->
 
 def test_golden_of_the_service_of_a_gang(full: dict[Stage, JobBundle], goldens: Goldens) -> None:
     assert {stage: bundle.service is not None for stage, bundle in full.items()} == {s: s is Stage.TRAIN for s in Stage}
-    goldens.check_yaml("manifests/full-service.yaml", [full[Stage.TRAIN].service])
+    service = full[Stage.TRAIN].service
+    assert service is not None
+    goldens.check_yaml("manifests/full-service.yaml", [service])
 
 
 @pytest.mark.parametrize("name", ["r", "7b", "x" * 63])

@@ -20,7 +20,7 @@ from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.metrics import OperatorMetrics
 from dynalign_operator.planning.observed import Observed
 from dynalign_operator.planning.plan import Plan
-from dynalign_operator.planning.planner import Observation
+from dynalign_operator.planning.planner import Observation, plan
 from dynalign_operator.reconcile import InternalFaultError
 from dynalign_operator.service.run_worker import RunWorker
 from dynalign_operator.service.workqueue import PutOffError, WorkQueue
@@ -76,7 +76,7 @@ def planner_that_fails_at(name: str, plan: Callable[..., Plan]) -> Callable[...,
 
 
 def test_a_bomb_a_fault_and_a_status_from_the_future_do_not_hold_the_others_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconcile_module, "plan", planner_that_fails_at("cursed", reconcile_module.plan))
+    monkeypatch.setattr(reconcile_module, "plan", planner_that_fails_at("cursed", plan))
 
     async def story(operator: Operator) -> None:
         operator.api.seed(CONFIG_MAPS, {"metadata": {"name": "bomb"}, "data": {"objective.yaml": BOMB}})
@@ -110,7 +110,7 @@ def test_a_bomb_a_fault_and_a_status_from_the_future_do_not_hold_the_others_up(m
 
 
 def test_a_fault_counts_as_an_error_and_is_over_when_the_planner_is_well_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    well = reconcile_module.plan
+    well = plan
 
     async def story(operator: Operator) -> None:
         key = operator.add("cursed")
@@ -171,10 +171,10 @@ def test_a_run_that_this_version_refuses_keeps_its_jobs_and_its_phase_if_it_has_
         assert ("Job r-fetch-a1 goes on to its end" in message) is begun
 
         del spoilt["spec"]["colour"]
-        mended = operator.api.run("r")
-        mended["spec"].pop("colour")
-        mended["metadata"]["generation"] = 2
-        operator.api.seed(RUNS, mended)
+        corrected = operator.api.run("r")
+        corrected["spec"].pop("colour")
+        corrected["metadata"]["generation"] = 2
+        operator.api.seed(RUNS, corrected)
         await operator.work(key)
         assert operator.api.conditions("r")["Stalled"][1] == "OnTrack"
         assert operator.api.names("jobs") == ["r-fetch-a1"]

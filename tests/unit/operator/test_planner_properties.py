@@ -141,7 +141,7 @@ def _iteration(
 ) -> IterationStatus:
     return IterationStatus(
         index=index,
-        stages=tuple(StageStatus(stage=stage, **fields) for stage, fields in stages.items()),  # type: ignore[arg-type]
+        stages=tuple(StageStatus(stage=stage, **fields) for stage, fields in stages.items()),
         prompts=an_artifact("prompts") if with_prompts else None,
         policy=an_artifact("policy") if with_policy else None,
     )

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -40,8 +41,8 @@ YIELDS = PromptYields(
 )
 
 
-def prompt(number: int, text: str, **fields: object) -> PromptRow:
-    return {
+def prompt(number: int, text: str, **fields: Any) -> PromptRow:
+    row: Any = {
         "prompt_id": f"000-{number:05d}",
         "messages": [{"role": "user", "content": text}],
         "source": "agents",
@@ -53,6 +54,7 @@ def prompt(number: int, text: str, **fields: object) -> PromptRow:
         "draft_score": math.nan,
         **fields,
     }
+    return cast("PromptRow", row)
 
 
 def draft(number: int, text: str, outcome: str) -> DraftRow:
@@ -61,8 +63,8 @@ def draft(number: int, text: str, outcome: str) -> DraftRow:
         "facets": {"domain": "health"},
         "text": text,
         "score": math.nan,
-        "mended": "",
-        "mended_score": math.nan,
+        "revised": "",
+        "revised_score": math.nan,
         "agent": "curator",
         "outcome": outcome,
         "prompt_id": "",

@@ -54,7 +54,7 @@ FORMS = {
 }
 
 
-@pytest.fixture(params=FORMS.values(), ids=FORMS)
+@pytest.fixture(params=list(FORMS.values()), ids=list(FORMS))
 def saved(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / "saved.yaml"
     path.write_text(request.param)

@@ -113,5 +113,5 @@ def test_a_policy_is_loaded_only_where_an_agent_plays_it() -> None:
 
     assert policies(RUN) == []
     assert policies(a_run()) == ["iteration-000"]
-    mended = a_run().with_spec(prompts={"agents": {"author": {"model": "Base"}, "reviser": {"model": "Policy"}}})
-    assert policies(mended) == ["iteration-000"]
+    corrected = a_run().with_spec(prompts={"agents": {"author": {"model": "Base"}, "reviser": {"model": "Policy"}}})
+    assert policies(corrected) == ["iteration-000"]

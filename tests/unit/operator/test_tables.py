@@ -1,5 +1,7 @@
 """The tables that end a run: every iteration, every stage, within the width of a terminal."""
 
+from typing import Any
+
 from rich.console import Console
 
 from dynalign_contract.stages import Stage
@@ -54,8 +56,12 @@ def test_scores_and_effort_of_each_iteration() -> None:
 
 
 def test_how_each_iteration_did_in_the_evaluation() -> None:
-    numbers = {"win_rate_lc": 0.47, "win_rate_previous": 0.53, "rating": 34.7, "capability": 0.6125}
-    change = {"capability_delta": -0.0125, "capability_delta_low": -0.05, "capability_delta_high": 0.025}
+    numbers: dict[str, Any] = {"win_rate_lc": 0.47, "win_rate_previous": 0.53, "rating": 34.7, "capability": 0.6125}
+    change: dict[str, Any] = {
+        "capability_delta": -0.0125,
+        "capability_delta_low": -0.05,
+        "capability_delta_high": 0.025,
+    }
     lines = summary(**numbers, **change)
     head = next(index for index, line in enumerate(lines) if "over previous" in line)
     headings = ["iteration", "equal length", "over previous", "rating", "capability", "change against base"]

@@ -5,6 +5,7 @@ import json
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -40,9 +41,14 @@ def workdir(tmp_path: Path) -> Path:
     (tmp_path / "logs" / "r-i000-prompts-a1.log").write_text(f"first\n{HOSTILE}\nlast\n")
     folder = tmp_path / stage_folder(Stage.PROMPTS, 0)
     folder.mkdir(parents=True)
-    prompt = {"prompt_id": "0", "messages": [{"role": "user", "content": HOSTILE}], "source": HOSTILE, "facets": {}}
+    prompt: Any = {
+        "prompt_id": "0",
+        "messages": [{"role": "user", "content": HOSTILE}],
+        "source": HOSTILE,
+        "facets": {},
+    }
     prompt |= {"critic_score": 5.0, "agents": {}, "draft_id": "d", "draft": HOSTILE, "draft_score": 1.0}
-    draft = {"draft_id": "d", "facets": {}, "text": HOSTILE, "score": 1.0, "mended": "", "mended_score": 1.0}
+    draft: Any = {"draft_id": "d", "facets": {}, "text": HOSTILE, "score": 1.0, "revised": "", "revised_score": 1.0}
     draft |= {"agent": "curator", "outcome": "near-duplicate", "prompt_id": ""}
     write_rows(folder / PROMPTS_FILE, [prompt], PROMPT)
     write_rows(folder / DRAFTS_FILE, [draft], DRAFT)

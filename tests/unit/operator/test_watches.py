@@ -27,12 +27,14 @@ class Watched:
         self.store, self.queued, self.recorded = Store(), list[RunKey](), list[Kind]()
         registry = kopf.OperatorRegistry()
         register(registry, self.store, self.queued.append, Transitions(lambda _: None), self.recorded.append)
-        (self._note,) = (h.fn for h in registry._watching.get_all_handlers() if "note_job" in h.id)
+        note: Any  # kopf calls it with more arguments than it takes here
+        (note,) = (h.fn for h in registry._watching.get_all_handlers() if "note_job" in h.id)
+        self._note = note
 
     def tell(self, kind: str | None, job: dict[str, Any]) -> list[RunKey]:
         """Deliver an event; returns what came onto the queue."""
         self.queued.clear()
-        asyncio.run(self._note(event={"type": kind, "object": job}))  # type: ignore[arg-type]
+        asyncio.run(self._note(event={"type": kind, "object": job}))
         return list(self.queued)
 
 

@@ -49,7 +49,8 @@ def test_truncated_candidates_count_for_the_baseline_but_carry_no_loss() -> None
 def test_a_completion_that_cannot_be_trained_on_is_masked(damage: dict[str, Any]) -> None:
     rollouts = make_rollouts(1, 3)
     width = len(rollouts[0]["completion_ids"])
-    rollouts[0] |= {name: values[:width] for name, values in damage.items()}
+    damaged: Any = rollouts[0]
+    damaged |= {name: values[:width] for name, values in damage.items()}
     assert keys(build(rollouts, make_judgements(rollouts)), masked=True) == {("p000", 0)}
 
 

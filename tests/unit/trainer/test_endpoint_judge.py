@@ -21,7 +21,7 @@ from dynalign_trainer.endpoints.journal import Journal
 from dynalign_trainer.evaluate import statistics
 from dynalign_trainer.evaluate.comparing import Pair, compare_by
 from dynalign_trainer.evaluate.judges import BudgetedJudge, measure_spending
-from dynalign_trainer.evaluate.statistics import Duel
+from dynalign_trainer.evaluate.statistics import Comparison
 from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.models.window import Window
 from lab.tiny_qwen3 import write_tiny_qwen3
@@ -77,7 +77,7 @@ def bench(tokenizer: Any) -> Bench:
 
 
 def pair(candidate: str, opponent: str, number: int = 0) -> Pair:
-    def row(text: str) -> dict[str, Any]:
+    def row(text: str) -> Any:
         messages = [{"role": "user", "content": f"How does {number} work?"}]
         return {"prompt_id": f"h{number}", "messages": messages, "text": text, "completion_ids": [1] * len(text)}
 
@@ -109,8 +109,11 @@ def prefers_good(body: dict[str, Any]) -> str:
 def test_the_better_answer_wins_in_whichever_order_it_is_shown(bench: Bench) -> None:
     with serve_chat(lambda body: completion(prefers_good(body))) as server:
         judge = bench.judge(server.url)
-        duels = judge.compare([pair("It is good.", "It is poor."), pair("It is poor.", "It is good.")], None)
-    assert [(duel.first, duel.second, duel.outcome) for duel in duels] == [(1.0, 1.0, 1.0), (0.0, 0.0, 0.0)]
+        comparisons = judge.compare([pair("It is good.", "It is poor."), pair("It is poor.", "It is good.")], None)
+    assert [(comparison.first, comparison.second, comparison.outcome) for comparison in comparisons] == [
+        (1.0, 1.0, 1.0),
+        (0.0, 0.0, 0.0),
+    ]
     assert judge.version == "endpoint:m"
     assert measure_spending(bench.endpoint) == {
         EvaluateMetrics.judge_requests: 4,
@@ -128,23 +131,23 @@ def test_preferences_are_the_servers_own_probabilities_where_it_gives_them(bench
         return scored(("A" if a > b else "B", {"A": a, "B": b}))
 
     with serve_chat(answer) as server:
-        (duel,) = bench.judge(server.url).compare(pairs(1), None)
-    assert duel.first == pytest.approx(0.75)
-    assert duel.second == pytest.approx(0.625)
-    assert duel.outcome == 1.0
+        (comparison,) = bench.judge(server.url).compare(pairs(1), None)
+    assert comparison.first == pytest.approx(0.75)
+    assert comparison.second == pytest.approx(0.625)
+    assert comparison.outcome == 1.0
 
 
 def test_a_judge_that_goes_by_the_place_makes_ties(bench: Bench) -> None:
     with serve_chat(lambda body: completion("A")) as server:
-        duels = bench.judge(server.url).compare(pairs(2), None)
-    assert [duel.outcome for duel in duels] == [0.5, 0.5]
-    assert statistics.first_position(duels) == 1.0
+        comparisons = bench.judge(server.url).compare(pairs(2), None)
+    assert [comparison.outcome for comparison in comparisons] == [0.5, 0.5]
+    assert statistics.first_position(comparisons) == 1.0
 
 
 def test_answers_that_are_the_same_cost_nothing(bench: Bench) -> None:
     with serve_chat(lambda body: completion("A")) as server:
-        (duel,) = bench.judge(server.url).compare([pair("Same.", "Same.")], None)
-    assert duel.outcome == 0.5
+        (comparison,) = bench.judge(server.url).compare([pair("Same.", "Same.")], None)
+    assert comparison.outcome == 0.5
     assert server.asked == []
 
 
@@ -155,8 +158,8 @@ def test_a_reply_without_a_letter_is_asked_for_once_more_and_decides_nothing_the
         return completion("Let me think." if "1 work" in question(body) else prefers_good(body))
 
     with serve_chat(answer) as server:
-        duels = bench.judge(server.url).compare(pairs(3), None)
-    assert [duel.outcome for duel in duels] == [1.0, pytest.approx(math.nan, nan_ok=True), 1.0]
+        comparisons = bench.judge(server.url).compare(pairs(3), None)
+    assert [comparison.outcome for comparison in comparisons] == [1.0, pytest.approx(math.nan, nan_ok=True), 1.0]
     assert len(server.asked) == 6 + 2
     assert question(server.asked[-1]).endswith("Your whole reply must be a single letter, A or B.")
     assert "endpoint:m judged 2 of 3 pairs of answers: the other replies do not hold the letter A or B" in caplog.text
@@ -177,8 +180,8 @@ def test_a_judge_that_gives_no_verdicts_is_refused(bench: Bench, method: WinRate
 
 def test_an_unlikely_letter_is_no_verdict(bench: Bench) -> None:
     with serve_chat(lambda body: scored(("A", {"A": 0.04, "B": 0.02}))) as server:
-        (duel,) = bench.judge(server.url, min_mass=0.05).compare(pairs(1), None)
-        assert duel.outcome == 0.5
+        (comparison,) = bench.judge(server.url, min_mass=0.05).compare(pairs(1), None)
+        assert comparison.outcome == 0.5
         with pytest.raises(BadConfigError, match="0 of 1 pairs"):
             bench.judge(server.url, min_mass=0.07).compare(pairs(1), None)
 
@@ -187,10 +190,10 @@ def test_a_budget_leaves_pairs_undecided_and_says_which_field_to_raise(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serve_chat(lambda body: completion(prefers_good(body))) as server:
-        duels = bench.judge(server.url, budget=EndpointBudget(requests=5)).compare(pairs(4), None)
-    assert [duel.outcome for duel in duels[:2]] == [1.0, 1.0]
-    assert all(math.isnan(duel.outcome) for duel in duels[2:])
-    assert statistics.win_rate(duels) == 1.0
+        comparisons = bench.judge(server.url, budget=EndpointBudget(requests=5)).compare(pairs(4), None)
+    assert [comparison.outcome for comparison in comparisons[:2]] == [1.0, 1.0]
+    assert all(math.isnan(comparison.outcome) for comparison in comparisons[2:])
+    assert statistics.win_rate(comparisons) == 1.0
     assert len(server.asked) == 5
     assert (
         "endpoint:m judged 2 of 4 pairs of answers: evaluation.winRate.endpoint.budget.requests of 5 is used up (5 "
@@ -215,10 +218,10 @@ def test_answers_scored_alone_get_a_digit_for_every_aspect(bench: Bench) -> None
         return scored(("9", {"9": 0.5, "7": 0.5})) if asks_for(CARE, body) else completion("3")
 
     with serve_chat(answer) as server:
-        (duel,) = bench.judge(server.url, WinRateMethod.POINTWISE).compare(pairs(1), None)
+        (comparison,) = bench.judge(server.url, WinRateMethod.POINTWISE).compare(pairs(1), None)
     reward = math.sqrt(8 / 9 * 3 / 9)
-    assert duel.preference == pytest.approx(0.5 + (reward - 4 / 9) / 2)
-    assert (duel.outcome, duel.both_orders, len(server.asked)) == (1.0, False, 4)
+    assert comparison.preference == pytest.approx(0.5 + (reward - 4 / 9) / 2)
+    assert (comparison.outcome, comparison.both_orders, len(server.asked)) == (1.0, False, 4)
     assert question(server.asked[0]).endswith("Reply with nothing but one digit from 0 to 9.")
 
 
@@ -227,8 +230,8 @@ def test_an_aspect_without_a_digit_leaves_the_pair_undecided(bench: Bench) -> No
         return completion("I cannot." if "0 work" in question(body) and asks_for(CRAFT, body) else "5")
 
     with serve_chat(answer) as server:
-        duels = bench.judge(server.url, WinRateMethod.POINTWISE).compare(pairs(2), None)
-    assert [duel.outcome for duel in duels] == [pytest.approx(math.nan, nan_ok=True), 0.5]
+        comparisons = bench.judge(server.url, WinRateMethod.POINTWISE).compare(pairs(2), None)
+    assert [comparison.outcome for comparison in comparisons] == [pytest.approx(math.nan, nan_ok=True), 0.5]
 
 
 def test_answers_too_long_are_cut_to_the_same_length(bench: Bench, tokenizer: Any) -> None:
@@ -270,8 +273,8 @@ def test_a_busy_server_is_asked_again(bench: Bench) -> None:
     troubles = [refusal(429, "slow down", Retry_After="0"), refusal(503, "loading")]
     with serve_chat(lambda body: troubles.pop() if troubles else completion(prefers_good(body))) as server:
         judge = bench.judge(server.url)
-        (duel,) = judge.compare(pairs(1), None)
-    assert duel.outcome == 1.0
+        (comparison,) = judge.compare(pairs(1), None)
+    assert comparison.outcome == 1.0
     assert bench.endpoint.usage.requests == len(server.asked) == 4
 
 
@@ -280,8 +283,8 @@ def test_a_server_without_log_probabilities_judges_by_its_text(bench: Bench) -> 
         return refusal(400, "logprobs are not supported") if "logprobs" in body else completion(prefers_good(body))
 
     with serve_chat(answer) as server:
-        duels: list[Duel] = bench.judge(server.url).compare(pairs(2), None)
-    assert [duel.outcome for duel in duels] == [1.0, 1.0]
+        comparisons: list[Comparison] = bench.judge(server.url).compare(pairs(2), None)
+    assert [comparison.outcome for comparison in comparisons] == [1.0, 1.0]
     assert ["logprobs" in body for body in server.asked] == [True, False, False, False, False]
 
 

@@ -11,13 +11,10 @@ from typing import Any
 import pytest
 
 from dynalign_contract.agents import Role, agent_endpoint
-from dynalign_contract.endpoints import EndpointSettings
 from dynalign_contract.errors import BadConfigError, StageError
-from dynalign_trainer.endpoints.backoff import Backoff
 from dynalign_trainer.endpoints.client import Endpoint, open_endpoint
 from dynalign_trainer.endpoints.completions import ChatRequest, parse_reply
 from dynalign_trainer.endpoints.endpoint_model import EndpointModel
-from dynalign_trainer.endpoints.journal import Journal
 from dynalign_trainer.endpoints.reasoning import Parted, part_reasoning
 from dynalign_trainer.endpoints.refusals import EndpointError
 from dynalign_trainer.models.chat_model import ChatTurn, Sampling
@@ -25,6 +22,7 @@ from dynalign_trainer.models.choices import DIGITS, LETTERS, expected_digit
 from dynalign_trainer.models.window import Window
 from dynalign_trainer.prompts.author import clean
 from support.chat_server import Answer, completion, refusal, scored, serve_chat
+from support.endpoints import quick_endpoint
 
 SAMPLING = Sampling(temperature=0.9, top_p=0.8, max_tokens=20)
 
@@ -35,10 +33,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def endpoint(url: str, journal: Path = Path(os.devnull), role: Role = Role.AUTHOR, **settings: Any) -> Endpoint:
-    wanted = EndpointSettings(url=url, model="m", **{"retries": 1, "concurrency": 1, **settings})
-    opened = open_endpoint(agent_endpoint(role), wanted, {}, Journal(journal))
-    opened.backoff = Backoff(first=0.002, most=0.01)
-    return opened
+    return quick_endpoint(url, {}, role=role, journal=journal, **{"retries": 1, "concurrency": 1, **settings})
 
 
 def ask(seed: int = 1) -> ChatRequest:

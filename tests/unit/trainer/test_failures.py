@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import sys
 import types
@@ -31,7 +32,7 @@ WROTE = """\
 [rank0]: OSError: [Errno 28] No space left on device
 """
 
-Run = Callable[[StageContext[Any]], StageOutput]
+Run = Callable[[StageContext[Any]], StageOutput[Any]]
 GENERATE = StageConfig(run="r", iteration=3, shards=2, params=GenerateParams(generation=GenerationSettings(shards=2)))
 
 
@@ -51,7 +52,7 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
     monkeypatch.setenv("DYNALIGN_CACHE", str(tmp_path / "cache"))
 
     def attempt(error: BaseException | Run, config: StageConfig = GENERATE) -> tuple[int, str, str]:
-        def raises(_: StageContext[Any]) -> StageOutput:
+        def raises(_: StageContext[Any]) -> StageOutput[Any]:
             assert isinstance(error, BaseException)
             raise error
 
@@ -101,7 +102,7 @@ def test_the_log_is_a_file_here_and_a_command_in_a_cluster(
 
 
 def test_what_an_error_came_from_is_told(attempt: Attempt) -> None:
-    def run(_: StageContext[Any]) -> StageOutput:
+    def run(_: StageContext[Any]) -> StageOutput[Any]:
         raise RuntimeError("the model cannot be read") from LookupError("the third tensor has no name")
 
     message = attempt(run)[2]
@@ -122,7 +123,7 @@ def test_the_same_error_from_the_same_place_with_the_same_inputs_is_the_last(att
     assert "the same error in the same place" in message
 
 
-def raises_elsewhere(_: StageContext[Any]) -> StageOutput:
+def raises_elsewhere(_: StageContext[Any]) -> StageOutput[Any]:
     raise ValueError("boom")
 
 
@@ -181,7 +182,7 @@ def test_a_full_file_system_is_named_and_tried_again(attempt: Attempt, error: Ex
 
 
 def test_a_full_volume_is_found_behind_what_a_library_made_of_it(attempt: Attempt) -> None:
-    def run(_: StageContext[Any]) -> StageOutput:
+    def run(_: StageContext[Any]) -> StageOutput[Any]:
         raise RuntimeError("cannot save") from OSError(errno.ENOSPC, "No space left on device")
 
     assert attempt(run)[1] == "VolumeFull"
@@ -190,12 +191,12 @@ def test_a_full_volume_is_found_behind_what_a_library_made_of_it(attempt: Attemp
 def test_a_full_volume_is_told_from_what_a_library_says_of_its_file(
     attempt: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failures.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=4096))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=4096))
     assert attempt(RuntimeError("[enforce fail at inline_container.cc:664] unexpected pos 64 vs 0"))[1] == "VolumeFull"
 
 
 def test_a_full_volume_is_found_in_what_a_training_process_wrote(attempt: Attempt) -> None:
-    def run(_: StageContext[Any]) -> StageOutput:
+    def run(_: StageContext[Any]) -> StageOutput[Any]:
         raise explain_end(1, WROTE.splitlines())
 
     assert [attempt(run)[1] for _ in range(3)] == ["VolumeFull"] * 3

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from jinja2 import TemplateError
 
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError
@@ -97,6 +98,20 @@ def test_choices_are_asked_as_plain_text_and_instructions_as_chats() -> None:
     assert [row["score"] for row in rows[2:]] == [1.0, 1.0]
     assert rows[2]["response"] == "ok"
     assert len({row["request"] for row in rows}) == 4
+
+
+@pytest.mark.parametrize("is_prefilled", [False, True])
+def test_a_template_that_refuses_a_tasks_chat_is_a_sentence(
+    is_prefilled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise TemplateError("System role not supported")
+
+    monkeypatch.setattr(Letters, "apply_chat_template", refuse)
+    with pytest.raises(BadInputError, match=r"chat template does not take a chat \(System role not supported\)"):
+        ask(Parrot()).apply_chat_template(
+            [{"role": "system", "content": "Be brief."}], add_generation_prompt=not is_prefilled
+        )
 
 
 @pytest.mark.parametrize(

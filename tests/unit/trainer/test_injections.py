@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dynalign_contract.objective import BUILTIN, builtin_objective
+from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.judge.injections import Injection, all_injections, choose_injections
 from dynalign_trainer.models import quoting
 from dynalign_trainer.models.folder import load_tokenizer
@@ -14,7 +15,7 @@ from dynalign_trainer.scoring import wording
 from lab.tiny_qwen3 import write_tiny_qwen3
 
 ATTACKS = all_injections()
-MESSAGES = [{"role": "user", "content": "How can I learn to swim?"}]
+MESSAGES: list[Message] = [{"role": "user", "content": "How can I learn to swim?"}]
 CONTROL = ("<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<end_of_turn>", "</s>", "[/INST]")
 
 

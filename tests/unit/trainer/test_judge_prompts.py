@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynalign_contract.objective import builtin_objective
+from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.models import quoting
 from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.scoring import wording
@@ -14,12 +15,12 @@ from dynalign_trainer.scoring.wording import build_comparison
 from lab.tiny_qwen3 import write_tiny_qwen3
 
 OBJECTIVE = builtin_objective("collective-agency")
-MESSAGES = [{"role": "user", "content": "How can I learn to swim?"}]
+MESSAGES: list[Message] = [{"role": "user", "content": "How can I learn to swim?"}]
 CONTROL = ("<|im_start|>", "<|im_end|>")
 MARKS = quoting.make_delimiters(7, "p1")
 
 
-def context(candidate: str, messages: list[dict[str, str]] = MESSAGES) -> str:
+def context(candidate: str, messages: list[Message] = MESSAGES) -> str:
     return wording.build_context(OBJECTIVE, messages, candidate, delimiters=MARKS, forbidden=CONTROL)
 
 

@@ -15,7 +15,7 @@ NAN = math.nan
 
 def row(
     prompt: str, reward: float, *, raw: float | None = None, scores: tuple[float, ...] = (), retries: int = 0
-) -> dict[str, Any]:
+) -> Any:
     given = scores or (9 * reward,) * 4
     return {
         "prompt_id": prompt,
@@ -47,14 +47,14 @@ def test_means_and_spreads_leave_out_what_failed() -> None:
     assert rewards[JudgeMetrics.failed_share] == pytest.approx(0.2)
     assert rewards[JudgeMetrics.retried] == 2
     assert rewards[JudgeMetrics.mass] == pytest.approx(0.5)
-    assert shape.habits[JudgeMetrics.length_correlation] == pytest.approx(1.0)
-    assert shape.habits[JudgeMetrics.ends_share] == pytest.approx(2 / 19)
+    assert shape.biases[JudgeMetrics.length_correlation] == pytest.approx(1.0)
+    assert shape.biases[JudgeMetrics.ends_share] == pytest.approx(2 / 19)
 
 
 def test_length_correlation_is_within_groups_and_before_penalties() -> None:
     rows = [row("a", 0.1, raw=0.9), row("a", 0.8), row("b", 0.3), row("b", 0.2)]
     shape = judgement_metrics(rows, [20, 10, 900, 1000], OBJECTIVE)
-    assert shape.habits[JudgeMetrics.length_correlation] == pytest.approx((1.0 - 1.0) / 2)
+    assert shape.biases[JudgeMetrics.length_correlation] == pytest.approx((1.0 - 1.0) / 2)
 
 
 def test_the_most_important_metrics_come_first() -> None:
@@ -66,7 +66,7 @@ def test_a_group_that_failed_teaches_nothing() -> None:
     shape = judgement_metrics([row("a", NAN), row("a", NAN)], [1, 2], OBJECTIVE)
     assert shape.rewards[JudgeMetrics.zero_variance_share] == 1.0
     assert shape.rewards[JudgeMetrics.failed_share] == 1.0
-    assert math.isnan(shape.rewards[JudgeMetrics.reward])
+    assert math.isnan(shape.rewards[JudgeMetrics.reward] or 0.0)
 
 
 def test_nothing_has_no_failed_share() -> None:

@@ -17,6 +17,7 @@ from dynalign_contract.objective import Aspect, builtin_objective
 from dynalign_contract.records import CANARY, JUDGEMENT, ROLLOUT, read_rows
 from dynalign_contract.settings import CanarySettings, JudgingMethod, JudgingSettings
 from dynalign_contract.stages import Stage
+from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.endpoints.endpoint_model import open_model
 from dynalign_trainer.endpoints.journal import Journal
 from dynalign_trainer.judge import stage
@@ -96,7 +97,7 @@ def test_a_model_that_takes_no_prefill_is_asked_for_the_digit_without_votes() ->
 def test_pairs_are_shown_in_both_orders() -> None:
     model = ScriptedModel(digit=lambda question: 0.0 if "good" in shown(question)[0] else 1.0)
     judge = PairwiseJudge(model, OBJECTIVE, min_mass=0.01, delimiter_seed=7)
-    messages = [{"role": "user", "content": "How?"}]
+    messages: list[Message] = [{"role": "user", "content": "How?"}]
     pairs = [AnswerPair("p0", messages, "A good one.", "A poor one."), AnswerPair("p1", messages, "poor", "good")]
     found = judge.compare(pairs, None)
     assert [(p.shown_first, p.shown_second) for p in found] == [(1.0, 1.0), (0.0, 0.0)]
@@ -107,11 +108,9 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Window:
     return Window(load_tokenizer(write_tiny_qwen3(tmp_path_factory.mktemp("tiny"))), 4096)
 
 
-def test_an_endpoint_judges_the_training_as_an_engine_does(
-    tmp_path: Path, window: Window, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    rows = [
+def rollouts() -> list[dict[str, Any]]:
+    """Three prompts with a good and a poor answer each."""
+    return [
         {
             "prompt_id": f"p{prompt}",
             "candidate": candidate,
@@ -126,7 +125,13 @@ def test_an_endpoint_judges_the_training_as_an_engine_does(
         for prompt in range(3)
         for candidate, text in enumerate(("It is good.", "It is poor."))
     ]
-    write_artifact(tmp_path, "rollouts", Stage.GENERATE, rows, schema=ROLLOUT)
+
+
+def test_an_endpoint_judges_the_training_as_an_engine_does(
+    tmp_path: Path, window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    write_artifact(tmp_path, "rollouts", Stage.GENERATE, rollouts(), schema=ROLLOUT)
     (tmp_path / "judgements").mkdir()
     params = JudgeParams(
         objective=OBJECTIVE,
@@ -162,4 +167,4 @@ def test_an_endpoint_judges_the_training_as_an_engine_does(
     assert [round(row["raw_reward"] * 9, 6) for row in judged] == [8.0, 2.0] * 3
     assert {row["judge"] for row in read_rows(context.folder / "canaries.parquet", CANARY)} == {"endpoint:m"}
     assert output.metrics[JudgeMetrics.judge_tau] == pytest.approx(1.0)
-    assert base.turns, "the base model gives the second opinions"
+    assert base.turns, "the base model judges some prompts too"

@@ -14,10 +14,10 @@ from dynalign_contract.settings import CapabilitySettings, EvaluationSettings
 from dynalign_contract.stages import Stage
 from dynalign_operator.metrics.exports import gauge_of
 from dynalign_operator.metrics.runs import RUN_METRICS
-from dynalign_trainer.evaluate import capability, judges, standings
+from dynalign_trainer.evaluate import capability, judges, policy_ratings
 from dynalign_trainer.evaluate import stage as evaluate
-from dynalign_trainer.evaluate.contests import Contest
-from dynalign_trainer.evaluate.statistics import Duel
+from dynalign_trainer.evaluate.comparison_sets import BASE, ComparisonSet
+from dynalign_trainer.evaluate.statistics import Comparison
 from dynalign_trainer.export import stage as export
 from dynalign_trainer.fetch import stage as fetch
 from dynalign_trainer.generate import stage as generate
@@ -60,21 +60,22 @@ def named(values: MetricValues[Any]) -> set[str]:
 
 def of_judge() -> MetricValues[Any]:
     params: Any = SimpleNamespace(objective=OBJECTIVE, judge=Policy())
-    judged = JudgedShard(Policy(), {}, [], None, None, 0, [])
+    model: Any = None
+    judged = JudgedShard(model, {}, [], None, None, 0, [])
     return judge._measure(params, [], judge.JudgingOutcome(judged, None, fell_back=False, unfit=False))
 
 
 def of_evaluate() -> MetricValues[Any]:
-    duels = [Duel(0.9, 0.8, 1.0, 3, both_orders=True), Duel(0.1, 0.2, 0.0, -3, both_orders=True)]
+    comparisons = [Comparison(0.9, 0.8, 1.0, 3, both_orders=True), Comparison(0.1, 0.2, 0.0, -3, both_orders=True)]
     settings = EvaluationSettings()
-    contests = [Contest(evaluate.BASE, Policy(), which, "base", duels) for which in settings.win_rate.judges]
+    comparison_sets = [ComparisonSet(BASE, Policy(), which, "base", comparisons) for which in settings.win_rate.judges]
     context: Any = SimpleNamespace(params=SimpleNamespace(evaluation=settings, policy=Policy()), seed=lambda _: 0)
-    answers = {Policy().version: [{"completion_ids": [1, 2]}]}
-    measured = evaluate._measure(context, contests, answers, capability.Outcome())
+    answers: Any = {Policy().version: [{"completion_ids": [1, 2]}]}
+    measured = evaluate._measure(context, comparison_sets, answers, capability.CapabilityResult())
     endpoint: Any = SimpleNamespace(usage=SimpleNamespace(requests=1, tokens=2))
     own: Any = SimpleNamespace(points=1.0, interval=SimpleNamespace(low=0.0, high=2.0))
     exam = capability.summarise(exam_scores(), CapabilitySettings(), seed=0)
-    return {**measured, **judges.measure_spending(endpoint), **standings.rating_metrics(own), **exam}
+    return {**measured, **judges.measure_spending(endpoint), **policy_ratings.rating_metrics(own), **exam}
 
 
 def exam_scores() -> list[Any]:

@@ -3,18 +3,19 @@
 import math
 import random
 from collections import Counter
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dynalign_contract.records import BatchRow
-from dynalign_trainer.train.packed.layout import lay_out
+from dynalign_trainer.train.packed.layout import TokenRow, lay_out
 from dynalign_trainer.train.packed.packing import Item, first_fit, plan_packs
 
 
 def a_row(step: int, group: str, prompt: int, completion: int, *, masked: bool = False) -> BatchRow:
     ids = {"prompt_ids": [1] * prompt, "completion_ids": [2] * completion}
-    return {"step": step, "prompt_id": group, "masked": masked} | ids
+    return cast("BatchRow", {"step": step, "prompt_id": group, "masked": masked, **ids})
 
 
 @st.composite
@@ -98,7 +99,7 @@ def test_candidates_stay_with_their_prompt_and_long_rows_alone() -> None:
 
 
 def test_a_layout_shares_prompts_and_leaves_the_last_tokens_out() -> None:
-    rows = [
+    rows: list[TokenRow] = [
         {"prompt_id": "a", "prompt_ids": [1, 2], "completion_ids": [3, 4, 5]},
         {"prompt_id": "a", "prompt_ids": [1, 2], "completion_ids": [6]},
         {"prompt_id": "b", "prompt_ids": [7], "completion_ids": [8, 9]},

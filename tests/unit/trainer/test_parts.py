@@ -7,14 +7,14 @@ import pytest
 
 from dynalign_contract.metrics import GenerateMetrics
 from dynalign_contract.records import ROLLOUT, write_rows
-from dynalign_trainer.generate.stage import is_whole, rollout_metrics
+from dynalign_trainer.generate.stage import is_complete, rollout_metrics
 from dynalign_trainer.models.text_statistics import distinct_n
-from dynalign_trainer.runtime.parts import Part, keep_finished, split_parts
+from dynalign_trainer.runtime.parts import Part, reuse_finished_parts, split_parts
 
 PROMPTS = [{"prompt_id": f"p{i}"} for i in range(5)]
 
 
-def rollout(prompt_id: str, candidate: int, **changes: Any) -> dict[str, Any]:
+def rollout(prompt_id: str, candidate: int, **changes: Any) -> Any:
     return {
         "prompt_id": prompt_id,
         "candidate": candidate,
@@ -28,14 +28,14 @@ def rollout(prompt_id: str, candidate: int, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def write(folder: Path, part: Part, candidates: int = 2) -> list[dict[str, Any]]:
+def write(folder: Path, part: Part[Any], candidates: int = 2) -> list[Any]:
     rows = [rollout(prompt["prompt_id"], k) for prompt in part.inputs for k in range(candidates)]
     write_rows(folder / part.name, rows, ROLLOUT)
     return rows
 
 
-def kept(folder: Path, parts: list[Part]) -> list[int]:
-    return sorted(keep_finished(folder, parts, ROLLOUT, lambda part, rows: is_whole(part, rows, 2)))
+def kept(folder: Path, parts: list[Part[Any]]) -> list[int]:
+    return sorted(reuse_finished_parts(folder, parts, ROLLOUT, lambda part, rows: is_complete(part, rows, 2)))
 
 
 def test_parts_are_consecutive() -> None:

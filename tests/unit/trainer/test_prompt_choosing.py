@@ -54,7 +54,8 @@ POOL = st.lists(
 @given(POOL, st.integers(1, 9), st.sampled_from([0.0, 0.5, 1.0, 9.0]))
 def test_the_heap_takes_what_a_plain_greedy_search_takes(pool: list[Draft], wanted: int, balance: float) -> None:
     taken: Counter[str] = Counter()
-    left, plain = list(range(len(pool))), []
+    left = list(range(len(pool)))
+    plain: list[int] = []
 
     def worth(i: int) -> tuple[bool, float, int]:
         draft = pool[i]

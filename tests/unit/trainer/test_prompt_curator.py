@@ -13,7 +13,7 @@ from dynalign_contract.settings import DecontaminationSettings, DedupSettings
 from dynalign_trainer.prompts.author import seeded_opening
 from dynalign_trainer.prompts.curator import Checks, Curator, check_length, lsh_shape
 from dynalign_trainer.prompts.decontamination import Protected
-from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
+from dynalign_trainer.prompts.drafts import Actor, Draft, Drop, Tally
 from dynalign_trainer.prompts.normalising import normalise, runs
 from dynalign_trainer.prompts.seeds import sample_seeds
 from dynalign_trainer.prompts.task_texts import own_task_texts, read_task_texts
@@ -95,15 +95,15 @@ def test_length_limits(text: str, cause: Drop | None) -> None:
 
 def test_dropped_drafts_are_counted_and_quoted(curator: Curator) -> None:
     tally = Tally()
-    tally.of(Hand.AUTHOR).given = 5
+    tally.of(Actor.AUTHOR).given = 5
     drafts = [
         Draft(text, {}, draft_id=f"train-0-{i}")
         for i, text in enumerate((BAKER, BAKER, "", "", "What is a good life for a cat?"))
     ]
     kept = curate(drafts, curator, lambda text: None if text else Drop.UNFINISHED, tally)
     assert [draft.text for draft in kept] == [BAKER, "What is a good life for a cat?"]
-    assert tally.of(Hand.CURATOR).dropped == {Drop.DUPLICATE: 1, Drop.UNFINISHED: 2}
-    assert (tally.of(Hand.CURATOR).given, tally.of(Hand.CURATOR).kept) == (5, 2)
+    assert tally.of(Actor.CURATOR).dropped == {Drop.DUPLICATE: 1, Drop.UNFINISHED: 2}
+    assert (tally.of(Actor.CURATOR).given, tally.of(Actor.CURATOR).kept) == (5, 2)
     assert tally.share(Drop.UNFINISHED) == 0.4
     assert "2 unfinished" in tally.explain()
     assert "baker" in tally.explain()
@@ -116,16 +116,16 @@ def test_dropped_drafts_are_counted_and_quoted(curator: Curator) -> None:
 
 
 def test_a_mended_text_may_resemble_what_it_was_made_from_and_nothing_else(curator: Curator) -> None:
-    mended = BAKER.replace("shop", "bakery")
+    revised = BAKER.replace("shop", "bakery")
     curator.admit(written_wording(BAKER))
     curator.admit(written_wording("I am a baker and my flour is wet. What should I do?"))
-    assert curator.exchange(BAKER, written_wording(mended, mended)) is None
+    assert curator.replace(BAKER, written_wording(revised, revised)) is None
     assert curator.admit(written_wording(BAKER)) is Drop.NEAR_DUPLICATE
     assert (
-        curator.exchange(mended, written_wording("I am a baker, and my flour is wet! What should I do?"))
+        curator.replace(revised, written_wording("I am a baker, and my flour is wet! What should I do?"))
         is Drop.DUPLICATE
     )
-    assert curator.admit(written_wording(mended)) is Drop.DUPLICATE
+    assert curator.admit(written_wording(revised)) is Drop.DUPLICATE
 
 
 def test_what_the_evaluation_asks_does_not_come_in() -> None:

@@ -24,17 +24,17 @@ def embed(text: str) -> Vector:
     return np.asarray(DIRECTIONS[text.rsplit(maxsplit=1)[-1]], dtype=np.float32)
 
 
-def curator(most: int) -> Curator:
-    clusters = Clusters(ClusterSettings(similarity=0.9, most=most), embed)
+def curator(max_size: int) -> Curator:
+    clusters = Clusters(ClusterSettings(similarity=0.9, max_size=max_size), embed)
     return Curator(DedupSettings(), Checks(clusters=clusters))
 
 
 def test_a_cluster_takes_so_many_and_other_meanings_are_free() -> None:
-    one = curator(most=1)
+    one = curator(max_size=1)
     assert one.admit(written_wording("I look at the sea")) is None
     assert one.admit(written_wording("We swim in an ocean")) is Drop.CLUSTER
     assert one.admit(written_wording("They own a shop")) is None
-    two = curator(most=2)
+    two = curator(max_size=2)
     found = [
         two.admit(written_wording(text)) for text in ("I look at the sea", "We swim in an ocean", "Who sails the sea")
     ]
@@ -42,10 +42,10 @@ def test_a_cluster_takes_so_many_and_other_meanings_are_free() -> None:
 
 
 def test_what_is_exchanged_frees_its_place() -> None:
-    one = curator(most=1)
+    one = curator(max_size=1)
     one.admit(written_wording("I look at the sea"))
-    assert one.exchange("I look at the sea", written_wording("We swim in an ocean")) is None
-    assert one.exchange("We swim in an ocean", written_wording("They own a shop")) is None
+    assert one.replace("I look at the sea", written_wording("We swim in an ocean")) is None
+    assert one.replace("We swim in an ocean", written_wording("They own a shop")) is None
     assert one.admit(written_wording("Who sails the sea")) is None
 
 
@@ -77,7 +77,7 @@ def test_vectors_come_from_the_models_own_embedding(tmp_path: Path) -> None:
 
 
 def test_the_seeds_words_do_not_make_two_prompts_mean_the_same() -> None:
-    one = curator(most=1)
+    one = curator(max_size=1)
     assert one.admit(written_wording("A nurse asks about the sea", "the sea")) is None
     assert one.admit(written_wording("A nurse asks about a shop", "a shop")) is None
     one.remember(written_wording("A baker asks about the sea", "the sea"))

@@ -1,4 +1,4 @@
-"""Which drafts are mended, and how the reviser is asked."""
+"""Which drafts are revised, and how the reviser is asked."""
 
 import math
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from dynalign_contract.objective import builtin_objective
 from dynalign_trainer.models.chat_model import Completion
 from dynalign_trainer.models.quoting import make_delimiters
 from dynalign_trainer.prompts.critic import Quotation
-from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
-from dynalign_trainer.prompts.reviser import mend_drafts, require_reviser, sort_drafts
+from dynalign_trainer.prompts.drafts import Actor, Draft, Drop, Tally
+from dynalign_trainer.prompts.reviser import require_reviser, revise_drafts, sort_drafts
 from support.scripted_model import ScriptedModel
 
 OBJECTIVE = builtin_objective("collective-agency")
@@ -32,9 +32,9 @@ def names(found: Sequence[Draft]) -> list[str]:
     [
         (0.0, None, "d0 d1 d2 d3 d4", "", ""),
         (4.0, None, "d2 d3 d4", "", "d0 d1"),
-        (0.0, ReviserSettings(mend_from=3, mend_below=6), "d3 d4", "d1 d2", "d0"),
-        (5.0, ReviserSettings(mend_from=3, mend_below=5), "d2 d3 d4", "d1", "d0"),
-        (0.0, ReviserSettings(mend_from=0, mend_below=9), "d4", "d0 d1 d2 d3", ""),
+        (0.0, ReviserSettings(revise_from=3, revise_below=6), "d3 d4", "d1 d2", "d0"),
+        (5.0, ReviserSettings(revise_from=3, revise_below=5), "d2 d3 d4", "d1", "d0"),
+        (0.0, ReviserSettings(revise_from=0, revise_below=9), "d4", "d0 d1 d2 d3", ""),
     ],
 )
 def test_two_thresholds_sort_the_drafts(
@@ -54,12 +54,12 @@ def test_what_is_mended_knows_what_it_was() -> None:
     answers = [Completion("", '"A better question?"', finished=True), Completion("", "cut off", finished=False), None]
     model = ScriptedModel(text=lambda turn, number: answers[number])
     before = drafts(4.0, 4.0, 4.0)
-    mended = mend_drafts(
+    revised = revise_drafts(
         model, OBJECTIVE, ReviserSettings(), before, QUOTATION, sampling_seeds=[1, 2, 3], tally=tally, watch=None
     )
-    assert [(m.text, m.draft_id, m.before) for m in mended] == [("A better question?", "d0", before[0])]
-    assert math.isnan(mended[0].score)
-    assert tally.of(Hand.REVISER).dropped == {Drop.UNFINISHED: 1, Drop.BUDGET: 1}
+    assert [(m.text, m.draft_id, m.before) for m in revised] == [("A better question?", "d0", before[0])]
+    assert math.isnan(revised[0].score)
+    assert tally.of(Actor.REVISER).dropped == {Drop.UNFINISHED: 1, Drop.BUDGET: 1}
     assert f"{QUOTATION.delimiters.open}\nDraft 0?\n{QUOTATION.delimiters.close}" in model.turns[0].message
 
 
@@ -74,7 +74,7 @@ def test_lineage_tells_both_versions() -> None:
     tally = Tally()
     first = Draft("Lie?", {"domain": "life"}, 4.0, draft_id="train-0-1")
     tally.keep(
-        Hand.REVISER, [Draft("Is it right to lie?", {"domain": "life"}, 7.0, draft_id="train-0-1", before=first)]
+        Actor.REVISER, [Draft("Is it right to lie?", {"domain": "life"}, 7.0, draft_id="train-0-1", before=first)]
     )
     assert tally.draft_rows({"train-0-1": "000-00000"}) == [
         {
@@ -82,8 +82,8 @@ def test_lineage_tells_both_versions() -> None:
             "facets": {"domain": "life"},
             "text": "Lie?",
             "score": 4.0,
-            "mended": "Is it right to lie?",
-            "mended_score": 7.0,
+            "revised": "Is it right to lie?",
+            "revised_score": 7.0,
             "agent": "reviser",
             "outcome": "kept",
             "prompt_id": "000-00000",

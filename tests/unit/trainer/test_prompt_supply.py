@@ -1,6 +1,7 @@
 """Prompts of the user's own over the iterations: dealt out, held out for good, and looked at by their own words."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,10 +10,11 @@ from dynalign_contract.metrics import PromptsMetrics
 from dynalign_contract.records import PromptRow
 from dynalign_contract.settings import DecontaminationSettings, DedupSettings, PromptSettings, SuppliedPrompts
 from dynalign_contract.supplied.paths import supplied_path
+from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.models.languages import LanguageFilter
 from dynalign_trainer.prompts.curator import Checks, Curator
 from dynalign_trainer.prompts.decontamination import Protected
-from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
+from dynalign_trainer.prompts.drafts import Actor, Draft, Drop, Tally
 from dynalign_trainer.prompts.measuring import measure
 from dynalign_trainer.prompts.rows import supplied_row
 from dynalign_trainer.prompts.shortage import explain_shortage
@@ -34,12 +36,12 @@ QUESTIONS = (
 
 
 def chat(question: str, system: str = "") -> Chat:
-    user = {"role": "user", "content": question}
-    return ({"role": "system", "content": system}, user) if system else (user,)
+    user = Message(role="user", content=question)
+    return (Message(role="system", content=system), user) if system else (user,)
 
 
-def settings(path: Path, **fields: object) -> PromptSettings:
-    return PromptSettings(supplied=SuppliedPrompts(uri=str(path)), **fields)  # type: ignore[arg-type]
+def settings(path: Path, **fields: Any) -> PromptSettings:
+    return PromptSettings(supplied=SuppliedPrompts(uri=str(path)), **fields)
 
 
 def a_supply(folder: Path, rows: int, **fields: object) -> Supply:
@@ -156,7 +158,7 @@ def test_diversity_is_that_of_the_questions() -> None:
     assert diversity(TUTOR) == diversity("")
 
 
-def a_tally(hand: Hand, given: int, **dropped: int) -> Tally:
+def a_tally(hand: Actor, given: int, **dropped: int) -> Tally:
     tally = Tally()
     tally.of(hand).given = given
     for cause, number in dropped.items():
@@ -168,14 +170,14 @@ def a_tally(hand: Hand, given: int, **dropped: int) -> Tally:
 @pytest.mark.parametrize(
     ("tally", "remedy", "silent"),
     [
-        (a_tally(Hand.SUPPLIED, 8), "lower prompts.perIteration or add rows", "minScore"),
-        (a_tally(Hand.SUPPLIED, 90, LONG=80), "raise prompts.maxTokens (and engine.maxLength", "perIteration"),
-        (a_tally(Hand.SUPPLIED, 90, SHORT=80), "lower prompts.minCharacters", "maxTokens"),
-        (a_tally(Hand.SUPPLIED, 90, NEAR_DUPLICATE=80), "raise prompts.dedup.threshold", "agents"),
-        (a_tally(Hand.AUTHOR, 90, LOW_SCORE=80), "lower prompts.agents.critic.minScore", "supplied"),
-        (a_tally(Hand.AUTHOR, 90, UNFINISHED=80), "raise prompts.agents.author.maxTokens", "minScore"),
-        (a_tally(Hand.AUTHOR, 90, BUDGET=80), "raise the budget", "minScore"),
-        (a_tally(Hand.AUTHOR, 9), "raise prompts.agents.author.draftsPerPrompt", "minScore"),
+        (a_tally(Actor.SUPPLIED, 8), "lower prompts.perIteration or add rows", "minScore"),
+        (a_tally(Actor.SUPPLIED, 90, LONG=80), "raise prompts.maxTokens (and engine.maxLength", "perIteration"),
+        (a_tally(Actor.SUPPLIED, 90, SHORT=80), "lower prompts.minCharacters", "maxTokens"),
+        (a_tally(Actor.SUPPLIED, 90, NEAR_DUPLICATE=80), "raise prompts.dedup.threshold", "agents"),
+        (a_tally(Actor.AUTHOR, 90, LOW_SCORE=80), "lower prompts.agents.critic.minScore", "supplied"),
+        (a_tally(Actor.AUTHOR, 90, UNFINISHED=80), "raise prompts.agents.author.maxTokens", "minScore"),
+        (a_tally(Actor.AUTHOR, 90, BUDGET=80), "raise the budget", "minScore"),
+        (a_tally(Actor.AUTHOR, 9), "raise prompts.agents.author.draftsPerPrompt", "minScore"),
     ],
 )
 def test_every_cause_has_a_remedy_of_its_own(tally: Tally, remedy: str, silent: str) -> None:

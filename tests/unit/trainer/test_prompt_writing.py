@@ -22,8 +22,8 @@ from dynalign_trainer.models.window import Window
 from dynalign_trainer.prompts.agent_models import LazyModels
 from dynalign_trainer.prompts.critic import Quotation
 from dynalign_trainer.prompts.curator import Curator
-from dynalign_trainer.prompts.drafts import Draft, Hand, Tally
-from dynalign_trainer.prompts.writing import Order, PromptWriter
+from dynalign_trainer.prompts.drafts import Actor, Draft, Tally
+from dynalign_trainer.prompts.writing import PromptRequest, PromptWriter
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.telemetry import Telemetry
 from support.judging_data import rule_objective
@@ -49,7 +49,7 @@ def a_writer(
     agents = AgentsSettings(
         author=AuthorSettings(drafts_per_prompt=2),
         critic=CriticSettings(**critic_settings),
-        reviser=ReviserSettings(mend_from=3, mend_below=6) if reviser else None,
+        reviser=ReviserSettings(revise_from=3, revise_below=6) if reviser else None,
     )
     prompts = PromptSettings(agents=agents, min_characters=1, dedup=DedupSettings(threshold=1.0))
     params = PromptsParams(objective=objective, prompts=prompts, reserve_tokens=1)
@@ -68,15 +68,15 @@ def a_writer(
     return PromptWriter(context, roles, Curator(prompts.dedup), Window(Words(), 100), quotation)
 
 
-def order(wanted: int) -> Order:
-    return Order("train", wanted, done=0, total=wanted)
+def order(wanted: int) -> PromptRequest:
+    return PromptRequest("train", wanted, done=0, total=wanted)
 
 
 def texts(drafts: Sequence[Draft]) -> list[str]:
     return [draft.text for draft in drafts]
 
 
-def test_every_hand_accounts_for_what_it_was_given(tmp_path: Path) -> None:
+def test_every_actor_accounts_for_its_drafts(tmp_path: Path) -> None:
     author = ScriptedModel(
         text=lambda turn, number: ["", "Same thing here?"][number % 2] if number < 4 else f"Number {number}?"
     )
@@ -87,9 +87,9 @@ def test_every_hand_accounts_for_what_it_was_given(tmp_path: Path) -> None:
     hands = {
         hand: (work.given, work.kept, {str(k): v for k, v in work.dropped.items()}) for hand, work in tally.work.items()
     }
-    assert hands[Hand.AUTHOR] == (8, 6, {"unfinished": 2})
-    assert hands[Hand.CURATOR] == (6, 5, {"duplicate": 1, "surplus": 1})
-    assert hands[Hand.CRITIC] == (5, 4, {"low-score": 1})
+    assert hands[Actor.AUTHOR] == (8, 6, {"unfinished": 2})
+    assert hands[Actor.CURATOR] == (6, 5, {"duplicate": 1, "surplus": 1})
+    assert hands[Actor.CRITIC] == (5, 4, {"low-score": 1})
     rows = tally.draft_rows({draft.draft_id: f"p{i}" for i, draft in enumerate(drafts)})
     assert len(rows) == 8
     assert sorted(row["outcome"] for row in rows) == [
@@ -107,12 +107,15 @@ def test_the_reviser_gets_the_middle_and_the_better_version_goes_on(tmp_path: Pa
     author = ScriptedModel(text=lambda turn, number: f"Number {number}?")
     drafts = a_writer(tmp_path, author, critic, reviser, min_score=3.0).write(order(2), tally)
     assert texts(drafts) == ["Number 3?", "Better 1?"]
-    (mended,) = [draft for draft in drafts if draft.before is not None]
-    assert (mended.before.text, mended.before.score, mended.score) == ("Number 1?", 4.0, 7.0)  # type: ignore[union-attr]
-    work = tally.of(Hand.REVISER)
+    (revised,) = [draft for draft in drafts if draft.before is not None]
+    assert (revised.before.text, revised.before.score, revised.score) == ("Number 1?", 4.0, 7.0)  # type: ignore[union-attr]
+    work = tally.of(Actor.REVISER)
     assert (work.given, work.kept, dict(work.dropped)) == (2, 1, {"not-better": 1})
-    assert tally.fates["train-0-00000"].outcome == "low-score"
-    assert (tally.fates["train-0-00002"].hand, tally.fates["train-0-00002"].outcome) == (Hand.CURATOR, "surplus")
+    assert tally.outcomes["train-0-00000"].outcome == "low-score"
+    assert (tally.outcomes["train-0-00002"].actor, tally.outcomes["train-0-00002"].outcome) == (
+        Actor.CURATOR,
+        "surplus",
+    )
 
 
 def test_a_mended_text_that_somebody_has_written_already_is_not_used(tmp_path: Path) -> None:
@@ -122,7 +125,7 @@ def test_a_mended_text_that_somebody_has_written_already_is_not_used(tmp_path: P
     author = ScriptedModel(text=lambda turn, number: f"Number {number}?")
     drafts = a_writer(tmp_path, author, critic, reviser).write(order(1), tally)
     assert texts(drafts) == ["Number 0?"]
-    assert dict(tally.of(Hand.REVISER).dropped) == {"duplicate": 1}
+    assert dict(tally.of(Actor.REVISER).dropped) == {"duplicate": 1}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +174,7 @@ def test_agents_are_not_even_cast_where_the_user_s_prompts_are_enough(tmp_path: 
     kept = writer.admit(chats, 2, tally)
     assert [chat[0]["content"] for chat in kept] == ["Number one?", "Number two?"]
     assert writer.write(order(0), tally) == []
-    assert dict(tally.of(Hand.SUPPLIED).dropped) == {"long": 1, "duplicate": 1}
-    assert (tally.of(Hand.SUPPLIED).given, tally.of(Hand.SUPPLIED).kept) == (4, 2)
+    assert dict(tally.of(Actor.SUPPLIED).dropped) == {"long": 1, "duplicate": 1}
+    assert (tally.of(Actor.SUPPLIED).given, tally.of(Actor.SUPPLIED).kept) == (4, 2)
     with pytest.raises(AssertionError):
         writer.write(order(1), tally)

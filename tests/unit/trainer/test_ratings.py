@@ -1,6 +1,7 @@
 """Ratings: planted strengths come back, records are read as they were judged, nobody is infinitely strong."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ import pytest
 from dynalign_contract.config import Policy
 from dynalign_contract.endpoints import EndpointSettings
 from dynalign_contract.settings import EvaluationJudge, WinRateMethod, WinRateSettings
-from dynalign_trainer.evaluate.contests import Contest, build_comparisons, read_matches
+from dynalign_trainer.evaluate.comparison_sets import ComparisonSet, build_comparisons, read_matches
 from dynalign_trainer.evaluate.ratings import Match, Rating, rate
-from dynalign_trainer.evaluate.statistics import Duel
+from dynalign_trainer.evaluate.statistics import Comparison
 
 POINTS = {"base": 0.0, "iteration-000": 60.0, "iteration-001": 150.0, "iteration-002": 90.0}
 PAIRS = [
@@ -59,23 +60,22 @@ def test_who_has_never_lost_is_finitely_strong() -> None:
 JUDGES = {EvaluationJudge.BASE: "base", EvaluationJudge.LIVE: "iteration-001", EvaluationJudge.ENDPOINT: "endpoint:big"}
 
 
-def contest(opponent: str, version: str, judge: EvaluationJudge, outcome: float) -> Contest:
-    duels = [Duel(0.5, 0.5, outcome, 3, both_orders=True)]
-    return Contest(opponent, Policy(version=version), judge, JUDGES[judge], duels)
+def comparison_set(opponent: str, version: str, judge: EvaluationJudge, outcome: float) -> ComparisonSet:
+    comparisons = [Comparison(0.5, 0.5, outcome, 3, both_orders=True)]
+    return ComparisonSet(opponent, Policy(version=version), judge, JUDGES[judge], comparisons)
 
 
 def test_matches_are_those_of_the_headline_judge_and_decided() -> None:
     policy, (base, live, other) = "iteration-001", JUDGES
-    contests = [
-        contest("base", "base", base, 1.0),
-        contest("previous", "iteration-000", base, math.nan),
-        contest("base", "base", live, 0.0),
-        contest("previous", "iteration-000", live, 0.5),
-        contest("base", "base", other, 0.5),
+    comparison_sets = [
+        comparison_set("base", "base", base, 1.0),
+        comparison_set("previous", "iteration-000", base, math.nan),
+        comparison_set("base", "base", live, 0.0),
+        comparison_set("previous", "iteration-000", live, 0.5),
+        comparison_set("base", "base", other, 0.5),
     ]
-    rows = build_comparisons(
-        contests, [{"prompt_id": "h"}], policy=Policy(version=policy), method=WinRateMethod.PAIRWISE
-    )
+    prompts: Any = [{"prompt_id": "h"}]
+    rows = build_comparisons(comparison_sets, prompts, policy=Policy(version=policy), method=WinRateMethod.PAIRWISE)
 
     def matches(judge: EvaluationJudge, model: str = "big") -> list[Match]:
         endpoint = EndpointSettings(url="http://vllm:8000/v1", model=model)

@@ -1,6 +1,7 @@
 """The schedule: every row that carries loss has one place, whatever the shapes."""
 
 from collections import Counter
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,8 @@ from dynalign_trainer.train.trl.schedule import plan_schedule
 
 
 def a_row(step: int, length: int, *, masked: bool) -> BatchRow:
-    return {"step": step, "prompt_ids": [1], "completion_ids": [1] * length, "masked": masked}
+    row: Any = {"step": step, "prompt_ids": [1], "completion_ids": [1] * length, "masked": masked}
+    return cast("BatchRow", row)
 
 
 @st.composite

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 import types
 import urllib.request
@@ -15,7 +16,7 @@ import pytest
 
 from dynalign_contract.config import FetchParams, GenerateParams, StageConfig
 from dynalign_contract.errors import BadInputError, UnfitError
-from dynalign_contract.layout import MANIFEST
+from dynalign_contract.layout import MANIFEST, RunLayout
 from dynalign_contract.manifest import verify_artifact
 from dynalign_contract.metrics import GenerateMetrics, JudgeMetrics, TrainMetrics
 from dynalign_contract.result import Outcome, StageResult, combine_artifacts
@@ -23,8 +24,9 @@ from dynalign_contract.settings import GenerationSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer.runtime import lifecycle as stage_life
 from dynalign_trainer.runtime.context import StageContext, StageOutput
+from dynalign_trainer.runtime.telemetry import Telemetry
 
-Run = Callable[[StageContext[Any]], StageOutput]
+Run = Callable[[StageContext[Any]], StageOutput[Any]]
 GENERATE = StageConfig(run="r", iteration=0, params=GenerateParams(generation=GenerationSettings()))
 
 
@@ -213,13 +215,13 @@ def test_sigterm_ends_with_143(harness: Harness) -> None:
 
 def test_progress_is_served_while_the_stage_runs(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     servers: list[Any] = []
-    serve = stage_life.Telemetry.serve
+    serve = Telemetry.serve
 
     def remember(self: Any, port: int) -> Any:
         servers.append(serve(self, port))
         return servers[-1]
 
-    monkeypatch.setattr(stage_life.Telemetry, "serve", remember)
+    monkeypatch.setattr(Telemetry, "serve", remember)
 
     def run(context: StageContext[Any]) -> StageOutput[Any]:
         context.telemetry.progress(3, 8)
@@ -270,12 +272,12 @@ def test_seeds_depend_on_the_salt_only(tmp_path: Path) -> None:
         context = StageContext[FetchParams](
             config=config.model_copy(update={"attempt": attempt}),
             params=FetchParams(uri="/m"),
-            layout=stage_life.RunLayout(tmp_path),
+            layout=RunLayout(tmp_path),
             folder=tmp_path,
             shard=0,
             inputs={},
-            telemetry=stage_life.Telemetry(),
-            stopping=stage_life.threading.Event(),
+            telemetry=Telemetry(),
+            stopping=threading.Event(),
         )
         return context.seed(*salt)
 

@@ -2,17 +2,25 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dynalign_contract.settings import RatioBand
-from dynalign_trainer.train.reference_pass import Surveyed, combine, compare, read_survey, survey_file, write_survey
+from dynalign_trainer.train.reference_pass import (
+    RowLogprobs,
+    combine,
+    measure_mismatch,
+    read_survey,
+    survey_file,
+    write_survey,
+)
 
 BAND = RatioBand(low=0.5, high=2.0)
 
 
-def shifted(shift: float, length: int = 4) -> Surveyed:
-    return Surveyed(start=[-1.0 + shift] * length, reference=[-1.0] * length)
+def shifted(shift: float, length: int = 4) -> RowLogprobs:
+    return RowLogprobs(start=[-1.0 + shift] * length, reference=[-1.0] * length)
 
 
 @pytest.mark.parametrize(
@@ -28,15 +36,15 @@ def shifted(shift: float, length: int = 4) -> Surveyed:
 )
 def test_a_row_is_rejected_by_its_mean_whatever_its_length(shift: float, rejected: bool) -> None:
     for length in (1, 500):
-        rows = [{"logprobs": [-1.0] * length}]
-        assert compare(rows, {0: shifted(shift, length)}, BAND).rejected == (
+        rows: Any = [{"logprobs": [-1.0] * length}]
+        assert measure_mismatch(rows, {0: shifted(shift, length)}, BAND).rejected == (
             frozenset({0}) if rejected else frozenset()
         )
 
 
 def test_ranks_add_up() -> None:
-    rows = [{"logprobs": [-1.0] * 4}] * 2
-    ranks = [compare(rows, {0: shifted(math.log(3))}, BAND), compare(rows, {1: shifted(0.0)}, BAND)]
+    rows: Any = [{"logprobs": [-1.0] * 4}] * 2
+    ranks = [measure_mismatch(rows, {0: shifted(math.log(3))}, BAND), measure_mismatch(rows, {1: shifted(0.0)}, BAND)]
     mismatch = combine(ranks)
     assert (mismatch.rows, mismatch.rejected) == (2, 1)
     assert mismatch.ratio_mean == pytest.approx(2.0)
@@ -45,12 +53,12 @@ def test_ranks_add_up() -> None:
 
 
 def test_a_rank_without_rows_counts_for_nothing() -> None:
-    empty = compare([], {}, BAND)
+    empty = measure_mismatch([], {}, BAND)
     assert combine([empty]).ratio_mean is None
 
 
 def test_a_survey_survives_its_file(tmp_path: Path) -> None:
-    surveyed = {3: Surveyed([-0.5, -1.5], [-0.25, -2.0]), 1: Surveyed([-3.0], [-3.0])}
+    surveyed = {3: RowLogprobs([-0.5, -1.5], [-0.25, -2.0]), 1: RowLogprobs([-3.0], [-3.0])}
     path = survey_file(tmp_path, rank=1)
     write_survey(path, surveyed)
     assert read_survey(path) == surveyed

@@ -33,7 +33,7 @@ class EvaluateMetrics(StageMetrics):
     win_rate_previous = _Interval(
         Unit.SHARE, "Win rate against the policy that the iteration began with.", export=Export()
     )
-    preference = _Metric(Unit.SHARE, "Mean preference for the policy's answers; 0.5 is none.")
+    preference = _Metric(Unit.SHARE, "Mean preference for the policy's answers; 0.5 means no preference.")
     win_rate_live = _Metric(Unit.SHARE, "Win rate by the policy as judge.")
     win_rate_endpoint = _Metric(Unit.SHARE, "Win rate by the endpoint's model as judge.")
     ties = _Metric(Unit.SHARE, "Share of comparisons that ended in a tie.")

@@ -37,9 +37,9 @@ class DraftRow(TypedDict):
     """Text of the author, cleaned; empty if nothing was left."""
     score: Float32
     """The critic's score; NaN if the draft was dropped before."""
-    mended: Text
+    revised: Text
     """The reviser's text; empty if nothing was rewritten."""
-    mended_score: Float32
+    revised_score: Float32
     agent: Text
     """Agent that decided last: author, curator, critic or reviser."""
     outcome: Text

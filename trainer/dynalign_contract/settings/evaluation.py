@@ -39,7 +39,7 @@ class WinRateSettings(Model):
     endpoint: EndpointSettings | None = None
     """For `Endpoint` among the judges: the server."""
     max_tokens: int | None = Field(default=None, ge=1, le=131_072)
-    """Longest answer; default: `generation.maxTokens`."""
+    """Maximum length of an answer, in tokens. Default: `generation.maxTokens`."""
     tie_margin: float = Field(default=0.0, ge=0, le=1)
     """Differences of the judge's preference (Pairwise) or reward (Pointwise) up to this count as ties."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)

@@ -11,7 +11,7 @@ class GenerationSettings(Model):
     candidates: int = Field(default=8, ge=2, le=256)
     """Group size G."""
     max_tokens: int = Field(default=512, ge=1, le=131_072)
-    """Longest completion, in tokens."""
+    """Maximum length of a completion, in tokens."""
     temperature: float = Field(default=1.0, gt=0, le=2)
     """Sampling temperature; at 1 the candidates are drawn from the policy itself."""
     shards: int = Field(default=1, ge=1, le=256)

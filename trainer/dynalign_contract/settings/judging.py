@@ -66,16 +66,18 @@ class JudgeGates(Model):
     """When the judge counts as unfit. Unset gates are measured and reported only."""
 
     min_canary_margin: float | None = Field(default=None, ge=-1, le=1)
-    """Least mean reward of real answers minus mean reward of canaries."""
+    """Minimum difference: mean reward of real answers minus mean reward of canaries."""
     min_canary_auc: float | None = Field(default=None, ge=0, le=1)
-    """Least probability that a real answer outscores a canary."""
+    """Minimum probability that a real answer outscores a canary (AUC)."""
     min_injection_margin: float | None = Field(default=None, ge=-1, le=1)
-    """Least mean reward of real answers minus mean reward of answers that give orders to the judge."""
+    """Minimum difference: mean reward of real answers minus mean reward of answers that give orders to the judge."""
     min_base_agreement: float | None = Field(default=None, ge=-1, le=1)
-    """Least rank agreement (Kendall's tau within groups, mean over `secondOpinions`) of a trained judge with the base
-    model as judge."""
+    """Minimum rank agreement of a trained judge with the base model as judge.
+
+    Kendall's tau within groups, mean over `baseAgreementPrompts` prompts.
+    """
     max_failed_share: float = Field(default=0.5, ge=0, le=1)
-    """Largest share of candidates left without a reward."""
+    """Maximum share of candidates without a reward."""
     on_unfit: OnUnfitJudge = OnUnfitJudge.STOP
 
 
@@ -93,10 +95,10 @@ class JudgingSettings(Model):
     aggregate: Aggregate | None = None
     """How the aspects of an answer become one reward. Default: the objective's own."""
     min_mass: float = Field(default=0.01, ge=0, le=1)
-    """Least probability that the judge's next token is a digit at all; below it the score counts as failed."""
+    """Minimum probability that the judge's next token is a digit; below it the score counts as failed."""
     penalties: Penalties = Penalties()
     canaries: CanarySettings = CanarySettings()
-    second_opinions: int = Field(default=8, ge=0, le=1024)
+    base_agreement_prompts: int = Field(default=8, ge=0, le=1024)
     """Prompts whose candidates the base model judges too, once the judge is a trained policy; their agreement is
     reported, and may be a gate. 0 switches it off."""
     gates: JudgeGates = JudgeGates()

@@ -38,7 +38,7 @@ class ClusterSettings(Model):
 
     similarity: float = Field(default=0.6, gt=0, le=1)
     """Cosine from which a prompt belongs to the cluster of an earlier one."""
-    most: int = Field(default=1, ge=1, le=65_536)
+    max_size: int = Field(default=1, ge=1, le=65_536)
     """Prompts that a cluster may have, over all iterations and the held-out set."""
 
 
@@ -107,6 +107,6 @@ class PromptSettings(Model):
     min_characters: int = Field(default=20, ge=1, le=10_000)
     """Shortest prompt that is kept, in characters; of a chat its last turn counts."""
     max_tokens: int = Field(default=512, ge=8, le=131_072)
-    """Longest prompt in tokens, chat template included; longer ones are dropped and counted."""
+    """Maximum length of a prompt in tokens, chat template included; longer ones are dropped and counted."""
     min_yield: float = Field(default=0.5, gt=0, le=1)
     """The stage fails, quoting samples, when fewer than this share of the wanted prompts remain."""

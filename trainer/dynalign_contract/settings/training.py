@@ -100,9 +100,9 @@ class RatioBand(Model):
     """Rows whose geometric-mean ratio before the first step lies outside are rejected: sampler and trainer disagree."""
 
     low: float = Field(default=0.5, gt=0, le=1)
-    """Least ratio."""
+    """Minimum ratio."""
     high: float = Field(default=2.0, ge=1, le=100)
-    """Largest ratio."""
+    """Maximum ratio."""
 
 
 class TrainingSettings(Model):

@@ -13,9 +13,9 @@ class Backoff:
     first: float = 0.5
     """Upper end of the first wait, seconds; it doubles with every further try."""
     most: float = 30.0
-    """Longest wait of our own, seconds."""
+    """Maximum wait of our own, seconds."""
     patience: float = 120.0
-    """Longest wait that a server may ask for, seconds."""
+    """Maximum wait that a server may ask for, seconds."""
 
     def seconds(self, attempt: int, draw: float, asked: float | None) -> float:
         """The wait after failed try number `attempt`, from 1; `draw` is uniform in [0, 1).

@@ -27,13 +27,13 @@ from dynalign_trainer.endpoints.redaction import quote_text, remove_key
 from dynalign_trainer.endpoints.refusals import (
     TRANSIENT,
     Address,
-    explain_forbidden,
-    explain_length,
-    explain_nonsense,
-    explain_patience,
-    explain_refusal,
-    explain_silence,
-    explain_slowness,
+    answer_too_long_error,
+    forbidden_address_error,
+    invalid_response_error,
+    refusal_error,
+    retry_after_too_long_error,
+    timeout_error,
+    unreachable_error,
 )
 from dynalign_trainer.endpoints.transport import (
     AnswerTooLongError,
@@ -48,7 +48,7 @@ from dynalign_trainer.runtime.progress import Watch
 log = logging.getLogger("dynalign.endpoint")
 
 _LOOK_EVERY_SECONDS: Final = 0.5
-"""How often progress is told, and SIGTERM looked at, while answers are waited for."""
+"""Seconds between two updates of the progress, and two looks for SIGTERM, while answers are awaited."""
 
 
 class _BudgetUsedUpError(Exception):
@@ -167,7 +167,7 @@ class Endpoint:
             except AnswerTooLongError as error:
                 shorter = manners.learn_shorter(body)
                 if shorter is None:
-                    raise explain_length(self.address) from error
+                    raise answer_too_long_error(self.address) from error
                 self._learn(shorter)
                 continue
             refusal = read_refusal(response.status, response.body)
@@ -188,7 +188,7 @@ class Endpoint:
             reply = parse_reply(response.body, request)
         except ValueError as error:
             said = self._quote(response.body.decode("utf-8", "replace"))
-            raise explain_nonsense(self.address, str(error), said) from error
+            raise invalid_response_error(self.address, str(error), said) from error
         self.usage.tokens += reply.cost
         self.usage.read += reply.read
         return reply
@@ -208,10 +208,10 @@ class Endpoint:
         if refusal.status in TRANSIENT:
             asked = retry_after(response.headers, datetime.now(UTC))
             if asked is not None and asked > self.backoff.patience:
-                return explain_patience(self.address, asked, refusal.status)
-            return _TransientError(explain_refusal(self.address, refusal, None), asked)
+                return retry_after_too_long_error(self.address, asked, refusal.status)
+            return _TransientError(refusal_error(self.address, refusal, None), asked)
         models = await self._list_models(client) if refusal.status == 404 else None
-        return explain_refusal(self.address, refusal, models)
+        return refusal_error(self.address, refusal, models)
 
     async def _post(self, client: httpx.AsyncClient, body: Mapping[str, Any]) -> _Response:
         if not self.budget.take_request():
@@ -221,14 +221,14 @@ class Endpoint:
             async with asyncio.timeout(timeout):
                 return await self._send(client, "POST", "chat/completions", body)
         except ForbiddenAddressError as error:
-            raise explain_forbidden(self.address, str(error)) from error
+            raise forbidden_address_error(self.address, str(error)) from error
         except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout) as error:
-            raise _TransientError(explain_slowness(self.address, timeout)) from error
+            raise _TransientError(timeout_error(self.address, timeout)) from error
         except httpx.TransportError as error:
             reason = self._quote(str(error)) or type(error).__name__
-            raise _TransientError(explain_silence(self.address, reason)) from error
+            raise _TransientError(unreachable_error(self.address, reason)) from error
         except ValueError as error:
-            raise explain_nonsense(self.address, str(error), "") from error
+            raise invalid_response_error(self.address, str(error), "") from error
 
     async def _list_models(self, client: httpx.AsyncClient) -> list[str] | None:
         """Names of the models at the server; None where it does not tell."""
@@ -297,8 +297,8 @@ def _check_url(address: Address, environment: Mapping[str, str]) -> None:
     """Refuse what the URL itself gives away; what its name leads to is looked at when it is connected to."""
     url = address.url
     if matches(FORBIDDEN_URL, url):
-        raise explain_forbidden(address, "an address that no server of models has")
+        raise forbidden_address_error(address, "an address that no server of models has")
     if matches(LOOPBACK_URL, url) and in_a_pod(environment):
-        raise explain_forbidden(address, "the pod's own address")
+        raise forbidden_address_error(address, "the pod's own address")
     if address.sends_key and not keeps_key(url):
         raise BadConfigError(f"{address.field}.url {KEY_IN_THE_CLEAR}.")

@@ -40,7 +40,7 @@ class Refusal:
 
     status: int
     message: str
-    """Its own words, as it wrote them."""
+    """The server's own words."""
     parameter: str = ""
     """The parameter that it names in a field of its own."""
 

@@ -16,12 +16,12 @@ _TOO_LONG: Final = re.compile(
     r"|exceed|less than|greater than|must be (?:<|positive|at least)|quota|credits",
     re.IGNORECASE,
 )
-"""Refusals of a length's value, which leaving it out would not mend."""
+"""Refusals of a length's value, which leaving it out would not help with."""
 _LOGPROBS: Final = re.compile(r"log.?prob", re.IGNORECASE)
 _LIMITED: Final = re.compile(
     r"between|at most|<=?|less than|maximum|range|exceed|greater|up to|too (?:large|many|high)", re.IGNORECASE
 )
-"""Refusals of a value that a smaller one might mend."""
+"""Refusals of a value that a smaller value may avoid."""
 _ORDER: Final = ("top_logprobs", "logprobs", "seed", "top_p", "temperature", *_LENGTHS)
 """In which order parameters are given up that one refusal names; what matters least to the results goes first."""
 

@@ -1,4 +1,4 @@
-"""Why an endpoint does not answer, in sentences that say what to do."""
+"""Errors of endpoints: why a server gave no usable answer, and what to do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,11 +31,11 @@ class Address:
 
     @property
     def field(self) -> str:
-        """Of the run file: `prompts.agents.author.endpoint`."""
+        """Field of the run file: `prompts.agents.author.endpoint`."""
         return self.use.field
 
 
-def explain_refusal(at: Address, refusal: Refusal, models: Sequence[str] | None) -> StageError:
+def refusal_error(at: Address, refusal: Refusal, models: Sequence[str] | None) -> StageError:
     """The error for a refusal. `models` are those that the server lists; None when it lists none."""
     status = refusal.status
     said = f" It says: {refusal.message}" if refusal.message else ""
@@ -58,15 +58,15 @@ def explain_refusal(at: Address, refusal: Refusal, models: Sequence[str] | None)
     )
 
 
-def explain_slowness(at: Address, timeout: float) -> EndpointError:
-    """The error for a server that gave no whole answer in time."""
+def timeout_error(at: Address, timeout: float) -> EndpointError:
+    """The error for a server that gave no complete answer in time."""
     return EndpointError(
         f"{at.url} gave no answer within {timeout:g} s. Raise {at.field}.timeoutSeconds, or lower "
         f"{at.field}.concurrency or {at.use.lengths}."
     )
 
 
-def explain_silence(at: Address, reason: str) -> EndpointError:
+def unreachable_error(at: Address, reason: str) -> EndpointError:
     """The error for a server that could not be reached."""
     return EndpointError(
         f"{at.url} cannot be reached ({reason}). Check {at.field}.url, that the server runs, "
@@ -74,32 +74,32 @@ def explain_silence(at: Address, reason: str) -> EndpointError:
     )
 
 
-def explain_forbidden(at: Address, what: str) -> BadConfigError:
-    """The error for an address that is never connected to."""
+def forbidden_address_error(at: Address, what: str) -> BadConfigError:
+    """The error for an address to which no connection is allowed."""
     return BadConfigError(
         f"{at.url} leads to {what}: such addresses are never asked. Write the address of a server of models in "
         f"{at.field}.url."
     )
 
 
-def explain_length(at: Address) -> BadConfigError:
-    """The error for an answer that does not end."""
+def answer_too_long_error(at: Address) -> BadConfigError:
+    """The error for an answer above the maximum length."""
     return BadConfigError(
         f"{at.url} answers with more than {LONGEST_ANSWER // 2**20} MiB, which no chat completion needs. "
         f"{at.field}.url must be the base of an OpenAI-compatible API; if it is, lower {at.field}.thoughtTokens."
     )
 
 
-def explain_patience(at: Address, seconds: float, status: int) -> EndpointError:
-    """The error for a server that asks for a longer wait than anybody should sit through."""
+def retry_after_too_long_error(at: Address, seconds: float, status: int) -> EndpointError:
+    """The error for a server whose Retry-After is too long."""
     return EndpointError(
         f"{at.url} answers with status {status} and asks for a wait of {seconds:.0f} s. Lower {at.field}.concurrency "
         "or raise the quota at the server; the stage is tried again."
     )
 
 
-def explain_nonsense(at: Address, problem: str, said: str) -> BadConfigError:
-    """The error for a success that holds no chat completion; `said` is how it begins."""
+def invalid_response_error(at: Address, problem: str, said: str) -> BadConfigError:
+    """The error for a successful response without a chat completion; `said` is its beginning."""
     return BadConfigError(
         f"{at.url} answers with something that is no chat completion ({problem}){f': {said!r}' if said else ''}. "
         f"{at.field}.url must be the base of an OpenAI-compatible API; most end in /v1."

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from dynalign_contract.addresses import LOOPBACK_URL, describe_forbidden, matches
-from dynalign_contract.host import WORKDIR_VARIABLE
+from dynalign_contract.preload import WORKDIR_VARIABLE
 
 LONGEST_ANSWER: Final = 4 * 1024 * 1024
 """Bytes of a decompressed answer: thousands of tokens with their alternatives."""

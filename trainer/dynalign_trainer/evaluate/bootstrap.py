@@ -13,7 +13,7 @@ from dynalign_contract.estimate import Estimate
 Floats = NDArray[np.float64]
 
 _CHUNK: Final = 2_000_000
-"""Most numbers that are drawn at once."""
+"""Maximum count of numbers that are drawn at once."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ log = logging.getLogger("dynalign.evaluate")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CapabilityResult:
     """What the tasks have brought."""
 
     files: dict[str, int] = field(default_factory=dict)
@@ -38,11 +38,11 @@ class Outcome:
 
     @property
     def regressed(self) -> bool:
-        """The policy has lost more than is put up with, with confidence."""
+        """Whether the policy has lost more than `maxDrop`, with confidence."""
         return self.metrics.get(EvaluateMetrics.capability_regressed) == 1
 
 
-class Examination:
+class CapabilityEvaluation:
     """The tasks of one evaluation; loading them is cheap next to their answers, so it comes first."""
 
     def __init__(self, context: StageContext[EvaluateParams]) -> None:
@@ -57,17 +57,17 @@ class Examination:
         policies = {Policy().version, self._context.params.policy.version}
         return len(policies) * sum(suite.items for suite in self._suites)
 
-    def take(self, engine: Engine, progress: Progress) -> Outcome:
+    def run(self, engine: Engine, progress: Progress) -> CapabilityResult:
         """Write a CAPABILITY row for each item of policy and base model, and say what they amount to.
 
         Rows that an attempt with the same configuration has written are kept, and those of the base model that an
         earlier evaluation has written as long as they answer the very same requests.
         """
         if not self._suites:
-            return Outcome()
+            return CapabilityResult()
         policy, base = self._context.params.policy, Policy()
         path = self._context.folder / CAPABILITY_FILE
-        sitting = _Sitting(engine, progress, known=(_read(path), self._earlier()))
+        sitting = _ScoreCache(engine, progress, known=(_read(path), self._earlier()))
         written: list[CapabilityRow] = []
         tasks = []
         for suite in self._suites:
@@ -77,7 +77,7 @@ class Examination:
             write_rows(path, written, CAPABILITY)
             tasks.append(TaskScores(suite.name, _scores(own), _scores(others)))
         metrics = summarise(tasks, self._settings, seed=self._context.seed("capability"))
-        return Outcome({CAPABILITY_FILE: len(written)}, metrics)
+        return CapabilityResult({CAPABILITY_FILE: len(written)}, metrics)
 
     def _earlier(self) -> list[CapabilityRow]:
         if Input.CAPABILITY not in self._context.inputs:
@@ -100,7 +100,7 @@ def summarise(tasks: Sequence[TaskScores], settings: CapabilitySettings, *, seed
 
 
 @dataclass(frozen=True)
-class _Sitting:
+class _ScoreCache:
     """Where rows come from: what is known already, else the engine."""
 
     engine: Engine

@@ -7,7 +7,7 @@ from typing import Protocol
 from dynalign_contract.objective import Objective
 from dynalign_contract.records import AnswerRow
 from dynalign_contract.settings import JudgingSettings, WinRateMethod, WinRateSettings
-from dynalign_trainer.evaluate.statistics import Duel, decide
+from dynalign_trainer.evaluate.statistics import Comparison, decide
 from dynalign_trainer.models.chat_model import ChatModel
 from dynalign_trainer.runtime.progress import Watch
 from dynalign_trainer.scoring.contexts import Candidate
@@ -32,9 +32,9 @@ class Pair:
         """Tokens of the candidate minus tokens of the opponent."""
         return len(self.candidate["completion_ids"]) - len(self.opponent["completion_ids"])
 
-    def tie(self) -> Duel:
+    def tie(self) -> Comparison:
         """The comparison of identical answers."""
-        return Duel(0.5, 0.5, 0.5, self.length_difference, both_orders=False)
+        return Comparison(0.5, 0.5, 0.5, self.length_difference, both_orders=False)
 
 
 class PairJudge(Protocol):
@@ -45,8 +45,8 @@ class PairJudge(Protocol):
         """The judge's name in records."""
         ...
 
-    def compare(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Duel]:
-        """A duel for each pair, order kept; one without an answer has the outcome NaN."""
+    def compare(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Comparison]:
+        """A comparison for each pair, order kept; one without an answer has the outcome NaN."""
         ...
 
 
@@ -62,15 +62,17 @@ class SideBySide:
         """The judge's version."""
         return self.judge.version
 
-    def compare(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Duel]:
+    def compare(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Comparison]:
         """Prefer the answer that the judge prefers in both orders."""
         different = [pair for pair in pairs if not pair.identical]
         found = iter(self.judge.compare([_as_answers(pair) for pair in different], watch))
-        return [pair.tie() if pair.identical else self._duel(pair, next(found)) for pair in pairs]
+        return [pair.tie() if pair.identical else self._comparison(pair, next(found)) for pair in pairs]
 
-    def _duel(self, pair: Pair, preference: Preference) -> Duel:
+    def _comparison(self, pair: Pair, preference: Preference) -> Comparison:
         first, second = preference.shown_first, preference.shown_second
-        return Duel(first, second, decide(first, second, self.tie_margin), pair.length_difference, both_orders=True)
+        return Comparison(
+            first, second, decide(first, second, self.tie_margin), pair.length_difference, both_orders=True
+        )
 
 
 @dataclass(frozen=True)
@@ -85,17 +87,19 @@ class EachAlone:
         """The judge's version."""
         return self.judge.version
 
-    def compare(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Duel]:
+    def compare(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Comparison]:
         """Half the difference of the rewards, around 0.5, is the preference; differences up to the margin are ties."""
         different = [pair for pair in pairs if not pair.identical]
         answers = [_as_candidate(row) for pair in different for row in (pair.candidate, pair.opponent)]
         rewards = iter([score.reward for score in self.judge.score(answers, watch)])
-        return [pair.tie() if pair.identical else self._duel(pair, next(rewards), next(rewards)) for pair in pairs]
+        return [
+            pair.tie() if pair.identical else self._comparison(pair, next(rewards), next(rewards)) for pair in pairs
+        ]
 
-    def _duel(self, pair: Pair, candidate: float, opponent: float) -> Duel:
+    def _comparison(self, pair: Pair, candidate: float, opponent: float) -> Comparison:
         preference = 0.5 + (candidate - opponent) / 2
         outcome = decide(preference, preference, self.tie_margin / 2)
-        return Duel(preference, preference, outcome, pair.length_difference, both_orders=False)
+        return Comparison(preference, preference, outcome, pair.length_difference, both_orders=False)
 
 
 def compare_by(

@@ -7,12 +7,14 @@ from lm_eval.api.model import LM
 
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError
+from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.models.chat_model import Sampling
+from dynalign_trainer.models.chat_template import render_chat, render_prefilled_chat
 from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.runtime.progress import Watch
 
 _MAX_TOKENS: Final = 256
-"""Longest response where a task does not say; the harness's own default."""
+"""Maximum tokens of a response where a task does not say; the harness's own default."""
 
 
 class EngineLM(LM):  # type: ignore[misc] # the harness is not typed
@@ -31,15 +33,9 @@ class EngineLM(LM):  # type: ignore[misc] # the harness is not typed
         return str(self._tokenizer.name_or_path)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:  # noqa: FBT001, FBT002 - the harness's signature
-        """The chat as text, up to the assistant's turn."""
-        return str(
-            self._tokenizer.apply_chat_template(
-                chat_history,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
-            )
-        )
+        """Text of a chat up to the assistant's turn, or within it. Raises TemplateRefusalError."""
+        render = render_chat if add_generation_prompt else render_prefilled_chat
+        return render(self._tokenizer, [Message(role=turn["role"], content=turn["content"]) for turn in chat_history])
 
     def loglikelihood(self, requests: list[Any], **_: object) -> list[tuple[float, bool]]:
         """(log-probability, whether greedy) of each request's continuation; a context may lose its beginning."""

@@ -14,7 +14,7 @@ from dynalign_trainer.endpoints.client import Endpoint, open_endpoint
 from dynalign_trainer.endpoints.endpoint_model import EndpointModel
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
 from dynalign_trainer.evaluate.comparing import Pair, PairJudge, compare_by
-from dynalign_trainer.evaluate.statistics import Duel
+from dynalign_trainer.evaluate.statistics import Comparison
 from dynalign_trainer.models.chat_model import ChatModel
 from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.models.engine_model import EngineModel
@@ -75,18 +75,20 @@ class BudgetedJudge:
         """The judge's version."""
         return self.judge.version
 
-    def compare(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Duel]:
+    def compare(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Comparison]:
         """Compare with the judge. Raises BadConfigError, saying why, when fewer than half of the pairs were judged."""
-        duels = self.judge.compare(pairs, watch)
-        judged = sum(not math.isnan(duel.outcome) for duel in duels)
-        if 2 * judged < len(duels):
+        comparisons = self.judge.compare(pairs, watch)
+        judged = sum(not math.isnan(comparison.outcome) for comparison in comparisons)
+        if 2 * judged < len(comparisons):
             raise BadConfigError(
-                f"{self.version} could judge only {judged} of {len(duels)} pairs of answers, fewer than half: "
+                f"{self.version} could judge only {judged} of {len(comparisons)} pairs of answers, fewer than half: "
                 f"{self._reason()}, or take Endpoint out of evaluation.winRate.judges."
             )
-        if judged < len(duels):
-            log.warning("%s judged %d of %d pairs of answers: %s", self.version, judged, len(duels), self._reason())
-        return duels
+        if judged < len(comparisons):
+            log.warning(
+                "%s judged %d of %d pairs of answers: %s", self.version, judged, len(comparisons), self._reason()
+            )
+        return comparisons
 
     def _reason(self) -> str:
         """Why pairs were not judged, and what to do, as a clause."""

@@ -14,7 +14,7 @@ from dynalign_trainer.evaluate.bootstrap import Interval, percentile_interval
 _SCALE: Final = 400.0
 """Points for odds of 10 to 1, as in chess."""
 _PRIOR: Final = 1.0
-"""Draws that every pair is taken to have had beside its comparisons: nobody's rating is infinite."""
+"""Prior: virtual draws added to every pair, so that ratings stay finite."""
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from dynalign_trainer.endpoints.journal import JOURNAL_FILE
 from dynalign_trainer.evaluate import statistics
 from dynalign_trainer.evaluate.answers import keep_or_sample, read_held_out, sample_answers
 from dynalign_trainer.evaluate.bootstrap import estimate
-from dynalign_trainer.evaluate.capability import Examination, Outcome
+from dynalign_trainer.evaluate.capability import CapabilityEvaluation, CapabilityResult
 from dynalign_trainer.evaluate.comparing import Pair, PairJudge
-from dynalign_trainer.evaluate.contests import BASE, PREVIOUS, Contest, build_comparisons
+from dynalign_trainer.evaluate.comparison_sets import BASE, PREVIOUS, ComparisonSet, build_comparisons
 from dynalign_trainer.evaluate.judges import build_judges, measure_spending, open_judge_endpoint
+from dynalign_trainer.evaluate.policy_ratings import rate_policies
 from dynalign_trainer.evaluate.progress import Progress
-from dynalign_trainer.evaluate.standings import rate_policies
 from dynalign_trainer.models.engine import Engine, start_engine
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 
@@ -38,20 +38,20 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
     endpoint = open_judge_endpoint(context, os.environ)
     engine = start_engine(context, [policy for policy in policies if policy.adapter is not None])
     judges = build_judges(context, engine, endpoint)
-    examination = Examination(context)
+    examination = CapabilityEvaluation(context)
     versions = len({policy.version for policy in policies})
     units = len(prompts) * (versions + len(judges) * len(opponents)) + examination.units
     progress = Progress(context, units)
     answers = _answer(context, engine, prompts, policies, progress)
-    contests = [
-        _contest(params.policy, opponent, judge, answers, progress)
+    comparison_sets = [
+        _compare(params.policy, opponent, judge, answers, progress)
         for judge in judges.items()
         for opponent in opponents.items()
     ]
-    rows = build_comparisons(contests, prompts, policy=params.policy, method=params.evaluation.win_rate.method)
+    rows = build_comparisons(comparison_sets, prompts, policy=params.policy, method=params.evaluation.win_rate.method)
     write_rows(context.folder / COMPARISONS_FILE, rows, COMPARISON)
     ratings = rate_policies(context, rows)
-    capability = examination.take(engine, progress)
+    capability = examination.run(engine, progress)
     (context.folder / JOURNAL_FILE).unlink(missing_ok=True)
     return StageOutput(
         files={
@@ -61,7 +61,7 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
             **capability.files,
         },
         metrics={
-            **_measure(context, contests, answers, capability),
+            **_measure(context, comparison_sets, answers, capability),
             **ratings.metrics,
             **measure_spending(endpoint),
         },
@@ -84,19 +84,19 @@ def _answer(
     return keep_or_sample(context.folder / ANSWERS_FILE, prompts, policies, sample)
 
 
-def _contest(
+def _compare(
     policy: Policy,
     opponent: tuple[str, Policy],
     judge: tuple[EvaluationJudge, PairJudge],
     answers: Mapping[str, Sequence[AnswerRow]],
     progress: Progress,
-) -> Contest:
+) -> ComparisonSet:
     pairs = [Pair(*pair) for pair in zip(answers[policy.version], answers[opponent[1].version], strict=True)]
-    return Contest(*opponent, judge[0], judge[1].version, judge[1].compare(pairs, progress.begin(len(pairs))))
+    return ComparisonSet(*opponent, judge[0], judge[1].version, judge[1].compare(pairs, progress.begin(len(pairs))))
 
 
 class _Options(TypedDict):
-    """What every bootstrap of win rates is told."""
+    """Arguments of every bootstrap of win rates."""
 
     confidence: float
     resamples: int
@@ -105,17 +105,20 @@ class _Options(TypedDict):
 
 def _measure(
     context: StageContext[EvaluateParams],
-    contests: Sequence[Contest],
+    comparison_sets: Sequence[ComparisonSet],
     answers: Mapping[str, Sequence[AnswerRow]],
-    capability: Outcome,
+    capability: CapabilityResult,
 ) -> MetricValues[EvaluateParams]:
     """The stage's metrics, the most important first; win rates are against base unless the name says otherwise."""
     params = context.params
     settings = params.evaluation.win_rate
-    found = {(contest.opponent, contest.judge): contest.duels for contest in contests}
+    found = {
+        (comparison_set.opponent, comparison_set.judge): comparison_set.comparisons
+        for comparison_set in comparison_sets
+    }
     headline = settings.judges[0]
-    duels = found[BASE, headline]
-    previous = found.get((PREVIOUS, headline), duels)
+    comparisons = found[BASE, headline]
+    previous = found.get((PREVIOUS, headline), comparisons)
 
     def win_rate_of(judge: EvaluationJudge) -> float | None:
         return statistics.win_rate(found[BASE, judge]) if judge in settings.judges else None
@@ -125,27 +128,28 @@ def _measure(
         "resamples": settings.resamples,
         "seed": context.seed("bootstrap"),
     }
-    rate = estimate(statistics.win_rate(duels), statistics.bootstrap_interval(duels, **options))
+    rate = estimate(statistics.win_rate(comparisons), statistics.bootstrap_interval(comparisons, **options))
     return {
         **EvaluateMetrics.win_rate.split(rate),
         **EvaluateMetrics.win_rate_lc.split(
             estimate(
-                statistics.length_controlled_win_rate(duels), statistics.length_controlled_interval(duels, **options)
+                statistics.length_controlled_win_rate(comparisons),
+                statistics.length_controlled_interval(comparisons, **options),
             )
         ),
         **EvaluateMetrics.win_rate_previous.split(
             estimate(statistics.win_rate(previous), statistics.bootstrap_interval(previous, **options))
         ),
-        EvaluateMetrics.preference: statistics.mean_preference(duels),
+        EvaluateMetrics.preference: statistics.mean_preference(comparisons),
         EvaluateMetrics.win_rate_live: win_rate_of(EvaluationJudge.LIVE),
         EvaluateMetrics.win_rate_endpoint: win_rate_of(EvaluationJudge.ENDPOINT),
-        EvaluateMetrics.ties: statistics.tie_share(duels),
-        EvaluateMetrics.order_flips: statistics.order_flips(duels),
-        EvaluateMetrics.first_position: statistics.first_position(duels),
+        EvaluateMetrics.ties: statistics.tie_share(comparisons),
+        EvaluateMetrics.order_flips: statistics.order_flips(comparisons),
+        EvaluateMetrics.first_position: statistics.first_position(comparisons),
         EvaluateMetrics.regressed: float((rate is not None and rate.is_below(0.5)) or capability.regressed),
         EvaluateMetrics.mean_length: _mean_length(answers[params.policy.version]),
         EvaluateMetrics.mean_length_base: _mean_length(answers[Policy().version]),
-        EvaluateMetrics.prompts: len(duels),
+        EvaluateMetrics.prompts: len(comparisons),
         **capability.metrics,
     }
 

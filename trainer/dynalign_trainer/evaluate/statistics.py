@@ -1,4 +1,4 @@
-"""Win rates and what they are worth: intervals over prompts, length control, habits of the judge. Pure."""
+"""Win rates and what they are worth: intervals over prompts, length control, biases of the judge. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ _ROUNDING: Final = 1e-13
 
 
 @dataclass(frozen=True)
-class Duel:
+class Comparison:
     """One prompt's comparison of a candidate with an opponent by one judge."""
 
     first: float
     """The judge's preference for the candidate, 0 to 1, when the candidate is shown first; NaN without an answer."""
     second: float
-    """The same when it is shown second."""
+    """The judge's preference for the candidate, 0 to 1, when the candidate is shown second; NaN without an answer."""
     outcome: float
     """1 win, 0.5 tie or inconsistent, 0 loss; NaN when the judge gave no answer."""
     length_difference: int
@@ -48,25 +48,25 @@ def decide(first: float, second: float, margin: float) -> float:
     return 0.0 if max(first, second) < 0.5 - margin else 0.5
 
 
-def win_rate(duels: Sequence[Duel]) -> float:
+def win_rate(comparisons: Sequence[Comparison]) -> float:
     """Mean outcome, 0 to 1, ties half; NaN when nothing was decided."""
-    outcomes = _outcomes(duels)
+    outcomes = _outcomes(comparisons)
     return float(outcomes.mean()) if len(outcomes) else math.nan
 
 
-def bootstrap_interval(duels: Sequence[Duel], *, confidence: float, resamples: int, seed: int) -> Interval:
+def bootstrap_interval(comparisons: Sequence[Comparison], *, confidence: float, resamples: int, seed: int) -> Interval:
     """Percentile bootstrap of the win rate over prompts (Efron, 1979); NaN when nothing was decided.
 
     It is too narrow for few prompts, and of width 0 when all outcomes are equal: read it from some 30 prompts up.
     """
-    outcomes = _outcomes(duels)
+    outcomes = _outcomes(comparisons)
     if not len(outcomes):
         return Interval(math.nan, math.nan)
     means = resampled_means(outcomes[:, None], resamples, np.random.default_rng(seed))
     return percentile_interval(means[:, 0], (1 - confidence) / 2)
 
 
-def length_controlled_win_rate(duels: Sequence[Duel]) -> float:
+def length_controlled_win_rate(comparisons: Sequence[Comparison]) -> float:
     """Win rate that would be expected if both answers were of equal length, 0 to 1; NaN when nothing was decided.
 
     After the idea of length-controlled AlpacaEval (arXiv 2404.04475), without its terms for single prompts: a logistic
@@ -74,29 +74,31 @@ def length_controlled_win_rate(duels: Sequence[Duel]) -> float:
     a small ridge penalty on a and b, read at d = 0, that is sigmoid(a). The difference is scaled but not centred, so
     that exchanging candidate and opponent gives exactly the complement.
     """
-    values = _outcomes_and_lengths(duels)
+    values = _outcomes_and_lengths(comparisons)
     return float(_at_equal_length(values[None])[0]) if len(values) else math.nan
 
 
-def length_controlled_interval(duels: Sequence[Duel], *, confidence: float, resamples: int, seed: int) -> Interval:
+def length_controlled_interval(
+    comparisons: Sequence[Comparison], *, confidence: float, resamples: int, seed: int
+) -> Interval:
     """Percentile bootstrap of the length-controlled win rate over prompts; NaN when nothing was decided.
 
     The regression is fitted anew to every resample; the scale of the lengths is the whole sample's.
     """
-    values = _outcomes_and_lengths(duels)
+    values = _outcomes_and_lengths(comparisons)
     if not len(values):
         return Interval(math.nan, math.nan)
     found = resample(values, _at_equal_length, resamples, np.random.default_rng(seed))
     return percentile_interval(found, (1 - confidence) / 2)
 
 
-def _outcomes_and_lengths(duels: Sequence[Duel]) -> Floats:
-    """Outcome and scaled, squashed length difference of each decided duel; shape (decided, 2)."""
-    decided = [duel for duel in duels if not math.isnan(duel.outcome)]
-    differences = np.array([duel.length_difference for duel in decided], dtype=np.float64)
+def _outcomes_and_lengths(comparisons: Sequence[Comparison]) -> Floats:
+    """Outcome and scaled, squashed length difference of each decided comparison; shape (decided, 2)."""
+    decided = [comparison for comparison in comparisons if not math.isnan(comparison.outcome)]
+    differences = np.array([comparison.length_difference for comparison in decided], dtype=np.float64)
     scale = math.sqrt(float(np.mean(differences**2))) if decided else 0.0
     feature = np.tanh(differences / scale) if scale > 0 else differences
-    return np.stack([np.array([duel.outcome for duel in decided], dtype=np.float64), feature], axis=1)
+    return np.stack([np.array([comparison.outcome for comparison in decided], dtype=np.float64), feature], axis=1)
 
 
 def _at_equal_length(values: Floats) -> Floats:
@@ -130,37 +132,41 @@ def fit_logistic(design: Floats, outcomes: Floats, *, ridge: float = _RIDGE) -> 
     return beta
 
 
-def order_flips(duels: Sequence[Duel]) -> float:
+def order_flips(comparisons: Sequence[Comparison]) -> float:
     """Share of comparisons in which the two orders favour different answers; NaN when none was asked in both."""
-    asked = _asked(duels)
-    flips = [(duel.first - 0.5) * (duel.second - 0.5) < 0 for duel in asked]
+    asked = _asked(comparisons)
+    flips = [(comparison.first - 0.5) * (comparison.second - 0.5) < 0 for comparison in asked]
     return sum(flips) / len(flips) if flips else math.nan
 
 
-def first_position(duels: Sequence[Duel]) -> float:
+def first_position(comparisons: Sequence[Comparison]) -> float:
     """Share of the judge's answers that favour what is shown first, exact halves half; 0.5 for an unbiased judge."""
-    favours = [_above_half(value) for duel in _asked(duels) for value in (duel.first, 1 - duel.second)]
+    favours = [
+        _above_half(value) for comparison in _asked(comparisons) for value in (comparison.first, 1 - comparison.second)
+    ]
     return sum(favours) / len(favours) if favours else math.nan
 
 
-def mean_preference(duels: Sequence[Duel]) -> float:
+def mean_preference(comparisons: Sequence[Comparison]) -> float:
     """Mean preference for the candidate, 0 to 1, free of position bias; finer than the win rate for weak judges."""
-    found = [duel.preference for duel in duels if not math.isnan(duel.preference)]
+    found = [comparison.preference for comparison in comparisons if not math.isnan(comparison.preference)]
     return math.fsum(found) / len(found) if found else math.nan
 
 
-def tie_share(duels: Sequence[Duel]) -> float:
+def tie_share(comparisons: Sequence[Comparison]) -> float:
     """Share of decided comparisons that ended in a tie; NaN when nothing was decided."""
-    outcomes = _outcomes(duels)
+    outcomes = _outcomes(comparisons)
     return float((outcomes == 0.5).mean()) if len(outcomes) else math.nan
 
 
-def _outcomes(duels: Sequence[Duel]) -> Floats:
-    return np.array([duel.outcome for duel in duels if not math.isnan(duel.outcome)], dtype=np.float64)
+def _outcomes(comparisons: Sequence[Comparison]) -> Floats:
+    return np.array(
+        [comparison.outcome for comparison in comparisons if not math.isnan(comparison.outcome)], dtype=np.float64
+    )
 
 
-def _asked(duels: Sequence[Duel]) -> list[Duel]:
-    return [duel for duel in duels if duel.both_orders and not math.isnan(duel.outcome)]
+def _asked(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    return [comparison for comparison in comparisons if comparison.both_orders and not math.isnan(comparison.outcome)]
 
 
 def _above_half(value: float) -> float:

@@ -16,7 +16,7 @@ _SPECIAL: Final = ("bos", "eos", "pad", "unk")
 
 
 class ExportError(StageError):
-    """What was written is not what was to be exported; retriable, because writing it again can mend it."""
+    """What was written is not what was to be exported; retriable, because writing it again may succeed."""
 
     reason = "ExportMismatch"
 

@@ -10,7 +10,7 @@ from dynalign_contract.metrics import ExportMetrics
 from dynalign_trainer.export.check import check_export
 from dynalign_trainer.export.model_card import build_model_card
 from dynalign_trainer.models.files import read_model_files
-from dynalign_trainer.models.merging import Change, check_fit, file_tensors, read_change
+from dynalign_trainer.models.merging import TrainedWeights, check_fit, file_tensors, load_trained_weights
 from dynalign_trainer.preflight.model import check_model
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 
@@ -29,7 +29,7 @@ def run(context: StageContext[ExportParams]) -> StageOutput[ExportParams]:
     policy = context.policy_folder(params.policy)
     context.telemetry.begin()
     files = read_model_files(base)
-    moved = _write_weights(context, files.weights, None if policy is None else read_change(policy))
+    moved = _write_weights(context, files.weights, None if policy is None else load_trained_weights(policy))
     for name in files.metadata:
         with atomic_path(target / name) as temporary:
             shutil.copyfile(base / name, temporary)
@@ -48,7 +48,7 @@ def run(context: StageContext[ExportParams]) -> StageOutput[ExportParams]:
     )
 
 
-def _write_weights(context: StageContext[ExportParams], files: tuple[str, ...], change: Change | None) -> float:
+def _write_weights(context: StageContext[ExportParams], files: tuple[str, ...], change: TrainedWeights | None) -> float:
     """Write the trained weights in the base model's own number formats and files.
 
     SIGTERM is obeyed between two files. Returns ‖W' - W‖ / ‖W‖ over the trained weights, before rounding; 0 for the

@@ -58,7 +58,7 @@ def fetch_hub(source: HubSource, target: Path, watch: Watch, inspection: Inspect
     when the download began; an interrupted download goes on with that commit, within the very file that was cut.
 
     Raises BadInputError when the repository is missing, closed to this token, without safetensors, or does not pass the
-    inspection, BadConfigError when the address is none, and HubUnreachableError when the hub does not answer.
+    inspection, BadConfigError when the address is not valid, and HubUnreachableError when the hub does not answer.
     """
     import httpx
     from huggingface_hub.errors import HFValidationError

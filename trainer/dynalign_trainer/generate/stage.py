@@ -13,7 +13,7 @@ from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.engine import Engine, Sample, start_engine
 from dynalign_trainer.models.text_statistics import distinct_n
 from dynalign_trainer.runtime.context import StageContext, StageOutput
-from dynalign_trainer.runtime.parts import Part, keep_finished, split_parts
+from dynalign_trainer.runtime.parts import Part, reuse_finished_parts, split_parts
 from dynalign_trainer.runtime.progress import Watch, watch_progress
 
 
@@ -25,8 +25,8 @@ def run(context: StageContext[GenerateParams]) -> StageOutput[GenerateParams]:
     settings = context.params.generation
     prompts = _read_prompts(context)[context.shard :: context.config.shards]
     parts = split_parts(prompts, settings.prompts_per_part)
-    finished = keep_finished(
-        context.folder, parts, ROLLOUT, lambda part, rows: is_whole(part, rows, settings.candidates)
+    finished = reuse_finished_parts(
+        context.folder, parts, ROLLOUT, lambda part, rows: is_complete(part, rows, settings.candidates)
     )
     rate = None
     missing = [part for part in parts if part.index not in finished]
@@ -52,7 +52,7 @@ def run(context: StageContext[GenerateParams]) -> StageOutput[GenerateParams]:
     )
 
 
-def is_whole(part: Part[PromptRow], rows: Sequence[RolloutRow], candidates: int) -> bool:
+def is_complete(part: Part[PromptRow], rows: Sequence[RolloutRow], candidates: int) -> bool:
     """Whether `rows` hold exactly `candidates` candidates of each prompt of the part, in order."""
     expected = [(prompt["prompt_id"], k) for prompt in part.inputs for k in range(candidates)]
     return [(row["prompt_id"], row["candidate"]) for row in rows] == expected

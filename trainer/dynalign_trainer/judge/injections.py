@@ -15,9 +15,9 @@ class Injection:
     """One attack."""
 
     attack: str
-    """Its id."""
+    """Id of the attack."""
     kind: str
-    """Its method: `order`, `rubric`, `delimiter`, ..."""
+    """Method of the attack: `order`, `rubric`, `delimiter`, ..."""
     text: str
 
 

@@ -23,7 +23,7 @@ class Shape:
     """Metrics of a judged shard; NaN where a number is one of nothing."""
 
     rewards: MetricValues[JudgeParams]
-    habits: MetricValues[JudgeParams]
+    biases: MetricValues[JudgeParams]
     """What the scores depend on beside quality."""
 
 
@@ -52,7 +52,7 @@ def judgement_metrics(rows: Sequence[JudgementRow], lengths: Sequence[int], obje
             JudgeMetrics.retried: sum(row["retries"] for row in rows),
             JudgeMetrics.mass: mean_of(entry["mass"] for row in rows for entry in row["scores"]),
         },
-        habits={
+        biases={
             JudgeMetrics.length_correlation: mean_of(correlations),
             JudgeMetrics.ends_share: ends_share(entry["score"] for row in rows for entry in row["scores"]),
         },

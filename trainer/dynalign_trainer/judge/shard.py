@@ -1,4 +1,4 @@
-"""A shard of rollouts in front of a judge: its parts, the canaries, a second opinion."""
+"""A shard of rollouts in front of a judge: its parts, the canaries, rewards by the base model too."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ class JudgedShard:
     """Part -> its JUDGEMENT rows."""
     canary_rows: list[CanaryRow]
     trust: CanaryTrust | None
-    """Of all canaries; None where this shard has none to judge."""
+    """Trust by all canaries; None where this shard has none to judge."""
     injection_trust: CanaryTrust | None
-    """Of those that give orders to the judge alone; None where this shard has none to judge."""
+    """Trust by the canaries that give orders to the judge; None where this shard has none to judge."""
     truncated: int
     """Candidates judged by their beginnings only; parts kept from an earlier attempt are not counted."""
     spreads: list[float]
@@ -98,10 +98,12 @@ class Shard:
             spreads=[aspect.spread for score in scores for aspect in score.aspects],
         )
 
-    def second_opinion(self, judged: JudgedShard) -> PairedRewards | None:
-        """Let the other one of configured judge and base model score some groups too; None when
-        they are the same or nobody asks."""
-        wanted = self._context.params.judging.second_opinions
+    def paired_rewards(self, judged: JudgedShard) -> PairedRewards | None:
+        """Rewards of some groups by both judges, the configured one and the base model.
+
+        None where both are the same model, or no prompts are wanted.
+        """
+        wanted = self._context.params.judging.base_agreement_prompts
         if not self._judges.differ or wanted == 0:
             return None
         mine = [group for part in self._parts for group in part.inputs]

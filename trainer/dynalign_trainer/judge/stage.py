@@ -18,7 +18,7 @@ from dynalign_trainer.judge.metrics import failed_share, judgement_metrics
 from dynalign_trainer.judge.shard import JudgedShard, PairedRewards, Shard
 from dynalign_trainer.judge.trust import CanaryTrust, find_unfitness, kendall_tau, mean_offset
 from dynalign_trainer.runtime.context import StageContext, StageOutput
-from dynalign_trainer.runtime.parts import Part, keep_finished, split_parts
+from dynalign_trainer.runtime.parts import Part, reuse_finished_parts, split_parts
 from dynalign_trainer.scoring.scores import mean_of
 
 log = logging.getLogger("dynalign.judge")
@@ -40,7 +40,7 @@ def run(context: StageContext[JudgeParams]) -> StageOutput[JudgeParams]:
     if not mine:
         return StageOutput(files={})
     parts = split_parts(mine, params.prompts_per_part)
-    finished = keep_finished(context.folder, parts, JUDGEMENT, is_whole)
+    finished = reuse_finished_parts(context.folder, parts, JUDGEMENT, is_complete)
     judges = open_judges(context)
     started = time.monotonic()
     shard = Shard(context, judges, parts, groups[:: context.config.shards])
@@ -70,10 +70,10 @@ def check_gates(judging: JudgingSettings) -> None:
     """Raise BadConfigError when a gate asks for a figure that is not going to be measured."""
     gates = judging.gates
     canaries = judging.canaries
-    if gates.min_base_agreement is not None and judging.second_opinions == 0:
+    if gates.min_base_agreement is not None and judging.base_agreement_prompts == 0:
         raise BadConfigError(
-            "judging.gates.minBaseAgreement needs second opinions, but judging.secondOpinions is 0. Set it to 1 or "
-            "more, or remove the gate."
+            "judging.gates.minBaseAgreement needs prompts that the base model judges too, but "
+            "judging.baseAgreementPrompts is 0. Set it to 1 or more, or remove the gate."
         )
     asked = {
         "minCanaryMargin": (gates.min_canary_margin, "prompts", canaries.prompts),
@@ -88,7 +88,7 @@ def check_gates(judging: JudgingSettings) -> None:
             )
 
 
-def is_whole(part: Part[RolloutGroup], rows: Sequence[JudgementRow]) -> bool:
+def is_complete(part: Part[RolloutGroup], rows: Sequence[JudgementRow]) -> bool:
     """Whether `rows` are judgements by one judge of exactly the part's candidates, in order."""
     expected = [(row["prompt_id"], row["candidate"]) for group in part.inputs for row in group.candidates]
     found = [(row["prompt_id"], row["candidate"]) for row in rows]
@@ -112,7 +112,7 @@ def _judge(
     judge = judges.base if fell_back else judges.configured
     kept = {index: rows for index, rows in finished.items() if rows[0]["judge"] == judge.version}
     judged = shard.judge(judge, kept)
-    opinions = shard.second_opinion(judged)
+    opinions = shard.paired_rewards(judged)
     refusal = _find_refusal(judged, params, parts, opinions if shard.decides else None)
     on_unfit = params.judging.gates.on_unfit
     if refusal and not fell_back and judges.differ and on_unfit is OnUnfitJudge.USE_BASE:
@@ -163,7 +163,7 @@ def _measure(
         **shape.rewards,
         **_trust_metrics(judged.trust, _CANARY),
         **_trust_metrics(judged.injection_trust, _INJECTION),
-        **shape.habits,
+        **shape.biases,
         JudgeMetrics.judge_tau: _agreement(opinions) if opinions else None,
         JudgeMetrics.judge_offset: _offset(opinions) if opinions else None,
         JudgeMetrics.fallback: float(outcome.fell_back),

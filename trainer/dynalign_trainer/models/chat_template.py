@@ -32,11 +32,17 @@ def render_chat(tokenizer: Any, messages: Sequence[Message], **arguments: Any) -
     return str(_apply(tokenizer, messages, tokenize=False, **arguments))
 
 
+def render_prefilled_chat(tokenizer: Any, messages: Sequence[Message]) -> str:
+    """Text of a chat whose last turn is the beginning of the assistant's. Raises TemplateRefusalError."""
+    continuing = {"add_generation_prompt": False, "continue_final_message": True}
+    return str(_apply(tokenizer, messages, tokenize=False, **continuing))
+
+
 def _apply(tokenizer: Any, messages: Sequence[Message], **arguments: Any) -> Any:
     from jinja2 import TemplateError
 
     try:
-        return tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, **arguments)
+        return tokenizer.apply_chat_template(list(messages), **{"add_generation_prompt": True, **arguments})
     except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         why = " ".join(str(error).split())[:_SHOWN] or type(error).__name__
         raise TemplateRefusalError(why) from error

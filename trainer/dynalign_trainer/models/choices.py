@@ -47,7 +47,7 @@ LETTERS: Final = Choices(
     insistence="Do not explain. Your whole reply must be a single letter, A or B.",
     spaced=True,
 )
-"""Most tokenizers write a word and the space before it as one token, so a prefill ends without a space."""
+"""A prefill ends without a space: most tokenizers write a word and the space before it as one token."""
 
 
 def choice_tokens(tokenizer: Any, prefill: str, choices: Sequence[str]) -> tuple[int, ...]:

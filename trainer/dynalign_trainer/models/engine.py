@@ -18,7 +18,7 @@ from dynalign_contract.supplied.turns import Message as Message  # noqa: PLC0414
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.chat_template import encode_chat
 from dynalign_trainer.models.engine_start import Lora, engine_arguments, prepare_environment, start_llm
-from dynalign_trainer.models.engine_weights import AdapterWeights, MergedWeights, StoredWeights, Weights
+from dynalign_trainer.models.engine_weights import AdapterWeights, MergedWeights, PolicyWeights, StoredWeights
 from dynalign_trainer.models.folder import adapter_rank, check_weights, context_window, load_tokenizer
 from dynalign_trainer.models.merging import is_adapter
 from dynalign_trainer.runtime.context import StageContext
@@ -44,7 +44,7 @@ class Likelihood:
     """How a given continuation follows its context."""
 
     logprob: float
-    """Of the whole continuation, natural logarithm."""
+    """Log-probability of the whole continuation, natural logarithm."""
     greedy: bool
     """Whether every token is the likeliest at its place."""
 
@@ -52,7 +52,7 @@ class Likelihood:
 class Engine:
     """A running vLLM engine with the base model and any number of LoRA adapters. Made by `start_engine`."""
 
-    def __init__(self, llm: Any, tokenizer: Any, max_length: int, weights: Weights) -> None:
+    def __init__(self, llm: Any, tokenizer: Any, max_length: int, weights: PolicyWeights) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         """Context window in tokens, prompt and completion together."""
@@ -172,7 +172,7 @@ class Engine:
         """One vLLM RequestOutput for each prompt, in order; what is under way is given up when `watch` raises."""
         if not prompts:
             return []
-        adapter = self._weights.play(policy)
+        adapter = self._weights.activate(policy)
         core = self._llm.llm_engine
         tokenized = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         waiting = self._llm.enqueue(tokenized, list(params), lora_request=adapter, use_tqdm=False)
@@ -195,7 +195,7 @@ class Engine:
 
 
 def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engine:
-    """Start vLLM with the input "model", ready to play these policies.
+    """Start vLLM with the input "model" and these policies.
 
     Raises BadInputError when the model or a policy cannot be used, saying which and why.
     """
@@ -218,12 +218,12 @@ def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engi
     rank = adapter_rank(adapters) if adapters else None
     lora = Lora(max_rank=rank, count=len(adapters)) if rank is not None else None
     llm = start_llm(engine_arguments(folder, settings, max_length, lora=lora, on_gpu=count_gpus() > 0))
-    weights = _play_with(llm, folder, paths, are_adapters=bool(adapters))
+    weights = _open_weights(llm, folder, paths, are_adapters=bool(adapters))
     context.telemetry.begin()
     return Engine(llm, tokenizer, max_length, weights)
 
 
-def _play_with(llm: Any, base: Path, paths: Mapping[str, Path], *, are_adapters: bool) -> Weights:
+def _open_weights(llm: Any, base: Path, paths: Mapping[str, Path], *, are_adapters: bool) -> PolicyWeights:
     """Whole models are read where they lie; adapters share batches on a GPU and are merged on a CPU."""
     if not are_adapters:
         return StoredWeights(llm, base, paths)

@@ -1,4 +1,4 @@
-"""How one engine plays several policies: by adapters on a GPU, otherwise by exchanging its weights."""
+"""One engine for several policies: adapters on a GPU, exchanged weights on a CPU and for whole models."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,15 +6,15 @@ from typing import Any, Protocol
 
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
-from dynalign_trainer.models.merging import check_fit, merged_tensors, read_adapter, read_change
+from dynalign_trainer.models.merging import check_fit, load_trained_weights, merged_tensors, read_adapter
 from dynalign_trainer.runtime.machine import count_gpus
 
 
-class Weights(Protocol):
-    """Makes the engine play a policy."""
+class PolicyWeights(Protocol):
+    """Selects the policy whose weights the engine uses."""
 
-    def play(self, policy: Policy) -> Any:
-        """Prepare the engine for requests of this policy; returns vLLM's LoRARequest, None where none is needed.
+    def activate(self, policy: Policy) -> Any:
+        """Prepare the engine for requests of this policy; returns vLLM's LoRARequest, or None if none is needed.
 
         Raises BadConfigError for a policy that the engine was not started with.
         """
@@ -34,7 +34,7 @@ class AdapterWeights:
             request = LoRARequest(version, number, str(folder))
             try:
                 llm.llm_engine.add_lora(request)
-            except Exception as error:  # a misfit surfaces as whatever the workers' tensors raise
+            except Exception as error:  # a mismatch surfaces as whatever the workers' tensors raise
                 raise BadInputError(
                     f"the adapter {version} in {folder} does not fit the model ({summary(error)}). It was trained on "
                     "another model or with modules that vLLM cannot adapt: remove the iteration's policy folder to "
@@ -42,13 +42,13 @@ class AdapterWeights:
                 ) from error
             self._requests[version] = request
 
-    def play(self, policy: Policy) -> Any:
+    def activate(self, policy: Policy) -> Any:
         """The policy's LoRARequest; None for the base model."""
         return None if policy.adapter is None else _look_up(self._requests, policy)
 
 
 class MergedWeights:
-    """One set of weights at a time, merged and handed to the engine in memory when another policy is to play.
+    """One set of weights at a time, merged in memory and given to the engine when the policy changes.
 
     vLLM's adapter kernels are written for GPUs: on a CPU with AVX2, SmolLM2-135M reads 76 prompt tokens a second with
     a rank-16 adapter and 566 without. Exchanging its weights takes about a second.
@@ -61,37 +61,37 @@ class MergedWeights:
         self._adapters = {version: read_adapter(folder) for version, folder in folders.items()}
         for adapter in self._adapters.values():
             check_fit(adapter, base)
-        self._playing = Policy().version
+        self._active = Policy().version
 
-    def play(self, policy: Policy) -> None:
-        """Exchange the weights unless this policy plays already."""
+    def activate(self, policy: Policy) -> None:
+        """Load the policy's weights unless they are active."""
         adapter = None if policy.adapter is None else _look_up(self._adapters, policy)
-        if policy.version != self._playing:
+        if policy.version != self._active:
             _reload(self._llm, weights_iterator=merged_tensors(self._base, adapter))
-            self._playing = policy.version
+            self._active = policy.version
 
 
 class StoredWeights:
-    """One set of weights at a time, which the engine's processes read from the policy's own folder."""
+    """One set of weights at a time, read by the engine's processes from the policy's folder."""
 
     def __init__(self, llm: Any, base: Path, folders: Mapping[str, Path]) -> None:
         """Open every policy at once, so that one that cannot be read is found before any work is done."""
         self._llm = llm
         self._folders = {Policy().version: base, **folders}
         for folder in folders.values():
-            check_fit(read_change(folder), base)
-        self._playing = Policy().version
+            check_fit(load_trained_weights(folder), base)
+        self._active = Policy().version
 
-    def play(self, policy: Policy) -> None:
-        """Exchange the weights unless this policy plays already."""
+    def activate(self, policy: Policy) -> None:
+        """Load the policy's weights unless they are active."""
         folder = _look_up(self._folders, policy)
-        if policy.version != self._playing:
+        if policy.version != self._active:
             _reload(self._llm, weights_path=str(folder))
-            self._playing = policy.version
+            self._active = policy.version
 
 
 def _reload(llm: Any, **source: Any) -> None:
-    """Give the running engine other weights."""
+    """Replace the weights of the running engine."""
     llm.collective_rpc("reload_weights", kwargs=source)
     if not count_gpus():
         llm.apply_model(_repack_head)

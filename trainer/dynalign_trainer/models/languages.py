@@ -30,7 +30,7 @@ class LanguageFilter:
                 f"{', '.join(sorted(known))}."
             )
 
-    def lets_pass(self, text: str) -> bool:
+    def accepts(self, text: str) -> bool:
         """Whether the text is in a wanted language, or too short to tell."""
         found = recognise_language(text)
         return found is None or found in self._wanted

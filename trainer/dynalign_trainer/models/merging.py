@@ -1,4 +1,4 @@
-"""What training made of the base model, tensor by tensor.
+"""The base model's weights after training, tensor by tensor.
 
 A LoRA adapter is added: W' = W + (alpha / r) B A (arXiv 2106.09685, section 4.1), in float32, because an update is
 small beside the weights that are rounded with it. All weights trained take the place of the base model's. Tensors are
@@ -24,26 +24,26 @@ _PLAIN_NUMBERS: Final = frozenset({"F64", "F32", "BF16", "F16"})
 """Formats of safetensors whose numbers are the weights themselves."""
 
 
-class Change(Protocol):
-    """What an iteration trained."""
+class TrainedWeights(Protocol):
+    """The weights that an iteration trained, as a change of the base model's."""
 
     @property
     def names(self) -> frozenset[str]:
-        """Tensors of the base model that are another after it."""
+        """Tensors of the base model that training changed."""
         ...
 
     def apply(self, name: str, weight: Any) -> Any:
         """The tensor after training, in float32 where it was trained. Raises BadInputError when it does not fit."""
         ...
 
-    def misfit(self, why: str) -> BadInputError:
-        """The error that says that it was trained on another model."""
+    def mismatch_error(self, why: str) -> BadInputError:
+        """The error for weights that were trained on another model; `why` is the reason."""
         ...
 
 
 @dataclass(frozen=True)
 class FullWeights:
-    """All weights, trained."""
+    """All weights of a model, trained."""
 
     folder: Path
     files: dict[str, Path]
@@ -51,7 +51,7 @@ class FullWeights:
 
     @property
     def names(self) -> frozenset[str]:
-        """All that the folder holds."""
+        """All tensors in the folder."""
         return frozenset(self.files)
 
     def apply(self, name: str, weight: Any) -> Any:
@@ -63,11 +63,11 @@ class FullWeights:
         with safe_open(self.files[name], framework="pt") as file:
             trained = file.get_tensor(name)
         if trained.shape != weight.shape:
-            raise self.misfit(f"{name} has the shape {tuple(weight.shape)}, here {tuple(trained.shape)}")
+            raise self.mismatch_error(f"{name} has the shape {tuple(weight.shape)}, here {tuple(trained.shape)}")
         return trained
 
-    def misfit(self, why: str) -> BadInputError:
-        """The error that says that the weights belong to another model."""
+    def mismatch_error(self, why: str) -> BadInputError:
+        """The error for weights that belong to another model; `why` is the reason."""
         return BadInputError(
             f"the weights in {self.folder} do not fit the base model ({why}). "
             "Remove the folder to have its iteration's training run again."
@@ -86,7 +86,7 @@ class Adapter:
 
     @property
     def names(self) -> frozenset[str]:
-        """Those of the adapted weights."""
+        """The adapted tensors."""
         return frozenset(self.pairs)
 
     def apply(self, name: str, weight: Any) -> Any:
@@ -100,18 +100,20 @@ class Adapter:
             return weight
         down, up = (matrix.to(torch.float32) for matrix in self.pairs[name])
         if (up.shape[0], down.shape[1]) != tuple(weight.shape):
-            raise self.misfit(f"{name} has the shape {tuple(weight.shape)}, its update {(up.shape[0], down.shape[1])}")
+            raise self.mismatch_error(
+                f"{name} has the shape {tuple(weight.shape)}, its update {(up.shape[0], down.shape[1])}"
+            )
         return torch.addmm(weight.to(torch.float32), up, down, alpha=self.scale)
 
-    def misfit(self, why: str) -> BadInputError:
-        """The error that says that the adapter was trained on another model."""
+    def mismatch_error(self, why: str) -> BadInputError:
+        """The error for an adapter that was trained on another model; `why` is the reason."""
         return BadInputError(
             f"the adapter in {self.folder} does not fit the base model ({why}). "
             "Remove the folder to have its iteration's training run again."
         )
 
 
-def read_change(folder: Path) -> Change:
+def load_trained_weights(folder: Path) -> TrainedWeights:
     """Read what an iteration's training wrote. Raises BadInputError naming the file."""
     return read_adapter(folder) if is_adapter(folder) else _read_full(folder)
 
@@ -145,7 +147,7 @@ def read_adapter(folder: Path) -> Adapter:
     return Adapter(folder, scale, pairs)
 
 
-def check_fit(change: Change, base: Path) -> None:
+def check_fit(change: TrainedWeights, base: Path) -> None:
     """Raise BadInputError when the change names tensors that the base model's files do not have, or quantises.
 
     Whole weights must also have every one of them: an engine that exchanges its weights would keep the others.
@@ -153,12 +155,12 @@ def check_fit(change: Change, base: Path) -> None:
     names = read_tensor_files(base).keys()
     check_number_formats(change, base)
     if missing := sorted(change.names - names):
-        raise change.misfit(f"the base model has no {missing[0]}")
+        raise change.mismatch_error(f"the base model has no {missing[0]}")
     if isinstance(change, FullWeights) and (absent := sorted(names - change.names)):
-        raise change.misfit(f"they lack {absent[0]}")
+        raise change.mismatch_error(f"they lack {absent[0]}")
 
 
-def check_number_formats(change: Change, base: Path) -> None:
+def check_number_formats(change: TrainedWeights, base: Path) -> None:
     """Raise BadInputError when a tensor that training changed is stored in quantised form in the base model's files.
 
     Its numbers are codes, which mean something only with the scales beside them: nothing can be added to them.

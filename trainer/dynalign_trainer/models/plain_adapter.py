@@ -79,7 +79,7 @@ def find_pairs(names: Iterable[str], folder: Path) -> dict[str, tuple[str, str]]
 
 
 def check_plain_adapter(folder: Path) -> None:
-    """Raise BadInputError when an adapter is none, cannot be read, or holds more than plain updates."""
+    """Raise BadInputError when a folder is no adapter, cannot be read, or holds more than plain updates."""
     from safetensors import SafetensorError, safe_open
 
     read_plain_config(folder)

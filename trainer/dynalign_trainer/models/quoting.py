@@ -19,7 +19,7 @@ class Delimiters:
 
 
 def make_delimiters(seed: int, prompt_id: str) -> Delimiters:
-    """Delimiters of one prompt: random to whoever does not know the seed, the same for all its candidates."""
+    """Delimiters of one prompt: random for a reader who does not know the seed, the same for all its candidates."""
     nonce = hashlib.sha256(f"{seed}:{prompt_id}".encode()).hexdigest()[:10]
     return Delimiters(open=f"<<<{nonce}", close=f"{nonce}>>>", nonce=nonce)
 

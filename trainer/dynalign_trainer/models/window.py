@@ -1,4 +1,4 @@
-"""How long a chat is for the model that will answer it, whoever writes it."""
+"""Length of a chat, in tokens of the model that will answer it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

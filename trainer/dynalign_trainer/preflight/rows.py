@@ -22,7 +22,7 @@ class Room:
     """What a model leaves to a prompt."""
 
     tokens: int
-    """Longest prompt, chat template included."""
+    """Maximum length of a prompt in tokens, chat template included."""
     rows: int | None
     """Rows of the embedding; None where they are not known."""
 

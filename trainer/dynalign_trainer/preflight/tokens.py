@@ -42,7 +42,7 @@ def check_ids(tokenizer: Any, rows: int, where: str) -> str | None:
 
 
 def _find_reachable(tokenizer: Any, candidates: Iterable[int]) -> set[int]:
-    """Those of the ids that ordinary texts, the chat template, or the tokenizer's named tokens bring."""
+    """Ids among the candidates that ordinary texts, the chat template, or the tokenizer's named tokens bring."""
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     named = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id}
     return {index for index in candidates if index not in special or index in named} | _render_ids(tokenizer)

@@ -8,7 +8,7 @@ from typing import Final
 from dynalign_contract.agents import AuthorSettings
 from dynalign_contract.objective import Objective
 from dynalign_trainer.models.chat_model import ChatModel, ChatTurn, Sampling
-from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
+from dynalign_trainer.prompts.drafts import Actor, Draft, Drop, Tally
 from dynalign_trainer.prompts.seeds import Seed
 from dynalign_trainer.runtime.progress import Watch
 
@@ -32,20 +32,20 @@ def write_drafts(
     sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_tokens)
     model.forget()
     found = model.write(turns, sampling, seeds=sampling_seeds, watch=watch)
-    tally.of(Hand.AUTHOR).given += len(seeds)
+    tally.of(Actor.AUTHOR).given += len(seeds)
     drafts = []
     for name, seed, completion in zip(names, seeds, found, strict=True):
         draft = Draft("", seed, draft_id=name)
         if completion is None:
-            tally.drop(Hand.AUTHOR, Drop.BUDGET, draft)
+            tally.drop(Actor.AUTHOR, Drop.BUDGET, draft)
             continue
         text = clean(completion.opening, completion.text, finished=completion.finished)
         draft = Draft(text, seed, draft_id=name, opening=seeded_opening(objective, seed))
         if text:
             drafts.append(draft)
         else:
-            tally.drop(Hand.AUTHOR, Drop.UNFINISHED, draft)
-    return tally.keep(Hand.AUTHOR, drafts)
+            tally.drop(Actor.AUTHOR, Drop.UNFINISHED, draft)
+    return tally.keep(Actor.AUTHOR, drafts)
 
 
 def seeded_opening(objective: Objective, seed: Mapping[str, str]) -> str:

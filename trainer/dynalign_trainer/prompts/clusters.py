@@ -33,7 +33,7 @@ class Clusters:
     def has_room(self, text: str) -> bool:
         """Whether the text's cluster may have one more."""
         found = self._find(self._embed(text))
-        return found is None or self._sizes[found] < self._settings.most
+        return found is None or self._sizes[found] < self._settings.max_size
 
     def add(self, text: str) -> None:
         """Put a text into its cluster, which may then be fuller than it should be."""

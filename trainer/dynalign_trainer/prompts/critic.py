@@ -18,7 +18,7 @@ class Quotation:
     """How a draft is quoted, so that it can end neither its quotation nor its turn."""
 
     delimiters: Delimiters
-    """The same for all drafts of a stage, which keeps their beginnings equal; no author has seen them."""
+    """Delimiters of all drafts of a stage, which keep the prompts' beginnings equal; no author has seen them."""
     forbidden: tuple[str, ...]
     """The tokenizer's control tokens."""
 

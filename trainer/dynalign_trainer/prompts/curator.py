@@ -34,9 +34,9 @@ class _Entry:
     """What is remembered of a prompt."""
 
     whole: MinHash
-    """Of all of its turns."""
+    """Signature of all of its turns."""
     own: MinHash
-    """Of its own words."""
+    """Signature of its own words."""
     meaning: str
     """The words that its cluster was found by."""
 
@@ -73,7 +73,7 @@ class Curator:
             self._insert(prompt.text, entry)
         return cause
 
-    def exchange(self, old: str, new: Wording) -> Drop | None:
+    def replace(self, old: str, new: Wording) -> Drop | None:
         """Let `new` in for the text `old`, which it may resemble, and return None; or leave `old` in and say why."""
         entry = self._remove(old)
         cause = self.admit(new)
@@ -87,7 +87,7 @@ class Curator:
             return Drop.DUPLICATE
         if checks.benchmarks.leaks(prompt.turn) or (prompt.is_written and checks.held_out.leaks(prompt.own)):
             return Drop.CONTAMINATED
-        if checks.languages is not None and not checks.languages.lets_pass(prompt.turn):
+        if checks.languages is not None and not checks.languages.accepts(prompt.turn):
             return Drop.LANGUAGE
         if any(self._is_near(self._entries[key], entry) for key in self._index.query(entry.whole)):
             return Drop.NEAR_DUPLICATE

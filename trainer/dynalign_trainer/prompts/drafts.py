@@ -1,4 +1,4 @@
-"""Drafts of prompts, and what becomes of them."""
+"""Drafts of prompts, and the outcome of each."""
 
 import math
 from collections import Counter
@@ -16,11 +16,11 @@ _SAMPLES: Final = 3
 KEPT: Final = "kept"
 
 
-class Hand(StrEnum):
-    """Who handles a draft."""
+class Actor(StrEnum):
+    """An agent or step that handles drafts."""
 
     SUPPLIED = "supplied"
-    """Nobody: the user wrote it."""
+    """The user: no agent wrote it."""
     AUTHOR = "author"
     CURATOR = "curator"
     CRITIC = "critic"
@@ -45,7 +45,7 @@ class Drop(StrEnum):
     BUDGET = "budget"
     """An agent's budget was used up before the draft's turn."""
     NOT_BETTER = "not-better"
-    """The critic liked the mended text no more than the draft, which goes on as it was."""
+    """The critic liked the revised text no more than the draft, which goes on as it was."""
     SURPLUS = "surplus"
     """Others were better, or made the set more even."""
 
@@ -62,7 +62,7 @@ class Draft:
     opening: str = ""
     """Beginning of the text that the seed dictated."""
     before: "Draft | None" = None
-    """What the reviser mended; None where nothing was."""
+    """What the reviser revised; None where nothing was."""
 
     @property
     def wording(self) -> Wording:
@@ -72,7 +72,7 @@ class Draft:
 
 @dataclass
 class Work:
-    """What one hand was given and passed on."""
+    """Counts of drafts that one actor was given and passed on."""
 
     given: int = 0
     kept: int = 0
@@ -83,55 +83,55 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Fate:
-    """How a draft ended."""
+class DraftOutcome:
+    """The last actor of a draft, and its decision."""
 
     draft: Draft
-    hand: Hand
+    actor: Actor
     outcome: str
     """`kept`, or the cause of its drop."""
 
 
 @dataclass
 class Tally:
-    """What became of the drafts of one set of prompts."""
+    """Counts and outcomes of the drafts of one set of prompts."""
 
-    work: dict[Hand, Work] = field(default_factory=dict)
-    fates: dict[str, Fate] = field(default_factory=dict)
-    """Draft id -> its end."""
+    work: dict[Actor, Work] = field(default_factory=dict)
+    outcomes: dict[str, DraftOutcome] = field(default_factory=dict)
+    """Draft id -> its outcome."""
     samples: list[tuple[Drop, str]] = field(default_factory=list)
     """The first few dropped texts, for people."""
     warnings: list[str] = field(default_factory=list)
     """Budgets that are used up, as clauses."""
 
-    def of(self, hand: Hand) -> Work:
-        """The account of one hand."""
-        return self.work.setdefault(hand, Work())
+    def of(self, actor: Actor) -> Work:
+        """The counts of one actor."""
+        return self.work.setdefault(actor, Work())
 
-    def drop(self, hand: Hand, cause: Drop, draft: Draft) -> None:
+    def drop(self, actor: Actor, cause: Drop, draft: Draft) -> None:
         """Count a draft that is not used."""
-        self.of(hand).dropped[cause] += 1
+        self.of(actor).dropped[cause] += 1
         if draft.draft_id:
-            self.fates[draft.draft_id] = Fate(draft, hand, cause.value)
+            self.outcomes[draft.draft_id] = DraftOutcome(draft, actor, cause.value)
         if cause is not Drop.SURPLUS and len(self.samples) < _SAMPLES:
             self.samples.append((cause, draft.text))
 
-    def lose(self, hand: Hand, cause: Drop) -> None:
+    def lose(self, actor: Actor, cause: Drop) -> None:
         """Count a text of which nothing came while the draft that it was made from goes on."""
-        self.of(hand).dropped[cause] += 1
+        self.of(actor).dropped[cause] += 1
 
-    def keep(self, hand: Hand, drafts: Sequence[Draft]) -> list[Draft]:
-        """Count drafts that a hand passes on."""
-        self.of(hand).kept += len(drafts)
+    def keep(self, actor: Actor, drafts: Sequence[Draft]) -> list[Draft]:
+        """Count drafts that a actor passes on."""
+        self.of(actor).kept += len(drafts)
         for draft in drafts:
             if draft.draft_id:
-                self.fates[draft.draft_id] = Fate(draft, hand, KEPT)
+                self.outcomes[draft.draft_id] = DraftOutcome(draft, actor, KEPT)
         return list(drafts)
 
     @property
     def drafts(self) -> int:
         """Texts that were there to choose from: written or supplied."""
-        return sum(self.work[hand].given for hand in (Hand.SUPPLIED, Hand.AUTHOR) if hand in self.work)
+        return sum(self.work[actor].given for actor in (Actor.SUPPLIED, Actor.AUTHOR) if actor in self.work)
 
     @property
     def tokens(self) -> int:
@@ -163,7 +163,7 @@ class Tally:
         """The accounts, in the order of the hands."""
         return tuple(
             AgentYield(
-                agent=hand,
+                agent=actor,
                 model=work.model,
                 given=work.given,
                 kept=work.kept,
@@ -171,27 +171,27 @@ class Tally:
                 requests=work.requests,
                 tokens=work.tokens,
             )
-            for hand in Hand
-            if (work := self.work.get(hand)) is not None
+            for actor in Actor
+            if (work := self.work.get(actor)) is not None
         )
 
     def draft_rows(self, prompt_ids: dict[str, str]) -> list[DraftRow]:
         """DRAFT rows, in the order of their writing; `prompt_ids` is draft id -> id of the prompt that it became."""
-        return [_draft_row(fate, prompt_ids.get(key, "")) for key, fate in sorted(self.fates.items())]
+        return [_draft_row(fate, prompt_ids.get(key, "")) for key, fate in sorted(self.outcomes.items())]
 
 
-def _draft_row(fate: Fate, prompt_id: str) -> DraftRow:
+def _draft_row(fate: DraftOutcome, prompt_id: str) -> DraftRow:
     draft = fate.draft
     first = draft.before or draft
-    mended = draft if draft.before is not None else None
+    revised = draft if draft.before is not None else None
     return {
         "draft_id": draft.draft_id,
         "facets": draft.seed,
         "text": first.text,
         "score": first.score,
-        "mended": mended.text if mended else "",
-        "mended_score": mended.score if mended else math.nan,
-        "agent": fate.hand.value,
+        "revised": revised.text if revised else "",
+        "revised_score": revised.score if revised else math.nan,
+        "agent": fate.actor.value,
         "outcome": fate.outcome,
         "prompt_id": prompt_id,
     }

@@ -8,7 +8,7 @@ from dynalign_contract.metrics import MetricValues, PromptsMetrics
 from dynalign_contract.records import PromptRow
 from dynalign_trainer.models.text_statistics import distinct_n
 from dynalign_trainer.prompts.choosing import evenness
-from dynalign_trainer.prompts.drafts import Drop, Hand, Tally
+from dynalign_trainer.prompts.drafts import Actor, Drop, Tally
 from dynalign_trainer.prompts.seeds import facet_coverage
 from dynalign_trainer.prompts.wording import own_words
 
@@ -32,14 +32,14 @@ def measure(
         PromptsMetrics.too_long_share: tally.share(Drop.LONG),
         PromptsMetrics.too_short_share: tally.share(Drop.SHORT),
         PromptsMetrics.low_score_share: tally.share(Drop.LOW_SCORE),
-        PromptsMetrics.mended: len(gains),
-        PromptsMetrics.mended_gain: _mean(gains),
+        PromptsMetrics.revised: len(gains),
+        PromptsMetrics.revision_gain: _mean(gains),
         PromptsMetrics.distinct_2: distinct_n((own_words(row["messages"]) for row in rows), 2),
         PromptsMetrics.facet_coverage: facet_coverage(facets, seeds) if seeds else None,
         PromptsMetrics.facet_evenness: evenness(facets, seeds) if seeds else None,
         PromptsMetrics.requests: tally.requests,
         PromptsMetrics.tokens: tally.tokens,
-        PromptsMetrics.supplied_share: tally.of(Hand.SUPPLIED).kept / len(rows) if rows else None,
+        PromptsMetrics.supplied_share: tally.of(Actor.SUPPLIED).kept / len(rows) if rows else None,
     }
 
 

@@ -1,4 +1,4 @@
-"""The reviser: mends drafts that the critic finds neither good nor hopeless."""
+"""The reviser: rewrites drafts that the critic finds neither good nor hopeless."""
 
 import math
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from dynalign_contract.objective import Objective, ReviserTemplate
 from dynalign_trainer.models.chat_model import ChatModel, ChatTurn, Sampling
 from dynalign_trainer.prompts.author import clean
 from dynalign_trainer.prompts.critic import Quotation
-from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
+from dynalign_trainer.prompts.drafts import Actor, Draft, Drop, Tally
 from dynalign_trainer.runtime.progress import Watch
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class SortedDrafts:
     """Scored drafts, by what is to be done with them; each in order."""
 
     good: list[Draft]
@@ -24,14 +24,14 @@ class Verdicts:
     hopeless: list[Draft]
 
 
-def sort_drafts(drafts: Sequence[Draft], min_score: float, reviser: ReviserSettings | None) -> Verdicts:
-    """Without a reviser a draft is good from `min_score`, otherwise from `mend_below`; one without a score is good."""
-    good_from = min_score if reviser is None else max(min_score, reviser.mend_below)
-    found = Verdicts([], [], [])
+def sort_drafts(drafts: Sequence[Draft], min_score: float, reviser: ReviserSettings | None) -> SortedDrafts:
+    """Drafts by what follows: good from `min_score`, or with a reviser from `revise_below`, or if without a score."""
+    good_from = min_score if reviser is None else max(min_score, reviser.revise_below)
+    found = SortedDrafts([], [], [])
     for draft in drafts:
         if not draft.score < good_from:
             found.good.append(draft)
-        elif reviser is not None and reviser.mend_from <= draft.score < reviser.mend_below:
+        elif reviser is not None and reviser.revise_from <= draft.score < reviser.revise_below:
             found.mendable.append(draft)
         else:
             found.hopeless.append(draft)
@@ -49,7 +49,7 @@ def require_reviser(objective: Objective) -> ReviserTemplate:
     return objective.reviser
 
 
-def mend_drafts(
+def revise_drafts(
     model: ChatModel,
     objective: Objective,
     settings: ReviserSettings,
@@ -60,7 +60,7 @@ def mend_drafts(
     tally: Tally,
     watch: Watch | None,
 ) -> list[Draft]:
-    """Mended drafts, unscored, each with what it was before; those that were not mended are counted."""
+    """Revised drafts, unscored, each with what it was before; those that were not revised are counted."""
     template = require_reviser(objective)
     marks = quotation.delimiters
     turns = [
@@ -73,14 +73,14 @@ def mend_drafts(
         for draft in drafts
     ]
     sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_tokens)
-    tally.of(Hand.REVISER).given += len(drafts)
-    mended = []
+    tally.of(Actor.REVISER).given += len(drafts)
+    revised = []
     model.forget()
     for draft, found in zip(drafts, model.write(turns, sampling, seeds=sampling_seeds, watch=watch), strict=True):
         if found is None:
-            tally.lose(Hand.REVISER, Drop.BUDGET)
+            tally.lose(Actor.REVISER, Drop.BUDGET)
         elif text := clean("", found.text, finished=found.finished):
-            mended.append(replace(draft, text=text, score=math.nan, before=draft))
+            revised.append(replace(draft, text=text, score=math.nan, before=draft))
         else:
-            tally.lose(Hand.REVISER, Drop.UNFINISHED)
-    return mended
+            tally.lose(Actor.REVISER, Drop.UNFINISHED)
+    return revised

@@ -1,4 +1,4 @@
-"""From drafts and chats to PROMPT rows. Pure."""
+"""PROMPT rows from drafts and chats. Pure."""
 
 import math
 from collections.abc import Mapping, Sequence

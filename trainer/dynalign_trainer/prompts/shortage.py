@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from dynalign_contract.settings import PromptSettings
-from dynalign_trainer.prompts.drafts import Drop, Hand, Tally
+from dynalign_trainer.prompts.drafts import Actor, Drop, Tally
 
 _SHOWN: Final = 3
 """Causes that get their remedy, the most frequent first."""
@@ -15,7 +15,7 @@ _SUPPLIED: Final[Mapping[Drop, str]] = {
     Drop.LONG: "raise prompts.maxTokens (and engine.maxLength with it), or shorten the long rows",
     Drop.DUPLICATE: "take the rows that occur twice out of the file",
     Drop.NEAR_DUPLICATE: "raise prompts.dedup.threshold, or supply rows that differ more",
-    Drop.CLUSTER: "raise prompts.dedup.clusters.most or similarity, or supply rows that differ more",
+    Drop.CLUSTER: "raise prompts.dedup.clusters.maxSize or similarity, or supply rows that differ more",
     Drop.CONTAMINATED: "take the rows that the evaluation's own questions resemble out of the file, or raise "
     "prompts.decontamination.words",
     Drop.LANGUAGE: "add the rows' language to prompts.languages",
@@ -26,7 +26,7 @@ _WRITTEN: Final[Mapping[Drop, str]] = {
     Drop.LONG: "raise prompts.maxTokens, or lower prompts.agents.author.maxTokens",
     Drop.DUPLICATE: "give more prompts.seeds.facets, or raise prompts.agents.author.temperature",
     Drop.NEAR_DUPLICATE: "give more prompts.seeds.facets, or raise prompts.dedup.threshold",
-    Drop.CLUSTER: "give more prompts.seeds.facets, or raise prompts.dedup.clusters.most",
+    Drop.CLUSTER: "give more prompts.seeds.facets, or raise prompts.dedup.clusters.maxSize",
     Drop.CONTAMINATED: "raise prompts.decontamination.words",
     Drop.LANGUAGE: "add the drafts' language to prompts.languages, or name an author that writes the wanted one",
     Drop.LOW_SCORE: "lower prompts.agents.critic.minScore",
@@ -47,18 +47,18 @@ def explain_shortage(settings: PromptSettings, purpose: str, found: int, wanted:
 def _remedies(settings: PromptSettings, tally: Tally, found: int, wanted: int) -> str:
     counted = sorted(
         (
-            (number, hand is not Hand.SUPPLIED, remedy)
+            (number, hand is not Actor.SUPPLIED, remedy)
             for hand, work in tally.work.items()
             for cause, number in work.dropped.items()
-            if (remedy := (_SUPPLIED if hand is Hand.SUPPLIED else _WRITTEN).get(cause))
+            if (remedy := (_SUPPLIED if hand is Actor.SUPPLIED else _WRITTEN).get(cause))
         ),
         key=lambda entry: -entry[0],
     )
     remedies = list(dict.fromkeys(remedy for _, _, remedy in counted))[:_SHOWN]
-    if Hand.AUTHOR in tally.work and not remedies:
+    if Actor.AUTHOR in tally.work and not remedies:
         remedies.append(_TOO_FEW_DRAFTS)
     if settings.supplied is not None and _lacks_rows(tally, found, wanted):
-        rows = tally.work[Hand.SUPPLIED].given if Hand.SUPPLIED in tally.work else 0
+        rows = tally.work[Actor.SUPPLIED].given if Actor.SUPPLIED in tally.work else 0
         remedies.insert(
             0,
             f"lower prompts.perIteration or add rows, for {settings.supplied.uri} has {rows} for this purpose; or "
@@ -70,5 +70,5 @@ def _remedies(settings: PromptSettings, tally: Tally, found: int, wanted: int) -
 
 def _lacks_rows(tally: Tally, found: int, wanted: int) -> bool:
     """Whether even without a single drop the user's rows, and no agent, would have left the set too small."""
-    supplied = tally.work.get(Hand.SUPPLIED)
-    return Hand.AUTHOR not in tally.work and (supplied is None or supplied.given < wanted) and found < wanted
+    supplied = tally.work.get(Actor.SUPPLIED)
+    return Actor.AUTHOR not in tally.work and (supplied is None or supplied.given < wanted) and found < wanted

@@ -36,7 +36,7 @@ from dynalign_trainer.prompts.shortage import explain_shortage
 from dynalign_trainer.prompts.supplied import Chat, Supply, read_supply
 from dynalign_trainer.prompts.task_texts import own_task_texts
 from dynalign_trainer.prompts.wording import asked_words, own_words, read_wording
-from dynalign_trainer.prompts.writing import Order, PromptWriter
+from dynalign_trainer.prompts.writing import PromptRequest, PromptWriter
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 
 log = logging.getLogger("dynalign.prompts")
@@ -142,7 +142,7 @@ def _hold_out(writer: PromptWriter, supply: Supply, total: int) -> PromptSet:
     tally = Tally()
     chats = writer.admit(supply.held_out(), supply.amount.held_out, tally)
     wanted = writer.context.params.prompts.held_out
-    order = Order("heldout", wanted - len(chats), done=len(chats), total=total)
+    order = PromptRequest("heldout", wanted - len(chats), done=len(chats), total=total)
     return _fill(writer, order, chats, tally, name="heldout", wanted=wanted)
 
 
@@ -152,12 +152,12 @@ def _train(writer: PromptWriter, supply: Supply, held_out: Sequence[PromptRow], 
     from_user = supply.amount.wanted
     chats = writer.admit(supply.training(held_out, iteration), from_user, tally)
     done = total - settings.per_iteration + len(chats)
-    order = Order("train", settings.per_iteration - from_user, done=done, total=total)
+    order = PromptRequest("train", settings.per_iteration - from_user, done=done, total=total)
     return _fill(writer, order, chats, tally, name=f"{iteration:03d}", wanted=settings.per_iteration)
 
 
 def _fill(
-    writer: PromptWriter, order: Order, chats: Sequence[Chat], tally: Tally, *, name: str, wanted: int
+    writer: PromptWriter, order: PromptRequest, chats: Sequence[Chat], tally: Tally, *, name: str, wanted: int
 ) -> PromptSet:
     """The user's chats, and after them what the agents write. Raises BadInputError when there are too few."""
     drafts = writer.write(order, tally)
@@ -188,7 +188,7 @@ def _opening(params: PromptsParams, row: PromptRow) -> str:
     return seeded_opening(params.objective, row["facets"])
 
 
-def _check_yield(params: PromptsParams, order: Order, found: int, wanted: int, tally: Tally) -> None:
+def _check_yield(params: PromptsParams, order: PromptRequest, found: int, wanted: int, tally: Tally) -> None:
     if found < params.prompts.min_yield * wanted or not found:
         raise BadInputError(explain_shortage(params.prompts, order.purpose, found, wanted, tally))
 

@@ -1,4 +1,4 @@
-"""Prompts written by the agents: rounds of drafts, each curated, scored and perhaps mended, until there are enough."""
+"""Prompts written by the agents: rounds of drafts, each curated, scored and perhaps revised, until there are enough."""
 
 import math
 import random
@@ -16,8 +16,8 @@ from dynalign_trainer.prompts.author import write_drafts
 from dynalign_trainer.prompts.choosing import choose_drafts
 from dynalign_trainer.prompts.critic import Quotation, score_drafts
 from dynalign_trainer.prompts.curator import Curator, check_length
-from dynalign_trainer.prompts.drafts import Draft, Drop, Hand, Tally
-from dynalign_trainer.prompts.reviser import mend_drafts, sort_drafts
+from dynalign_trainer.prompts.drafts import Actor, Draft, Drop, Tally
+from dynalign_trainer.prompts.reviser import revise_drafts, sort_drafts
 from dynalign_trainer.prompts.seeds import merge_facets, sample_seeds
 from dynalign_trainer.prompts.wording import read_wording
 from dynalign_trainer.runtime.context import StageContext
@@ -30,8 +30,8 @@ _CRITIC_SHARE: Final = 0.85
 
 
 @dataclass(frozen=True)
-class Order:
-    """How many prompts are wanted, and for what."""
+class PromptRequest:
+    """The number of prompts to write, and their purpose."""
 
     purpose: str
     """`train` or `heldout`; it enters the random seeds and the drafts' ids."""
@@ -53,7 +53,7 @@ class PromptWriter:
 
     @property
     def limit(self) -> int:
-        """Longest prompt in tokens, chat template included, that leaves room for a completion."""
+        """Maximum length of a prompt in tokens, chat template included, that leaves room for a completion."""
         params = self.context.params
         return min(params.prompts.max_tokens, self.window.max_length - params.reserve_tokens)
 
@@ -62,7 +62,7 @@ class PromptWriter:
         """Values to seed the author with."""
         return merge_facets(self.context.params.objective.facets, self.context.params.prompts.seeds.facets)
 
-    def write(self, order: Order, tally: Tally) -> list[Draft]:
+    def write(self, order: PromptRequest, tally: Tally) -> list[Draft]:
         """Up to `order.wanted` drafts; fewer when three rounds, or the agents' budgets, did not bring enough.
 
         The agents are not asked for anything when none are wanted.
@@ -80,14 +80,14 @@ class PromptWriter:
         used = {draft.draft_id for draft in chosen}
         for draft in kept:
             if draft.draft_id not in used:
-                tally.drop(Hand.CURATOR, Drop.SURPLUS, draft)
+                tally.drop(Actor.CURATOR, Drop.SURPLUS, draft)
         self._settle(tally, before)
         return chosen
 
     def admit(self, chats: Iterable[tuple[Message, ...]], wanted: int, tally: Tally) -> list[tuple[Message, ...]]:
         """The first `wanted` of the user's prompts that fit and are new; those that are not are counted."""
         kept: list[tuple[Message, ...]] = []
-        work = tally.of(Hand.SUPPLIED)
+        work = tally.of(Actor.SUPPLIED)
         for chat in chats:
             if len(kept) >= wanted:
                 break
@@ -98,12 +98,12 @@ class PromptWriter:
             if cause is None:
                 kept.append(chat)
             else:
-                tally.drop(Hand.SUPPLIED, cause, Draft(wording.turn, {}))
+                tally.drop(Actor.SUPPLIED, cause, Draft(wording.turn, {}))
         work.kept += len(kept)
         return kept
 
-    def _round(self, order: Order, tally: Tally, *, number: int, missing: int) -> list[Draft]:
-        """What one round adds. Good drafts go on as they are; the mended ones come after them."""
+    def _round(self, order: PromptRequest, tally: Tally, *, number: int, missing: int) -> list[Draft]:
+        """What one round adds. Good drafts go on as they are; the revised ones come after them."""
         agents = self.context.params.prompts.agents
         done = order.done + order.wanted - missing
 
@@ -117,11 +117,11 @@ class PromptWriter:
         scored = self._criticise(tally, fresh, watch(_AUTHOR_SHARE, _CRITIC_SHARE))
         verdicts = sort_drafts(scored, agents.critic.min_score, agents.reviser)
         for draft in verdicts.hopeless:
-            tally.drop(Hand.CRITIC, Drop.LOW_SCORE, draft)
-        kept = tally.keep(Hand.CRITIC, verdicts.good)
+            tally.drop(Actor.CRITIC, Drop.LOW_SCORE, draft)
+        kept = tally.keep(Actor.CRITIC, verdicts.good)
         return kept + self._revise(order, tally, verdicts.mendable, watch(_CRITIC_SHARE, 1))
 
-    def _author(self, order: Order, tally: Tally, *, number: int, count: int, watch: Watch) -> list[Draft]:
+    def _author(self, order: PromptRequest, tally: Tally, *, number: int, count: int, watch: Watch) -> list[Draft]:
         context = self.context
         rng = random.Random(context.seed("facets", order.purpose, number))  # noqa: S311 - no secret
         return write_drafts(
@@ -141,7 +141,7 @@ class PromptWriter:
         Raises BadInputError when the critic scores none of them at all.
         """
         model, objective = self.roles[Role.CRITIC], self.context.params.objective
-        tally.of(Hand.CRITIC).given += len(drafts)
+        tally.of(Actor.CRITIC).given += len(drafts)
         scored = score_drafts(model, objective, drafts, self.quotation, watch=watch)
         if not model.exhausted_budget():
             if scored and objective.critic is not None and all(math.isnan(draft.score) for draft in scored):
@@ -153,15 +153,15 @@ class PromptWriter:
             return scored
         for draft in scored:
             if math.isnan(draft.score):
-                tally.drop(Hand.CRITIC, Drop.BUDGET, draft)
+                tally.drop(Actor.CRITIC, Drop.BUDGET, draft)
         return [draft for draft in scored if not math.isnan(draft.score)]
 
-    def _revise(self, order: Order, tally: Tally, drafts: Sequence[Draft], watch: Watch) -> list[Draft]:
-        """Of each draft the version that the critic likes better, where it reaches `critic.minScore`."""
+    def _revise(self, order: PromptRequest, tally: Tally, drafts: Sequence[Draft], watch: Watch) -> list[Draft]:
+        """The version of each draft that the critic scores higher, where it reaches `critic.minScore`."""
         agents, objective = self.context.params.prompts.agents, self.context.params.objective
         if agents.reviser is None or not drafts:
             return []
-        mended = mend_drafts(
+        revised = revise_drafts(
             self.roles[Role.REVISER],
             objective,
             agents.reviser,
@@ -171,33 +171,33 @@ class PromptWriter:
             tally=tally,
             watch=watch,
         )
-        fresh = [draft for draft in mended if self._exchange(draft, tally)]
+        fresh = [draft for draft in revised if self._replace(draft, tally)]
         scored = score_drafts(self.roles[Role.CRITIC], objective, fresh, self.quotation, watch=watch)
         better = {draft.draft_id: draft for draft in scored if self._is_better(draft, tally)}
-        kept: dict[Hand, list[Draft]] = {Hand.CRITIC: [], Hand.REVISER: []}
+        kept: dict[Actor, list[Draft]] = {Actor.CRITIC: [], Actor.REVISER: []}
         for draft in drafts:
-            hand = Hand.REVISER if draft.draft_id in better else Hand.CRITIC
+            hand = Actor.REVISER if draft.draft_id in better else Actor.CRITIC
             best = better.get(draft.draft_id, draft)
             if best.score < agents.critic.min_score:
-                tally.drop(Hand.CRITIC, Drop.LOW_SCORE, best)
+                tally.drop(Actor.CRITIC, Drop.LOW_SCORE, best)
             else:
                 kept[hand].append(best)
         return [draft for hand, found in kept.items() for draft in tally.keep(hand, found)]
 
-    def _exchange(self, mended: Draft, tally: Tally) -> bool:
-        """Let the curator look at a mended text in the place of what it was made from."""
-        before = mended.before or mended
-        cause = self._check_length(mended.text) or self.curator.exchange(before.text, mended.wording)
+    def _replace(self, revised: Draft, tally: Tally) -> bool:
+        """Check a revised text against the curator, replacing the original."""
+        before = revised.before or revised
+        cause = self._check_length(revised.text) or self.curator.replace(before.text, revised.wording)
         if cause is not None:
-            tally.lose(Hand.REVISER, cause)
+            tally.lose(Actor.REVISER, cause)
         return cause is None
 
-    def _is_better(self, mended: Draft, tally: Tally) -> bool:
-        before = mended.before or mended
-        if mended.score > before.score:
+    def _is_better(self, revised: Draft, tally: Tally) -> bool:
+        before = revised.before or revised
+        if revised.score > before.score:
             return True
-        tally.lose(Hand.REVISER, Drop.NOT_BETTER)
-        self.curator.exchange(mended.text, before.wording)
+        tally.lose(Actor.REVISER, Drop.NOT_BETTER)
+        self.curator.replace(revised.text, before.wording)
         return False
 
     def _check_length(self, text: str) -> Drop | None:
@@ -222,7 +222,7 @@ class PromptWriter:
         """Put what the models have spent since `before`, and the budgets that are used up, into the tally."""
         for role, model in self.roles.items():
             requests, tokens = before[role]
-            work = tally.of(Hand(role.value))
+            work = tally.of(Actor(role.value))
             work.model = model.version
             work.requests += model.usage.requests - requests
             work.tokens += model.usage.tokens - tokens
@@ -232,12 +232,12 @@ class PromptWriter:
 
 def curate(drafts: Sequence[Draft], curator: Curator, check: Callable[[str], Drop | None], tally: Tally) -> list[Draft]:
     """The drafts of the right length that resemble nothing before them; the others are counted."""
-    tally.of(Hand.CURATOR).given += len(drafts)
+    tally.of(Actor.CURATOR).given += len(drafts)
     fresh = []
     for draft in drafts:
         cause = check(draft.text) or curator.admit(draft.wording)
         if cause is None:
             fresh.append(draft)
         else:
-            tally.drop(Hand.CURATOR, cause, draft)
-    return tally.keep(Hand.CURATOR, fresh)
+            tally.drop(Actor.CURATOR, cause, draft)
+    return tally.keep(Actor.CURATOR, fresh)

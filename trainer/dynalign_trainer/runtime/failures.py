@@ -1,4 +1,4 @@
-"""From whatever a stage raises to an error that a person, and the planner, can act on."""
+"""Turns whatever a stage raises into an error that a person, and the planner, can act on."""
 
 import errno
 import hashlib

@@ -73,7 +73,7 @@ class Place:
     index: int = 0
     """`JOB_COMPLETION_INDEX`: the shard, or the rank in a gang."""
     port: int = 0
-    """Of /metrics and /healthz; 0 takes a free one."""
+    """Port of /metrics and /healthz; 0 takes a free one."""
     coordinator: str = ""
     """`host:port` at which a gang meets."""
 
@@ -211,7 +211,7 @@ def _prepare(folder: Path, config: StageConfig) -> None:
 
 
 def _clear(folder: Path, listed: Iterable[str], known: Collection[str] = (MANIFEST, WORK_MARK)) -> None:
-    """Remove what an earlier attempt, or whoever else, has left beside the listed files."""
+    """Remove files that are not listed, which an earlier attempt or another program has left."""
     if left := clear_strangers(folder, listed, known):
         log.warning(
             "removed from %s, for they are no part of the artifact: %s", folder, ", ".join(map(shown_name, left))

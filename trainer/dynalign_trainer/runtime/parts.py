@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Part(Generic[In]):
-    """What one Parquet part is made from."""
+    """The inputs of one Parquet part."""
 
     index: int
     inputs: tuple[In, ...]
@@ -35,19 +35,19 @@ def split_parts(inputs: Sequence[In], size: int) -> list[Part[In]]:
     return [Part(k, tuple(inputs[i : i + size])) for k, i in enumerate(range(0, len(inputs), size))]
 
 
-def keep_finished(
-    folder: Path, parts: Sequence[Part[In]], table: Table[R], is_whole: Callable[[Part[In], list[R]], bool]
+def reuse_finished_parts(
+    folder: Path, parts: Sequence[Part[In]], table: Table[R], is_complete: Callable[[Part[In], list[R]], bool]
 ) -> dict[int, list[R]]:
-    """Rows of the parts that an earlier attempt has finished, by index.
+    """Rows of the parts that an earlier attempt finished, by index.
 
-    Removes parts that cannot be read, are not whole, or belong to no part; they are made again.
+    Removes files that cannot be read, are incomplete, or belong to no part; they are made again.
     """
     expected = {part.name: part for part in parts}
     finished = {}
     for path in sorted(folder.glob("part-*.parquet")):
         part = expected.get(path.name)
         rows = _read(path, table)
-        if part is not None and rows is not None and is_whole(part, rows):
+        if part is not None and rows is not None and is_complete(part, rows):
             finished[part.index] = rows
         else:
             log.warning("%s is not a whole part of this stage and is made again", path)

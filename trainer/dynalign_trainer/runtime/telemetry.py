@@ -31,7 +31,7 @@ class Telemetry:
             registry=self.registry,
         )
         self.start_seconds: float | None = None
-        """From the process's start to its first useful work; None before that."""
+        """Seconds from the process's start to its first useful work; None before that."""
         self._metric = Gauge(StageSeries.METRIC, "Learning metrics so far.", ["name"], registry=self.registry)
         self._lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""From a judge's next-token distribution to a reward. Pure."""
+"""Rewards from a judge's next-token distribution. Pure."""
 
 import math
 import statistics

@@ -1,7 +1,7 @@
 """Which folder the data of a task are loaded into, and from.
 
 `datasets` and `huggingface_hub` read the places of their caches from the environment when they are imported, which in
-a stage that was forked off the host has happened long before. Where they keep them is read at every call; checked with
+a stage forked off the preload server has happened long before. They read the places at every call; checked with
 datasets 5.2 and huggingface_hub 1.33 (tests/integration/test_task_data.py).
 """
 

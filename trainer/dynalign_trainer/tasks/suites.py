@@ -65,7 +65,7 @@ def _open_harness(names: Sequence[str]) -> TaskManager:
 
 
 def _load_here(manager: TaskManager, name: str, folder: Path) -> Mapping[str, Any]:
-    """As `_load`, for a stage without network."""
+    """Load a task like `_load`, for a stage without network."""
     fetched = folder.is_dir()
     try:
         return _load(manager, name, folder if fetched else None)

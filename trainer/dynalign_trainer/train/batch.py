@@ -1,4 +1,4 @@
-"""From rollouts and judgements to the rows that training consumes: pure and deterministic (docs/method.md, "Batch")."""
+"""Rows that training consumes, from rollouts and judgements: pure and deterministic (docs/method.md, "Batch")."""
 
 import math
 import random
@@ -39,8 +39,10 @@ class Batch:
     dropped_groups: int
     """Groups that teach nothing: no spread of rewards beyond the floor, or no candidate that may carry loss."""
     noisy_groups: int | None
-    """Those of them whose spread is more than `minGroupStd`, but could be the judge's votes alone; None where no
-    reward's standard error is known, or nobody asks for it."""
+    """Dropped groups whose spread is more than `minGroupStd`, but could be the judge's votes alone.
+
+    None where no reward's standard error is known, or no noise floor is set.
+    """
 
     @property
     def steps(self) -> int:

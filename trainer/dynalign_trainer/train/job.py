@@ -15,9 +15,9 @@ JOB_FILE: Final = "job.json"
 RESULT_FILE: Final = "result.json"
 REPORTS_FILE: Final = "steps.jsonl"
 BEGUN_FILE: Final = "begun"
-"""Appears when the model stands ready and the workers begin with the batch."""
+"""Appears when the model is loaded and the workers begin with the batch."""
 STOP_FILE: Final = "stop"
-"""Its existence asks the workers to save a checkpoint at the next step and end."""
+"""Asks the workers, by its existence, to save a checkpoint at the next step and end."""
 
 
 class TrainJob(Model):

@@ -1,4 +1,4 @@
-"""GRPO's loss of single tokens, and what each weighs (docs/method.md, "Loss"); tokens of all sequences in one row."""
+"""GRPO's loss per token, and the weight of each token (docs/method.md, "Loss"); tokens of all sequences in one row."""
 
 from dataclasses import dataclass
 
@@ -12,23 +12,23 @@ from dynalign_contract.settings import LossAggregation, TrainingSettings
 class LossTokens:
     """M completion tokens of S sequences that carry loss; every tensor has shape (M,)."""
 
-    sampler: Tensor
+    sampler_logprobs: Tensor
     """Recorded log-probabilities: the ratio's denominator."""
-    reference: Tensor
+    ref_logprobs: Tensor
     """Log-probabilities under the KL reference."""
     advantages: Tensor
-    sequences: Tensor
+    sequence_ids: Tensor
     """Number of each token's sequence, 0 to S - 1."""
 
 
 @dataclass(frozen=True)
 class Normaliser:
-    """What the losses of an optimiser step are divided by: exact over all micro-batches and ranks."""
+    """Normalising constants of an optimiser step's loss, exact over all micro-batches and ranks."""
 
     tokens: int
-    """That carry loss."""
+    """Tokens that carry loss."""
     sequences: int
-    """That carry loss."""
+    """Sequences that carry loss."""
     constant: int
     """Sequences of a full step times `generation.maxTokens`."""
 
@@ -44,13 +44,13 @@ class Normaliser:
 
 
 def clipped_ratio(logps: Tensor, tokens: LossTokens, training: TrainingSettings) -> Tensor:
-    """The ratio that the clip looks at, shape (M,): each token's own, or its sequence's (GSPO, arXiv 2507.18071)."""
-    log_ratio = logps - tokens.sampler
+    """The ratio that is clipped, shape (M,): per token, or per sequence (GSPO, arXiv 2507.18071)."""
+    log_ratio = logps - tokens.sampler_logprobs
     if training.aggregation is not LossAggregation.SEQUENCE_RATIO or not len(log_ratio):
         return log_ratio.exp()
-    counts = torch.bincount(tokens.sequences)
-    sums = log_ratio.new_zeros(len(counts)).index_add(0, tokens.sequences, log_ratio)
-    return (sums / counts).exp()[tokens.sequences]
+    counts = torch.bincount(tokens.sequence_ids)
+    sums = log_ratio.new_zeros(len(counts)).index_add(0, tokens.sequence_ids, log_ratio)
+    return (sums / counts).exp()[tokens.sequence_ids]
 
 
 def token_losses(logps: Tensor, tokens: LossTokens, training: TrainingSettings) -> Tensor:
@@ -64,6 +64,6 @@ def token_losses(logps: Tensor, tokens: LossTokens, training: TrainingSettings) 
     if clip.dual is not None:
         losses = torch.where(tokens.advantages < 0, losses.clamp(max=-clip.dual * tokens.advantages), losses)
     if training.kl.coefficient > 0:
-        difference = tokens.reference - logps
+        difference = tokens.ref_logprobs - logps
         losses = losses + training.kl.coefficient * (difference.exp() - difference - 1)
     return losses

@@ -18,8 +18,8 @@ def measure_tokens(logps: Tensor, entropies: Tensor, tokens: LossTokens, trainin
     """
     if not len(logps):
         return torch.zeros(6, dtype=torch.float64)
-    ratio = torch.exp(logps - tokens.sampler)
-    difference = tokens.reference - logps
+    ratio = torch.exp(logps - tokens.sampler_logprobs)
+    difference = tokens.ref_logprobs - logps
     k3 = torch.exp(difference) - difference - 1
     decisive, clip = clipped_ratio(logps, tokens, training), training.clip
     too_low = (decisive < 1 - clip.low) & (tokens.advantages < 0)

@@ -1,4 +1,4 @@
-"""What both backends tell the stage and hear from it while they train."""
+"""Files by which both backends report progress to the stage, and learn that they have to stop."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,21 +15,21 @@ from dynalign_trainer.train.job import (
     keep_reports,
 )
 from dynalign_trainer.train.processes.ranks import gather, wait_for_all
-from dynalign_trainer.train.reference_pass import Surveyed, survey_file, write_survey
+from dynalign_trainer.train.reference_pass import RowLogprobs, survey_file, write_survey
 
 
 class StoppedError(Exception):
     """The stage asked to stop before the first step."""
 
 
-def tell_begun(job: TrainJob, rank: int) -> None:
-    """Tell the stage that the model stands ready."""
+def mark_ready(job: TrainJob, rank: int) -> None:
+    """Report to the stage that the model is loaded."""
     if rank == 0:
         (job.work / BEGUN_FILE).touch()
 
 
-def enter_steps(job: TrainJob, rank: int, first: int) -> None:
-    """Forget the reports of the steps that are going to be taken again; raises StoppedError when asked to stop."""
+def drop_later_reports(job: TrainJob, rank: int, first: int) -> None:
+    """Drop the reports of steps from `first` on, which will be repeated. Raises StoppedError if asked to stop."""
     if rank == 0:
         keep_reports(job.work, first)
     if asked_to_stop(job):
@@ -37,12 +37,12 @@ def enter_steps(job: TrainJob, rank: int, first: int) -> None:
 
 
 def asked_to_stop(job: TrainJob) -> bool:
-    """Whether any rank sees the stage's wish, so that all stop at the same step; a collective call."""
+    """Whether any rank has seen the stop file, so that all stop at the same step; a collective call."""
     return any(gather((job.work / STOP_FILE).exists()))
 
 
-def finish_checkpoint(folder: Path, job: TrainJob, surveyed: Mapping[int, Surveyed], rank: int) -> None:
-    """Add the survey to a checkpoint and seal it once every rank has written its share; a collective call."""
+def finish_checkpoint(folder: Path, job: TrainJob, surveyed: Mapping[int, RowLogprobs], rank: int) -> None:
+    """Add the reference pass to a checkpoint and seal it when every rank has written its part; a collective call."""
     write_survey(survey_file(folder, rank), surveyed)
     wait_for_all()
     if rank == 0:

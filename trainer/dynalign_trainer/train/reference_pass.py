@@ -1,4 +1,4 @@
-"""The look at every row before the first step: how far sampler and trainer disagree, and the KL reference.
+"""Reference pass: scores every row before the first step, for the mismatch with the sampler and the KL reference.
 
 One pass without gradient over the batch gives the trainer's own log-probabilities of the starting policy. Three things
 follow from it: rows outside the ratio band are rejected *before* any token is counted, so the normalisers stay exact;
@@ -35,7 +35,7 @@ SURVEY: Final = Table(SurveyRow)
 
 
 @dataclass(frozen=True)
-class Surveyed:
+class RowLogprobs:
     """Log-probabilities of one row's completion tokens, shapes (T,)."""
 
     start: Sequence[float]
@@ -44,7 +44,7 @@ class Surveyed:
 
 @dataclass(frozen=True)
 class RankMismatch:
-    """What one rank saw; sums, so that ranks can be added."""
+    """Mismatch of one rank's rows, in sums that can be added over ranks."""
 
     rows: int
     rejected: frozenset[int]
@@ -56,8 +56,8 @@ class RankMismatch:
     ratio_max: float
 
 
-def compare(rows: Sequence[BatchRow], surveyed: Mapping[int, Surveyed], band: RatioBand) -> RankMismatch:
-    """Compare the recorded log-probabilities of the surveyed rows with the trainer's.
+def measure_mismatch(rows: Sequence[BatchRow], surveyed: Mapping[int, RowLogprobs], band: RatioBand) -> RankMismatch:
+    """Measure how far the recorded log-probabilities of the scored rows are from the trainer's.
 
     A row is rejected when the geometric mean of its token ratios, exp(mean(log pi_start - log pi_sampler)), lies
     outside the band: the mean, unlike the sum, does not grow with the length of the answer.
@@ -82,7 +82,7 @@ def _inside(log_ratio: float, band: RatioBand) -> bool:
     return math.log(band.low) <= log_ratio <= math.log(band.high)
 
 
-def agree(ranks: Sequence[RankMismatch], band: RatioBand) -> tuple[Mismatch, frozenset[int]]:
+def merge_mismatch(ranks: Sequence[RankMismatch], band: RatioBand) -> tuple[Mismatch, frozenset[int]]:
     """The mismatch over all ranks and the rejected rows; raises UnfitError when no row remains."""
     mismatch = combine(ranks)
     if mismatch.rows == mismatch.rejected:
@@ -107,16 +107,16 @@ def combine(ranks: Sequence[RankMismatch]) -> Mismatch:
 
 
 def survey_file(folder: Path, rank: int) -> Path:
-    """Where a checkpoint keeps one rank's survey: a resumed run no longer has the starting policy in memory."""
+    """A checkpoint's file with one rank's log-probabilities: a resumed run no longer has the starting policy."""
     return folder / f"survey-{rank:05d}.parquet"
 
 
-def write_survey(path: Path, surveyed: Mapping[int, Surveyed]) -> None:
-    """Write one rank's survey."""
+def write_survey(path: Path, surveyed: Mapping[int, RowLogprobs]) -> None:
+    """Write one rank's log-probabilities."""
     rows = [SurveyRow(row=n, start=list(s.start), reference=list(s.reference)) for n, s in sorted(surveyed.items())]
     write_rows(path, rows, SURVEY)
 
 
-def read_survey(path: Path) -> dict[int, Surveyed]:
+def read_survey(path: Path) -> dict[int, RowLogprobs]:
     """Read one rank's survey; raises CorruptArtifactError when it cannot be read."""
-    return {row["row"]: Surveyed(row["start"], row["reference"]) for row in read_rows(path, SURVEY)}
+    return {row["row"]: RowLogprobs(row["start"], row["reference"]) for row in read_rows(path, SURVEY)}

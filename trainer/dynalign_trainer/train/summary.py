@@ -1,4 +1,4 @@
-"""From step reports to the stage's telemetry and metrics."""
+"""Step reports as the stage's telemetry and metrics."""
 
 from collections.abc import Callable, Sequence
 

@@ -5,7 +5,7 @@ from typing import Final
 from dynalign_operator.api.rules.rule import Rule
 
 _TASK_WINDOW: Final = 256
-"""Least context window for tasks, in tokens: half of it is for what the model writes."""
+"""Minimum context window for tasks, in tokens: half of it is for what the model writes."""
 
 GENERATION_RULES: Final = (
     Rule(

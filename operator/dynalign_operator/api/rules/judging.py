@@ -50,9 +50,9 @@ JUDGING_RULES: Final = (
     Rule(
         at="spec.judging",
         field="gates.minBaseAgreement",
-        cel="!has(self.gates.minBaseAgreement) || self.secondOpinions > 0",
-        message="needs second opinions; set secondOpinions to 1 or more, or remove the gate",
-        holds=lambda judging: judging.gates.min_base_agreement is None or judging.second_opinions > 0,
+        cel="!has(self.gates.minBaseAgreement) || self.baseAgreementPrompts > 0",
+        message="needs prompts that the base model judges too; raise baseAgreementPrompts, or remove the gate",
+        holds=lambda judging: judging.gates.min_base_agreement is None or judging.base_agreement_prompts > 0,
     ),
     Rule(
         at="spec.judging",

@@ -124,7 +124,7 @@ POD_RULES: Final = (
         at="spec.stages.*.tolerations[]",
         field="key",
         cel="has(self.key) || self.operator == 'Exists'",
-        message="is missing; name a taint's key, or write operator: Exists to put up with every taint",
+        message="is missing; name a taint's key, or write operator: Exists to tolerate every taint",
         holds=lambda toleration: toleration.key is not None or toleration.operator == "Exists",
     ),
     Rule(

@@ -53,17 +53,17 @@ PROMPT_RULES: Final = (
     ),
     Rule(
         at="spec.prompts.agents.reviser",
-        field="mendFrom",
-        cel="self.mendFrom < self.mendBelow",
-        message="is not below mendBelow, so no draft would be mended; lower it, or raise mendBelow",
-        holds=lambda reviser: reviser.mend_from < reviser.mend_below,
+        field="reviseFrom",
+        cel="self.reviseFrom < self.reviseBelow",
+        message="is not below reviseBelow, so no draft would be revised; lower it, or raise reviseBelow",
+        holds=lambda reviser: reviser.revise_from < reviser.revise_below,
     ),
     Rule(
         at="spec.prompts.agents",
         field="critic.minScore",
-        cel="!has(self.reviser) || self.critic.minScore <= self.reviser.mendBelow",
-        message="is above reviser.mendBelow, so drafts between the two would be dropped without being mended; lower "
-        "it, or raise reviser.mendBelow",
-        holds=lambda agents: agents.reviser is None or agents.critic.min_score <= agents.reviser.mend_below,
+        cel="!has(self.reviser) || self.critic.minScore <= self.reviser.reviseBelow",
+        message="is above reviser.reviseBelow, so drafts between the two would be dropped without being revised; lower "
+        "it, or raise reviser.reviseBelow",
+        holds=lambda agents: agents.reviser is None or agents.critic.min_score <= agents.reviser.revise_below,
     ),
 )

@@ -24,7 +24,7 @@ class Rule(ClusterRule):
     """What must hold everywhere."""
 
     holds: Callable[[Any], bool]
-    """The same rule over the model of the object at `at`."""
+    """The rule in Python, over the model of the object at `at`."""
 
 
 @dataclass(frozen=True)

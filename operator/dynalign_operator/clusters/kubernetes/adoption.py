@@ -1,6 +1,6 @@
 """Whether an object that is there already is the one that would have been made. Pure.
 
-An owner reference proves nothing by itself: whoever may create objects in the namespace may write any. What a run
+An owner reference proves nothing by itself: a user who may create objects in the namespace may write any. What a run
 mounts or talks through has to have the very contents that the planner has decided.
 """
 

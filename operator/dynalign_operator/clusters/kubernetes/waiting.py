@@ -18,7 +18,7 @@ class Wait:
     reason: str
     """Reason of the first pod that has one; empty if none has."""
     message: str
-    """Its reason and message."""
+    """Reason and message of that pod."""
     since: datetime | None
     """Creation of the oldest pod that waits; None if none does."""
     missing_pods: int

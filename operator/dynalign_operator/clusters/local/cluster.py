@@ -16,8 +16,8 @@ from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ConflictError, UnsupportedJobError, UnusableCacheError
 from dynalign_operator.clusters.local.commands import Placement
-from dynalign_operator.clusters.local.host import StageHost
 from dynalign_operator.clusters.local.job import Clock, LocalJob
+from dynalign_operator.clusters.local.preload import PreloadServer
 from dynalign_operator.clusters.local.processes import end_orphans
 from dynalign_operator.clusters.local.records import (
     JobRecord,
@@ -107,7 +107,7 @@ class LocalCluster:
         self._run, self._config_maps, self._placement, self._clock = run, config_maps, placement, clock
         self._workdir = placement.workdir
         self._jobs: dict[str, LocalJob] = {}
-        self._host = StageHost()
+        self._server = PreloadServer()
         self._ended = {name: observe_record(self._workdir, record) for name, record in records.items()}
 
     @property
@@ -145,7 +145,7 @@ class LocalCluster:
         with explained(self._workdir.root):
             for name, text in bundle.config_map["data"].items():
                 write_bytes(self._workdir.job(bundle.name) / name, text.encode())
-            self._jobs[bundle.name] = LocalJob(bundle.job, self._placement, self._clock, self._host)
+            self._jobs[bundle.name] = LocalJob(bundle.job, self._placement, self._clock, self._server)
 
     async def delete(self, key: RunKey, job: str) -> None:
         """Stop a Job; it is observed as `deleting` until it has ended."""
@@ -188,7 +188,7 @@ class LocalCluster:
         for job in self._jobs.values():
             job.stop()
         self._jobs.clear()
-        self._host.close()
+        self._server.close()
 
     def _poll(self, job: LocalJob) -> JobObservation | None:
         """The Job while it runs; None once it has moved to those that have ended, or is gone."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dynalign_contract.host import WORKDIR_VARIABLE
 from dynalign_contract.pod_paths import CACHE_MOUNT, CONFIG_MOUNT, POD_ONLY, RUN_MOUNT, Variable
+from dynalign_contract.preload import WORKDIR_VARIABLE
 from dynalign_operator.clusters.errors import UnsupportedJobError
 from dynalign_operator.clusters.local.workdir import Workdir
 from dynalign_operator.manifests.labels import RUN
@@ -30,7 +30,7 @@ class Placement:
     workdir: Workdir
     cache: Path
     environment: Mapping[str, str]
-    """Of this process; the stages inherit it, secrets excepted."""
+    """Environment of this process; the stages inherit it, secrets excepted."""
 
 
 @dataclass(frozen=True)

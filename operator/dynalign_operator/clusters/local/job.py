@@ -16,7 +16,7 @@ from dynalign_operator.clusters.local.commands import (
     grace_seconds,
     restarts_per_index,
 )
-from dynalign_operator.clusters.local.host import StageHost
+from dynalign_operator.clusters.local.preload import PreloadServer
 from dynalign_operator.clusters.local.processes import Process, exit_code, free_port, signal_group, stop_process
 from dynalign_operator.clusters.local.records import JobRecord, disrupted, write_record
 from dynalign_operator.clusters.local.stage_port import read_metrics
@@ -33,8 +33,8 @@ Clock = Callable[[], datetime]
 class LocalJob:
     """Starts with its first completion; `poll` carries it on."""
 
-    def __init__(self, job: KubernetesObject, placement: Placement, clock: Clock, host: StageHost) -> None:
-        self._job, self._placement, self._clock, self._host = job, placement, clock, host
+    def __init__(self, job: KubernetesObject, placement: Placement, clock: Clock, server: PreloadServer) -> None:
+        self._job, self._placement, self._clock, self._server = job, placement, clock, server
         self._index = 0
         self._restarts = 0
         self._read_at = 0.0
@@ -110,7 +110,7 @@ class LocalJob:
         workdir.result(name, self._index).unlink(missing_ok=True)
         write_record(workdir, self.record)
         self._port, self.live = port, None
-        return self._host.start(
+        return self._server.start(
             command,
             folder=workdir.job(name),
             log=workdir.log(name, self._index, self.record.completions),

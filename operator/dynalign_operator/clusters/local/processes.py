@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import psutil
 
-from dynalign_contract.host import WORKDIR_VARIABLE
+from dynalign_contract.preload import WORKDIR_VARIABLE
 from dynalign_operator.clusters.local.commands import Command
 
 _AFTER_KILL_SECONDS: Final = 10.0
@@ -92,7 +92,7 @@ def end_orphans(workdir: Path, grace: float) -> int:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """A free loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

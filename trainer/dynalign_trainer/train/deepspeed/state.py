@@ -22,7 +22,7 @@ class PlainCheckpointEngine(CheckpointEngine):  # type: ignore[misc] # DeepSpeed
         write_state(_to_plain(state_dict), Path(path))
 
     def load(self, path: str, map_location: Any = None) -> Any:  # noqa: ARG002 - DeepSpeed moves what it needs
-        """Read one rank's file; raises CorruptArtifactError when it is none of ours."""
+        """Read one rank's file; raises CorruptArtifactError when it is not one of ours."""
         return _from_plain(read_state(Path(path)))
 
     def commit(self, info: Any) -> bool:  # noqa: ARG002 - every file is written by then

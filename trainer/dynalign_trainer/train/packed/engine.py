@@ -10,7 +10,7 @@ from dynalign_trainer.runtime.machine import count_gpus, use_bfloat16
 from dynalign_trainer.train.deepspeed import cpu as cpu_deepspeed
 from dynalign_trainer.train.deepspeed.configuration import deepspeed_config
 from dynalign_trainer.train.job import TrainJob
-from dynalign_trainer.train.policy.policy import causal_lm, load_policy, restore_masters
+from dynalign_trainer.train.policy.policy import causal_lm, load_policy, restore_fp32
 
 
 def start_distributed() -> None:
@@ -63,7 +63,7 @@ def start_engine(job: TrainJob) -> Any:
     optimizer = torch.optim.AdamW(trained, lr=training.learning_rate, weight_decay=0.0)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     use_plain_checkpoints(engine)
-    restore_masters(job, policy)
+    restore_fp32(job, policy)
     return engine
 
 

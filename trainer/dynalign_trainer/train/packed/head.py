@@ -9,7 +9,7 @@ from torch import Tensor
 CHUNK_ELEMENTS: Final = 2**23
 """Logits that exist at one time, 32 MiB in float32."""
 CUDA_CHUNK_ELEMENTS: Final = 2**27
-"""The same on a GPU, where reading the weight anew for a few tokens would cost more than computing with it."""
+"""Logits that exist at one time on a GPU, where reading the weight anew for a few tokens would cost more."""
 
 
 class _FrozenHead(torch.autograd.Function):

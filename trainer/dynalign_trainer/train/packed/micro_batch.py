@@ -10,7 +10,7 @@ from dynalign_contract.records import BatchRow
 from dynalign_contract.settings import LossAggregation
 from dynalign_trainer.train.loss import LossTokens, Normaliser
 from dynalign_trainer.train.packed.layout import Layout, lay_out
-from dynalign_trainer.train.reference_pass import Surveyed
+from dynalign_trainer.train.reference_pass import RowLogprobs
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class MicroBatch:
     layout: Layout
     tokens: LossTokens
     weights: Tensor
-    """Of each completion token in the step's loss, shape (M,)."""
+    """Weight of each completion token in the step's loss, shape (M,)."""
     is_blank: bool
     """No row: what the layout holds is computed, and counts nothing."""
 
@@ -28,7 +28,7 @@ class MicroBatch:
 def build_micro_batch(
     numbers: Sequence[int],
     rows: Sequence[BatchRow],
-    surveyed: Mapping[int, Surveyed],
+    surveyed: Mapping[int, RowLogprobs],
     *,
     normaliser: Normaliser,
     aggregation: LossAggregation,
@@ -49,10 +49,10 @@ def build_micro_batch(
     return MicroBatch(
         layout=lay_out(chosen),
         tokens=LossTokens(
-            sampler=joined([row["logprobs"] for row in chosen]),
-            reference=joined([surveyed[number].reference for number in numbers]),
+            sampler_logprobs=joined([row["logprobs"] for row in chosen]),
+            ref_logprobs=joined([surveyed[number].reference for number in numbers]),
             advantages=spread([row["advantage"] for row in chosen]),
-            sequences=torch.arange(len(chosen)).repeat_interleave(repeats).to(device),
+            sequence_ids=torch.arange(len(chosen)).repeat_interleave(repeats).to(device),
         ),
         weights=spread(weights),
         is_blank=not chosen,

@@ -15,7 +15,7 @@ class Item:
     """One row, as the packer sees it; lengths in tokens."""
 
     number: int
-    """Of the row in the batch."""
+    """Number of the row in the batch."""
     group: str
     """Rows of one group have the same prompt."""
     prompt: int

@@ -20,8 +20,20 @@ from dynalign_trainer.train.packed.packing import PackPlan
 from dynalign_trainer.train.packed.policy import PackedPolicy
 from dynalign_trainer.train.policy.policy import base_model, needs_base
 from dynalign_trainer.train.processes.ranks import gather
-from dynalign_trainer.train.progress import asked_to_stop, enter_steps, finish_checkpoint, report_step, tell_begun
-from dynalign_trainer.train.reference_pass import Surveyed, agree, compare, read_survey, survey_file
+from dynalign_trainer.train.progress import (
+    asked_to_stop,
+    drop_later_reports,
+    finish_checkpoint,
+    mark_ready,
+    report_step,
+)
+from dynalign_trainer.train.reference_pass import (
+    RowLogprobs,
+    measure_mismatch,
+    merge_mismatch,
+    read_survey,
+    survey_file,
+)
 
 
 class PackedTrainer:
@@ -35,8 +47,8 @@ class PackedTrainer:
         self.rank = int(engine.global_rank)
         self.mismatch = Mismatch()
         self.measures: StepMeasures | None = None
-        """Of the latest step."""
-        self._surveyed: Mapping[int, Surveyed] = {}
+        """Measures of the latest step."""
+        self._surveyed: Mapping[int, RowLogprobs] = {}
         self._rejected: frozenset[int] = frozenset()
 
     def train(self) -> bool:
@@ -45,13 +57,13 @@ class PackedTrainer:
         Raises StoppedError before the first step, UnfitError when no row remains, RuntimeError on divergence.
         """
         job = self.job
-        tell_begun(job, self.rank)
+        mark_ready(job, self.rank)
         resume = job.resume
         self._apply_survey(self.survey() if resume is None else read_survey(survey_file(resume, self.rank)))
         first = 0 if resume is None else step_of(resume)
         if resume is not None:
             load_checkpoint(self.engine, resume)
-        enter_steps(job, self.rank, first)
+        drop_later_reports(job, self.rank, first)
         steps = len(self.plan.steps)
         for step in range(first, steps):
             self._take_step(step)
@@ -62,7 +74,7 @@ class PackedTrainer:
                 return False
         return True
 
-    def survey(self) -> dict[int, Surveyed]:
+    def survey(self) -> dict[int, RowLogprobs]:
         """Score this rank's rows under the starting policy and the KL reference, without gradient or dropout."""
         self.engine.eval()
         start = self._score_all(self.engine)
@@ -70,16 +82,16 @@ class PackedTrainer:
         if needs_base(self.job):
             with base_model(self.job, self.engine.module.policy, IMPLEMENTATION) as model:
                 reference = self._score_all(self.engine if model is None else self._packed(model))
-        return {number: Surveyed(start[number], reference[number]) for number in start}
+        return {number: RowLogprobs(start[number], reference[number]) for number in start}
 
     def active(self, step: int) -> list[int]:
         """Rows of a step that carry loss, over all ranks."""
         return sorted(n for pack in self.plan.steps[step] for n in pack.rows if n not in self._rejected)
 
-    def _apply_survey(self, surveyed: Mapping[int, Surveyed]) -> None:
+    def _apply_survey(self, surveyed: Mapping[int, RowLogprobs]) -> None:
         band = self.job.training.ratio_band
         self._surveyed = surveyed
-        self.mismatch, self._rejected = agree(gather(compare(self.rows, surveyed, band)), band)
+        self.mismatch, self._rejected = merge_mismatch(gather(measure_mismatch(self.rows, surveyed, band)), band)
 
     def _take_step(self, step: int) -> None:
         started = time.monotonic()

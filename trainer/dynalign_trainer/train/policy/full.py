@@ -16,7 +16,7 @@ from dynalign_trainer.models.files import CONFIG, read_model_files, read_tensor_
 from dynalign_trainer.models.merging import file_tensors
 from dynalign_trainer.runtime.machine import use_bfloat16
 from dynalign_trainer.train.job import TrainJob
-from dynalign_trainer.train.policy.fp32_weights import whole
+from dynalign_trainer.train.policy.fp32_weights import gather_fp32
 
 
 def full_files(folder: Path) -> list[str]:
@@ -102,7 +102,7 @@ class FullWriter:
         for path in weight_files(start_folder(job)):
             tensors = {}
             for name, before in file_tensors(path):
-                value = whole(parameters[name]) if name in parameters else before
+                value = gather_fp32(parameters[name]) if name in parameters else before
                 if is_first:
                     tensors[name] = value.detach().float().cpu().clone().contiguous()
                     squares += float((tensors[name] - before.float()).double().square().sum())

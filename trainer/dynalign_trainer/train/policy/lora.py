@@ -14,7 +14,7 @@ from dynalign_trainer.models.lora_targets import check_targets
 from dynalign_trainer.models.plain_adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_plain_adapter
 from dynalign_trainer.runtime.machine import use_bfloat16
 from dynalign_trainer.train.job import TrainJob
-from dynalign_trainer.train.policy.fp32_weights import whole
+from dynalign_trainer.train.policy.fp32_weights import gather_fp32
 
 _ADAPTER_NAME: Final = "default"
 """PEFT's name of the one adapter of a model; it stands in the names of parameters, not in those of files."""
@@ -117,7 +117,7 @@ def adapter_state(policy: Any) -> dict[str, Any]:
     """The adapter's tensors by their file names, float32 copies on the CPU of every rank; a collective call."""
     from peft import get_peft_model_state_dict
 
-    trained = {name: whole(p).detach() for name, p in policy.named_parameters() if p.requires_grad}
+    trained = {name: gather_fp32(p).detach() for name, p in policy.named_parameters() if p.requires_grad}
     tensors = get_peft_model_state_dict(policy, state_dict=trained, save_embedding_layers=False)
     return {name: tensor.float().cpu().clone().contiguous() for name, tensor in sorted(tensors.items())}
 

@@ -11,7 +11,7 @@ from dynalign_trainer.models.merging import is_adapter
 from dynalign_trainer.models.plain_adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from dynalign_trainer.runtime.machine import use_bfloat16
 from dynalign_trainer.train.job import TrainJob
-from dynalign_trainer.train.policy.fp32_weights import give_back
+from dynalign_trainer.train.policy.fp32_weights import set_fp32
 from dynalign_trainer.train.policy.full import (
     FullWriter,
     copy_full,
@@ -74,11 +74,11 @@ def causal_lm(policy: Any) -> Any:
     return policy.get_base_model() if hasattr(policy, "get_base_model") else policy
 
 
-def restore_masters(job: TrainJob, policy: Any) -> None:
-    """What DeepSpeed's start has rounded off is put back; a collective call, for training from its beginning only."""
+def restore_fp32(job: TrainJob, policy: Any) -> None:
+    """Set the float32 weights that DeepSpeed rounded at its start; a collective call, only when training begins."""
     if use_bfloat16(job.dtype):
         tensors = adapter_tensors(job) if job.training.method is TrainingMethod.LORA else starting_tensors(job)
-        give_back(parameters_of(policy), tensors)
+        set_fp32(parameters_of(policy), tensors)
 
 
 def needs_base(job: TrainJob) -> bool:

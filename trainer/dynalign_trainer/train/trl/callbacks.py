@@ -5,8 +5,14 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from dynalign_trainer.train.policy.policy import restore_masters
-from dynalign_trainer.train.progress import asked_to_stop, enter_steps, finish_checkpoint, report_step, tell_begun
+from dynalign_trainer.train.policy.policy import restore_fp32
+from dynalign_trainer.train.progress import (
+    asked_to_stop,
+    drop_later_reports,
+    finish_checkpoint,
+    mark_ready,
+    report_step,
+)
 from dynalign_trainer.train.reference_pass import read_survey, survey_file
 from dynalign_trainer.train.trl.trainer import ReplayTrainer
 
@@ -23,11 +29,11 @@ class ReplayCallback(TrainerCallback):  # type: ignore[misc] # transformers is n
         """Survey the rows, or read the survey of the checkpoint that training goes on from."""
         trainer, resume = self._trainer, self._job.resume
         if resume is None:
-            restore_masters(self._job, trainer.accelerator.unwrap_model(trainer.model))
-        tell_begun(self._job, trainer.rank)
+            restore_fp32(self._job, trainer.accelerator.unwrap_model(trainer.model))
+        mark_ready(self._job, trainer.rank)
         surveyed = trainer.survey() if resume is None else read_survey(survey_file(resume, trainer.rank))
         trainer.apply_survey(surveyed)
-        enter_steps(self._job, trainer.rank, state.global_step)
+        drop_later_reports(self._job, trainer.rank, state.global_step)
         self._clock = time.monotonic()
 
     def on_step_end(

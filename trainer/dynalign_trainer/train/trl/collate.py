@@ -14,7 +14,7 @@ class TrainingSequence:
     prompt_ids: Sequence[int]
     completion_ids: Sequence[int]
     logprobs: Sequence[float]
-    """Of the sampler, shape (T,): the ratio's denominator."""
+    """Logprobs of the sampler, shape (T,): the ratio's denominator."""
     advantage: float
     reference: Sequence[float] | None = None
     """Log-probabilities under the KL reference, shape (T,)."""

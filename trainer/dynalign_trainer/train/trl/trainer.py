@@ -27,7 +27,7 @@ from dynalign_trainer.train.loss import LossTokens
 from dynalign_trainer.train.measure import add_sums, measure_tokens, summarise_step
 from dynalign_trainer.train.policy.policy import base_model, needs_base
 from dynalign_trainer.train.processes.ranks import gather
-from dynalign_trainer.train.reference_pass import Surveyed, agree, compare
+from dynalign_trainer.train.reference_pass import RowLogprobs, measure_mismatch, merge_mismatch
 from dynalign_trainer.train.trl.collate import TrainingSequence, collate
 from dynalign_trainer.train.trl.schedule import Schedule
 
@@ -56,7 +56,7 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
         self.recorded = recorded
         self.consumed: list[int] = []
         self.mismatch = Mismatch()
-        self.surveyed: Mapping[int, Surveyed] = {}
+        self.surveyed: Mapping[int, RowLogprobs] = {}
         self.measures: StepMeasures | None = None
         self._rejected: frozenset[int] = frozenset()
         self._sums = torch.zeros(0)
@@ -77,7 +77,7 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
         use_plain_checkpoints(self.accelerator.deepspeed_engine_wrapped.engine)
         return super().create_scheduler(num_training_steps, optimizer)
 
-    def survey(self) -> dict[int, Surveyed]:
+    def survey(self) -> dict[int, RowLogprobs]:
         """Score this rank's rows under the starting policy and the KL reference, without gradient or dropout."""
         job = self.recorded.job
         was_training = self.model.training
@@ -88,13 +88,15 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
             with base_model(job, self.accelerator.unwrap_model(self.model)) as base:
                 reference = self._score_all(self._score if base is None else partial(self._score_plainly, base))
         self.model.train(was_training)
-        return {number: Surveyed(start[number], reference[number]) for number in start}
+        return {number: RowLogprobs(start[number], reference[number]) for number in start}
 
-    def apply_survey(self, surveyed: Mapping[int, Surveyed]) -> None:
+    def apply_survey(self, surveyed: Mapping[int, RowLogprobs]) -> None:
         """Reject rows outside the ratio band, on all ranks; raises UnfitError when none remains."""
         band = self.recorded.job.training.ratio_band
         self.surveyed = surveyed
-        self.mismatch, self._rejected = agree(gather(compare(self.recorded.rows, surveyed, band)), band)
+        self.mismatch, self._rejected = merge_mismatch(
+            gather(measure_mismatch(self.recorded.rows, surveyed, band)), band
+        )
 
     def active(self, step: int) -> list[int]:
         """Rows of a step that carry loss, over all ranks."""
@@ -154,7 +156,7 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
         return scores
 
     def _score_plainly(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The same by a model that TRL has not prepared."""
+        """Score with a model that TRL has not prepared."""
         ids, mask, width = _whole_sequences(inputs)
         with torch.no_grad():
             logits = model.to(ids.device)(input_ids=ids, attention_mask=mask).logits[:, -width - 1 : -1].float()
@@ -184,10 +186,10 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
         mask = inputs["completion_mask"].bool()
         sequences = mask.nonzero()[:, 0]
         tokens = LossTokens(
-            sampler=inputs["old_per_token_logps"][mask],
-            reference=inputs["ref_per_token_logps"][mask],
+            sampler_logprobs=inputs["old_per_token_logps"][mask],
+            ref_logprobs=inputs["ref_per_token_logps"][mask],
             advantages=inputs["advantages"][sequences],
-            sequences=sequences,
+            sequence_ids=sequences,
         )
         return measure_tokens(logps[mask], entropies[mask], tokens, self.recorded.job.training)
 

@@ -10,55 +10,55 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import IO, Final, cast
 
-from dynalign_contract.host import HostAnswer, HostOrder
+from dynalign_contract.preload import StageEvent, StageRequest
 from dynalign_operator.clusters.local.commands import STAGE_MODULE, Command
 from dynalign_operator.clusters.local.processes import Process, signal_group, start_process
 
-_HOST_MODULE: Final = "dynalign_trainer.host"
+_SERVER_MODULE: Final = "dynalign_trainer.preload_server"
 _STAGE: Final = (sys.executable, "-m", STAGE_MODULE)
 _GPUS: Final = ("/dev/nvidiactl", "/dev/kfd")
 
 
-class StageHost:
-    """Starts the processes of a run, the stages as forks of a host that lives until `close`."""
+class PreloadServer:
+    """Starts the processes of a run, the stages as forks of a preload server that lives until `close`."""
 
     def __init__(self) -> None:
-        self._host: subprocess.Popen[bytes] | None = None
-        self._stage: HostedStage | None = None
+        self._server: subprocess.Popen[bytes] | None = None
+        self._stage: ForkedStage | None = None
 
     def start(self, command: Command, *, folder: Path, log: Path, is_online: bool = False) -> Process:
         """Start a group leader in `folder`, its output appended to `log`.
 
-        `is_online`: it may talk to a model hub, which the host has forbidden to all that it has imported.
+        `is_online`: the stage may talk to a model hub, which the server has forbidden to all that it has imported.
         """
         is_stage = command.arguments[: len(_STAGE)] == _STAGE and not is_online
         is_busy = self._stage is not None and self._stage.poll() is None
         if not is_stage or is_busy or not can_fork():
             return start_process(command, folder=folder, log=log)
-        order = HostOrder(
+        request = StageRequest(
             arguments=command.arguments[len(_STAGE) :],
             environment=dict(command.environment),
             folder=str(folder),
             log=str(log),
         )
-        self._stage = HostedStage(self._open(command, folder, log), order)
+        self._stage = ForkedStage(self._open(command, folder, log), request)
         return self._stage
 
     def close(self) -> None:
-        """End the host. A stage that still runs is left to whoever started it."""
-        if self._host is not None:
-            signal_group(self._host, SIGKILL)
-            self._host.communicate()
-            self._host = None
+        """End the server. A stage that still runs is left to the caller."""
+        if self._server is not None:
+            signal_group(self._server, SIGKILL)
+            self._server.communicate()
+            self._server = None
 
     def _open(self, command: Command, folder: Path, log: Path) -> subprocess.Popen[bytes]:
-        """The host; its own words, until it is ready, go to the log of the stage that waits for it."""
-        if self._host is None or self._host.poll() is not None:
+        """The server's process; its output goes to the log of the stage that waits for it, until it is ready."""
+        if self._server is None or self._server.poll() is not None:
             self.close()
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
-                self._host = subprocess.Popen(
-                    [sys.executable, "-m", _HOST_MODULE],
+                self._server = subprocess.Popen(
+                    [sys.executable, "-m", _SERVER_MODULE],
                     env=dict(command.environment),
                     cwd=folder,
                     stdin=subprocess.PIPE,
@@ -66,24 +66,24 @@ class StageHost:
                     stderr=output,
                     start_new_session=True,
                 )
-        return self._host
+        return self._server
 
 
-class HostedStage:
-    """A stage that a host forks off, as `Popen` would show it."""
+class ForkedStage:
+    """A stage that the preload server forks off, with the interface of `Popen`."""
 
-    def __init__(self, host: subprocess.Popen[bytes], order: HostOrder) -> None:
-        self._host = host
+    def __init__(self, server: subprocess.Popen[bytes], request: StageRequest) -> None:
+        self._server = server
         self._unread = b""
-        self.pid = host.pid
-        """Leader of the process group to signal: the host while it gets ready, then the stage."""
+        self.pid = server.pid
+        """Leader of the process group to signal: the server while it gets ready, then the stage."""
         self.returncode: int | None = None
         """Exit code, or -n after signal n."""
-        self._answers = cast("IO[bytes]", host.stdout).fileno()
-        orders = cast("IO[bytes]", host.stdin)
+        self._events = cast("IO[bytes]", server.stdout).fileno()
+        requests = cast("IO[bytes]", server.stdin)
         with contextlib.suppress(BrokenPipeError):  # it has just ended, which `poll` tells
-            orders.write(f"{order.to_json()}\n".encode())
-            orders.flush()
+            requests.write(f"{request.to_json()}\n".encode())
+            requests.flush()
 
     def poll(self) -> int | None:
         """The return code if the stage has ended."""
@@ -96,28 +96,28 @@ class HostedStage:
         while self.returncode is None:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
-                raise subprocess.TimeoutExpired(_HOST_MODULE, timeout or 0.0)
+                raise subprocess.TimeoutExpired(_SERVER_MODULE, timeout or 0.0)
             self._listen(left)
         return self.returncode
 
     def _listen(self, seconds: float | None) -> None:
-        """Read what the host says, waiting so long for it."""
-        while self.returncode is None and select.select([self._answers], [], [], seconds)[0]:
-            said = os.read(self._answers, 1 << 16)
+        """Read the server's events, waiting at most so many seconds for the first."""
+        while self.returncode is None and select.select([self._events], [], [], seconds)[0]:
+            said = os.read(self._events, 1 << 16)
             if not said:
-                self._lose_host()
+                self._lose_server()
                 return
             *lines, self._unread = (self._unread + said).split(b"\n")
             for line in lines:
-                answer = HostAnswer.model_validate_json(line)
-                self.pid, self.returncode = answer.pid, answer.returncode
+                event = StageEvent.model_validate_json(line)
+                self.pid, self.returncode = event.pid, event.returncode
             seconds = 0.0
 
-    def _lose_host(self) -> None:
-        """The host has ended before the stage has, or before it began: the stage must not go on unseen."""
-        code = self._host.wait()
+    def _lose_server(self) -> None:
+        """The server has ended before the stage, or before it began: end the stage too, which nobody watches."""
+        code = self._server.wait()
         signal_group(self, SIGKILL)
-        self.returncode = code if self.pid == self._host.pid else -SIGKILL
+        self.returncode = code if self.pid == self._server.pid else -SIGKILL
 
 
 def can_fork() -> bool:

@@ -1,4 +1,4 @@
-"""Contests: all comparisons of the policy with one opponent by one judge, and their records."""
+"""Comparison sets: all comparisons of the policy with one opponent by one judge, and their records."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,48 +9,48 @@ from dynalign_contract.config import Policy
 from dynalign_contract.records import ComparisonRow, PromptRow
 from dynalign_contract.settings import EvaluationJudge, WinRateMethod, WinRateSettings
 from dynalign_trainer.evaluate.ratings import Match
-from dynalign_trainer.evaluate.statistics import Duel
+from dynalign_trainer.evaluate.statistics import Comparison
 
 BASE: Final = "base"
 PREVIOUS: Final = "previous"
 
 
 @dataclass(frozen=True)
-class Contest:
-    """One judge's comparisons of the policy with one opponent, a duel for each held-out prompt."""
+class ComparisonSet:
+    """One judge's comparisons of the policy with one opponent, one for each held-out prompt."""
 
     opponent: str
     """`base` or `previous`."""
     opponent_policy: Policy
     judge: EvaluationJudge
     judge_version: str
-    duels: list[Duel]
+    comparisons: list[Comparison]
 
 
 def build_comparisons(
-    contests: Iterable[Contest], prompts: Sequence[PromptRow], *, policy: Policy, method: WinRateMethod
+    comparison_sets: Iterable[ComparisonSet], prompts: Sequence[PromptRow], *, policy: Policy, method: WinRateMethod
 ) -> list[ComparisonRow]:
-    """COMPARISON rows, contest by contest, in the order of the prompts."""
+    """COMPARISON rows, comparison_set by comparison_set, in the order of the prompts."""
     return [
         {
             "prompt_id": prompt["prompt_id"],
             "policy": policy.version,
-            "opponent": contest.opponent,
-            "opponent_policy": contest.opponent_policy.version,
-            "judge": contest.judge_version,
+            "opponent": comparison_set.opponent,
+            "opponent_policy": comparison_set.opponent_policy.version,
+            "judge": comparison_set.judge_version,
             "method": method.value,
-            "first": duel.first,
-            "second": duel.second,
-            "outcome": duel.outcome,
-            "length_difference": duel.length_difference,
+            "first": comparison.first,
+            "second": comparison.second,
+            "outcome": comparison.outcome,
+            "length_difference": comparison.length_difference,
         }
-        for contest in contests
-        for prompt, duel in zip(prompts, contest.duels, strict=True)
+        for comparison_set in comparison_sets
+        for prompt, comparison in zip(prompts, comparison_set.comparisons, strict=True)
     ]
 
 
 def read_matches(rows: Iterable[ComparisonRow], settings: WinRateSettings) -> list[Match]:
-    """The decided comparisons of the headline judge. `Live` is whoever was the candidate at the time."""
+    """The decided comparisons of the headline judge. `Live` is the candidate of each evaluation."""
     return [
         Match(row["policy"], row["opponent_policy"], row["prompt_id"], row["outcome"])
         for row in rows

@@ -1,4 +1,4 @@
-"""Where the policy stands among those of earlier iterations: comparisons read, ratings written."""
+"""Ratings of the policy and of those of earlier iterations, from all comparisons so far."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from dynalign_contract.metrics import EvaluateMetrics, MetricValues
 from dynalign_contract.records import COMPARISON, RATING, ComparisonRow, RatingRow, read_rows, write_rows
 from dynalign_contract.settings import Ratings
 from dynalign_trainer.evaluate.bootstrap import estimate
-from dynalign_trainer.evaluate.contests import read_matches
+from dynalign_trainer.evaluate.comparison_sets import read_matches
 from dynalign_trainer.evaluate.ratings import Rating, rate
 from dynalign_trainer.runtime.context import StageContext
 
@@ -20,7 +20,7 @@ _RESAMPLES: Final = 200
 
 
 @dataclass(frozen=True)
-class Standings:
+class RatingsResult:
     """What the stage adds to its output; nothing where no ratings are wanted or nothing was decided."""
 
     files: dict[str, int] = field(default_factory=dict)
@@ -28,14 +28,14 @@ class Standings:
     metrics: MetricValues[EvaluateParams] = field(default_factory=dict)
 
 
-def rate_policies(context: StageContext[EvaluateParams], comparisons: Sequence[ComparisonRow]) -> Standings:
+def rate_policies(context: StageContext[EvaluateParams], comparisons: Sequence[ComparisonRow]) -> RatingsResult:
     """Rate every policy by the headline judge's comparisons, those of earlier evaluations included."""
     settings = context.params.evaluation
     folders = context.earlier(EVALUATIONS)
     earlier = [row for folder in folders for row in read_rows(folder / COMPARISONS_FILE, COMPARISON)]
     matches = read_matches([*earlier, *comparisons], settings.win_rate)
     if settings.ratings is Ratings.NONE or not matches:
-        return Standings()
+        return RatingsResult()
     rated = rate(matches, confidence=settings.win_rate.confidence, resamples=_RESAMPLES, seed=context.seed("ratings"))
     rows = [
         RatingRow(
@@ -50,8 +50,8 @@ def rate_policies(context: StageContext[EvaluateParams], comparisons: Sequence[C
     write_rows(context.folder / RATINGS_FILE, rows, RATING)
     own = next((rating for rating in rated if rating.policy == context.params.policy.version), None)
     if own is None:
-        return Standings(files={RATINGS_FILE: len(rows)})
-    return Standings({RATINGS_FILE: len(rows)}, rating_metrics(own))
+        return RatingsResult(files={RATINGS_FILE: len(rows)})
+    return RatingsResult({RATINGS_FILE: len(rows)}, rating_metrics(own))
 
 
 def rating_metrics(own: Rating) -> MetricValues[EvaluateParams]:

@@ -1,4 +1,4 @@
-"""The host that forks stages, with real stages. Their configuration is a FIFO, so each waits until the test lets it go on."""
+"""The preload server that forks stages, with real stages. Their configuration is a FIFO, so each waits until the test lets it go on."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ import pytest
 
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_operator.clusters.local.commands import STAGE_MODULE, Command
-from dynalign_operator.clusters.local.host import HostedStage, StageHost
+from dynalign_operator.clusters.local.preload import ForkedStage, PreloadServer
 
 pytestmark = pytest.mark.slow
 
@@ -19,22 +19,22 @@ PATIENCE = 300.0
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[StageHost]:
-    host = StageHost()
-    yield host
-    host.close()
+def shared() -> Iterator[PreloadServer]:
+    server = PreloadServer()
+    yield server
+    server.close()
 
 
 class Held:
     """A stage that waits for its configuration."""
 
-    def __init__(self, host: StageHost, folder: Path, name: str = "a") -> None:
+    def __init__(self, server: PreloadServer, folder: Path, name: str = "a") -> None:
         self.config, self.log = folder / f"{name}.json", folder / f"{name}.log"
         os.mkfifo(self.config)
         arguments = (f"--config={self.config}", f"--root={folder}", f"--result={folder / name}.result")
         command = Command((sys.executable, "-m", STAGE_MODULE, *arguments), {**os.environ, "MARK": name})
-        process = host.start(command, folder=folder, log=self.log)
-        assert isinstance(process, HostedStage)
+        process = server.start(command, folder=folder, log=self.log)
+        assert isinstance(process, ForkedStage)
         self.process = process
 
     def await_start(self) -> psutil.Process:
@@ -51,7 +51,7 @@ class Held:
 
 
 def test_stages_are_forks_of_one_process_with_an_environment_and_a_log_of_their_own(
-    shared: StageHost, tmp_path: Path
+    shared: PreloadServer, tmp_path: Path
 ) -> None:
     parents = set()
     for name in ("first", "second"):
@@ -65,17 +65,17 @@ def test_stages_are_forks_of_one_process_with_an_environment_and_a_log_of_their_
     assert len(parents) == 1
 
 
-def test_a_stage_that_is_killed_leaves_the_host_to_the_next(shared: StageHost, tmp_path: Path) -> None:
+def test_a_stage_that_is_killed_leaves_the_server_to_the_next(shared: PreloadServer, tmp_path: Path) -> None:
     stage = Held(shared, tmp_path)
-    host = stage.await_start().ppid()
+    server = stage.await_start().ppid()
     os.killpg(stage.process.pid, SIGKILL)
     assert stage.process.wait(PATIENCE) == -SIGKILL
     after = Held(shared, tmp_path, "after")
-    assert after.await_start().ppid() == host
+    assert after.await_start().ppid() == server
     assert after.let_go() == ExitCode.BAD_CONFIG
 
 
-def test_a_second_stage_at_the_same_time_is_a_process_of_its_own(shared: StageHost, tmp_path: Path) -> None:
+def test_a_second_stage_at_the_same_time_is_a_process_of_its_own(shared: PreloadServer, tmp_path: Path) -> None:
     stage = Held(shared, tmp_path)
     stage.await_start()
     arguments = (f"--config={tmp_path / 'none'}", f"--root={tmp_path}", f"--result={tmp_path / 'result'}")
@@ -85,17 +85,17 @@ def test_a_second_stage_at_the_same_time_is_a_process_of_its_own(shared: StageHo
     assert stage.let_go() == ExitCode.BAD_CONFIG
 
 
-def test_sigterm_to_the_host_goes_on_to_the_stage_and_then_the_host_ends(tmp_path: Path) -> None:
-    host = StageHost()
-    stage = Held(host, tmp_path)
+def test_sigterm_to_the_server_goes_on_to_the_stage_and_then_the_server_ends(tmp_path: Path) -> None:
+    server = PreloadServer()
+    stage = Held(server, tmp_path)
     parent = psutil.Process(stage.await_start().ppid())
     parent.send_signal(SIGTERM)
     assert stage.let_go() == ExitCode.BAD_CONFIG
     assert psutil.wait_procs([parent], timeout=PATIENCE)[1] == []
-    host.close()
+    server.close()
 
 
-def test_a_stage_does_not_outlive_its_host(shared: StageHost, tmp_path: Path) -> None:
+def test_a_stage_does_not_outlive_its_server(shared: PreloadServer, tmp_path: Path) -> None:
     stage = Held(shared, tmp_path)
     process = stage.await_start()
     os.kill(process.ppid(), SIGKILL)
@@ -103,9 +103,9 @@ def test_a_stage_does_not_outlive_its_host(shared: StageHost, tmp_path: Path) ->
     assert psutil.wait_procs([process], timeout=PATIENCE)[1] == []
 
 
-def test_a_host_that_is_stopped_before_it_is_ready_has_stopped_its_stage(tmp_path: Path) -> None:
-    host = StageHost()
-    stage = Held(host, tmp_path)
+def test_a_server_that_is_stopped_before_it_is_ready_has_stopped_its_stage(tmp_path: Path) -> None:
+    server = PreloadServer()
+    stage = Held(server, tmp_path)
     os.killpg(stage.process.pid, SIGTERM)
     assert stage.process.wait(PATIENCE) == -SIGTERM
-    host.close()
+    server.close()

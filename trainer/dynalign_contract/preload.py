@@ -1,4 +1,4 @@
-"""What dynalign and its stage host say to each other on one machine: a JSON line an order, a JSON line an answer."""
+"""Messages between `dynalign run` and its preload server: one JSON line for each request and each event."""
 
 from typing import Final
 
@@ -9,8 +9,8 @@ WORKDIR_VARIABLE: Final = Variable.WORKDIR
 """Marks every process of a run, grandchildren included, so that a later dynalign finds what a killed one left."""
 
 
-class HostOrder(Model):
-    """Run a stage. One at a time: the next order is read when the stage has ended."""
+class StageRequest(Model):
+    """Request to run a stage. One at a time: the next request is read when the stage has ended."""
 
     arguments: tuple[str, ...]
     """Arguments of `dynalign-stage`."""
@@ -22,7 +22,7 @@ class HostOrder(Model):
     """File that the stage's output is appended to."""
 
 
-class HostAnswer(Model):
+class StageEvent(Model):
     """The stage has begun (`pid`, which leads a process group of its own), and later: it has ended (`returncode`)."""
 
     pid: int

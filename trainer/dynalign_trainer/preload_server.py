@@ -1,7 +1,7 @@
-"""`python -m dynalign_trainer.host`: import once what takes stages seconds to import, then fork off one after another.
+"""`python -m dynalign_trainer.preload_server`: import once what all stages import, then fork off stages.
 
 What CUDA has initialised does not survive a fork: where there is a GPU, every stage starts as a program of its own. A
-line on standard input is a HostOrder, a line on standard output a HostAnswer; the host ends when its input does.
+line on standard input is a StageRequest, a line on standard output a StageEvent; the server ends with its input.
 """
 
 import os
@@ -9,19 +9,19 @@ import signal
 import sys
 from typing import TextIO
 
-from dynalign_contract.host import HostAnswer, HostOrder
+from dynalign_contract.preload import StageEvent, StageRequest
 from dynalign_trainer.main import main as run_stage
 from dynalign_trainer.models.engine_start import prepare_environment
 from dynalign_trainer.runtime.machine import count_gpus
 
 
 def main() -> None:
-    """Serve orders until standard input ends, or until SIGTERM, which goes on to the running stage."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    """Serve requests until standard input ends, or until SIGTERM, which goes on to the running stage."""
+    events = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     is_loaded = _preload()
     for line in sys.stdin:
-        if not _serve(HostOrder.model_validate_json(line), answers, is_loaded=is_loaded):
+        if not _serve(StageRequest.model_validate_json(line), events, is_loaded=is_loaded):
             return
 
 
@@ -42,14 +42,14 @@ def _preload() -> bool:
     return True
 
 
-def _serve(order: HostOrder, answers: TextIO, *, is_loaded: bool) -> bool:
+def _serve(request: StageRequest, events: TextIO, *, is_loaded: bool) -> bool:
     """Run one stage to its end; False when SIGTERM has come meanwhile."""
     stopped = False
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     pid = os.fork()
     if pid == 0:
-        answers.close()  # the host's end shows by the end of this pipe
-        _become_stage(order, is_loaded=is_loaded)
+        events.close()  # the server's end shows by the end of this pipe
+        _exec_stage(request, is_loaded=is_loaded)
 
     def stop(_signal: int, _frame: object) -> None:
         nonlocal stopped
@@ -58,36 +58,36 @@ def _serve(order: HostOrder, answers: TextIO, *, is_loaded: bool) -> bool:
 
     before = signal.signal(signal.SIGTERM, stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    _tell(answers, HostAnswer(pid=pid))
+    _send(events, StageEvent(pid=pid))
     _, status = os.waitpid(pid, 0)
     signal.signal(signal.SIGTERM, before)
-    _tell(answers, HostAnswer(pid=pid, returncode=os.waitstatus_to_exitcode(status)))
+    _send(events, StageEvent(pid=pid, returncode=os.waitstatus_to_exitcode(status)))
     return not stopped
 
 
-def _become_stage(order: HostOrder, *, is_loaded: bool) -> None:
+def _exec_stage(request: StageRequest, *, is_loaded: bool) -> None:
     """In the child: a session, an environment and an output of its own, then the stage; never returns."""
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    os.chdir(order.folder)
+    os.chdir(request.folder)
     nothing = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(order.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    log = os.open(request.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     for target, source in enumerate((nothing, log, log)):
         os.dup2(source, target)
     if not is_loaded:
-        program = [sys.executable, "-m", "dynalign_trainer.main", *order.arguments]
-        os.execve(sys.executable, program, order.environment)  # noqa: S606 - what the host was told to run
+        program = [sys.executable, "-m", "dynalign_trainer.main", *request.arguments]
+        os.execve(sys.executable, program, request.environment)  # noqa: S606 - what `dynalign run` asked for
     os.environ.clear()
-    os.environ.update(order.environment)
-    run_stage(order.arguments)
+    os.environ.update(request.environment)
+    run_stage(request.arguments)
     raise AssertionError("a stage ends its process")
 
 
-def _tell(answers: TextIO, answer: HostAnswer) -> None:
+def _send(events: TextIO, event: StageEvent) -> None:
     try:
-        answers.write(f"{answer.to_json()}\n")
-        answers.flush()
+        events.write(f"{event.to_json()}\n")
+        events.flush()
     except BrokenPipeError:
         return  # dynalign was killed; the next one finds this process by its environment
 
