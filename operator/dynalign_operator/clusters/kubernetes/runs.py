@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.schema import Schema, structural_schema
 from dynalign_operator.api.status import AlignmentRunStatus, Condition, StageStatus
-from dynalign_operator.api.stored_status import read_stored_status
+from dynalign_operator.api.stored import read_stored_status
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ClusterError

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from dynalign_contract.files import write_bytes
 from dynalign_operator.api.rules import TRANSITIONS
 from dynalign_operator.api.rules.checking import broken_transitions
 from dynalign_operator.api.status import AlignmentRunStatus
+from dynalign_operator.api.stored import read_stored
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.errors import ChangedFieldError, ClusterError, LockedError, WorkdirError
 from dynalign_operator.runfile.problems import name_field
@@ -85,17 +87,26 @@ def locked(workdir: Workdir) -> Iterator[None]:
 
 
 def read_run(workdir: Workdir) -> AlignmentRun | None:
-    """The stored run; None where there is none. Raises WorkdirError when it cannot be read."""
+    """The stored run, without fields that this version does not know; None where there is none.
+
+    Raises WorkdirError when it cannot be read.
+    """
     try:
-        return AlignmentRun.model_validate_json(workdir.run_file.read_bytes())
+        return read_stored(AlignmentRun, json.loads(workdir.run_file.read_bytes()))
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
-        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    except (OSError, ValueError, RecursionError) as error:
         raise WorkdirError(
-            f"{workdir.run_file} is not a run that this version of dynalign can read ({first}). Restore it, or choose "
-            "another --workdir."
+            f"{workdir.run_file} is not a run that this version of dynalign can read ({_first_error(error)}). Restore "
+            "it, read it with the version that wrote it, or choose another --workdir."
         ) from error
+
+
+def _first_error(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    return f"{name_field(first['loc'])}: {first['msg']}".removeprefix(": ")
 
 
 def write_run(workdir: Workdir, run: AlignmentRun) -> None:

@@ -1,6 +1,7 @@
-"""Statuses of version 0.1.0 had three numbers where an estimate is one object now; they are still read."""
+"""Runs that other versions stored are read: estimates of version 0.1.0, and without fields that are unknown here."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 from dynalign_contract.estimate import Estimate
 from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus
-from dynalign_operator.api.stored_status import read_stored_status
+from dynalign_operator.api.stored import read_stored_status
 from dynalign_operator.cli.main import app
 from support.builders import a_run
 
@@ -54,6 +55,29 @@ def test_a_finished_run_of_the_version_before_is_shown(tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.stderr
     assert "r: Succeeded" in shown.stdout
     assert "0.62 (0.50-0.75)" in shown.stdout
+
+
+def test_a_specification_with_fields_of_another_version_is_shown_without_them(tmp_path: Path) -> None:
+    run = a_run().with_iterations(1).build().model_dump(mode="json", by_alias=True, exclude_none=True)
+    run["spec"]["judging"]["secondOpinions"] = 8  # as 0.1.0 stored it
+    run["spec"]["judging"]["canaries"]["colour"] = "yellow"
+    run["spec"]["stages"] = {"train": {"tolerations": [{"key": "gpu", "hue": 1}], "nodeSelector": {"hue": "kept"}}}
+    run["status"]["mood"] = "good"
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    shown = CliRunner().invoke(app, ["status", str(tmp_path), "-o", "json"])
+    assert shown.exit_code == 0, shown.stderr
+    stages = json.loads(shown.stdout)["spec"]["stages"]
+    assert (stages["train"]["tolerations"][0]["key"], stages["train"]["nodeSelector"]) == ("gpu", {"hue": "kept"})
+    assert not {"secondOpinions", "colour", "mood"} & set(re.findall(r'"(\w+)":', shown.stdout))
+
+
+def test_a_value_of_another_version_is_refused_with_its_field(tmp_path: Path) -> None:
+    run = a_run().build().model_dump(mode="json", by_alias=True, exclude_none=True)
+    run["spec"]["judging"]["judge"] = "Committee"
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    shown = CliRunner().invoke(app, ["status", str(tmp_path)])
+    assert shown.exit_code != 0
+    assert "spec.judging.judge: Input should be 'Live', 'Base' or 'Lagged'" in " ".join(shown.stderr.split())
 
 
 def test_what_is_no_number_is_refused() -> None:
