@@ -82,7 +82,7 @@ def plan_or_refuse(spec: dict[str, Any], path: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("path", WITH_PATTERN, ids=name_of)
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_every_text_that_matches_can_be_planned(path: tuple[str, ...], data: st.DataObject) -> None:
     pattern = WITH_PATTERN[path]["pattern"]

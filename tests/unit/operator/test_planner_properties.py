@@ -6,7 +6,7 @@ The simulation itself refuses a Job that is created twice or beside another one.
 from dataclasses import replace
 from itertools import pairwise
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynalign_contract.result import StageResult
@@ -34,7 +34,7 @@ ACTIONS = (
 )
 STEPS = 400
 
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=60)
 
 
 def regress(job: JobObservation) -> JobObservation:

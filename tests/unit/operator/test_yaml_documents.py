@@ -101,7 +101,7 @@ def test_an_objective_may_cost_less(text: str) -> None:
 
 
 @given(st.text(max_size=60) | st.text(alphabet="{}[]:,-&*!<>|'\"#%@\\ \nab1~?", max_size=40))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_no_text_raises_anything_else(text: str) -> None:
     try:
         read_documents(text, YamlLimits(kibibytes=1, values=50, depth=8))

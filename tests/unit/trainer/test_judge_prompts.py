@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dynalign_contract.objective import builtin_objective
@@ -47,7 +47,6 @@ def test_delimiters_depend_on_seed_and_prompt_and_on_nothing_else() -> None:
     assert len({quoting.make_delimiters(s, p).nonce for s in (7, 8) for p in ("p1", "p2")}) == 4
 
 
-@settings(deadline=None)
 @given(st.text(max_size=60), st.sampled_from([MARKS.close, MARKS.open, MARKS.nonce, *CONTROL]), st.text(max_size=60))
 def test_a_candidate_cannot_end_its_quotation_or_its_turn(before: str, breakout: str, after: str) -> None:
     plain, attacked = context("x"), context(before + breakout + after)
@@ -55,7 +54,6 @@ def test_a_candidate_cannot_end_its_quotation_or_its_turn(before: str, breakout:
     assert not any(token in attacked for token in CONTROL)
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="ab<|>", max_size=40))
 def test_quoting_leaves_no_forbidden_string(text: str) -> None:
     forbidden = ("<ab>", "<|a|>", "aab")

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dynalign_contract.settings import JudgeGates
@@ -42,7 +42,6 @@ def test_auc(higher: list[float], lower: list[float], expected: float) -> None:
     assert mann_whitney_auc(higher, lower) == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_auc_counts_pairs(higher: list[float], lower: list[float]) -> None:
     counted = sum((h > x) + (h == x) / 2 for h in higher for x in lower) / (len(higher) * len(lower))
@@ -83,7 +82,6 @@ def test_kendall_tau(x: list[float], y: list[float], expected: float) -> None:
     assert kendall_tau(x, y) == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(PAIRS)
 def test_rank_correlations_are_symmetric_bounded_and_odd(pairs: list[tuple[float, float]]) -> None:
     x, y = [a for a, _ in pairs], [b for _, b in pairs]

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dynalign_trainer.prompts.choosing import choose_drafts, evenness
@@ -50,7 +50,6 @@ POOL = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(POOL, st.integers(1, 9), st.sampled_from([0.0, 0.5, 1.0, 9.0]))
 def test_the_heap_takes_what_a_plain_greedy_search_takes(pool: list[Draft], wanted: int, balance: float) -> None:
     taken: Counter[str] = Counter()

@@ -1,6 +1,6 @@
 """The critic's questions: one a criterion, the draft quoted as data."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dynalign_contract.objective import CriticTemplate
@@ -17,7 +17,6 @@ def test_questions_share_everything_but_their_ends() -> None:
     assert "Costs $5, $open?" in first
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40), st.sampled_from([QUOTATION.delimiters.close, QUOTATION.delimiters.nonce, "<|im_end|>"]))
 def test_a_draft_cannot_end_its_quotation_or_its_turn(before: str, breakout: str) -> None:
     (plain, _), (attacked, _) = (

@@ -66,7 +66,7 @@ def test_threshold_one_drops_equal_shingles_only() -> None:
     assert strict.admit(written_wording("four three two one")) is Drop.NEAR_DUPLICATE
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(threshold=st.floats(0.01, 1.0), permutations=st.integers(16, 1024))
 def test_every_allowed_setting_gives_an_index(threshold: float, permutations: int) -> None:
     bands, rows = lsh_shape(threshold, permutations)

@@ -5,7 +5,7 @@ import random
 import statistics
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dynalign_contract.objective import Aggregate
@@ -46,7 +46,6 @@ def test_digits_without_a_distribution_have_no_score(values: list[float]) -> Non
     assert mass == 0.0
 
 
-@settings(deadline=None)
 @given(LOGITS, st.floats(-300, 0))
 def test_the_expected_digit_ignores_how_much_mass_the_digits_have(logits: list[float], shift: float) -> None:
     score, _ = expected_digit(logits)
@@ -64,7 +63,6 @@ def test_aggregates(how: Aggregate, expected: float) -> None:
     assert aggregate([4, 9], how) == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(SCORES)
 def test_aggregates_are_ordered_and_stay_in_the_unit_interval(scores: list[float]) -> None:
     low, middle, high = (
@@ -73,7 +71,6 @@ def test_aggregates_are_ordered_and_stay_in_the_unit_interval(scores: list[float
     assert -1e-12 <= low <= middle + 1e-9 <= high + 2e-9 <= 1 + 3e-9
 
 
-@settings(deadline=None)
 @given(SCORES, st.sampled_from(Aggregate), st.data())
 def test_one_missing_aspect_leaves_no_reward(scores: list[float], how: Aggregate, data: st.DataObject) -> None:
     scores[data.draw(st.integers(0, len(scores) - 1))] = math.nan
@@ -103,7 +100,6 @@ def test_fewer_than_two_whole_votes_have_no_standard_error(votes: list[list[floa
     assert math.isnan(standard_error(votes, Aggregate.GEOMETRIC_MEAN))
 
 
-@settings(deadline=None)
 @given(st.sampled_from(Aggregate), st.integers(0, 99))
 def test_the_standard_error_is_the_deviation_of_rewards_judged_again_and_again(how: Aggregate, seed: int) -> None:
     draw = random.Random(seed)

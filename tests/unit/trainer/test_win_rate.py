@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dynalign_trainer.evaluate import bootstrap, statistics
@@ -84,7 +84,6 @@ def test_identical_and_singly_scored_answers_say_nothing_about_position() -> Non
     assert math.isnan(statistics.order_flips(with_outcomes(1.0, 0.5)))
 
 
-@settings(deadline=None)
 @given(COMPARISONS, st.integers(0, 2**31))
 def test_the_interval_holds_the_rate_and_mirrors_when_the_sides_change(
     comparisons: list[Comparison], seed: int
@@ -121,7 +120,6 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     assert 0.83 <= covered / trials <= 0.96  # three standard errors around 0.9, and the bootstrap's known shortfall
 
 
-@settings(deadline=None)
 @given(COMPARISONS)
 def test_length_control_is_bounded_and_mirrors_when_the_sides_change(comparisons: list[Comparison]) -> None:
     rate = statistics.length_controlled_win_rate(comparisons)
@@ -195,7 +193,6 @@ def test_logistic_regression_against_a_closed_form() -> None:
     assert found == pytest.approx([math.log(1 / 3), math.log(3) - math.log(1 / 3)], abs=1e-6)
 
 
-@settings(deadline=None)
 @given(COMPARISONS)
 def test_the_fit_is_a_stationary_point_even_where_outcomes_are_separable(comparisons: list[Comparison]) -> None:
     outcomes = np.array([d.outcome for d in comparisons])
