@@ -27,6 +27,9 @@ MLA: Final[dict[str, Any]] = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_he
         TinyModel("Qwen3"),
         TinyModel("Granite", {"logits_scaling": 8.0}),
         TinyModel("Phi"),
+        TinyModel("GPT2"),
+        TinyModel("GPTNeoX"),
+        TinyModel("Mixtral"),
     ],
     ids=lambda model: model.family,
 )
@@ -55,6 +58,8 @@ def test_models_that_can_be_packed(model: TinyModel) -> None:
         (TinyModel("Llama", {"head_dim": 20}), ["attention heads of 20 elements (it takes multiples of 8 up to 256)"]),
         (TinyModel("StableLm"), ["attention that transformers does not let be replaced"]),
         (TinyModel("Gemma3Text", {"use_bidirectional_attention": True}), ["attention to later tokens"]),
+        (TinyModel("Nemotron"), ["attention that is not given the arguments of the forward pass"]),
+        (TinyModel("Doge"), ["an attention mask of the model's own"]),
         (TinyModel("Qwen3", {"final_logit_softcapping": 30.0}), ["final_logit_softcapping 30.0"]),
         (TinyModel("Qwen3", {"logits_scaling": 8.0}), ["logits_scaling 8.0"]),
     ],
@@ -63,5 +68,5 @@ def test_models_that_can_be_packed(model: TinyModel) -> None:
 def test_a_model_that_cannot_be_packed_is_refused(model: TinyModel, obstacles: list[str]) -> None:
     built = model.build(device="meta")
     assert find_obstacles(built) == obstacles
-    with pytest.raises(BadConfigError, match=re.escape(f"of {type(built).__name__}. Write backend: TRL")):
+    with pytest.raises(BadConfigError, match=re.escape(f"of {type(built).__name__}. Write backend: Auto or TRL")):
         check_packable(built)

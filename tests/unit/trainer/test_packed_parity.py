@@ -50,6 +50,13 @@ MODELS: Final = {
     "divided logits (Granite)": TinyModel("Granite", {"logits_scaling": 4.0, "attention_multiplier": 0.5}),
     "multiplied logits (HyperCLOVA X)": TinyModel("HyperCLOVAX", {"logits_scaling": 0.25}),
     "divided logits, experts (Granite MoE)": TinyModel("GraniteMoe", {"logits_scaling": 4.0, "num_local_experts": 4}),
+    "windows, sinks, divided logits, experts (Granite MoE SWA)": TinyModel(
+        "GraniteMoeSWA", GRANITE_SWA.settings | {"num_local_experts": 4}
+    ),
+    "windows, scaled logits, experts (Cohere 2 MoE)": TinyModel(
+        "Cohere2Moe", COHERE2.settings | {"num_experts": 4, "num_experts_per_tok": 2}
+    ),
+    "attention whose output is viewed (AFMoE)": TinyModel("Afmoe"),
     "divided logits, a shared expert (Granite MoE)": TinyModel(
         "GraniteMoeShared", {"logits_scaling": 4.0, "num_local_experts": 4, "shared_intermediate_size": 16}
     ),
@@ -104,7 +111,7 @@ def gradients(logps: torch.Tensor, model: Any) -> dict[str, torch.Tensor]:
 
 
 def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm().clamp_min(1e-9))
+    return float(((found - wanted).norm() / wanted.norm().clamp_min(1e-9)).detach())
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 @dataclass(frozen=True)
 class LogitMap:
-    """From the head's output z to the logits: z * scale, then cap * tanh(z / cap) where there is a cap."""
+    """The map from the head's output z to the logits: z * scale, then cap * tanh(z / cap) where there is a cap."""
 
     scale: float = 1.0
     cap: float | None = None
@@ -39,13 +39,15 @@ _MAPS: Final[Mapping[str, Callable[[Any], LogitMap]]] = {
     "NanoChatForCausalLM": _capped,
     "CohereForCausalLM": _multiplied,
     "Cohere2ForCausalLM": _multiplied,
+    "Cohere2MoeForCausalLM": _multiplied,
     "GraniteForCausalLM": _divided,
     "GraniteSWAForCausalLM": _divided,
     "GraniteMoeForCausalLM": _divided,
     "GraniteMoeSharedForCausalLM": _divided,
+    "GraniteMoeSWAForCausalLM": _divided,
     "HyperCLOVAXForCausalLM": _scaled_up,
 }
-"""By the name of the class, since Granite divides by the setting that HyperCLOVA X multiplies with."""
+"""Maps by the name of the class: Granite divides by the setting that HyperCLOVA X multiplies with."""
 _SETTINGS: Final = (
     "final_logit_softcapping",
     "logits_soft_cap",

@@ -1,6 +1,7 @@
 """Whether the Packed backend computes a model as transformers does; the model may lie on the meta device.
 
-What it lacks depends on the model alone and never on the machine, so that fetch and training find the same.
+What it lacks depends on the model alone and never on the machine, so that fetch and training, which both look at it on
+the meta device, find the same.
 """
 
 from collections.abc import Iterator
@@ -20,13 +21,21 @@ def check_packable(model: Any) -> None:
     if obstacles := find_obstacles(model):
         raise BadConfigError(
             f"spec.training.backend is Packed, which does not compute {' and '.join(obstacles)} of "
-            f"{type(model).__name__}. Write backend: TRL."
+            f"{type(model).__name__}. Write backend: Auto or TRL."
         )
 
 
 def find_obstacles(model: Any) -> list[str]:
-    """What the Packed backend does not compute, each as a noun; empty for a model that it can train."""
-    return [*_of_layers(model), *_of_heads(model), *unread_settings(model)]
+    """What the Packed backend does not compute, each as a noun; empty for a model that it can train.
+
+    A model on the meta device is also asked what its attention is called with.
+    """
+    obstacles = [*_of_layers(model), *_of_heads(model), *unread_settings(model)]
+    if obstacles or not next(model.parameters()).is_meta:
+        return obstacles
+    from dynalign_trainer.models.attention_probe import probe_attention
+
+    return probe_attention(model)
 
 
 def _of_layers(model: Any) -> Iterator[str]:

@@ -16,14 +16,13 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from dynalign_contract.errors import BadConfigError
+from dynalign_trainer.models.attention_probe import OWN_MASK, UNKNOWN_ARGUMENTS
 from dynalign_trainer.train.packed.segments import FlashSegments, MaskedSegment, Segments
 
 IMPLEMENTATION: Final = "dynalign_packed"
 """For `attn_implementation`; the model's forward pass then needs the keyword `segments`, a `Segments`."""
 _SHORT: Final = 256
 """Up to so many keys PyTorch's CPU attention is faster in float32: its bfloat16 backward pass takes 3 ms at least."""
-_UNKNOWN: Final = frozenset({"position_bias", "indices", "block_indices"})
-"""Arguments of transformers' attention functions that change the result and are not computed here."""
 
 
 class Kernel(Enum):
@@ -62,7 +61,7 @@ def attend(
     `attention_mask` is the layer's window, see `_window_of`; `softcap` bounds the scores, `s_aux` has the sinks, one
     logit a head. Raises BadConfigError for a model whose attention takes more than that.
     """
-    if unknown := sorted(name for name in _UNKNOWN & others.keys() if others[name] is not None):
+    if unknown := sorted(name for name in UNKNOWN_ARGUMENTS & others.keys() if others[name] is not None):
         raise BadConfigError(
             f"spec.training.backend is Packed, which does not compute attention with {' and '.join(unknown)}. "
             "Write backend: TRL."
@@ -88,7 +87,7 @@ def _one_by_one(
             k = torch.cat([_last(keys[prompt], segment.kept), k], dim=2)  # noqa: PLW2901
             v = torch.cat([_last(values[prompt], segment.kept), v], dim=2)  # noqa: PLW2901
         outputs.append(compute(q, k, v, segment.mask).to(query.dtype))
-    return torch.cat(outputs, dim=2).transpose(1, 2)
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
 def _last(tensor: Tensor, count: int) -> Tensor:
@@ -155,10 +154,7 @@ def _window_of(*_: Any, local_size: int | None = None, use_vmap: bool = False, *
     here what it sees there, whether or not its code also passes `sliding_window`.
     """
     if use_vmap:
-        raise BadConfigError(
-            "spec.training.backend is Packed, which does not compute an attention mask of the model's own. Write "
-            "backend: TRL."
-        )
+        raise BadConfigError(f"spec.training.backend is Packed, which does not compute {OWN_MASK}. Write backend: TRL.")
     return local_size
 
 

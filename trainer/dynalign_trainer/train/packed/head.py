@@ -17,7 +17,7 @@ CUDA_CHUNK_ELEMENTS: Final = 2**27
 
 @dataclass(frozen=True)
 class _Logits:
-    """From the head's output to the logits z and their softmax: first the model's own map, then the temperature t."""
+    """The way from the head's output to the logits z: the model's own map, then the temperature t."""
 
     map: LogitMap
     temperature: float
@@ -38,7 +38,7 @@ class _Logits:
         return logits.div_(self.temperature), slopes
 
     def pull_back(self, gradient: Tensor) -> Tensor:
-        """From a gradient for z / t, times the slopes, to that for the head's output; in place."""
+        """The gradient for the head's output, of that for z / t times the slopes; in place."""
         gradient.div_(self.temperature)
         return gradient if self.map.scale == 1 else gradient.mul_(self.map.scale)
 
