@@ -39,6 +39,7 @@ from dynalign_trainer.train.processes.worker import train
 
 NAME: Final = "bench-trainer"
 MODEL: Final = "smollm2-135m-instruct"
+COMPARED: Final = (TrainingBackend.PACKED, TrainingBackend.TRL)
 GROUPS, CANDIDATES, PAIRS = 16, 8, 5
 SHORTEST, LONGEST, MEDIAN, SIGMA = 16, 256, 64, 0.7
 """Lengths in tokens, log-normal, cut at both ends."""
@@ -77,12 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     machine = this_machine()
-    measured: dict[TrainingBackend, list[Measurement]] = {backend: [] for backend in TrainingBackend}
+    measured: dict[TrainingBackend, list[Measurement]] = {backend: [] for backend in COMPARED}
     try:
         with tempfile.TemporaryDirectory(prefix=f"{NAME}-") as folder:
             rows = prepare(Path(folder), options.groups)
             for pair in range(options.pairs):
-                for backend in TrainingBackend:
+                for backend in COMPARED:
                     measured[backend].append(measure(Path(folder), rows, backend))
                     _say(f"pair {pair + 1} of {options.pairs}, {backend}: {measured[backend][-1]}")
     except StageError as error:

@@ -17,7 +17,9 @@ from dynalign_contract.layout import MANIFEST
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.objective import builtin_objective
 from dynalign_contract.result import ArtifactRef, StageResult
+from dynalign_contract.settings import TrainingBackend
 from dynalign_contract.stages import Stage
+from dynalign_contract.training_choice import TrainingChoice
 from dynalign_trainer.export.check import ExportError, check_export
 from dynalign_trainer.runtime.lifecycle import Place, run_stage
 from lab.tiny_qwen3 import write_tiny_qwen3
@@ -48,6 +50,11 @@ def export(root: Path, policy_folder: str | None, *, trained: bool | None = None
         policy=policy,
         model_uri="/m",
         objective=builtin_objective("collective-agency"),
+        training=TrainingChoice(
+            backend=TrainingBackend.TRL,
+            backend_reason="Packed does not compute layers of type linear_attention of M",
+            target_modules=("q_proj", "down_proj"),
+        ),
         iterations=(IterationSummary(index=0, reward=0.5, win_rate=Estimate(value=0.625, low=0.5, high=0.75)),)
         if (policy_folder is not None if trained is None else trained)
         else (),
@@ -84,6 +91,8 @@ def test_the_merged_model_is_the_base_with_its_adapter(root: Path) -> None:
     card = (root / "export" / "README.md").read_text()
     assert "| 0 | 0.500 | 0.625 (0.500 to 0.750) |" in card
     assert "**Benevolence**" in card
+    assert "- Training: backend TRL (Auto: Packed does not compute layers of type linear_attention of M)\n" in card
+    assert "- Training: adapter on q_proj, down_proj\n" in card
     for path in (root / "export").glob("*.json"):
         assert str(root) not in path.read_text()
 
@@ -100,6 +109,7 @@ def test_the_card_of_a_base_model_that_no_iteration_has_bettered_says_so(root: P
     export(root, None, trained=True)
     card = (root / "export" / "README.md").read_text()
     assert "The base model as it was" in card
+    assert "- Training" not in card
     assert "| 0 | 0.500 | 0.625 (0.500 to 0.750) |" in card
 
 

@@ -41,6 +41,7 @@ START = KlSettings(coefficient=0.1, reference=KlReference.ITERATION_START)
 GROUP, BATCHED, UNSCALED = AdvantageScale.GROUP, AdvantageScale.BATCH, AdvantageScale.NONE
 TOKENS, SEQUENCES = LossAggregation.TOKEN_MEAN, LossAggregation.SEQUENCE_MEAN
 CONSTANT, RATIO = LossAggregation.CONSTANT, LossAggregation.SEQUENCE_RATIO
+ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PACKED, TRL = TrainingBackend.PACKED, TrainingBackend.TRL
 FULL = TrainingMethod.FULL
 
@@ -76,7 +77,7 @@ class Case:
             learning_rate=1e-3,
             max_grad_norm=1000,
             zero_stage=self.zero,
-            lora=LoraSettings(rank=4, alpha=8),
+            lora=LoraSettings(rank=4, alpha=8, target_modules=ADAPTED),
         )
 
 
@@ -128,7 +129,7 @@ def write_random_adapter(model: Path, folder: Path) -> Path:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(1)
-    lora = CASES["dapo"].settings(PACKED).lora
+    lora = CASES["dapo"].settings(PACKED).adapter
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.target_modules))
     policy = get_peft_model(AutoModelForCausalLM.from_pretrained(model), config)
     with torch.no_grad():

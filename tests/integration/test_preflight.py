@@ -17,6 +17,7 @@ from dynalign_contract.settings import (
     LoraSettings,
     PromptSettings,
     SuppliedPrompts,
+    TrainingBackend,
     TrainingMethod,
     TrainingSettings,
 )
@@ -84,7 +85,7 @@ def a_preflight(
     settings: dict[str, Any] = {"per_iteration": 4, "held_out": 1, "min_characters": 5, **prompts}
     if uri is not None:
         settings["supplied"] = SuppliedPrompts(uri=uri)
-    lora = LoraSettings() if targets is None else LoraSettings(target_modules=tuple(targets))
+    lora = None if targets is None else LoraSettings(target_modules=tuple(targets))
     training = TrainingSettings(method=TrainingMethod(method), lora=lora)
     return Preflight(prompts=PromptSettings(**settings), training=training, max_tokens=max_tokens)
 
@@ -128,7 +129,12 @@ def damage_tokenizer(folder: Path) -> None:
             id="c05",
         ),
         pytest.param([], {"targets": ["q_proj", "embed_tokens"]}, ["embed_tokens is an embedding"], id="c04"),
-        pytest.param([write_tiny_phi3], {}, ["which Phi3ForCausalLM does not have", "qkv_proj"], id="c07b"),
+        pytest.param(
+            [write_tiny_phi3],
+            {"targets": ["q_proj"]},
+            ["which Phi3ForCausalLM does not have", "qkv_proj"],
+            id="c07b",
+        ),
         pytest.param(
             [set_json("config.json", quantization_config={"quant_method": "bitsandbytes"})],
             {},
@@ -240,9 +246,12 @@ def test_what_fits_passes(change: Change, model: Path, tmp_path: Path) -> None:
 def test_an_architecture_that_transformers_knows_needs_no_code(model: Path, tmp_path: Path) -> None:
     write_tiny_phi3(model)
     map_to_own_code(model)
-    targets = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
-    result = fetch(model, a_preflight(targets=targets), tmp_path / "run")
-    assert result.outcome is Outcome.SUCCEEDED, result.error
+    for outcome in (Outcome.SUCCEEDED, Outcome.SKIPPED):
+        result = fetch(model, a_preflight(), tmp_path / "run")
+        assert result.outcome is outcome, result.error
+        assert result.training is not None
+        assert result.training.backend is TrainingBackend.PACKED
+        assert result.training.target_modules == ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
 
 
 @pytest.mark.parametrize(

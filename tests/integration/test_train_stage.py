@@ -109,11 +109,15 @@ def test_leaves_an_adapter_a_batch_and_metrics(whole: tuple[TrainingRun, StageOu
     assert output.metrics[TrainMetrics.norm_change] > 0
     assert output.metrics[TrainMetrics.kl] > 0
     assert str(run.root) not in (iteration / "policy" / ADAPTER_CONFIG).read_text()
-    assert json.loads((iteration / "policy" / ADAPTER_CONFIG).read_text())["r"] == 4
+    adapter = json.loads((iteration / "policy" / ADAPTER_CONFIG).read_text())
+    assert adapter["r"] == 4
     batch = read_manifest(iteration / "batch")
     assert batch is not None
     assert batch.files[0].rows == PROMPTS * CANDIDATES
     assert not (iteration / "checkpoints").exists()
+    assert output.training is not None
+    assert output.training.backend is TrainingBackend.PACKED
+    assert set(output.training.target_modules) == set(adapter["target_modules"])
 
 
 @pytest.mark.parametrize(("backend", "tolerance"), [(TrainingBackend.PACKED, 0), (TrainingBackend.TRL, 1e-4)])
@@ -301,10 +305,10 @@ def test_an_adapter_that_does_not_fit_is_refused_before_anything_starts(
     whole: tuple[TrainingRun, StageOutput], tmp_path: Path
 ) -> None:
     policy = whole[0].root / "iterations/000/policy"
-    check_adapter(policy, SETTINGS.lora)
+    check_adapter(policy, SETTINGS.adapter)
     with pytest.raises(BadConfigError, match=r"spec\.training\.lora\.rank is 8 but .* has 4"):
         check_adapter(policy, LoraSettings(rank=8, alpha=8))
     with pytest.raises(BadConfigError, match=r"spec\.training\.lora\.targetModules is \['q_proj'\]"):
         check_adapter(policy, LoraSettings(rank=4, alpha=8, target_modules=("q_proj",)))
     with pytest.raises(BadInputError, match=r"adapter_config\.json is not the configuration of a LoRA adapter"):
-        check_adapter(tmp_path, SETTINGS.lora)
+        check_adapter(tmp_path, SETTINGS.adapter)

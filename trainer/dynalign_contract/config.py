@@ -22,6 +22,7 @@ from dynalign_contract.settings import (
     TrainingSettings,
 )
 from dynalign_contract.stages import SHARDED_STAGES, Stage
+from dynalign_contract.training_choice import TrainingChoice
 
 SCHEMA_VERSION = 1
 
@@ -135,6 +136,8 @@ class ExportParams(Model):
     model_uri: str
     objective: Objective
     iterations: tuple[IterationSummary, ...] = ()
+    training: TrainingChoice | None = Field(default=None, exclude_if=lambda choice: choice is None)
+    """How the policy was trained, for the card; absent where no stage has reported it."""
 
 
 Params = Annotated[

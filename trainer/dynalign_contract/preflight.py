@@ -2,6 +2,7 @@
 
 from dynalign_contract.base import Model
 from dynalign_contract.settings import EngineSettings, PromptSettings, TrainingSettings
+from dynalign_contract.training_choice import TrainingChoice
 
 
 class Preflight(Model):
@@ -36,3 +37,5 @@ class PreflightReport(Model):
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     """What a person may want to know, though nothing is wrong."""
+    training: TrainingChoice | None = None
+    """How the policy would be trained; None where something is wrong with that."""

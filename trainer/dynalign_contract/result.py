@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 from dynalign_contract.base import Model
 from dynalign_contract.names import SUBFOLDER, whole
 from dynalign_contract.plain_text import plain_text
+from dynalign_contract.training_choice import TrainingChoice
 
 MAX_RESULT_BYTES: Final = 4096
 """The kubelet keeps this many bytes of a termination message."""
@@ -96,17 +97,24 @@ class StageResult(Model):
     metrics: tuple[Metric, ...] = ()
     warnings: tuple[PlainText, ...] = ()
     """What the user should know although the stage succeeded; the run gets an event with each."""
+    training: TrainingChoice | None = Field(default=None, exclude_if=lambda choice: choice is None)
+    """How the policy is trained, in the results of fetch and train."""
     seconds: float = 0.0
     """Wall time of the attempt."""
 
     def encode(self) -> bytes:
-        """Serialise into at most `MAX_RESULT_BYTES`: warnings go first, metrics next, then the error message's end."""
+        """Serialise into at most `MAX_RESULT_BYTES`.
+
+        Warnings go first, then metrics, the choice of training, and the error message's end.
+        """
         result = self
         while len(data := result.to_json().encode()) > MAX_RESULT_BYTES:
             if result.warnings:
                 result = result.model_copy(update={"warnings": result.warnings[:-1]})
             elif result.metrics:
                 result = result.model_copy(update={"metrics": result.metrics[:-1]})
+            elif result.training is not None:
+                result = result.model_copy(update={"training": None})
             elif result.error is not None and result.error.message:
                 keep = max(0, len(result.error.message) - (len(data) - MAX_RESULT_BYTES) - 8)
                 error = result.error.model_copy(update={"message": result.error.message[:keep]})

@@ -11,6 +11,7 @@ from dynalign_contract.base import Model
 from dynalign_contract.estimate import Estimate
 from dynalign_contract.result import ArtifactRef, Metric, PlainText
 from dynalign_contract.stages import Stage
+from dynalign_contract.training_choice import TrainingChoice
 from dynalign_operator.api.flat_estimates import join_flat_estimates
 
 
@@ -200,6 +201,7 @@ class StatusChanges(TypedDict, total=False):
     fetch: StageStatus | None
     iterations: tuple[IterationStatus, ...]
     export: StageStatus | None
+    training: TrainingChoice | None
     best: BestIteration | None
     reward: float | None
     win_rate: Estimate | None
@@ -233,6 +235,8 @@ class AlignmentRunStatus(Model):
     """All iterations that have begun."""
     export: StageStatus | None = None
     """The stage after the last iteration."""
+    training: TrainingChoice | None = None
+    """How the policy is trained, as fetch or the latest training has reported it."""
     best: BestIteration | None = None
     """The iteration with the best evaluation so far, or the base model."""
     reward: float | None = None

@@ -15,6 +15,7 @@ from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.preflight import Preflight, PreflightOrder, PreflightReport
 from dynalign_contract.supplied.amount import explain_shortage
 from dynalign_contract.supplied.files import read_supplied
+from dynalign_contract.training_choice import TrainingChoice
 from dynalign_operator.runfile.problems import Problem
 from dynalign_operator.runfile.run_file import RunFile
 
@@ -31,6 +32,8 @@ class FileChecks:
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    training: TrainingChoice | None = None
+    """How the policy would be trained; None where the model was not looked at."""
 
 
 def check_files(run_file: RunFile) -> FileChecks:
@@ -53,7 +56,9 @@ def _can_look() -> bool:
 def _check_model(run_file: RunFile, folder: Path, found: FileChecks) -> None:
     """Ask the trainer, in a process of its own: it imports what this one must not."""
     spec = run_file.run.spec
-    preflight = Preflight(prompts=spec.prompts, training=spec.training, max_tokens=spec.generation.max_tokens)
+    preflight = Preflight(
+        prompts=spec.prompts, training=spec.training.with_defaults(), max_tokens=spec.generation.max_tokens
+    )
     order = PreflightOrder(model=str(folder), preflight=preflight, engine=spec.engine)
     try:
         done = subprocess.run(
@@ -66,6 +71,7 @@ def _check_model(run_file: RunFile, folder: Path, found: FileChecks) -> None:
         return
     found.problems += [_place(run_file, finding.message, finding.exit_code) for finding in report.findings]
     found.notes += report.notes
+    found.training = report.training
 
 
 def _place(run_file: RunFile, message: str, exit_code: int) -> Problem:

@@ -44,6 +44,8 @@ def status(
 
     console = open_console()
     say(f"{run.metadata.name}: {run.status.phase} {run.status.progress}".rstrip())
+    for line in run.status.training.describe() if run.status.training else ():
+        say(f"  {line}")
     if run.status.iterations:
         console.print(summary_tables(run.status))
     console.print(conditions_table(run.status))

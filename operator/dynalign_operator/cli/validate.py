@@ -8,6 +8,7 @@ import typer
 from dynalign_operator.cli.terminal import say
 
 if TYPE_CHECKING:
+    from dynalign_contract.training_choice import TrainingChoice
     from dynalign_operator.runfile.run_file import RunFile
 
 
@@ -28,7 +29,9 @@ def validate(
     valid = True
     for path in files:
         try:
-            say(summarise(path, _look_at_files(path, report_notes(path, load_run_file(path)))))
+            run_file = report_notes(path, load_run_file(path))
+            training = _look_at_files(path, run_file)
+            say(summarise(path, run_file, training))
         except RunFileError as error:
             report_problems(path, error)
             valid = False
@@ -36,8 +39,11 @@ def validate(
         raise typer.Exit(ExitCode.BAD_CONFIG)
 
 
-def _look_at_files(path: Path, run_file: "RunFile") -> "RunFile":
-    """Look at the model folder and the prompts that lie on this machine. Raises RunFileError."""
+def _look_at_files(path: Path, run_file: "RunFile") -> "TrainingChoice | None":
+    """Look at the model folder and the prompts that lie on this machine; returns how that model would be trained.
+
+    Raises RunFileError.
+    """
     from dynalign_operator.cli.check_files import check_files
     from dynalign_operator.runfile.run_file import RunFileError
 
@@ -46,11 +52,11 @@ def _look_at_files(path: Path, run_file: "RunFile") -> "RunFile":
         say(f"{path}: note: {note}", err=True)
     if found.problems:
         raise RunFileError(found.problems)
-    return run_file
+    return found.training
 
 
-def summarise(path: Path, run_file: "RunFile") -> str:
-    """What the file asks for, in three lines."""
+def summarise(path: Path, run_file: "RunFile", training: "TrainingChoice | None" = None) -> str:
+    """What the file asks for, in three lines, and how its model would be trained where that is known."""
     from dynalign_contract.objective import BUILTIN
 
     run = run_file.run
@@ -63,10 +69,11 @@ def summarise(path: Path, run_file: "RunFile") -> str:
         objective = f"ConfigMap {reference.name}, key {reference.key}{there}"
     answers = spec.prompts.per_iteration * spec.generation.candidates
     workers = spec.training.nodes * spec.training.gpus_per_node
-    return (
+    text = (
         f"{path} is valid: {run.metadata.name} aligns {spec.model.uri}\n"
         f"  objective: {objective}\n"
         f"  work: {spec.iterations} iterations of {spec.prompts.per_iteration} prompts x {spec.generation.candidates} "
         f"candidates = {answers} answers; {spec.training.method} on {workers} "
         f"{'process' if workers == 1 else 'processes'}; {spec.prompts.held_out} held-out prompts"
     )
+    return "\n".join([text, *(f"  training: {line}" for line in training.describe())] if training else [text])

@@ -73,6 +73,8 @@ def absorb_success(
         metrics=combine_metrics(step.stage, results),
     )
     status = with_stage(status, step, done)
+    if (training := next((result.training for result in results if result.training), None)) is not None:
+        status = status.evolve(training=training)
     if step.iteration is None:
         return status
     return with_iteration(status, keep_numbers(iteration_status(status, step.iteration), done))

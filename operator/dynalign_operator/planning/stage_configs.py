@@ -83,7 +83,9 @@ def build_stage_config(
 
 def _fetch(given: _StageInputs) -> _StageParams:
     spec = given.spec
-    preflight = Preflight(prompts=spec.prompts, training=spec.training, max_tokens=spec.generation.max_tokens)
+    preflight = Preflight(
+        prompts=spec.prompts, training=spec.training.with_defaults(), max_tokens=spec.generation.max_tokens
+    )
     tasks = spec.evaluation.capability.foreign_tasks
     return _StageParams(FetchParams(uri=spec.model.uri, tasks=tasks, preflight=preflight))
 
@@ -131,7 +133,7 @@ def _judge(given: _StageInputs) -> _StageParams:
 
 def _train(given: _StageInputs) -> _StageParams:
     params = TrainParams(
-        training=given.spec.training,
+        training=given.spec.training.with_defaults(),
         policy=given.start,
         temperature=given.spec.generation.temperature,
         max_tokens=given.spec.generation.max_tokens,
@@ -191,7 +193,11 @@ def _export(given: _StageInputs) -> _StageParams:
         for entry in given.status.iterations
     )
     params = ExportParams(
-        policy=exported, model_uri=given.spec.model.uri, objective=given.objective, iterations=summaries
+        policy=exported,
+        model_uri=given.spec.model.uri,
+        objective=given.objective,
+        iterations=summaries,
+        training=given.status.training,
     )
     return _StageParams(params, (exported,))
 

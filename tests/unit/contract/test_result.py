@@ -13,6 +13,8 @@ from dynalign_contract.result import (
     ResultError,
     StageResult,
 )
+from dynalign_contract.settings import TrainingBackend
+from dynalign_contract.training_choice import TrainingChoice
 
 ARTIFACT = ArtifactRef(path="iterations/000/rollouts", digest="sha256:" + "a" * 64, bytes=12, rows=3)
 
@@ -23,9 +25,10 @@ ARTIFACT = ArtifactRef(path="iterations/000/rollouts", digest="sha256:" + "a" * 
         st.tuples(st.text(min_size=1, max_size=64), st.floats(allow_nan=False, allow_infinity=False)), max_size=120
     ),
     warnings=st.lists(st.text(max_size=MAX_WARNING_LENGTH), max_size=MAX_WARNINGS),
+    modules=st.lists(st.text(min_size=1, max_size=128), max_size=64),
 )
 def test_every_result_fits_and_keeps_its_artifact(
-    message: str, metrics: list[tuple[str, float]], warnings: list[str]
+    message: str, metrics: list[tuple[str, float]], warnings: list[str], modules: list[str]
 ) -> None:
     result = StageResult(
         outcome=Outcome.FAILED,
@@ -34,6 +37,7 @@ def test_every_result_fits_and_keeps_its_artifact(
         artifact=ARTIFACT,
         metrics=tuple(Metric(name=name, value=value) for name, value in metrics),
         warnings=tuple(warnings),
+        training=TrainingChoice(backend=TrainingBackend.TRL, target_modules=tuple(modules)),
     )
     data = result.encode()
     back = StageResult.decode(data)
@@ -42,6 +46,7 @@ def test_every_result_fits_and_keeps_its_artifact(
     assert result.metrics[: len(back.metrics)] == back.metrics
     assert result.warnings[: len(back.warnings)] == back.warnings
     assert len(back.metrics) == len(metrics) or not back.warnings, "warnings go before the metrics"
+    assert back.training == result.training or not back.metrics, "metrics go before the choice of training"
 
 
 def test_metrics_go_before_the_message() -> None:

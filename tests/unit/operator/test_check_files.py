@@ -119,3 +119,4 @@ def test_a_model_on_this_machine_is_looked_at_as_fetch_would(
     for word in words:
         assert word in result.stderr
     assert "Traceback" not in result.stderr
+    assert ("training: backend Packed (Auto: " in result.stdout) == (not words)

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from dynalign_contract.errors import BadConfigError
-from dynalign_contract.settings import LoraSettings
 from dynalign_trainer.models.lora_targets import check_targets, find_targets
 
 LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -35,7 +34,7 @@ def names_of(model: Any) -> set[str]:
 def test_linear_layers_are_offered() -> None:
     model = on_meta("Qwen3", tie_word_embeddings=True)
     assert find_targets(model, names_of(model)).allowed == LINEAR
-    check_targets(model, LoraSettings().target_modules, names_of(model))
+    check_targets(model, LINEAR, names_of(model))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +59,7 @@ def test_what_cannot_be_adapted_is_refused_and_never_offered(name: str, why: str
 def test_fused_projections_are_offered_by_their_own_names() -> None:
     model = on_meta("Phi3")
     with pytest.raises(BadConfigError, match=r"Write some of down_proj, gate_up_proj, o_proj, qkv_proj\."):
-        check_targets(model, LoraSettings().target_modules, names_of(model))
+        check_targets(model, LINEAR, names_of(model))
 
 
 def test_transposed_layers_of_gpt2_cannot_be_merged() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dynalign_contract.settings import ClipSettings, LossAggregation, TrainingSettings
+from dynalign_trainer.models.logit_map import LogitMap
 from dynalign_trainer.train.loss import LossTokens, Normaliser, clipped_ratio, token_losses
 from dynalign_trainer.train.measure import measure_tokens
 from dynalign_trainer.train.packed import head
@@ -64,18 +65,26 @@ def test_a_token_counts_as_clipped_where_its_gradient_is_gone() -> None:
     assert sums[5] == pytest.approx(9.0)
 
 
-def test_chosen_logprobs_and_their_gradient_are_those_of_whole_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_trained", [False, True], ids=["frozen", "trained"])
+@pytest.mark.parametrize("has_bias", [False, True], ids=["no bias", "bias"])
+@pytest.mark.parametrize("logit_map", [LogitMap(), LogitMap(scale=0.5), LogitMap(cap=1.5), LogitMap(0.5, 1.5)], ids=str)
+def test_chosen_logprobs_and_their_gradients_are_those_of_whole_logits(
+    monkeypatch: pytest.MonkeyPatch, is_trained: bool, has_bias: bool, logit_map: LogitMap
+) -> None:
     monkeypatch.setattr(head, "CHUNK_ELEMENTS", 3 * 50)
     torch.manual_seed(0)
-    hidden, weight = torch.randn(10, 8, dtype=torch.float64), torch.randn(50, 8, dtype=torch.float64)
+    hidden = torch.randn(10, 8, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(50, 8, dtype=torch.float64, requires_grad=is_trained)
+    bias = torch.randn(50, dtype=torch.float64, requires_grad=is_trained) if has_bias else None
     targets, outer = torch.randint(50, (10,)), torch.randn(10)
-    ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
-    logps, entropies = head.chosen_logprobs(ours, weight, targets, 0.7)
-    (logps * outer).sum().backward()
-    whole = (theirs @ weight.T / 0.7).log_softmax(-1)
-    (whole.gather(1, targets[:, None])[:, 0] * outer).sum().backward()
-    assert logps.tolist() == pytest.approx(whole.gather(1, targets[:, None])[:, 0].tolist(), abs=1e-5)
-    assert entropies.tolist() == pytest.approx((-(whole.exp() * whole).sum(-1)).tolist(), abs=1e-5)
-    assert ours.grad is not None
-    assert theirs.grad is not None
-    assert ours.grad.flatten().tolist() == pytest.approx(theirs.grad.flatten().tolist(), abs=1e-5)
+    logps, entropies = head.chosen_logprobs(hidden, weight, targets, 0.7, bias=bias, logit_map=logit_map)
+    whole = (hidden @ weight.T + (0 if bias is None else bias)) * logit_map.scale
+    if logit_map.cap is not None:
+        whole = logit_map.cap * (whole / logit_map.cap).tanh()
+    plain = (whole / 0.7).log_softmax(-1)
+    assert (logps - plain[range(10), targets]).abs().max().item() < 1e-5
+    assert (entropies + (plain.exp() * plain).sum(-1)).abs().max().item() < 1e-5
+    trained = [tensor for tensor in (hidden, weight, bias) if tensor is not None and tensor.requires_grad]
+    found = torch.autograd.grad((logps * outer).sum(), trained)
+    wanted = torch.autograd.grad((plain[range(10), targets] * outer).sum(), trained)
+    assert all((a - b).abs().max().item() < 1e-5 for a, b in zip(found, wanted, strict=True))

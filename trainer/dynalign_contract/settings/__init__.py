@@ -33,12 +33,14 @@ from dynalign_contract.settings.prompts import (
     SuppliedPrompts,
 )
 from dynalign_contract.settings.training import (
+    AUTO_TARGETS,
     AdvantageScale,
     ClipSettings,
     KlReference,
     KlSettings,
     LoraSettings,
     LossAggregation,
+    ModuleName,
     RatioBand,
     TrainingBackend,
     TrainingMethod,
@@ -46,6 +48,7 @@ from dynalign_contract.settings.training import (
 )
 
 __all__ = [
+    "AUTO_TARGETS",
     "OWN_TASKS",
     "OWN_TASK_PREFIX",
     "AdvantageScale",
@@ -68,6 +71,7 @@ __all__ = [
     "KlSettings",
     "LoraSettings",
     "LossAggregation",
+    "ModuleName",
     "OnRegression",
     "OnUnfitJudge",
     "Penalties",

@@ -1,7 +1,7 @@
 """GRPO on recorded groups: weights, loss, optimiser, processes."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final, Self
 
 from pydantic import Field
 
@@ -11,6 +11,8 @@ from dynalign_contract.base import Model
 class TrainingBackend(StrEnum):
     """Which trainer computes the loss."""
 
+    AUTO = "Auto"
+    """Packed where it computes the model as transformers does, else TRL; fetch decides, and the status says why."""
     PACKED = "Packed"
     """Without padding: rows share micro-batches by token budget, candidates of one prompt compute it once."""
     TRL = "TRL"
@@ -28,6 +30,11 @@ class TrainingMethod(StrEnum):
 
 ModuleName = Annotated[str, Field(min_length=1, max_length=128)]
 
+AUTO_TARGETS: Final = "Auto"
+"""Stands in `targetModules` for the modules that fetch chooses."""
+_MICRO_BATCH: Final = 4
+_TOKENS_PER_MICRO_BATCH: Final = 4096
+
 
 class LoraSettings(Model):
     """Low-rank adapter (PEFT)."""
@@ -39,11 +46,17 @@ class LoraSettings(Model):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the adapter's inputs that is dropped in training."""
     target_modules: tuple[ModuleName, ...] = Field(
-        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        default=(AUTO_TARGETS,),
         min_length=1,
         max_length=64,
     )
-    """Last parts of the names of the modules that get an adapter, for example `q_proj`."""
+    """Last parts of the names of the modules that get an adapter, for example `q_proj`. `[Auto]` takes the projections
+    of attention and MLP that the model has; of a mixture of experts, those of attention. The status names them."""
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether fetch chooses the modules."""
+        return AUTO_TARGETS in self.target_modules
 
 
 class AdvantageScale(StrEnum):
@@ -108,17 +121,19 @@ class RatioBand(Model):
 class TrainingSettings(Model):
     """GRPO on recorded groups."""
 
-    backend: TrainingBackend = TrainingBackend.PACKED
+    backend: TrainingBackend = TrainingBackend.AUTO
     method: TrainingMethod = TrainingMethod.LORA
-    lora: LoraSettings = LoraSettings()
+    lora: LoraSettings | None = None
+    """The adapter, for `method: LoRA`. Default: rank 16, alpha 32, no dropout, `targetModules: [Auto]`."""
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
     """Learning rate of AdamW, constant."""
     prompts_per_step: int = Field(default=8, ge=1, le=65_536)
     """Groups that one optimiser step consumes."""
-    micro_batch: int = Field(default=4, ge=1, le=4096)
-    """Sequences in one forward and backward pass of one process, for `backend: TRL`."""
-    tokens_per_micro_batch: int = Field(default=4096, ge=16, le=16_777_216)
-    """Tokens in one forward and backward pass of one process, for `backend: Packed`; a longer sequence gets its own."""
+    micro_batch: int | None = Field(default=None, ge=1, le=4096)
+    """Sequences in one forward and backward pass of one process, where the backend is TRL. Default: 4."""
+    tokens_per_micro_batch: int | None = Field(default=None, ge=16, le=16_777_216)
+    """Tokens in one forward and backward pass of one process, where the backend is Packed; a longer sequence gets its
+    own. Default: 4096."""
     scale: AdvantageScale = AdvantageScale.GROUP
     aggregation: LossAggregation = LossAggregation.TOKEN_MEAN
     clip: ClipSettings = ClipSettings()
@@ -143,3 +158,28 @@ class TrainingSettings(Model):
     """Training processes on each node; a machine without GPU runs them on the CPU."""
     checkpoint_steps: int = Field(default=8, ge=1, le=10_000)
     """Optimiser steps between checkpoints; SIGTERM saves one too."""
+
+    @property
+    def adapter(self) -> LoraSettings:
+        """`lora`, or its default."""
+        return self.lora or LoraSettings()
+
+    @property
+    def sequences_per_pass(self) -> int:
+        """`micro_batch`, or its default."""
+        return self.micro_batch or _MICRO_BATCH
+
+    @property
+    def tokens_per_pass(self) -> int:
+        """`tokens_per_micro_batch`, or its default."""
+        return self.tokens_per_micro_batch or _TOKENS_PER_MICRO_BATCH
+
+    def with_defaults(self) -> Self:
+        """The settings with every default written out, as a stage gets them: `Auto` stays, what is absent does not."""
+        return self.model_copy(
+            update={
+                "lora": self.adapter,
+                "micro_batch": self.sequences_per_pass,
+                "tokens_per_micro_batch": self.tokens_per_pass,
+            }
+        )

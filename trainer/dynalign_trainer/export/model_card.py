@@ -25,7 +25,7 @@ tags: [dynalign, grpo, {objective.name}]
 - Base model: `{params.model_uri}`
 - Policy: `{params.policy.version}`
 - Objective: {objective.name}, version {objective.version}
-
+{_training(params)}
 ## Objective
 
 {objective.preamble.strip()}
@@ -57,6 +57,13 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=200)[0]))
 A model that rewards itself can learn to please its own judge. Read the canaries, and the win rate of a judge that took
 no part in the training, before you trust the rewards. The licence and the limits of the base model apply.
 """
+
+
+def _training(params: ExportParams) -> str:
+    """Lines of the list; none where nothing was trained."""
+    if params.training is None or params.policy.version == BASE_POLICY:
+        return ""
+    return "".join(f"- Training: {line}\n" for line in params.training.describe())
 
 
 def _introduction(params: ExportParams) -> str:

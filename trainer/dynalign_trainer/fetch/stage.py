@@ -8,6 +8,7 @@ from dynalign_contract.config import FetchParams, StageConfig
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.layout import SOURCE_FILE
 from dynalign_contract.metrics import FetchMetrics
+from dynalign_contract.preflight import PreflightReport
 from dynalign_contract.source_files import locate
 from dynalign_contract.sources import BundledSource, HubSource, SourceError, parse_source
 from dynalign_contract.strangers import clear_strangers
@@ -52,18 +53,20 @@ def run(context: StageContext[FetchParams]) -> StageOutput[FetchParams]:
     size = sum((target / name).stat().st_size for name in files)
     context.telemetry.progress(size, size)
     return StageOutput(
-        files=dict.fromkeys(files, 0), metrics={FetchMetrics.parameters: parameters, FetchMetrics.bytes: size}
+        files=dict.fromkeys(files, 0),
+        metrics={FetchMetrics.parameters: parameters, FetchMetrics.bytes: size},
+        training=inspection.findings.training,
     )
 
 
-def recheck(config: StageConfig, params: FetchParams, folder: Path) -> list[str]:
+def recheck(config: StageConfig, params: FetchParams, folder: Path) -> PreflightReport:
     """Check a model that was fetched before against the present settings, which are not part of its digest.
 
-    Returns the notes for the user. Raises StageError.
+    Returns the notes for the user, and how the policy is trained. Raises StageError.
     """
     inspection = Inspection(params.uri, params.preflight, config.engine, lambda: None)
     _inspect(inspection, folder)
-    return inspection.findings.notes
+    return inspection.findings.report()
 
 
 def _inspect(inspection: Inspection, folder: Path) -> None:

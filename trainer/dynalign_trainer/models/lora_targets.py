@@ -12,6 +12,9 @@ from typing import Any, Final
 from dynalign_contract.errors import BadConfigError
 
 _FIELD: Final = "spec.training.lora.targetModules"
+_ATTENTION: Final = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj")
+_MLP: Final = ("gate_proj", "up_proj", "gate_up_proj", "down_proj")
+"""The usual names of linear layers, fused ones included, in the order of a forward pass."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,27 @@ def check_targets(model: Any, target_modules: Iterable[str], tensor_names: Colle
             "files, so an adapter could not be merged into them. Load the model with transformers and save it "
             "(save_pretrained), and name the result in spec.model.uri."
         )
+
+
+def auto_targets(model: Any, tensor_names: Collection[str]) -> tuple[tuple[str, ...], str]:
+    """The usual modules that this model has and that can be adapted, and why these.
+
+    Of a mixture of experts they are those of attention: PEFT and vLLM do not adapt fused experts alike. Raises
+    BadConfigError when there is none, with those that could be named.
+    """
+    targets, name = find_targets(model, tensor_names), type(model).__name__
+    renamed = {module.rpartition(".")[2] for module in targets.renamed}
+    has_experts = any("experts" in module.split(".") for module, _ in model.named_modules())
+    usual = _ATTENTION if has_experts else (*_ATTENTION, *_MLP)
+    chosen = tuple(module for module in usual if module in targets.allowed - renamed)
+    if not chosen:
+        raise BadConfigError(
+            f"{_FIELD} is [Auto], which takes {', '.join(usual)}; {name} has none of these that can be adapted. "
+            f"{_offer(targets, name)}"
+        )
+    if has_experts:
+        return chosen, f"{name} is a mixture of experts, of which only attention is adapted; experts and router stay"
+    return chosen, f"the projections of attention and MLP that {name} has"
 
 
 def _offer(targets: Targets, model: str) -> str:

@@ -12,6 +12,7 @@ from dynalign_contract.supplied.files import read_supplied
 from dynalign_contract.supplied.paths import supplied_path
 from dynalign_trainer.models.files import INDEX, read_index, read_model_files
 from dynalign_trainer.models.languages import LanguageFilter
+from dynalign_trainer.models.training_choice import choose_backend
 from dynalign_trainer.preflight.architecture import check_architecture
 from dynalign_trainer.preflight.findings import Findings
 from dynalign_trainer.preflight.headers import read_header
@@ -62,6 +63,9 @@ class Inspection:
         found.attempt(lambda: check_quantised_settings(folder, self.uri))
         if len(found.errors) == errors:
             self._model = found.attempt(lambda: build_model(folder))
+        if self._model is not None and self.preflight is not None:
+            backend = self.preflight.training.backend
+            found.attempt(lambda: choose_backend(self._model, backend))
         if self._model is not None and (folder / INDEX).is_file():
             found.attempt(lambda: self._check_names(list(read_index(folder / INDEX))))
         # a tokenizer is loaded by way of config.json: where that is wrong, it would tell the same once more
@@ -100,7 +104,7 @@ class Inspection:
     def _check_names(self, names: list[str]) -> None:
         check_names(self._model, names, self.uri)
         if self.preflight is not None:
-            check_training(self._model, frozenset(names), self.preflight.training)
+            self.findings.training = check_training(self._model, frozenset(names), self.preflight.training)
 
     def _find_in_settings(self, folder: Path, preflight: Preflight, tokenizer: Any, rows: int | None) -> None:
         found, prompts = self.findings, preflight.prompts

@@ -6,16 +6,19 @@ from typing import TypeVar
 
 from dynalign_contract.errors import BadConfigError, BadInputError, StageError, TerminatedError
 from dynalign_contract.preflight import Finding, PreflightReport
+from dynalign_contract.training_choice import TrainingChoice
 
 T = TypeVar("T")
 
 
 @dataclass
 class Findings:
-    """Errors and notes of several checks."""
+    """Errors and notes of several checks, and the choices that they make."""
 
     errors: list[StageError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    training: TrainingChoice | None = None
+    """How the policy is trained; None until that is known."""
 
     def attempt(self, check: Callable[[], T]) -> T | None:
         """The check's answer; None when it found something, which is kept. SIGTERM is no finding."""
@@ -46,4 +49,5 @@ class Findings:
                 for error in self.errors
             ),
             notes=tuple(self.notes),
+            training=self.training,
         )

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.settings import TrainingMethod, TrainingSettings
-from dynalign_trainer.models.lora_targets import check_targets
+from dynalign_contract.training_choice import TrainingChoice
+from dynalign_trainer.models.training_choice import choose_training
 from dynalign_trainer.preflight.headers import Tensor
 
 _REMEDY: Final = "Load the model with transformers, save it (save_pretrained), and name the result in spec.model.uri."
@@ -55,11 +56,14 @@ def check_shapes(model: Any, tensors: Mapping[str, Tensor], where: str) -> None:
             )
 
 
-def check_training(model: Any, names: Collection[str], training: TrainingSettings) -> None:
-    """Make sure that what is trained can be merged and sampled. Raises BadConfigError naming the field."""
+def check_training(model: Any, names: Collection[str], training: TrainingSettings) -> TrainingChoice:
+    """Choose how the policy is trained, and make sure that it can be merged and sampled then.
+
+    Raises BadConfigError naming the field.
+    """
+    choice = choose_training(model, names, training)
     if training.method is TrainingMethod.LORA:
-        check_targets(model, training.lora.target_modules, names)
-        return
+        return choice
     parameters = dict(model.named_parameters(remove_duplicate=False))
     written = {id(parameter) for name, parameter in parameters.items() if name in names}
     if missing := sorted(name for name, parameter in parameters.items() if id(parameter) not in written):
@@ -67,6 +71,7 @@ def check_training(model: Any, names: Collection[str], training: TrainingSetting
             f"spec.training.method is Full, but {type(model).__name__} trains {missing[0]}, which the model's files do "
             "not have, so its weights could not be written as they were read. Write method: LoRA."
         )
+    return choice
 
 
 def count_rows(model: Any) -> int:

@@ -12,6 +12,7 @@ from dynalign_contract.errors import BadConfigError, TerminatedError
 from dynalign_contract.inputs import Input, InputSeries
 from dynalign_contract.layout import RunLayout
 from dynalign_contract.metrics import MetricDef
+from dynalign_contract.training_choice import TrainingChoice
 from dynalign_trainer.runtime.telemetry import Telemetry
 
 P = TypeVar("P")
@@ -27,6 +28,8 @@ class StageOutput(Generic[P]):
     """Name relative to the folder -> rows (0 for files that are no tables)."""
     metrics: Mapping[MetricDef[P], float | None] = field(default_factory=dict)
     """The most important first: the end is cut off if the result grows too long."""
+    training: TrainingChoice | None = None
+    """How the policy is trained, from the stages that know."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from dynalign_contract.manifest import (
     write_manifest,
 )
 from dynalign_contract.metrics import STAGE_METRICS, MetricDef
+from dynalign_contract.preflight import PreflightReport
 from dynalign_contract.result import (
     MAX_WARNING_LENGTH,
     MAX_WARNINGS,
@@ -134,9 +135,8 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
     else:
         inputs = {name: artifact_folders(root, artifact) for name, artifact in config.inputs.items()}
     telemetry = Telemetry()
-    server = telemetry.serve(place.port)
+    server, started = telemetry.serve(place.port), time.monotonic()
     try:
-        started = time.monotonic()
         context = StageContext(
             config=config,
             params=config.params,
@@ -167,6 +167,7 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
         artifact=_reference(path, manifest),
         metrics=manifest.metrics,
         warnings=_reported(context.warnings),
+        training=output.training,
     )
 
 
@@ -175,11 +176,17 @@ def _skip(config: StageConfig, root: Path, path: str, done: Manifest) -> StageRe
     artifact, folder = _reference(path, done), root / path
     verify_artifact(root, artifact)
     (folder / WORK_MARK).unlink(missing_ok=True)
-    warnings: list[str] = []
+    report = PreflightReport()
     if isinstance(config.params, FetchParams):
-        warnings = importlib.import_module(_DOORS[Stage.FETCH]).recheck(config, config.params, folder)
+        report = importlib.import_module(_DOORS[Stage.FETCH]).recheck(config, config.params, folder)
     log.info("%s is done already: %s has this configuration's digest", config.stage, folder / MANIFEST)
-    return StageResult(outcome=Outcome.SKIPPED, artifact=artifact, metrics=done.metrics, warnings=_reported(warnings))
+    return StageResult(
+        outcome=Outcome.SKIPPED,
+        artifact=artifact,
+        metrics=done.metrics,
+        warnings=_reported(report.notes),
+        training=report.training,
+    )
 
 
 def _reported(warnings: Sequence[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from dynalign_contract.base import Model
 from dynalign_contract.files import write_bytes
 from dynalign_contract.result import ResultError
 from dynalign_contract.settings import DType, TrainingSettings
+from dynalign_contract.training_choice import TrainingChoice
 
 JOB_FILE: Final = "job.json"
 RESULT_FILE: Final = "result.json"
@@ -107,6 +108,8 @@ class WorkerResult(Model):
     outcome: WorkerOutcome
     error: ResultError | None = None
     mismatch: Mismatch = Mismatch()
+    training: TrainingChoice | None = None
+    """How the policy was trained."""
     norm_change: float = 0.0
     """Euclidean distance between the trained parameters after and before training."""
 

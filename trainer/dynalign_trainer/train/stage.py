@@ -100,7 +100,8 @@ def run(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:
         raise TrainingFailedError("the training processes ended well but left no result; the next attempt goes on")
     metrics = summarise(batch, result, read_reports(job.work))
     shutil.rmtree(job.work)
-    return StageOutput(files=dict.fromkeys(policy_files(context.folder, training.method), 0), metrics=metrics)
+    files = dict.fromkeys(policy_files(context.folder, training.method), 0)
+    return StageOutput(files=files, metrics=metrics, training=result.training)
 
 
 def _assist(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:

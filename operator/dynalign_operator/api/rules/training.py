@@ -4,6 +4,7 @@ import json
 from typing import Final
 
 from dynalign_contract.settings import (
+    AUTO_TARGETS,
     DType,
     KlReference,
     LoraSettings,
@@ -14,9 +15,27 @@ from dynalign_contract.settings import (
 from dynalign_operator.api.rules.rule import Rule
 
 _NOISE_FLOOR: Final = TrainingSettings().noise_floor
-_MICRO_BATCH: Final = TrainingSettings().micro_batch
-_TOKENS_PER_MICRO_BATCH: Final = TrainingSettings().tokens_per_micro_batch
-_LORA: Final = LoraSettings()
+_STORED_MICRO_BATCH: Final = 4
+_STORED_TOKENS: Final = 4096
+_STORED_LORA: Final = LoraSettings(
+    rank=16,
+    alpha=32,
+    dropout=0.0,
+    target_modules=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+)
+"""What API servers wrote into every run while these settings had defaults there. Stored runs stay valid whatever the
+defaults become, so these values never change."""
+
+
+def _stored_lora_in_cel() -> str:
+    """`training.lora in (None, _STORED_LORA)` in CEL, over `spec.training`."""
+    lora = _STORED_LORA
+    return (
+        f"!has(self.lora) || (self.lora.rank == {lora.rank} && self.lora.alpha == {lora.alpha}"
+        f" && double(self.lora.dropout) == {lora.dropout}"
+        f" && self.lora.targetModules == {json.dumps(list(lora.target_modules))})"
+    )
+
 
 TRAINING_RULES: Final = (
     Rule(
@@ -45,13 +64,9 @@ TRAINING_RULES: Final = (
     Rule(
         at="spec.training",
         field="lora",
-        cel=(
-            f"self.method == 'LoRA' || (self.lora.rank == {_LORA.rank} && self.lora.alpha == {_LORA.alpha}"
-            f" && double(self.lora.dropout) == {_LORA.dropout}"
-            f" && self.lora.targetModules == {json.dumps(list(_LORA.target_modules))})"
-        ),
+        cel=f"self.method == 'LoRA' || {_stored_lora_in_cel()}",
         message="has an effect with method: LoRA only; set method to LoRA, or remove lora",
-        holds=lambda training: training.method is TrainingMethod.LORA or training.lora == _LORA,
+        holds=lambda training: training.method is TrainingMethod.LORA or training.lora in (None, _STORED_LORA),
     ),
     Rule(
         at="spec.training",
@@ -81,19 +96,28 @@ TRAINING_RULES: Final = (
         holds=lambda lora: len(set(lora.target_modules)) == len(lora.target_modules),
     ),
     Rule(
+        at="spec.training.lora",
+        field="targetModules",
+        cel=f"!('{AUTO_TARGETS}' in self.targetModules) || size(self.targetModules) == 1",
+        message=f"names modules beside Auto, which chooses them; write [{AUTO_TARGETS}], or the modules alone",
+        holds=lambda lora: not lora.is_auto or len(lora.target_modules) == 1,
+    ),
+    Rule(
         at="spec.training",
         field="microBatch",
-        cel=f"self.backend == 'TRL' || self.microBatch == {_MICRO_BATCH}",
-        message="has an effect with backend: TRL only; set backend to TRL, or write tokensPerMicroBatch instead",
-        holds=lambda training: training.backend is TrainingBackend.TRL or training.micro_batch == _MICRO_BATCH,
+        cel=f"self.backend != 'Packed' || !has(self.microBatch) || self.microBatch == {_STORED_MICRO_BATCH}",
+        message="has no effect with backend: Packed; set backend to TRL or Auto, or write tokensPerMicroBatch instead",
+        holds=lambda training: (
+            training.backend is not TrainingBackend.PACKED or training.micro_batch in (None, _STORED_MICRO_BATCH)
+        ),
     ),
     Rule(
         at="spec.training",
         field="tokensPerMicroBatch",
-        cel=f"self.backend == 'Packed' || self.tokensPerMicroBatch == {_TOKENS_PER_MICRO_BATCH}",
-        message="has an effect with backend: Packed only; set backend to Packed, or write microBatch instead",
+        cel=f"self.backend != 'TRL' || !has(self.tokensPerMicroBatch) || self.tokensPerMicroBatch == {_STORED_TOKENS}",
+        message="has no effect with backend: TRL; set backend to Packed or Auto, or write microBatch instead",
         holds=lambda training: (
-            training.backend is TrainingBackend.PACKED or training.tokens_per_micro_batch == _TOKENS_PER_MICRO_BATCH
+            training.backend is not TrainingBackend.TRL or training.tokens_per_micro_batch in (None, _STORED_TOKENS)
         ),
     ),
     Rule(

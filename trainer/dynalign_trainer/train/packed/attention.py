@@ -1,13 +1,12 @@
 """Attention within the segments of a pack, as an attention implementation of transformers.
 
-On CUDA one call of PyTorch's flash attention for sequences of varying length does all segments; on a CPU, and in
-float32, each segment is a call of scaled dot-product attention. The keys of a completion are those of its prompt, then
-its own: both kernels take the last query to see all keys, which is what makes the shared prompt work.
+The keys of a completion are those of its prompt, then its own. Every kernel takes the last query to see the last key,
+which is what makes the shared prompt and windows work.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate, chain
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from functools import partial
 from typing import Any, Final, cast
 
 import torch
@@ -16,7 +15,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from dynalign_trainer.train.packed.layout import Segment
+from dynalign_contract.errors import BadConfigError
+from dynalign_trainer.models.attention_probe import OWN_MASK, UNKNOWN_ARGUMENTS
+from dynalign_trainer.train.packed.segments import FlashSegments, MaskedSegment, Segments
 
 IMPLEMENTATION: Final = "dynalign_packed"
 """For `attn_implementation`; the model's forward pass then needs the keyword `segments`, a `Segments`."""
@@ -24,56 +25,22 @@ _SHORT: Final = 256
 """Up to so many keys PyTorch's CPU attention is faster in float32: its bfloat16 backward pass takes 3 ms at least."""
 
 
-@dataclass(frozen=True)
-class FlashSegments:
-    """S segments for one call of the flash kernel."""
+class Kernel(Enum):
+    """What computes the attention of a layer."""
 
-    gather: Tensor
-    """Positions of the keys, one segment after the other; a prompt's appear once for each of its completions."""
-    query_bounds: Tensor
-    """Cumulative numbers of queries, int32, shape (S + 1,)."""
-    key_bounds: Tensor
-    """Cumulative numbers of keys, int32, shape (S + 1,)."""
-    most_queries: int
-    most_keys: int
+    FLASH = auto()
+    """PyTorch's flash attention for sequences of varying length: all segments in one call, on CUDA, not in float32."""
+    SDPA = auto()
+    """PyTorch's scaled dot-product attention, a call for each segment."""
+    MATMUL = auto()
+    """Two matrix products for each segment, which keep its probabilities: (heads, queries, keys) in float32."""
 
 
-@dataclass(frozen=True)
-class MaskedSegment:
-    """One segment for a call of its own."""
-
-    part: Segment
-    mask: Tensor | None
-    """Keys that each query sees, shape (queries, prefix + queries); None for a prompt, which is plainly causal."""
-
-
-Segments = FlashSegments | Sequence[MaskedSegment]
-
-
-def build_segments(parts: Sequence[Segment], device: torch.device, dtype: torch.dtype) -> Segments:
-    """Prepare what depends on the lengths only, once for all layers; the flash kernel has no float32."""
-    if device.type == "cuda" and dtype is not torch.float32:
-        return flash_segments(parts, device)
-    return [MaskedSegment(part, _mask(part, device)) for part in parts]
-
-
-def flash_segments(parts: Sequence[Segment], device: torch.device) -> FlashSegments:
-    """All segments for one call."""
-    keys = [[*range(p.prefix_start, p.prefix_stop), *range(p.start, p.stop)] for p in parts]
-    queries, lengths = [p.queries for p in parts], [len(k) for k in keys]
-    return FlashSegments(
-        gather=torch.tensor(list(chain(*keys)), device=device),
-        query_bounds=torch.tensor(list(accumulate(queries, initial=0)), dtype=torch.int32, device=device),
-        key_bounds=torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32, device=device),
-        most_queries=max(queries),
-        most_keys=max(lengths),
-    )
-
-
-def _mask(part: Segment, device: torch.device) -> Tensor | None:
-    if not part.prefix:
-        return None
-    return torch.ones(part.queries, part.prefix + part.queries, dtype=torch.bool, device=device).tril_(part.prefix)
+def choose_kernel(segments: Segments, softcap: float | None, sinks: Tensor | None) -> Kernel:
+    """The fastest kernel that computes a layer: all know windows, but only matrix products know caps and sinks."""
+    if softcap is not None or sinks is not None:
+        return Kernel.MATMUL
+    return Kernel.FLASH if segments.has_flash else Kernel.SDPA
 
 
 def attend(
@@ -81,20 +48,33 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,  # noqa: ARG001 - the same
+    attention_mask: int | None,
     *,
     segments: Segments,
     scaling: float | None = None,
-    **_: Any,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of a whole pack: query (1, heads, N, D), key and value (1, key heads, N, D) to (1, N, heads, D)."""
-    if isinstance(segments, FlashSegments):
-        return _all_at_once(query, key, value, segments, scaling), None
-    return _one_by_one(query, key, value, segments, scaling), None
+    """Attention of a whole pack: query (1, heads, N, D), key and value (1, key heads, N, D) to (1, N, heads, D).
+
+    `attention_mask` is the layer's window, see `_window_of`; `softcap` bounds the scores, `s_aux` has the sinks, one
+    logit a head. Raises BadConfigError for a model whose attention takes more than that.
+    """
+    if unknown := sorted(name for name in UNKNOWN_ARGUMENTS & others.keys() if others[name] is not None):
+        raise BadConfigError(
+            f"spec.training.backend is Packed, which does not compute attention with {' and '.join(unknown)}. "
+            "Write backend: TRL."
+        )
+    kernel = choose_kernel(segments, softcap, s_aux)
+    if kernel is Kernel.FLASH:
+        return _all_at_once(query, key, value, segments.flash, scale=scaling, window=attention_mask), None
+    compute = partial(_products, softcap=softcap, sinks=s_aux) if kernel is Kernel.MATMUL else _attention
+    return _one_by_one(query, key, value, segments.masked(attention_mask), partial(compute, scale=scaling)), None
 
 
 def _one_by_one(
-    query: Tensor, key: Tensor, value: Tensor, segments: Sequence[MaskedSegment], scale: float | None
+    query: Tensor, key: Tensor, value: Tensor, segments: Sequence[MaskedSegment], compute: Callable[..., Tensor]
 ) -> Tensor:
     lengths = [segment.part.queries for segment in segments]
     # Splitting, unlike slicing, has a backward pass that writes every gradient once.
@@ -102,21 +82,53 @@ def _one_by_one(
     prompts = {segment.part.start: number for number, segment in enumerate(segments)}
     outputs = []
     for q, k, v, segment in zip(queries, keys, values, segments, strict=True):
-        if segment.mask is not None:
+        if segment.kept:
             prompt = prompts[segment.part.prefix_start]
-            k, v = torch.cat([keys[prompt], k], dim=2), torch.cat([values[prompt], v], dim=2)  # noqa: PLW2901
-        output = _attention(q, k, v, segment.mask, scale)
-        outputs.append(output.to(query.dtype))
-    return torch.cat(outputs, dim=2).transpose(1, 2)
+            k = torch.cat([_last(keys[prompt], segment.kept), k], dim=2)  # noqa: PLW2901
+            v = torch.cat([_last(values[prompt], segment.kept), v], dim=2)  # noqa: PLW2901
+        outputs.append(compute(q, k, v, segment.mask).to(query.dtype))
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+def _last(tensor: Tensor, count: int) -> Tensor:
+    """The last positions of a prompt."""
+    return tensor if count == tensor.size(2) else tensor.narrow(2, tensor.size(2) - count, count)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, scale: float | None) -> Tensor:
     if k.size(2) <= _SHORT:
         q, k, v = q.float(), k.float(), v.float()
     return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True)
 
 
-def _all_at_once(query: Tensor, key: Tensor, value: Tensor, segments: FlashSegments, scale: float | None) -> Tensor:
+def _products(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    *,
+    scale: float | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """Attention with capped scores and a sink, a logit that takes its share of the softmax and has no value."""
+    if mask is None:
+        mask = torch.ones(q.size(2), k.size(2), dtype=torch.bool, device=q.device).tril_()
+    k, v = (tensor.repeat_interleave(q.size(1) // k.size(1), dim=1) for tensor in (k, v))
+    # In bfloat16 a score of 10 would be 0.02 off, which the flash kernel's are not.
+    scores = (q.float() @ k.float().transpose(2, 3)) * (q.size(-1) ** -0.5 if scale is None else scale)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    scores = scores.masked_fill(~mask, -torch.inf)
+    if sinks is not None:
+        column = sinks.float().view(1, -1, 1, 1).expand(scores.size(0), -1, scores.size(2), 1)
+        scores = torch.cat([scores, column], dim=-1)
+    return scores.softmax(dim=-1)[..., : k.size(2)].to(v.dtype) @ v
+
+
+def _all_at_once(
+    query: Tensor, key: Tensor, value: Tensor, segments: FlashSegments, *, scale: float | None, window: int | None
+) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     keys, values = (tensor[0].transpose(0, 1)[segments.gather] for tensor in (key, value))
@@ -129,11 +141,22 @@ def _all_at_once(query: Tensor, key: Tensor, value: Tensor, segments: FlashSegme
         segments.most_queries,
         segments.most_keys,
         scale=scale,
-        window_size=(-1, 0),
+        window_size=(-1 if window is None else window - 1, 0),
         enable_gqa=True,
     )
     return cast("Tensor", output)[None]
 
 
+def _window_of(*_: Any, local_size: int | None = None, use_vmap: bool = False, **__: Any) -> int | None:
+    """Stands for the mask of a kind of layers: its window, None where there is none.
+
+    A model hands its layers what this function makes of the mask that eager attention would get, so that a layer sees
+    here what it sees there, whether or not its code also passes `sliding_window`.
+    """
+    if use_vmap:
+        raise BadConfigError(f"spec.training.backend is Packed, which does not compute {OWN_MASK}. Write backend: TRL.")
+    return local_size
+
+
 AttentionInterface.register(IMPLEMENTATION, attend)
-AttentionMaskInterface.register(IMPLEMENTATION, lambda *_, **__: None)
+AttentionMaskInterface.register(IMPLEMENTATION, _window_of)

@@ -43,9 +43,10 @@ def start_engine(job: TrainJob) -> Any:
     import deepspeed
     from transformers.integrations import HfDeepSpeedConfig
 
+    from dynalign_trainer.models.packable import check_packable
     from dynalign_trainer.train.deepspeed.state import use_plain_checkpoints
     from dynalign_trainer.train.packed.attention import IMPLEMENTATION
-    from dynalign_trainer.train.packed.policy import PackedPolicy, check_packable
+    from dynalign_trainer.train.packed.policy import PackedPolicy
 
     config, training = engine_config(job), job.training
     is_sharded = training.zero_stage == 3

@@ -15,7 +15,7 @@ from dynalign_trainer.train.progress import StoppedError
 def build_trainer(job: TrainJob, rows: Sequence[BatchRow]) -> PackedTrainer:
     """The trainer of a job, ready to train; a collective call. Raises BadConfigError when it cannot pack."""
     start_distributed()
-    plan = plan_packs(rows, ranks=int(os.environ["WORLD_SIZE"]), budget=job.training.tokens_per_micro_batch)
+    plan = plan_packs(rows, ranks=int(os.environ["WORLD_SIZE"]), budget=job.training.tokens_per_pass)
     return PackedTrainer(job, rows, plan, start_engine(job))
 
 

@@ -25,12 +25,24 @@ _BASE_NAME: Final = "model"
 def check_adapter(folder: Path, lora: LoraSettings) -> None:
     """Make sure that an adapter has the shape that the run asks for.
 
-    Raises BadInputError when its configuration cannot be read, BadConfigError when `training.lora` has changed.
+    `targetModules: [Auto]` takes the modules that the adapter has. Raises BadInputError when its configuration cannot
+    be read, BadConfigError when `training.lora` has changed.
     """
+    found = read_adapter(folder)
+    check_plain_adapter(folder)
+    for field in ("rank", "alpha", "dropout"):
+        if getattr(found, field) != getattr(lora, field):
+            _refuse(field, getattr(lora, field), getattr(found, field))
+    if not lora.is_auto and set(found.target_modules) != set(lora.target_modules):
+        _refuse("targetModules", sorted(lora.target_modules), sorted(found.target_modules))
+
+
+def read_adapter(folder: Path) -> LoraSettings:
+    """The shape of an adapter. Raises BadInputError when its configuration cannot be read."""
     path = folder / ADAPTER_CONFIG
     try:
         config = json.loads(path.read_bytes())
-        found = LoraSettings(
+        return LoraSettings(
             rank=config["r"],
             alpha=config["lora_alpha"],
             dropout=config["lora_dropout"],
@@ -41,12 +53,6 @@ def check_adapter(folder: Path, lora: LoraSettings) -> None:
             f"{path} is not the configuration of a LoRA adapter ({error}). Remove the folder {folder} to have its "
             "iteration's training run again."
         ) from error
-    check_plain_adapter(folder)
-    for field in ("rank", "alpha", "dropout"):
-        if getattr(found, field) != getattr(lora, field):
-            _refuse(field, getattr(lora, field), getattr(found, field))
-    if set(found.target_modules) != set(lora.target_modules):
-        _refuse("targetModules", sorted(lora.target_modules), sorted(found.target_modules))
 
 
 def _refuse(field: str, wanted: object, found: object) -> None:
@@ -70,7 +76,7 @@ def load_adapter_policy(job: TrainJob, attention: str | None = None) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
         job.model, dtype=dtype, attn_implementation=attention, local_files_only=True
     )
-    check_targets(model, job.training.lora.target_modules, read_tensor_files(job.model))
+    check_targets(model, job.training.adapter.target_modules, read_tensor_files(job.model))
     # Mixed precisions of base and adapter break ZeRO-3's coalesced gathering, so there the adapter keeps the base's.
     autocast = job.training.zero_stage < 3
     if job.start is not None:
@@ -78,7 +84,7 @@ def load_adapter_policy(job: TrainJob, attention: str | None = None) -> Any:
             model, str(job.start), is_trainable=True, autocast_adapter_dtype=autocast, local_files_only=True
         )
     set_seed(job.seed)
-    lora = job.training.lora
+    lora = job.training.adapter
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,

@@ -51,7 +51,7 @@ def check_start(folder: Path, training: TrainingSettings) -> None:
             f"{before}: a run keeps its method. Set it back, or start a new run."
         )
     if was_lora:
-        check_adapter(folder, training.lora)
+        check_adapter(folder, training.adapter)
 
 
 def policy_files(folder: Path, method: TrainingMethod) -> list[str]:

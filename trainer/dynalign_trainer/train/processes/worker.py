@@ -9,6 +9,7 @@ from dynalign_contract.manifest import read_listed, verify_files
 from dynalign_contract.records import BATCH, read_rows
 from dynalign_contract.result import ResultError
 from dynalign_contract.settings import TrainingBackend
+from dynalign_trainer.train.choice import settle
 from dynalign_trainer.train.job import TrainJob, WorkerOutcome, WorkerResult, read_job, write_result
 from dynalign_trainer.train.processes.lifetime import die_with_parent
 
@@ -38,7 +39,16 @@ def is_first() -> bool:
 
 
 def train(job: TrainJob) -> WorkerResult:
-    """Take the steps that remain and write the policy; every rank calls it, rank 0 writes."""
+    """Settle what the job leaves open, take the steps that remain, write the policy; a collective call, rank 0 writes.
+
+    Raises StageError.
+    """
+    settled, choice = settle(job)
+    return _take_steps(settled).model_copy(update={"training": choice})
+
+
+def _take_steps(job: TrainJob) -> WorkerResult:
+    """Take the steps that remain of a job in which nothing is left to choose, and write the policy."""
     verify_files(job.batch.parent, read_listed(job.batch.parent))
     rows = read_rows(job.batch, BATCH)
     if not rows:
@@ -58,6 +68,8 @@ def train(job: TrainJob) -> WorkerResult:
             from dynalign_trainer.train.trl.run import train as train_replay
 
             return train_replay(job, rows)
+        case TrainingBackend.AUTO:
+            raise RuntimeError("the job's backend is Auto, which `settle` replaces")
 
 
 if __name__ == "__main__":

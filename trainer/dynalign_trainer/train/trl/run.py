@@ -25,7 +25,7 @@ from dynalign_trainer.train.trl.trainer import Recorded, ReplayTrainer
 def build_trainer(job: TrainJob, rows: Sequence[BatchRow]) -> ReplayTrainer:
     """The trainer of a job, ready to train. Raises BadConfigError when the engine would not be DeepSpeed."""
     cpu_deepspeed.enable()
-    schedule = plan_schedule(rows, ranks=int(os.environ["WORLD_SIZE"]), micro_batch=job.training.micro_batch)
+    schedule = plan_schedule(rows, ranks=int(os.environ["WORLD_SIZE"]), micro_batch=job.training.sequences_per_pass)
     # The arguments come first: with ZeRO-3 they decide how the model's weights are loaded.
     arguments = GRPOConfig(**trainer_arguments(job, schedule))
     if use_bfloat16(job.dtype) and not count_gpus():
