@@ -1,7 +1,7 @@
 """What is asked of a model and of the user's files before a run's work begins, and what is answered."""
 
 from dynalign_contract.base import Model
-from dynalign_contract.settings import EngineSettings, PromptSettings, TrainingSettings
+from dynalign_contract.settings import ChatSettings, EngineSettings, PromptSettings, TrainingSettings
 
 
 class Preflight(Model):
@@ -20,6 +20,7 @@ class PreflightOrder(Model):
     """Folder of the model."""
     preflight: Preflight
     engine: EngineSettings = EngineSettings()
+    chat: ChatSettings = ChatSettings()
 
 
 class Finding(Model):

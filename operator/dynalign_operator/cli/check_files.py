@@ -54,7 +54,7 @@ def _check_model(run_file: RunFile, folder: Path, found: FileChecks) -> None:
     """Ask the trainer, in a process of its own: it imports what this one must not."""
     spec = run_file.run.spec
     preflight = Preflight(prompts=spec.prompts, training=spec.training, max_tokens=spec.generation.max_tokens)
-    order = PreflightOrder(model=str(folder), preflight=preflight, engine=spec.engine)
+    order = PreflightOrder(model=str(folder), preflight=preflight, engine=spec.engine, chat=spec.model.chat)
     try:
         done = subprocess.run(
             _COMMAND, input=order.to_json().encode(), capture_output=True, timeout=_TIMEOUT_SECONDS, check=False

@@ -76,6 +76,7 @@ def build_stage_config(
         shards=spec.generation.shards if step.stage in SHARDED_STAGES else 1,
         seed=spec.seed,
         engine=spec.engine,
+        chat=spec.model.chat,
         inputs={str(name): artifact for name, artifact in {**model, **parts.inputs, **adapters}.items()},
         params=parts.params,
     )

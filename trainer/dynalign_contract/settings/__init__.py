@@ -1,5 +1,6 @@
 """The parts of a run that a stage needs to know. The run file embeds these very models, so nothing is said twice."""
 
+from dynalign_contract.settings.chat import DEFAULT_CHAT, ChatSettings, Thinking
 from dynalign_contract.settings.engine import DType, EngineSettings
 from dynalign_contract.settings.evaluation import (
     OWN_TASK_PREFIX,
@@ -46,11 +47,13 @@ from dynalign_contract.settings.training import (
 )
 
 __all__ = [
+    "DEFAULT_CHAT",
     "OWN_TASKS",
     "OWN_TASK_PREFIX",
     "AdvantageScale",
     "CanarySettings",
     "CapabilitySettings",
+    "ChatSettings",
     "ClipSettings",
     "ClusterSettings",
     "DType",
@@ -78,6 +81,7 @@ __all__ = [
     "SeedSettings",
     "SuppliedPrompts",
     "TaskName",
+    "Thinking",
     "TrainingBackend",
     "TrainingMethod",
     "TrainingSettings",

@@ -32,7 +32,7 @@ def sample_answers(
 
     Raises BadInputError naming a prompt that leaves no room for an answer of `max_tokens`.
     """
-    ids = [engine.chat_ids(prompt["messages"]) for prompt in prompts]
+    ids = [engine.chat.encode(prompt["messages"]) for prompt in prompts]
     for prompt, tokens in zip(prompts, ids, strict=True):
         if len(tokens) + max_tokens > engine.max_length:
             raise BadInputError(
@@ -47,7 +47,7 @@ def sample_answers(
         {
             "prompt_id": prompt["prompt_id"],
             "policy": policy.version,
-            "messages": prompt["messages"],
+            "messages": engine.chat.complete(prompt["messages"]),
             "completion_ids": list(sample.token_ids),
             "finish_reason": sample.finish_reason,
             "text": sample.text,

@@ -9,7 +9,6 @@ from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.models.chat_model import Sampling
-from dynalign_trainer.models.chat_template import render_chat, render_prefilled_chat
 from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.runtime.progress import Watch
 
@@ -33,9 +32,15 @@ class EngineLM(LM):  # type: ignore[misc] # the harness is not typed
         return str(self._tokenizer.name_or_path)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:  # noqa: FBT001, FBT002 - the harness's signature
-        """Text of a chat up to the assistant's turn, or within it. Raises TemplateRefusalError."""
-        render = render_chat if add_generation_prompt else render_prefilled_chat
-        return render(self._tokenizer, [Message(role=turn["role"], content=turn["content"]) for turn in chat_history])
+        """Text of a chat up to where the policy begins to write, or through the answer's beginning as its last turn.
+
+        Raises TemplateRefusalError.
+        """
+        chat = self._engine.chat
+        messages = [Message(role=turn["role"], content=turn["content"]) for turn in chat_history]
+        if add_generation_prompt:
+            return chat.render(messages)
+        return chat.render_answer(chat.complete(messages[:-1]), messages[-1]["content"])
 
     def loglikelihood(self, requests: list[Any], **_: object) -> list[tuple[float, bool]]:
         """(log-probability, whether greedy) of each request's continuation; a context may lose its beginning."""

@@ -39,7 +39,8 @@ def run(context: StageContext[FetchParams]) -> StageOutput[FetchParams]:
 
     if not uri.startswith(_RESUMED):
         clear_strangers(target, ())  # what an earlier attempt copied may be gone from the source since
-    inspection = Inspection(uri, context.params.preflight, context.config.engine, context.check_stop)
+    config = context.config
+    inspection = Inspection(uri, context.params.preflight, config.engine, config.chat, context.check_stop)
     context.telemetry.begin()
     fetch_task_data(context.params.tasks, context.layout.tasks, watch)
     fetch_model(uri, target, watch, inspection)
@@ -61,7 +62,7 @@ def recheck(config: StageConfig, params: FetchParams, folder: Path) -> list[str]
 
     Returns the notes for the user. Raises StageError.
     """
-    inspection = Inspection(params.uri, params.preflight, config.engine, lambda: None)
+    inspection = Inspection(params.uri, params.preflight, config.engine, config.chat, lambda: None)
     _inspect(inspection, folder)
     return inspection.findings.notes
 

@@ -90,7 +90,8 @@ def _generate(
 ) -> list[RolloutRow]:
     """Sample and write one part; its rows depend on the part and the run's seed alone, to the last bit on a CPU."""
     settings = context.params.generation
-    prompts = [engine.chat_ids(row["messages"]) for row in part.inputs]
+    asked: list[PromptRow] = [{**row, "messages": engine.chat.complete(row["messages"])} for row in part.inputs]
+    prompts = [engine.chat.encode(row["messages"]) for row in asked]
     for row, ids in zip(part.inputs, prompts, strict=True):
         if len(ids) + settings.max_tokens > engine.max_length:
             raise BadInputError(
@@ -108,7 +109,7 @@ def _generate(
     )
     rows = [
         _row(prompt, ids, k, sample, context.params.policy.version)
-        for prompt, ids, group in zip(part.inputs, prompts, groups, strict=True)
+        for prompt, ids, group in zip(asked, prompts, groups, strict=True)
         for k, sample in enumerate(group)
     ]
     write_rows(context.folder / part.name, rows, ROLLOUT)
