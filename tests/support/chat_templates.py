@@ -50,10 +50,10 @@ class TemplateTokenizer:
         return str(rendered[0])
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        assert not add_special_tokens
         return [ord(token[-1]) + _SPACED * (len(token) - 1) for token in _TOKEN.findall(text)]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        assert not skip_special_tokens
         return "".join(" " * (index >= _SPACED) + chr(index % _SPACED) for index in ids)
 
 

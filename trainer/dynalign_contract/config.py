@@ -116,6 +116,8 @@ class EvaluateParams(Model):
     previous: Policy = Policy()
     """The policy before it."""
     max_tokens: int
+    thinking_tokens: int | None = Field(default=None, exclude_if=lambda tokens: tokens is None)
+    """`generation.thinkingTokens`, left out of the file and of the digest where it is not set."""
     max_length: int | None = None
 
 

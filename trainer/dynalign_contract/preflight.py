@@ -10,7 +10,7 @@ class Preflight(Model):
     prompts: PromptSettings
     training: TrainingSettings
     max_tokens: int
-    """`generation.maxTokens`: tokens that the context window must keep free for a completion."""
+    """What the context window must keep free for a completion: `generation.maxTokens` and `thinkingTokens`."""
 
 
 class PreflightOrder(Model):

@@ -84,7 +84,7 @@ def build_stage_config(
 
 def _fetch(given: _StageInputs) -> _StageParams:
     spec = given.spec
-    preflight = Preflight(prompts=spec.prompts, training=spec.training, max_tokens=spec.generation.max_tokens)
+    preflight = Preflight(prompts=spec.prompts, training=spec.training, max_tokens=spec.generation.completion_tokens)
     tasks = spec.evaluation.capability.foreign_tasks
     return _StageParams(FetchParams(uri=spec.model.uri, tasks=tasks, preflight=preflight))
 
@@ -96,7 +96,7 @@ def _prompts(given: _StageInputs) -> _StageParams:
         objective=given.objective,
         prompts=prompts,
         policy=policy,
-        reserve_tokens=given.spec.generation.max_tokens,
+        reserve_tokens=given.spec.generation.completion_tokens,
     )
     history = {
         HISTORY.of(entry.index): entry.prompts
@@ -135,7 +135,7 @@ def _train(given: _StageInputs) -> _StageParams:
         training=given.spec.training,
         policy=given.start,
         temperature=given.spec.generation.temperature,
-        max_tokens=given.spec.generation.max_tokens,
+        max_tokens=given.spec.generation.completion_tokens,
     )
     inputs: dict[str, ArtifactRef] = {
         Input.ROLLOUTS: _artifact(given.status, Step(Stage.GENERATE, given.iteration)),
@@ -153,6 +153,7 @@ def _evaluate(given: _StageInputs) -> _StageParams:
         policy=trained,
         previous=given.start,
         max_tokens=given.spec.generation.max_tokens,
+        thinking_tokens=given.spec.generation.thinking_tokens,
         max_length=given.spec.engine.max_length,
     )
     inputs = {Input.HELD_OUT: _prompts_of(given.status, 0), **_base_capability(given), **_earlier_evaluations(given)}

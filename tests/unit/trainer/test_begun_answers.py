@@ -10,6 +10,7 @@ from dynalign_contract.config import Policy
 from dynalign_contract.objective import builtin_objective
 from dynalign_contract.settings import JudgingMethod, JudgingSettings
 from dynalign_trainer.evaluate.harness_model import EngineLM
+from dynalign_trainer.models.answer_start import QUESTION
 from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.engine import Engine, Sample
 from dynalign_trainer.models.engine_model import EngineModel
@@ -23,7 +24,7 @@ from dynalign_trainer.scoring.pointwise import PointwiseJudge
 from support.chat_templates import template_of
 
 OBJECTIVE = builtin_objective("collective-agency")
-ASKED = [{"role": "user", "content": "Why is the sky blue?"}]
+ASKED = [QUESTION]
 PLACES = {
     "qwen3": "<|im_start|>assistant\n<think>\n\n</think>\n\n",
     "qwen3-thinking": "<|im_start|>assistant\n<think>\n\n</think>\n\n",
@@ -118,7 +119,7 @@ def test_a_task_goes_on_from_its_own_beginning_of_the_answer(family: str) -> Non
     engine = RecordingEngine(template_of(family, thinking="Auto", system_prompt="Be kind."))
     model = EngineLM(cast(Engine, engine), Policy(), None)
     begun = [*ASKED, {"role": "assistant", "content": "The answer is"}]
-    text = model.apply_chat_template(begun, add_generation_prompt=False)
+    text = model.apply_chat_template(cast(Any, begun), add_generation_prompt=False)
     assert text.endswith(PLACES[family] + "The answer is")
     assert "Be kind." in text
-    assert model.apply_chat_template(ASKED) == engine.chat.render(engine.chat.complete(cast(Any, ASKED)))
+    assert model.apply_chat_template(cast(Any, ASKED)) == engine.chat.render(ASKED)

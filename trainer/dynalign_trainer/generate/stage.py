@@ -8,10 +8,11 @@ from dynalign_contract.errors import BadInputError
 from dynalign_contract.inputs import Input
 from dynalign_contract.layout import PROMPTS_FILE
 from dynalign_contract.metrics import GenerateMetrics, MetricValues
-from dynalign_contract.records import PROMPT, ROLLOUT, PromptRow, RolloutRow, read_rows, write_rows
+from dynalign_contract.records import PROMPT, ROLLOUT, PromptRow, RolloutRow, answer_length, read_rows, write_rows
 from dynalign_trainer.models.chat_model import Sampling
-from dynalign_trainer.models.engine import Engine, Sample, start_engine
+from dynalign_trainer.models.engine import Engine, start_engine
 from dynalign_trainer.models.text_statistics import distinct_n
+from dynalign_trainer.models.thoughts import Written, sample_chats
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 from dynalign_trainer.runtime.parts import Part, reuse_finished_parts, split_parts
 from dynalign_trainer.runtime.progress import Watch, watch_progress
@@ -64,13 +65,24 @@ def rollout_metrics(rows: Sequence[RolloutRow]) -> MetricValues[GenerateParams]:
     return {
         GenerateMetrics.candidates: len(rows),
         GenerateMetrics.tokens: tokens,
-        GenerateMetrics.mean_length: tokens / len(rows) if rows else None,
+        GenerateMetrics.mean_length: sum(map(answer_length, rows)) / len(rows) if rows else None,
+        **_thought_metrics(rows),
         GenerateMetrics.truncated_share: sum(row["finish_reason"] == "length" for row in rows) / len(rows)
         if rows
         else None,
         GenerateMetrics.mean_logprob: sum(sum(row["logprobs"]) for row in rows) / tokens if tokens else None,
         GenerateMetrics.distinct_2: distinct_n((row["text"] for row in rows), 2),
         GenerateMetrics.empty_share: sum(not row["text"].strip() for row in rows) / len(rows) if rows else None,
+    }
+
+
+def _thought_metrics(rows: Sequence[RolloutRow]) -> MetricValues[GenerateParams]:
+    """Length of thoughts, and share of those that never end; None in a run whose model does not think."""
+    thoughts = [row["thought_tokens"] for row in rows if "thought_tokens" in row]
+    unfinished = sum(answer_length(row) == 0 for row in rows)
+    return {
+        GenerateMetrics.mean_thought_length: sum(thoughts) / len(thoughts) if thoughts else None,
+        GenerateMetrics.unfinished_thought_share: unfinished / len(rows) if thoughts else None,
     }
 
 
@@ -93,31 +105,34 @@ def _generate(
     asked: list[PromptRow] = [{**row, "messages": engine.chat.complete(row["messages"])} for row in part.inputs]
     prompts = [engine.chat.encode(row["messages"]) for row in asked]
     for row, ids in zip(part.inputs, prompts, strict=True):
-        if len(ids) + settings.max_tokens > engine.max_length:
+        if len(ids) + settings.completion_tokens > engine.max_length:
             raise BadInputError(
-                f"prompt {row['prompt_id']} has {len(ids)} tokens and generation.maxTokens is {settings.max_tokens}, "
+                f"prompt {row['prompt_id']} has {len(ids)} tokens and an answer may have {settings.completion_tokens}, "
                 f"together more than the context window of {engine.max_length}. Lower generation.maxTokens or "
                 "prompts.maxTokens, or raise engine.maxLength."
             )
     engine.forget_prefixes()
-    groups = engine.sample(
+    groups = sample_chats(
+        engine,
         prompts,
         Sampling(temperature=settings.temperature, max_tokens=settings.max_tokens, n=settings.candidates),
+        settings.thinking_tokens,
         policy=context.params.policy,
         seeds=[context.seed(row["prompt_id"]) for row in part.inputs],
         watch=watch,
     )
     rows = [
-        _row(prompt, ids, k, sample, context.params.policy.version)
+        _row(prompt, ids, k, written, context.params.policy.version)
         for prompt, ids, group in zip(asked, prompts, groups, strict=True)
-        for k, sample in enumerate(group)
+        for k, written in enumerate(group)
     ]
     write_rows(context.folder / part.name, rows, ROLLOUT)
     return rows
 
 
-def _row(prompt: PromptRow, ids: Sequence[int], candidate: int, sample: Sample, policy: str) -> RolloutRow:
-    return {
+def _row(prompt: PromptRow, ids: Sequence[int], candidate: int, written: Written, policy: str) -> RolloutRow:
+    sample, thought = written.sample, written.thought
+    row: RolloutRow = {
         "prompt_id": prompt["prompt_id"],
         "candidate": candidate,
         "prompt_ids": list(ids),
@@ -128,3 +143,6 @@ def _row(prompt: PromptRow, ids: Sequence[int], candidate: int, sample: Sample, 
         "text": sample.text,
         "messages": prompt["messages"],
     }
+    if thought is not None:
+        row |= {"thought": thought.text, "thought_tokens": thought.tokens}
+    return row

@@ -48,6 +48,36 @@ def part_reasoning(text: str) -> Parted:
     return _part_tags(text)
 
 
+@dataclass(frozen=True)
+class Completed:
+    """A completion of a chat, parted at the place where its answer begins."""
+
+    thought: str
+    answer: str
+    position: int | None
+    """Index of the answer's first character; 0 where nothing was thought, None where the thought never ends."""
+
+
+def part_completion(text: str) -> Completed:
+    """Part what a policy wrote after a prompt, with the mark of a thought that the prompt opened before it.
+
+    A thought stands at the beginning and ends with its first closing mark, or with the opening of the channel `final`.
+    Marks after that are the answer's own.
+    """
+    if "<|channel|>" in text:
+        parted = _part_channels(text)
+        final = next((found for found in _CHANNEL.finditer(text) if found["name"].lower() == "final"), None)
+        return Completed(parted.reasoning, parted.answer, None if final is None else final.start("text"))
+    first = _MARK.search(text)
+    if first is None or (first["open"] and text[: first.start()].strip()):
+        return Completed("", text, 0)
+    begin = first.end() if first["open"] else 0
+    last = first if first["close"] else next((mark for mark in _MARK.finditer(text, begin) if mark["close"]), None)
+    if last is None:
+        return Completed(text[begin:].strip(), "", None)
+    return Completed(text[begin : last.start()].strip(), text[last.end() :].strip(), last.end())
+
+
 def opened_thought(prompt: str) -> str:
     """The mark of a thought that a prompt opens at its end, with the space after it; empty if it opens none."""
     opened = _OPENED.search(prompt)
