@@ -200,6 +200,7 @@ def test_a_thought_that_never_ends_leaves_an_empty_answer_to_be_judged(
     assert {row["messages"][0]["content"] for row in rows} == {"Be brief."}
     metrics = metrics_of(result)
     assert (metrics["unfinished_thought_share"], metrics["mean_length"]) == (1.0, 0.0)
+    assert any("their thoughts do not end within 9 tokens" in warning for warning in result.warnings)
 
     params = JudgeParams(objective=OBJECTIVE, judging=JudgingSettings(), max_tokens=48, prompts_per_part=4)
     judged = thinking.finish(thinking.config(params, chat=chat, rollouts=result.artifact))

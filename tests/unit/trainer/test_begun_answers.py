@@ -1,7 +1,6 @@
 """Judges, critic, author and tasks begin an answer where the model's template puts it, whatever that is."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -11,8 +10,7 @@ from dynalign_contract.objective import builtin_objective
 from dynalign_contract.settings import JudgingMethod, JudgingSettings
 from dynalign_trainer.evaluate.harness_model import EngineLM
 from dynalign_trainer.models.answer_start import QUESTION
-from dynalign_trainer.models.chat_template import ChatTemplate
-from dynalign_trainer.models.engine import Engine, Sample
+from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.models.engine_model import EngineModel
 from dynalign_trainer.models.quoting import make_delimiters
 from dynalign_trainer.prompts.author import write_drafts
@@ -22,6 +20,7 @@ from dynalign_trainer.scoring.contexts import Candidate
 from dynalign_trainer.scoring.pairwise import AnswerPair, PairwiseJudge
 from dynalign_trainer.scoring.pointwise import PointwiseJudge
 from support.chat_templates import template_of
+from support.template_engines import RecordingEngine
 
 OBJECTIVE = builtin_objective("collective-agency")
 ASKED = [QUESTION]
@@ -32,30 +31,6 @@ PLACES = {
     "gpt-oss": "<|start|>assistant<|channel|>final<|message|>",
     "smollm2": "<|im_start|>assistant\n",
 }
-
-
-@dataclass
-class RecordingEngine:
-    """An engine that keeps what it is asked, as text."""
-
-    chat: ChatTemplate
-    max_length: int = 100_000
-    asked: list[str] = field(default_factory=list)
-
-    @property
-    def tokenizer(self) -> Any:
-        return self.chat.tokenizer
-
-    def forget_prefixes(self) -> None:
-        """Nothing is cached."""
-
-    def sample(self, prompts: Sequence[Sequence[int]], *_: object, **__: object) -> list[list[Sample]]:
-        self.asked += map(self.tokenizer.decode, prompts)
-        return [[Sample((46,), (0.0,), "stop", "Good.")] for _ in prompts]
-
-    def score_next(self, prompts: Sequence[Sequence[int]], token_ids: Sequence[int], **_: object) -> list[list[float]]:
-        self.asked += map(self.tokenizer.decode, prompts)
-        return [[-1.0] * len(token_ids) for _ in prompts]
 
 
 Asking = Callable[[EngineModel], object]

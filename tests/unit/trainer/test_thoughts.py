@@ -1,7 +1,5 @@
 """Thoughts are part of a completion's tokens and of nothing else."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,45 +10,18 @@ from hypothesis import strategies as st
 from dynalign_contract.config import Policy
 from dynalign_contract.metrics import GenerateMetrics
 from dynalign_contract.records import ANSWER, ROLLOUT, RolloutRow, answer_length, read_rows, write_rows
+from dynalign_contract.settings import GenerationSettings
 from dynalign_trainer.evaluate.answers import sample_answers
 from dynalign_trainer.evaluate.comparing import Pair
 from dynalign_trainer.evaluate.harness_model import EngineLM
-from dynalign_trainer.generate.stage import rollout_metrics
+from dynalign_trainer.generate.stage import explain_unfinished, rollout_metrics
 from dynalign_trainer.models.answer_start import QUESTION
 from dynalign_trainer.models.chat_model import Sampling
-from dynalign_trainer.models.chat_template import ChatTemplate
-from dynalign_trainer.models.engine import Engine, Sample
+from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.models.reasoning import Completed, part_completion
 from dynalign_trainer.models.thoughts import Lengths, Written, sample_chats
 from support.chat_templates import template_of
-
-EOS = ord("\x03")
-
-
-@dataclass
-class WritingEngine:
-    """An engine that goes on from every prompt with the same text, up to the maximum length."""
-
-    chat: ChatTemplate
-    text: str
-    ended: bool = True
-    max_length: int = 10_000
-    samplings: list[Sampling] = field(default_factory=list)
-
-    @property
-    def tokenizer(self) -> Any:
-        return self.chat.tokenizer
-
-    def forget_prefixes(self) -> None:
-        """Nothing is cached."""
-
-    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling, **_: object) -> list[list[Sample]]:
-        self.samplings.append(sampling)
-        ids = [*self.tokenizer.encode(self.text, add_special_tokens=False), *([EOS] if self.ended else [])]
-        whole = len(ids) <= sampling.max_tokens and self.ended
-        kept = tuple(ids[: sampling.max_tokens])
-        text = self.tokenizer.decode(kept[:-1] if whole else kept)
-        return [[Sample(kept, (-1.0,) * len(kept), "stop" if whole else "length", text)] for _ in prompts]
+from support.template_engines import WritingEngine
 
 
 def write(
@@ -170,6 +141,30 @@ def test_lengths_are_those_of_answers_and_unfinished_thoughts_are_counted() -> N
         metrics[GenerateMetrics.mean_thought_length]
         == (token_count("<think>aaaa</think>") + token_count("<think>aaaa") + 1) / 2
     )
+
+
+@pytest.mark.parametrize(
+    ("share", "tokens", "words"),
+    [
+        (None, None, None),
+        (0.5, 100, None),
+        (
+            0.75,
+            100,
+            "75% of the answers are empty, for their thoughts do not end within 100 tokens (generation.thinkingT",
+        ),
+        (
+            1.0,
+            None,
+            "do not end within 512 tokens (generation.maxTokens, which thoughts share with answers). Raise gen",
+        ),
+    ],
+)
+def test_a_person_is_told_when_most_thoughts_do_not_end(
+    share: float | None, tokens: int | None, words: str | None
+) -> None:
+    told = explain_unfinished(share, GenerationSettings(thinking_tokens=tokens))
+    assert (told is None) if words is None else (told is not None and words in told)
 
 
 def test_a_file_has_columns_of_thoughts_only_where_there_are_any(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Final
 
 from dynalign_contract.config import GenerateParams
 from dynalign_contract.errors import BadInputError
@@ -9,6 +10,7 @@ from dynalign_contract.inputs import Input
 from dynalign_contract.layout import PROMPTS_FILE
 from dynalign_contract.metrics import GenerateMetrics, MetricValues
 from dynalign_contract.records import PROMPT, ROLLOUT, PromptRow, RolloutRow, answer_length, read_rows, write_rows
+from dynalign_contract.settings import GenerationSettings
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.engine import Engine, start_engine
 from dynalign_trainer.models.text_statistics import distinct_n
@@ -16,6 +18,9 @@ from dynalign_trainer.models.thoughts import Written, sample_chats
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 from dynalign_trainer.runtime.parts import Part, reuse_finished_parts, split_parts
 from dynalign_trainer.runtime.progress import Watch, watch_progress
+
+_MOST: Final = 0.5
+"""Share of unfinished thoughts beyond which a person is told."""
 
 
 def run(context: StageContext[GenerateParams]) -> StageOutput[GenerateParams]:
@@ -47,9 +52,12 @@ def run(context: StageContext[GenerateParams]) -> StageOutput[GenerateParams]:
         written = [row for part in missing for row in finished[part.index]]
         rate = sum(len(row["completion_ids"]) for row in written) / (time.monotonic() - started)
     rows = [row for part in parts for row in finished[part.index]]
+    metrics = rollout_metrics(rows)
+    if warning := explain_unfinished(metrics[GenerateMetrics.unfinished_thought_share], settings):
+        context.warn(warning)
     return StageOutput(
         files={part.name: len(finished[part.index]) for part in parts},
-        metrics={**rollout_metrics(rows), GenerateMetrics.tokens_per_second: rate},
+        metrics={**metrics, GenerateMetrics.tokens_per_second: rate},
     )
 
 
@@ -74,6 +82,18 @@ def rollout_metrics(rows: Sequence[RolloutRow]) -> MetricValues[GenerateParams]:
         GenerateMetrics.distinct_2: distinct_n((row["text"] for row in rows), 2),
         GenerateMetrics.empty_share: sum(not row["text"].strip() for row in rows) / len(rows) if rows else None,
     }
+
+
+def explain_unfinished(share: float | None, settings: GenerationSettings) -> str | None:
+    """What to do when most answers are empty because their thoughts do not end; None where that is not so."""
+    if share is None or share <= _MOST:
+        return None
+    field = "maxTokens, which thoughts share with answers" if settings.thinking_tokens is None else "thinkingTokens"
+    longest = settings.thinking_tokens or settings.max_tokens
+    return (
+        f"{share:.0%} of the answers are empty, for their thoughts do not end within {longest} tokens "
+        f"(generation.{field}). Raise generation.thinkingTokens, or ask for shorter thoughts in model.chat.arguments."
+    )
 
 
 def _thought_metrics(rows: Sequence[RolloutRow]) -> MetricValues[GenerateParams]:
