@@ -130,7 +130,7 @@ def write_candidates(engine: Engine, prompts: int, candidates: int) -> list[Cand
     """Answers of the model itself."""
     chats: list[list[Any]] = [[{"role": "user", "content": text}] for text in QUESTIONS[:prompts]]
     groups = engine.sample(
-        [engine.chat_ids(chat) for chat in chats],
+        [engine.chat.encode(chat) for chat in chats],
         Sampling(temperature=1.0, max_tokens=TOKENS, n=candidates),
         policy=Policy(),
         seeds=range(0, 1000 * prompts, 1000),

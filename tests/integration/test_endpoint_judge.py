@@ -25,6 +25,7 @@ from dynalign_contract.settings import (
 from dynalign_trainer.endpoints.client import open_endpoint
 from dynalign_trainer.endpoints.endpoint_model import EndpointModel
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
+from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.models.window import Window
 from dynalign_trainer.scoring.contexts import Candidate
@@ -95,7 +96,7 @@ def test_a_judge_that_knows_the_rule_prefers_the_better_answers(server: str) -> 
         messages = [{"role": "user", "content": asked}]
         candidates.append(Candidate(f"p{number}", messages, draw_answer(draw, view, topic)))
     opened = open_endpoint(JUDGE_ENDPOINT, endpoint(server), os.environ, Journal(Path(os.devnull)))
-    window = Window(load_tokenizer(load_testbed().model), 512)
+    window = Window(ChatTemplate(load_tokenizer(load_testbed().model)), 512)
     judge = PointwiseJudge(EndpointModel(opened, window), OBJECTIVE, JudgingSettings(), seed=lambda *salt: 7)
     rewards = [score.reward for score in judge.score(candidates)]
     worth = [rule(candidate.text) for candidate in candidates]

@@ -66,7 +66,7 @@ def engine(context: StageContext[Any]) -> Engine:
 
 @pytest.fixture(scope="module")
 def prompts(engine: Engine) -> list[list[int]]:
-    return [engine.chat_ids([{"role": "user", "content": text}], "Score: ") for text in QUESTIONS]
+    return [engine.chat.encode_answer([{"role": "user", "content": text}], "Score: ") for text in QUESTIONS]
 
 
 def reference(root: Path, policy: Policy, ids: Sequence[int], temperature: float = 1.0) -> Any:

@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 
 from dynalign_contract.config import FetchParams, StageConfig
+from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.preflight import Preflight
 from dynalign_contract.result import Outcome, StageResult
 from dynalign_contract.settings import (
+    DEFAULT_CHAT,
+    ChatSettings,
     DecontaminationSettings,
     EngineSettings,
     LoraSettings,
     PromptSettings,
     SuppliedPrompts,
+    Thinking,
     TrainingBackend,
     TrainingMethod,
     TrainingSettings,
@@ -90,10 +94,16 @@ def a_preflight(
     return Preflight(prompts=PromptSettings(**settings), training=training, max_tokens=max_tokens)
 
 
-def fetch(model: Path, preflight: Preflight, root: Path, engine: EngineSettings | None = None) -> StageResult:
+def fetch(
+    model: Path,
+    preflight: Preflight,
+    root: Path,
+    engine: EngineSettings | None = None,
+    chat: ChatSettings = DEFAULT_CHAT,
+) -> StageResult:
     root.mkdir(exist_ok=True)
     params = FetchParams(uri=str(model), preflight=preflight)
-    config = StageConfig(run="r", params=params, engine=engine or EngineSettings())
+    config = StageConfig(run="r", params=params, engine=engine or EngineSettings(), chat=chat)
     (root / "stage.json").write_text(config.to_json())
     run_stage(root / "stage.json", root, root / "result", Place())
     return StageResult.decode((root / "result").read_bytes())
@@ -330,12 +340,23 @@ def test_a_window_without_room_for_a_prompt_is_refused(model: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("template", "words"), [(OPENS_THOUGHT, "opens a thought"), (THINKS_BY_DEFAULT, "think by default"), (CHATML, None)]
+    ("template", "thinking", "words"),
+    [
+        (OPENS_THOUGHT, "Auto", "thinking: Auto is On"),
+        (OPENS_THOUGHT, "On", None),
+        (THINKS_BY_DEFAULT, "Auto", "thinking: Auto is Off"),
+        (THINKS_BY_DEFAULT, "Off", None),
+        (CHATML, "Off", None),
+        (CHATML, "On", "says nothing of thoughts"),
+    ],
 )
-def test_thinking_becomes_an_event_of_the_run(template: str, words: str | None, model: Path, tmp_path: Path) -> None:
+def test_thinking_becomes_an_event_of_the_run(
+    template: str, thinking: str, words: str | None, model: Path, tmp_path: Path
+) -> None:
     set_template(template)(model)
+    settings = ChatSettings(thinking=Thinking(thinking))
     for attempt in ("Succeeded", "Skipped"):
-        result = fetch(model, a_preflight(), tmp_path / "run")
+        result = fetch(model, a_preflight(), tmp_path / "run", chat=settings)
         assert result.outcome == attempt
         job = a_job(Stage.FETCH).succeeded(result).build()
         fetching = Simulation(a_run().build())
@@ -343,6 +364,33 @@ def test_thinking_becomes_an_event_of_the_run(template: str, words: str | None, 
         events = plan(Observed(fetching.run, (job,)), T0 + minutes(1), SETTINGS).events
         told = [event.message for event in events if event.reason == reasons.STAGE_WARNING]
         assert (len(told) == 0) if words is None else (len(told) == 1 and words in told[0])
+
+
+@pytest.mark.parametrize(
+    ("template", "settings", "words"),
+    [
+        (OPENS_THOUGHT, ChatSettings(), 'spec.model.chat.thinking is "Off". Write thinking: "On" or thinking: Auto'),
+        (NO_SYSTEM, ChatSettings(system_prompt="Be kind."), "does not take spec.model.chat.systemPrompt (System role"),
+        (
+            DROPS_SYSTEM,
+            ChatSettings(system_prompt="Be kind."),
+            "leaves out what a system turn says. Remove spec.model.c",
+        ),
+        (
+            CHATML
+            + "{%- if effort is defined and effort != 'low' -%}{{ raise_exception('no such effort') }}{%- endif -%}",
+            ChatSettings(arguments={"effort": "huge"}),
+            "does not take spec.model.chat.arguments (no such effort). Remove or change it.",
+        ),
+    ],
+)
+def test_what_a_template_cannot_do_is_refused(
+    template: str, settings: ChatSettings, words: str, model: Path, tmp_path: Path
+) -> None:
+    set_template(template)(model)
+    result = fetch(model, a_preflight(), tmp_path / "run", chat=settings)
+    assert result.exit_code == ExitCode.BAD_CONFIG
+    assert words in refusal(result, tmp_path / "run")
 
 
 def test_other_settings_fetch_nothing_anew_and_are_checked_again(model: Path, tmp_path: Path) -> None:

@@ -13,23 +13,29 @@ from pathlib import Path
 import pytest
 
 from dynalign_contract.agents import AgentsSettings, AuthorSettings
-from dynalign_contract.config import GenerateParams, Params, PromptsParams, StageConfig
+from dynalign_contract.config import GenerateParams, JudgeParams, Params, PromptsParams, StageConfig
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import HELD_OUT_FILE, PROMPTS_FILE, part_name
 from dynalign_contract.manifest import read_manifest
-from dynalign_contract.records import PROMPT, ROLLOUT, PromptRow, read_parts, read_rows
+from dynalign_contract.records import CANARY, JUDGEMENT, PROMPT, ROLLOUT, PromptRow, read_parts, read_rows
 from dynalign_contract.result import ArtifactRef, StageResult
 from dynalign_contract.settings import (
+    DEFAULT_CHAT,
+    ChatSettings,
     DedupSettings,
     EngineSettings,
     GenerationSettings,
+    JudgingSettings,
     PromptSettings,
     SuppliedPrompts,
+    Thinking,
 )
 from dynalign_contract.stages import Stage
+from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.runtime.lifecycle import Place, run_stage
 from lab.testbed import load_testbed
 from support.judging_data import metrics_of, rule_objective
+from support.odd_models import OPENS_THOUGHT, set_template
 from support.training_data import write_artifact
 
 pytestmark = pytest.mark.slow
@@ -52,8 +58,11 @@ class Run:
     root: Path
     model: ArtifactRef
 
-    def config(self, params: Params, iteration: int = 0, **inputs: ArtifactRef) -> StageConfig:
+    def config(
+        self, params: Params, iteration: int = 0, chat: ChatSettings = DEFAULT_CHAT, **inputs: ArtifactRef
+    ) -> StageConfig:
         return StageConfig(
+            chat=chat,
             run="test",
             iteration=iteration,
             engine=EngineSettings(max_length=512),
@@ -167,6 +176,52 @@ def test_a_stopped_worker_ends_in_the_same_rows(run: Run, first: ArtifactRef) ->
     kept = {path.name: path.stat().st_ino for path in folder.glob("part-*")}
     assert run.artifact(config).digest == whole.digest
     assert {name: (folder / name).stat().st_ino for name in kept} == kept
+
+
+def test_a_thought_that_never_ends_leaves_an_empty_answer_to_be_judged(
+    run: Run, first: ArtifactRef, tmp_path: Path
+) -> None:
+    """The test-bed's model does not know how to end the thought that this template opens."""
+    shutil.copytree(run.root / "model", tmp_path / "model")
+    set_template(OPENS_THOUGHT)(tmp_path / "model")
+    shutil.copytree(run.root / first.path, tmp_path / first.path)
+    thinking = Run(tmp_path, write_artifact(tmp_path, "model", Stage.FETCH))
+    chat = ChatSettings(thinking=Thinking.ON, system_prompt="Be brief.")
+    settings = GENERATION.model_copy(update={"thinking_tokens": 9})
+
+    result = thinking.finish(thinking.config(GenerateParams(generation=settings), chat=chat, prompts=first))
+    assert result.artifact is not None, result.error
+    rows = read_parts([tmp_path / result.artifact.path], ROLLOUT)
+    tokenizer = load_tokenizer(tmp_path / "model")
+    assert all(tokenizer.decode(row["prompt_ids"]).endswith("<|im_start|>assistant\n<think>\n") for row in rows)
+    assert all(0 < len(row["completion_ids"]) == len(row["logprobs"]) == row["thought_tokens"] <= 9 for row in rows)
+    assert {row["text"] for row in rows} == {""}
+    assert any(row["thought"] for row in rows)
+    assert {row["messages"][0]["content"] for row in rows} == {"Be brief."}
+    metrics = metrics_of(result)
+    assert (metrics["unfinished_thought_share"], metrics["mean_length"]) == (1.0, 0.0)
+    assert any("their thoughts do not end within 9 tokens" in warning for warning in result.warnings)
+
+    params = JudgeParams(objective=OBJECTIVE, judging=JudgingSettings(), max_tokens=48, prompts_per_part=4)
+    judged = thinking.finish(thinking.config(params, chat=chat, rollouts=result.artifact))
+    assert judged.artifact is not None, judged.error
+    judgements = read_parts([tmp_path / judged.artifact.path], JUDGEMENT)
+    empty = [row for row in read_rows(tmp_path / judged.artifact.path / "canaries.parquet", CANARY) if not row["text"]]
+    assert len(judgements) == len(rows)
+    by_prompt = {row["prompt_id"]: row["raw_reward"] for row in judgements}
+    assert empty
+    assert all(by_prompt[row["prompt_id"]] == pytest.approx(row["reward"], abs=1e-5) for row in empty)
+
+
+def test_thoughts_that_cannot_be_switched_off_are_refused(run: Run, first: ArtifactRef, tmp_path: Path) -> None:
+    shutil.copytree(run.root / "model", tmp_path / "model")
+    set_template(OPENS_THOUGHT)(tmp_path / "model")
+    shutil.copytree(run.root / first.path, tmp_path / first.path)
+    thinking = Run(tmp_path, write_artifact(tmp_path, "model", Stage.FETCH))
+    result = thinking.finish(thinking.config(GenerateParams(generation=GENERATION), prompts=first))
+    assert result.exit_code == ExitCode.BAD_CONFIG
+    assert result.error is not None
+    assert 'spec.model.chat.thinking is "Off"' in result.error.message
 
 
 def test_a_prompt_beyond_the_context_window_is_named(run: Run, first: ArtifactRef) -> None:

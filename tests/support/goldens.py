@@ -16,8 +16,10 @@ class Goldens:
     update: bool
 
     def check_yaml(self, name: str, documents: list[dict[str, Any]]) -> None:
+        self.check_text(name, yaml.safe_dump_all(documents, sort_keys=False, width=120))
+
+    def check_text(self, name: str, text: str) -> None:
         path = FOLDER / name
-        text = yaml.safe_dump_all(documents, sort_keys=False, width=120)
         if self.update:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)

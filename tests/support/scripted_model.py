@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dynalign_trainer.models.chat_model import ChatTurn, Completion, Sampling, Usage
+from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.choices import Choices
 from dynalign_trainer.models.window import Window
 from dynalign_trainer.runtime.progress import Watch
@@ -41,7 +42,7 @@ class ScriptedModel:
     limit: float = math.inf
     """Budget in requests."""
     takes_prefill: bool = True
-    window: Window = field(default_factory=lambda: Window(Words(), 1000))
+    window: Window = field(default_factory=lambda: Window(ChatTemplate(Words()), 1000))
     usage: Usage = field(default_factory=Usage)
     turns: list[ChatTurn] = field(default_factory=list)
     """Everything that was asked, in order."""

@@ -13,6 +13,8 @@ from dynalign_contract.objective import Objective
 from dynalign_contract.preflight import Preflight
 from dynalign_contract.result import ArtifactRef
 from dynalign_contract.settings import (
+    DEFAULT_CHAT,
+    ChatSettings,
     EngineSettings,
     EvaluationSettings,
     GenerationSettings,
@@ -115,6 +117,8 @@ class EvaluateParams(Model):
     previous: Policy = Policy()
     """The policy before it."""
     max_tokens: int
+    thinking_tokens: int | None = Field(default=None, exclude_if=lambda tokens: tokens is None)
+    """`generation.thinkingTokens`, left out of the file and of the digest where it is not set."""
     max_length: int | None = None
 
 
@@ -159,6 +163,8 @@ class StageConfig(Model):
     """Workers that share this stage's rows; which one this is comes from the environment (`JOB_COMPLETION_INDEX`)."""
     seed: int = 0
     engine: EngineSettings = EngineSettings()
+    chat: ChatSettings = Field(default=DEFAULT_CHAT, exclude_if=lambda chat: chat == DEFAULT_CHAT)
+    """How chats with the model are rendered. With the defaults the field is left out of the file and of the digest."""
     inputs: dict[str, ArtifactRef] = Field(default_factory=dict)
     """Name -> artifact, verified before the stage starts."""
     params: Params

@@ -1,7 +1,7 @@
 """What is asked of a model and of the user's files before a run's work begins, and what is answered."""
 
 from dynalign_contract.base import Model
-from dynalign_contract.settings import EngineSettings, PromptSettings, TrainingSettings
+from dynalign_contract.settings import ChatSettings, EngineSettings, PromptSettings, TrainingSettings
 from dynalign_contract.training_choice import TrainingChoice
 
 
@@ -11,7 +11,7 @@ class Preflight(Model):
     prompts: PromptSettings
     training: TrainingSettings
     max_tokens: int
-    """`generation.maxTokens`: tokens that the context window must keep free for a completion."""
+    """What the context window must keep free for a completion: `generation.maxTokens` and `thinkingTokens`."""
 
 
 class PreflightOrder(Model):
@@ -21,6 +21,7 @@ class PreflightOrder(Model):
     """Folder of the model."""
     preflight: Preflight
     engine: EngineSettings = EngineSettings()
+    chat: ChatSettings = ChatSettings()
 
 
 class Finding(Model):

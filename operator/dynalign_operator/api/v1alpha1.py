@@ -20,6 +20,7 @@ from dynalign_contract.names import (
 )
 from dynalign_contract.references import SecretKeyRef
 from dynalign_contract.settings import (
+    ChatSettings,
     EngineSettings,
     EvaluationSettings,
     GenerationSettings,
@@ -98,6 +99,7 @@ class ModelSpec(Model):
     pod (`dynalign run`: on this machine), `./folder` beside the run file (`dynalign run` only)."""
     token_secret_ref: SecretKeyRef | None = None
     """Access token for the model hub; only the fetch stage sees it."""
+    chat: ChatSettings = ChatSettings()
 
 
 class ObjectiveSpec(Model):

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 
 from dynalign_contract.errors import StageError
 from dynalign_contract.exit_codes import ExitCode
-from dynalign_contract.preflight import Preflight, PreflightOrder, PreflightReport
+from dynalign_contract.preflight import PreflightOrder, PreflightReport
 from dynalign_contract.supplied.amount import explain_shortage
 from dynalign_contract.supplied.files import read_supplied
 from dynalign_contract.training_choice import TrainingChoice
+from dynalign_operator.planning.stage_configs import build_preflight
 from dynalign_operator.runfile.problems import Problem
 from dynalign_operator.runfile.run_file import RunFile
 
@@ -56,10 +57,7 @@ def _can_look() -> bool:
 def _check_model(run_file: RunFile, folder: Path, found: FileChecks) -> None:
     """Ask the trainer, in a process of its own: it imports what this one must not."""
     spec = run_file.run.spec
-    preflight = Preflight(
-        prompts=spec.prompts, training=spec.training.with_defaults(), max_tokens=spec.generation.max_tokens
-    )
-    order = PreflightOrder(model=str(folder), preflight=preflight, engine=spec.engine)
+    order = PreflightOrder(model=str(folder), preflight=build_preflight(spec), engine=spec.engine, chat=spec.model.chat)
     try:
         done = subprocess.run(
             _COMMAND, input=order.to_json().encode(), capture_output=True, timeout=_TIMEOUT_SECONDS, check=False

@@ -76,18 +76,23 @@ def build_stage_config(
         shards=spec.generation.shards if step.stage in SHARDED_STAGES else 1,
         seed=spec.seed,
         engine=spec.engine,
+        chat=spec.model.chat,
         inputs={str(name): artifact for name, artifact in {**model, **parts.inputs, **adapters}.items()},
         params=parts.params,
     )
 
 
+def build_preflight(spec: AlignmentRunSpec) -> Preflight:
+    """The settings that fetch, and `dynalign validate`, hold against the model and the user's files."""
+    return Preflight(
+        prompts=spec.prompts, training=spec.training.with_defaults(), max_tokens=spec.generation.completion_tokens
+    )
+
+
 def _fetch(given: _StageInputs) -> _StageParams:
     spec = given.spec
-    preflight = Preflight(
-        prompts=spec.prompts, training=spec.training.with_defaults(), max_tokens=spec.generation.max_tokens
-    )
     tasks = spec.evaluation.capability.foreign_tasks
-    return _StageParams(FetchParams(uri=spec.model.uri, tasks=tasks, preflight=preflight))
+    return _StageParams(FetchParams(uri=spec.model.uri, tasks=tasks, preflight=build_preflight(spec)))
 
 
 def _prompts(given: _StageInputs) -> _StageParams:
@@ -97,7 +102,7 @@ def _prompts(given: _StageInputs) -> _StageParams:
         objective=given.objective,
         prompts=prompts,
         policy=policy,
-        reserve_tokens=given.spec.generation.max_tokens,
+        reserve_tokens=given.spec.generation.completion_tokens,
     )
     history = {
         HISTORY.of(entry.index): entry.prompts
@@ -136,7 +141,7 @@ def _train(given: _StageInputs) -> _StageParams:
         training=given.spec.training.with_defaults(),
         policy=given.start,
         temperature=given.spec.generation.temperature,
-        max_tokens=given.spec.generation.max_tokens,
+        max_tokens=given.spec.generation.completion_tokens,
     )
     inputs: dict[str, ArtifactRef] = {
         Input.ROLLOUTS: _artifact(given.status, Step(Stage.GENERATE, given.iteration)),
@@ -154,6 +159,7 @@ def _evaluate(given: _StageInputs) -> _StageParams:
         policy=trained,
         previous=given.start,
         max_tokens=given.spec.generation.max_tokens,
+        thinking_tokens=given.spec.generation.thinking_tokens,
         max_length=given.spec.engine.max_length,
     )
     inputs = {Input.HELD_OUT: _prompts_of(given.status, 0), **_base_capability(given), **_earlier_evaluations(given)}

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from dynalign_contract.config import FetchParams, GenerateParams, Policy, StageConfig
 from dynalign_contract.layout import RunLayout, part_name, stage_folder
 from dynalign_contract.result import ArtifactRef
-from dynalign_contract.settings import GenerationSettings
+from dynalign_contract.settings import DEFAULT_CHAT, ChatSettings, GenerationSettings, Thinking
 from dynalign_contract.stages import ITERATION_STAGES, Stage
 
 FETCH = StageConfig(run="r", params=FetchParams(uri="bundled://smollm2-135m-instruct"))
@@ -32,10 +32,19 @@ def test_a_fetch_without_tasks_is_the_fetch_that_it_was_before_there_were_any() 
     assert FETCH.model_copy(update={"params": with_task}).digest != FETCH.digest
 
 
+def test_a_run_that_says_nothing_of_chats_is_the_run_that_it_was() -> None:
+    assert "chat" not in GENERATE.to_json()
+    assert GENERATE.digest == "sha256:88da8128eb6b0710dfb2fe1b512820967fd9b78fc09f8f81a2041af4b3e37e39"
+    assert GENERATE.model_copy(update={"chat": DEFAULT_CHAT}).digest == GENERATE.digest
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"seed": 1},
+        {"chat": ChatSettings(thinking=Thinking.ON)},
+        {"chat": ChatSettings(arguments={"reasoning_effort": "low"})},
+        {"chat": ChatSettings(system_prompt="Be kind.")},
         {"iteration": 3},
         {"inputs": {"prompts": ArtifactRef(path="p", digest="sha256:" + "1" * 64)}},
         {"params": GenerateParams(generation=GenerationSettings(temperature=0.5))},

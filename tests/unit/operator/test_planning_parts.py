@@ -131,6 +131,16 @@ def test_what_is_exported(export: dict[str, object], version: str) -> None:
     assert [entry.index for entry in params.iterations] == [0, 1, 2, 3]
 
 
+def test_every_stage_is_told_how_chats_are_rendered() -> None:
+    chat = {"thinking": "On", "arguments": {"reasoning_effort": "low", "depth": 3}, "systemPrompt": "Be kind."}
+    made = configs(a_run().with_spec(model={"uri": "hf://a/b", "chat": chat}))
+    assert {config.params.stage for config in made.values()} == set(Stage)
+    for config in made.values():
+        assert config.chat.thinking == "On"
+        assert config.chat.values == {"reasoning_effort": "low", "depth": 3}
+        assert config.chat.system_prompt == "Be kind."
+
+
 def test_prompts_that_are_written_once_serve_every_iteration() -> None:
     made = configs(a_run().with_iterations(3).with_spec(prompts={"refresh": "Once"}))
     first = made["generate of iteration 0"].inputs["prompts"]

@@ -11,6 +11,7 @@ from dynalign_trainer.endpoints.client import Endpoint
 from dynalign_trainer.endpoints.completions import ChatRequest, parse_reply
 from dynalign_trainer.endpoints.endpoint_model import EndpointModel
 from dynalign_trainer.models.chat_model import ChatTurn
+from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.choices import DIGITS, LETTERS, Choices, expected_digit
 from dynalign_trainer.models.window import Window
 from support.chat_server import Answer, completion, refusal, scored, serve_chat
@@ -35,7 +36,7 @@ def endpoint(url: str, journal: Path | None = None, **settings: Any) -> Endpoint
 
 
 def model_at(found: Endpoint) -> EndpointModel:
-    return EndpointModel(found, Window(None, 0))
+    return EndpointModel(found, Window(ChatTemplate(None), 0))
 
 
 def digits(model: EndpointModel, *questions: str) -> list[float]:

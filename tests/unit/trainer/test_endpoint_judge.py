@@ -22,6 +22,7 @@ from dynalign_trainer.evaluate import statistics
 from dynalign_trainer.evaluate.comparing import Pair, compare_by
 from dynalign_trainer.evaluate.judges import BudgetedJudge, measure_spending
 from dynalign_trainer.evaluate.statistics import Comparison
+from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.models.window import Window
 from lab.tiny_qwen3 import write_tiny_qwen3
@@ -64,7 +65,7 @@ class Bench:
         endpoint: Endpoint = open_endpoint(JUDGE_ENDPOINT, wanted, {}, Journal(journal or Path(os.devnull)))
         endpoint.backoff = Backoff(first=0.002, most=0.01)
         win_rate = WinRateSettings(method=method, judges=(EvaluationJudge.ENDPOINT,), endpoint=wanted)
-        room = Window(self.tokenizer, window)
+        room = Window(ChatTemplate(self.tokenizer), window)
         self.endpoint = endpoint
         model = EndpointModel(endpoint, room)
         judge = compare_by(model, OBJECTIVE, win_rate, JudgingSettings(min_mass=min_mass), seed=lambda *salt: 7)

@@ -15,10 +15,11 @@ from dynalign_contract.errors import BadConfigError, StageError
 from dynalign_trainer.endpoints.client import Endpoint, open_endpoint
 from dynalign_trainer.endpoints.completions import ChatRequest, parse_reply
 from dynalign_trainer.endpoints.endpoint_model import EndpointModel
-from dynalign_trainer.endpoints.reasoning import Parted, part_reasoning
 from dynalign_trainer.endpoints.refusals import EndpointError
 from dynalign_trainer.models.chat_model import ChatTurn, Sampling
+from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.choices import DIGITS, LETTERS, expected_digit
+from dynalign_trainer.models.reasoning import Parted, part_reasoning
 from dynalign_trainer.models.window import Window
 from dynalign_trainer.prompts.author import clean
 from support.chat_server import Answer, completion, refusal, scored, serve_chat
@@ -195,7 +196,7 @@ def test_author_and_critic_behind_a_thinking_server_read_its_answers_only() -> N
         return completion(f"<think>a score from 0 to 9, or a question?</think>\n\n{told}")
 
     with serve_chat(answer) as server:
-        role = EndpointModel(endpoint(server.url), Window(None, 0))
+        role = EndpointModel(endpoint(server.url), Window(ChatTemplate(None), 0))
         (written,) = role.write([ChatTurn("Write.")], SAMPLING, seeds=[1], watch=None)
         assert written is not None
         assert clean(written.opening, written.text, finished=written.finished) == "How do rivers share heat?"
@@ -211,14 +212,14 @@ def thinker(body: dict[str, Any]) -> Answer:
 
 def test_a_model_that_spends_its_length_on_thoughts_gets_room_for_them_from_then_on() -> None:
     with serve_chat(thinker) as server:
-        role = EndpointModel(endpoint(server.url, thought_tokens=500), Window(None, 0))
+        role = EndpointModel(endpoint(server.url, thought_tokens=500), Window(ChatTemplate(None), 0))
         assert digits(role, "Good?", "Better?") == [5.0, 5.0]
     assert [body["max_tokens"] > 500 for body in server.asked] == [False, True, True]
 
 
 def test_a_model_that_never_comes_to_an_answer_is_not_asked_for_ever() -> None:
     with serve_chat(thinker) as server:
-        role = EndpointModel(endpoint(server.url, thought_tokens=10), Window(None, 0))
+        role = EndpointModel(endpoint(server.url, thought_tokens=10), Window(ChatTemplate(None), 0))
         assert math.isnan(digits(role, "Good?")[0])
     assert len(server.asked) == 3
 

@@ -24,6 +24,7 @@ from dynalign_trainer.endpoints.endpoint_model import EndpointModel, split_openi
 from dynalign_trainer.endpoints.journal import Journal
 from dynalign_trainer.endpoints.refusals import EndpointError
 from dynalign_trainer.models.chat_model import ChatTurn, Completion, Sampling
+from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.window import Window
 from support.chat_server import Answer, completion, refusal, serve_chat
 from support.endpoints import quick_endpoint
@@ -55,7 +56,7 @@ def endpoint(url: str, journal: Path | None = None, **settings: Any) -> Endpoint
 
 
 def model_at(found: Endpoint) -> EndpointModel:
-    return EndpointModel(found, Window(None, 0))
+    return EndpointModel(found, Window(ChatTemplate(None), 0))
 
 
 def refused(found: Endpoint, *requests: ChatRequest) -> StageError:

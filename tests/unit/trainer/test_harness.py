@@ -14,6 +14,7 @@ from dynalign_contract.settings import OWN_TASKS
 from dynalign_trainer.evaluate.harness import measure
 from dynalign_trainer.evaluate.harness_model import EngineLM
 from dynalign_trainer.models.chat_model import Sampling
+from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.engine import Likelihood, Sample
 from dynalign_trainer.tasks import suites
 from dynalign_trainer.tasks.suites import load_suites
@@ -44,6 +45,7 @@ class Parrot:
 
     def __init__(self) -> None:
         self.tokenizer = Letters()
+        self.chat = ChatTemplate(self.tokenizer)
         self.prompts: list[str] = []
         self.samplings: list[Sampling] = []
 

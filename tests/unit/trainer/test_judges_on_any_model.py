@@ -23,6 +23,7 @@ from dynalign_trainer.endpoints.journal import Journal
 from dynalign_trainer.judge import stage
 from dynalign_trainer.judge.judges import Judges
 from dynalign_trainer.models.chat_model import ChatTurn, Completion
+from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.models.window import Window
 from dynalign_trainer.runtime.context import StageContext
@@ -105,7 +106,8 @@ def test_pairs_are_shown_in_both_orders() -> None:
 
 @pytest.fixture(scope="module")
 def window(tmp_path_factory: pytest.TempPathFactory) -> Window:
-    return Window(load_tokenizer(write_tiny_qwen3(tmp_path_factory.mktemp("tiny"))), 4096)
+    tokenizer = load_tokenizer(write_tiny_qwen3(tmp_path_factory.mktemp("tiny")))
+    return Window(ChatTemplate(tokenizer), 4096)
 
 
 def rollouts() -> list[dict[str, Any]]:

@@ -72,6 +72,8 @@ def test_metrics_of_rollouts() -> None:
         GenerateMetrics.candidates: 2,
         GenerateMetrics.tokens: 3,
         GenerateMetrics.mean_length: 1.5,
+        GenerateMetrics.mean_thought_length: None,
+        GenerateMetrics.unfinished_thought_share: None,
         GenerateMetrics.truncated_share: 0.5,
         GenerateMetrics.mean_logprob: -1.0,
         GenerateMetrics.distinct_2: 1.0,

@@ -17,6 +17,7 @@ from dynalign_contract.objective import CriticTemplate, Objective, ReviserTempla
 from dynalign_contract.settings import DedupSettings, PromptSettings
 from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.models.chat_model import ChatModel
+from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.quoting import make_delimiters
 from dynalign_trainer.models.window import Window
 from dynalign_trainer.prompts.agent_models import LazyModels
@@ -65,7 +66,7 @@ def a_writer(
     )
     roles = {Role.AUTHOR: author, Role.CRITIC: critic} | ({Role.REVISER: reviser} if reviser else {})
     quotation = Quotation(make_delimiters(1, "drafts"), ())
-    return PromptWriter(context, roles, Curator(prompts.dedup), Window(Words(), 100), quotation)
+    return PromptWriter(context, roles, Curator(prompts.dedup), Window(ChatTemplate(Words()), 100), quotation)
 
 
 def order(wanted: int) -> PromptRequest:

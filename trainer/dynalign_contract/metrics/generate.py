@@ -14,8 +14,12 @@ class GenerateMetrics(StageMetrics):
 
     stage = Stage.GENERATE
     candidates = _Metric(Unit.COUNT, "Answers.", AcrossShards.SUM)
-    tokens = _Metric(Unit.TOKENS, "Tokens of all answers.", AcrossShards.SUM)
-    mean_length = _Metric(Unit.TOKENS, "Mean length of an answer.")
+    tokens = _Metric(Unit.TOKENS, "Tokens of all answers and thoughts.", AcrossShards.SUM)
+    mean_length = _Metric(Unit.TOKENS, "Mean length of an answer, without the thought before it.")
+    mean_thought_length = _Metric(Unit.TOKENS, "Mean length of the thought before an answer.")
+    unfinished_thought_share = _Metric(
+        Unit.SHARE, "Share of answers that are empty because they never left their thought."
+    )
     truncated_share = _Metric(Unit.SHARE, "Share of answers that were cut at generation.maxTokens.")
     mean_logprob = _Metric(Unit.NATS, "Mean log-probability of a token.", weight=tokens)
     distinct_2 = _Metric(Unit.SHARE, "Share of pairs of words that are distinct, within a shard.")

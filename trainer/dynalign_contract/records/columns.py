@@ -1,6 +1,6 @@
 """Types of columns: what a row holds for the type checker, and what its Parquet column holds."""
 
-from typing import Annotated, Any, TypedDict, get_type_hints
+from typing import Annotated, Any, NotRequired, TypedDict, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
@@ -33,7 +33,8 @@ class ScoreRow(TypedDict):
 def columns_of(row: type[Any]) -> list[tuple[str, Any]]:
     """Name and Parquet type of each column of a `TypedDict` whose annotations are types of this module."""
     hints: dict[str, Any] = get_type_hints(row, include_extras=True)
-    return [(name, hint.__metadata__[0]) for name, hint in hints.items()]
+    plain = {n: get_args(hint)[0] if get_origin(hint) is NotRequired else hint for n, hint in hints.items()}
+    return [(name, hint.__metadata__[0]) for name, hint in plain.items()]
 
 
 Scores = Annotated[list[ScoreRow], pa.list_(pa.struct(columns_of(ScoreRow)))]

@@ -1,6 +1,6 @@
 """What the stage evaluate writes."""
 
-from typing import Final, TypedDict
+from typing import Final, NotRequired, TypedDict
 
 from dynalign_contract.records.columns import Float32, Float64, Ids, Int32, Int64, Messages, Text
 from dynalign_contract.records.table import Table
@@ -15,6 +15,10 @@ class AnswerRow(TypedDict):
     completion_ids: Ids
     finish_reason: Text
     text: Text
+    thought: NotRequired[Text]
+    """What the model thought before it answered; not there in a run whose model does not think."""
+    thought_tokens: NotRequired[Int32]
+    """Tokens of the completion before the answer."""
 
 
 class ComparisonRow(TypedDict):

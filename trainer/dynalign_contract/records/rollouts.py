@@ -1,6 +1,6 @@
 """What the stage generate writes."""
 
-from typing import Final, TypedDict
+from typing import Final, NotRequired, TypedDict
 
 from dynalign_contract.records.columns import Ids, Int32, Logprobs, Messages, Text
 from dynalign_contract.records.table import Table
@@ -22,7 +22,12 @@ class RolloutRow(TypedDict):
     policy: Text
     """Version of the sampling policy: `base` or `iteration-003`."""
     text: Text
+    """The answer, without a thought."""
     messages: Messages
+    thought: NotRequired[Text]
+    """What the model thought before it answered; not there in a run whose model does not think."""
+    thought_tokens: NotRequired[Int32]
+    """Tokens of the completion before the answer."""
 
 
 ROLLOUT: Final = Table(RolloutRow)

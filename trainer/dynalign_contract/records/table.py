@@ -1,6 +1,6 @@
 """Tables of typed rows: a `TypedDict` whose columns say their Parquet types, and whole files of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -17,24 +17,36 @@ R = TypeVar("R")
 
 
 class Table(Generic[R]):
-    """A kind of Parquet file whose rows are of the `TypedDict` R: its annotations hold the types of the columns."""
+    """A kind of Parquet file whose rows are of the `TypedDict` R: its annotations hold the types of the columns.
+
+    A file has a column that R does not require if all of its rows have it.
+    """
 
     def __init__(self, row: type[R]) -> None:
         self.schema = pa.schema(columns_of(row))
+        self._optional: frozenset[str] = getattr(row, "__optional_keys__", frozenset())
 
     @property
     def names(self) -> list[str]:
-        """Names of the columns, in order."""
-        names: list[str] = self.schema.names
-        return names
+        """Names of the columns that every file has, in order."""
+        return self.names_with(())
+
+    def names_with(self, found: Collection[str]) -> list[str]:
+        """Names of the columns that every file has and of those among `found`, in order."""
+        return [name for name in self.schema.names if name not in self._optional or name in found]
+
+    def schema_of(self, names: Iterable[str]) -> Any:
+        """The Arrow schema of these columns."""
+        return pa.schema([self.schema.field(name) for name in names])
 
 
 def write_rows(path: Path, rows: Sequence[R], table: Table[R]) -> None:
     """Write one Parquet file atomically. Raises KeyError if a row lacks a column."""
     plain: Sequence[Any] = rows
-    arrays = {name: pa.array([row[name] for row in plain], table.schema.field(name).type) for name in table.names}
+    names = table.names_with(set.intersection(*(set(row) for row in plain)) if plain else ())
+    arrays = {name: pa.array([row[name] for row in plain], table.schema.field(name).type) for name in names}
     with atomic_path(path) as temporary:
-        pq.write_table(pa.table(arrays, schema=table.schema), temporary, compression="zstd")
+        pq.write_table(pa.table(arrays, schema=table.schema_of(names)), temporary, compression="zstd")
 
 
 def read_rows(path: Path, table: Table[R]) -> list[R]:
@@ -45,14 +57,16 @@ def read_rows(path: Path, table: Table[R]) -> list[R]:
     remedy = f"Remove the folder {path.parent} to have its stage run again."
     try:
         with open_plain(path) as file:
-            lacking = [name for name in table.names if name not in pq.read_schema(file).names]
+            present = pq.read_schema(file).names
+            lacking = [name for name in table.names if name not in present]
             if lacking:
                 raise CorruptArtifactError(
                     f"{path} lacks the columns {', '.join(lacking)}: another version of dynalign wrote it, or it is a "
                     f"file of another kind. {remedy}"
                 )
-            found = pq.read_table(file, columns=table.names, partitioning=None)
-        rows: list[R] = found.cast(table.schema).to_pylist(maps_as_pydicts="strict")
+            names = table.names_with(present)
+            found = pq.read_table(file, columns=names, partitioning=None)
+        rows: list[R] = found.cast(table.schema_of(names)).to_pylist(maps_as_pydicts="strict")
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise CorruptArtifactError(
             f"{path} cannot be read as Parquet with the columns {', '.join(table.names)} ({error}). {remedy}"

@@ -1,5 +1,6 @@
 """The parts of a run that a stage needs to know. The run file embeds these very models, so nothing is said twice."""
 
+from dynalign_contract.settings.chat import DEFAULT_CHAT, ChatSettings, Thinking
 from dynalign_contract.settings.engine import DType, EngineSettings
 from dynalign_contract.settings.evaluation import (
     OWN_TASK_PREFIX,
@@ -49,11 +50,13 @@ from dynalign_contract.settings.training import (
 
 __all__ = [
     "AUTO_TARGETS",
+    "DEFAULT_CHAT",
     "OWN_TASKS",
     "OWN_TASK_PREFIX",
     "AdvantageScale",
     "CanarySettings",
     "CapabilitySettings",
+    "ChatSettings",
     "ClipSettings",
     "ClusterSettings",
     "DType",
@@ -82,6 +85,7 @@ __all__ = [
     "SeedSettings",
     "SuppliedPrompts",
     "TaskName",
+    "Thinking",
     "TrainingBackend",
     "TrainingMethod",
     "TrainingSettings",

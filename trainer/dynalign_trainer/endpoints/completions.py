@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import BaseModel, Field, ValidationError
 
 from dynalign_trainer.endpoints.reading import Alternative, Position, read_choices
-from dynalign_trainer.endpoints.reasoning import part_reasoning
+from dynalign_trainer.models.reasoning import part_reasoning
 
 TOP_LOGPROBS: Final = 20
 """The most that OpenAI's API, and vLLM by default, give for a token."""

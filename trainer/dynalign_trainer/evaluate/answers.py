@@ -7,8 +7,10 @@ from pathlib import Path
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError, CorruptArtifactError
 from dynalign_contract.records import ANSWER, PROMPT, AnswerRow, PromptRow, read_rows, write_rows
+from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.engine import Engine
+from dynalign_trainer.models.thoughts import Lengths, Written, sample_chats
 from dynalign_trainer.runtime.progress import Watch
 
 log = logging.getLogger("dynalign.evaluate")
@@ -26,34 +28,42 @@ def read_held_out(path: Path) -> list[PromptRow]:
 
 
 def sample_answers(
-    engine: Engine, prompts: Sequence[PromptRow], policy: Policy, *, max_tokens: int, watch: Watch | None
+    engine: Engine, prompts: Sequence[PromptRow], policy: Policy, *, lengths: Lengths, watch: Watch | None
 ) -> list[AnswerRow]:
     """ANSWER rows of one policy at temperature 0, one a prompt, order kept.
 
-    Raises BadInputError naming a prompt that leaves no room for an answer of `max_tokens`.
+    Raises BadInputError naming a prompt that leaves no room for the longest answer.
     """
-    ids = [engine.chat_ids(prompt["messages"]) for prompt in prompts]
+    ids, longest = [engine.chat.encode(prompt["messages"]) for prompt in prompts], lengths.completion
     for prompt, tokens in zip(prompts, ids, strict=True):
-        if len(tokens) + max_tokens > engine.max_length:
+        if len(tokens) + longest > engine.max_length:
             raise BadInputError(
-                f"held-out prompt {prompt['prompt_id']} has {len(tokens)} tokens and an answer may have {max_tokens}, "
+                f"held-out prompt {prompt['prompt_id']} has {len(tokens)} tokens and an answer may have {longest}, "
                 f"together more than the context window of {engine.max_length}. Lower evaluation.winRate.maxTokens or "
                 "raise engine.maxLength."
             )
     engine.forget_prefixes()
-    sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
-    groups = engine.sample(ids, sampling, policy=policy, seeds=[0] * len(ids), watch=watch)
+    sampling = Sampling(temperature=0.0, max_tokens=lengths.answer)
+    groups = sample_chats(engine, ids, sampling, lengths.thought, policy=policy, seeds=[0] * len(ids), watch=watch)
     return [
-        {
-            "prompt_id": prompt["prompt_id"],
-            "policy": policy.version,
-            "messages": prompt["messages"],
-            "completion_ids": list(sample.token_ids),
-            "finish_reason": sample.finish_reason,
-            "text": sample.text,
-        }
-        for prompt, (sample,) in zip(prompts, groups, strict=True)
+        _row(prompt["prompt_id"], engine.chat.complete(prompt["messages"]), written, policy)
+        for prompt, (written,) in zip(prompts, groups, strict=True)
     ]
+
+
+def _row(prompt_id: str, messages: list[Message], written: Written, policy: Policy) -> AnswerRow:
+    sample, thought = written.sample, written.thought
+    row: AnswerRow = {
+        "prompt_id": prompt_id,
+        "policy": policy.version,
+        "messages": messages,
+        "completion_ids": list(sample.token_ids),
+        "finish_reason": sample.finish_reason,
+        "text": sample.text,
+    }
+    if thought is not None:
+        row |= {"thought": thought.text, "thought_tokens": thought.tokens}
+    return row
 
 
 def keep_or_sample(

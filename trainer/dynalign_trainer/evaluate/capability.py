@@ -67,7 +67,8 @@ class CapabilityEvaluation:
             return CapabilityResult()
         policy, base = self._context.params.policy, Policy()
         path = self._context.folder / CAPABILITY_FILE
-        sitting = _ScoreCache(engine, progress, known=(_read(path), self._earlier()))
+        thinking_tokens = self._context.params.thinking_tokens
+        sitting = _ScoreCache(engine, progress, thinking_tokens, known=(_read(path), self._earlier()))
         written: list[CapabilityRow] = []
         tasks = []
         for suite in self._suites:
@@ -105,6 +106,7 @@ class _ScoreCache:
 
     engine: Engine
     progress: Progress
+    thinking_tokens: int | None
     known: tuple[Sequence[CapabilityRow], ...]
 
     def rows(self, suite: "Suite", policy: Policy, like: Sequence[CapabilityRow] | None = None) -> list[CapabilityRow]:
@@ -116,7 +118,7 @@ class _ScoreCache:
             found = [row for row in rows if (row["task"], row["policy"]) == (suite.name, policy.version)]
             if found and (like is None or [*map(_asked, found)] == [*map(_asked, like)]):
                 return found
-        return measure(self.engine, suite, policy, watch)
+        return measure(self.engine, suite, policy, watch, self.thinking_tokens)
 
 
 def _asked(row: CapabilityRow) -> tuple[str, str, str]:

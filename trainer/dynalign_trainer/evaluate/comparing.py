@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dynalign_contract.objective import Objective
-from dynalign_contract.records import AnswerRow
+from dynalign_contract.records import AnswerRow, answer_length
 from dynalign_contract.settings import JudgingSettings, WinRateMethod, WinRateSettings
 from dynalign_trainer.evaluate.statistics import Comparison, decide
 from dynalign_trainer.models.chat_model import ChatModel
@@ -29,8 +29,8 @@ class Pair:
 
     @property
     def length_difference(self) -> int:
-        """Tokens of the candidate minus tokens of the opponent."""
-        return len(self.candidate["completion_ids"]) - len(self.opponent["completion_ids"])
+        """Tokens of the candidate minus tokens of the opponent, without their thoughts."""
+        return answer_length(self.candidate) - answer_length(self.opponent)
 
     def tie(self) -> Comparison:
         """The comparison of identical answers."""

@@ -15,14 +15,17 @@ from dynalign_trainer.runtime.progress import Watch
 from dynalign_trainer.tasks.suites import Suite
 
 
-def measure(engine: Engine, suite: Suite, policy: Policy, watch: Watch | None) -> list[CapabilityRow]:
+def measure(
+    engine: Engine, suite: Suite, policy: Policy, watch: Watch | None, thinking_tokens: int | None = None
+) -> list[CapabilityRow]:
     """CAPABILITY rows of one policy, one an item.
 
     Tasks that have the model write are asked as chats, as the model is used; likelihoods are taken of plain text, which
-    is how the harness's published numbers come about. Raises BadInputError for a task without a score per item.
+    is how the harness's published numbers come about. Thoughts, of at most `thinking_tokens`, are no part of responses.
+    Raises BadInputError for a task without a score per item.
     """
     engine.forget_prefixes()
-    lm = EngineLM(engine, policy, watch)
+    lm = EngineLM(engine, policy, watch, thinking_tokens)
     rows: list[CapabilityRow] = []
     for chat in (False, True):
         tasks = {name: task for name, task in suite.tasks.items() if (task.OUTPUT_TYPE == "generate_until") is chat}

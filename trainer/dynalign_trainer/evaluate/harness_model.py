@@ -1,6 +1,7 @@
 """Our engine as a model of lm-evaluation-harness 0.4: likelihoods of continuations, greedy or sampled responses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from lm_eval.api.model import LM
@@ -9,8 +10,8 @@ from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.models.chat_model import Sampling
-from dynalign_trainer.models.chat_template import render_chat, render_prefilled_chat
 from dynalign_trainer.models.engine import Engine
+from dynalign_trainer.models.thoughts import sample_chats
 from dynalign_trainer.runtime.progress import Watch
 
 _MAX_TOKENS: Final = 256
@@ -20,8 +21,10 @@ _MAX_TOKENS: Final = 256
 class EngineLM(LM):  # type: ignore[misc] # the harness is not typed
     """The harness's view of one policy on our engine."""
 
-    def __init__(self, engine: Engine, policy: Policy, watch: Watch | None) -> None:
+    def __init__(self, engine: Engine, policy: Policy, watch: Watch | None, thinking_tokens: int | None = None) -> None:
+        """`thinking_tokens` is the maximum length of a thought before a response; None: both share the response's."""
         super().__init__()
+        self._thinking_tokens = thinking_tokens
         self._tokenizer = engine.tokenizer
         self._engine = engine
         self._policy = policy
@@ -33,9 +36,15 @@ class EngineLM(LM):  # type: ignore[misc] # the harness is not typed
         return str(self._tokenizer.name_or_path)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:  # noqa: FBT001, FBT002 - the harness's signature
-        """Text of a chat up to the assistant's turn, or within it. Raises TemplateRefusalError."""
-        render = render_chat if add_generation_prompt else render_prefilled_chat
-        return render(self._tokenizer, [Message(role=turn["role"], content=turn["content"]) for turn in chat_history])
+        """Text of a chat up to where the policy begins to write, or through the answer's beginning as its last turn.
+
+        Raises TemplateRefusalError.
+        """
+        chat = self._engine.chat
+        messages = [Message(role=turn["role"], content=turn["content"]) for turn in chat_history]
+        if add_generation_prompt:
+            return chat.render(messages)
+        return chat.render_answer(chat.complete(messages[:-1]), messages[-1]["content"])
 
     def loglikelihood(self, requests: list[Any], **_: object) -> list[tuple[float, bool]]:
         """(log-probability, whether greedy) of each request's continuation; a context may lose its beginning."""
@@ -57,10 +66,26 @@ class EngineLM(LM):  # type: ignore[misc] # the harness is not typed
         texts: dict[int, str] = {}
         for sampling in dict.fromkeys(sampling for _, sampling in wanted):
             chosen = [index for index, (_, own) in enumerate(wanted) if own == sampling]
-            prompts = [wanted[index][0][sampling.max_tokens - self._engine.max_length :] for index in chosen]
-            groups = self._engine.sample(prompts, sampling, policy=self._policy, seeds=chosen, watch=self._watch)
-            texts |= {index: sample.text for index, (sample,) in zip(chosen, groups, strict=True)}
+            taken = sampling.max_tokens + (self._thinking_tokens or 0)
+            prompts = [wanted[index][0][taken - self._engine.max_length :] for index in chosen]
+            texts |= dict(zip(chosen, self._respond(prompts, sampling, chosen), strict=True))
         return [texts[index] for index in range(len(requests))]
+
+    def _respond(self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[str]:
+        """A response to each prompt, without its thought; texts that end a response do not end a thought."""
+        if not self._engine.chat.form.thinks:
+            groups = self._engine.sample(prompts, sampling, policy=self._policy, seeds=seeds, watch=self._watch)
+            return [sample.text for (sample,) in groups]
+        thinking = sample_chats(
+            self._engine,
+            prompts,
+            replace(sampling, stop=()),
+            self._thinking_tokens,
+            policy=self._policy,
+            seeds=seeds,
+            watch=self._watch,
+        )
+        return [_end_at(written.sample.text, sampling.stop) for (written,) in thinking]
 
     def _split(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Token ids of both as the model reads them in one text; blanks between them belong to the continuation.
@@ -86,9 +111,14 @@ class EngineLM(LM):  # type: ignore[misc] # the harness is not typed
         return Sampling(
             temperature=float(options.get("temperature") or 0.0) if sampled else 0.0,
             top_p=float(options.get("top_p") or 1.0),
-            max_tokens=min(asked, self._engine.max_length // 2),
+            max_tokens=min(asked, (self._engine.max_length - (self._thinking_tokens or 0)) // 2),
             stop=tuple([until] if isinstance(until, str) else until),
         )
+
+
+def _end_at(text: str, stops: Sequence[str]) -> str:
+    """The text up to the first of these."""
+    return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]
 
 
 def without_score(task: str) -> BadInputError:

@@ -56,7 +56,7 @@ def build_judges(
             case EvaluationJudge.ENDPOINT:
                 if endpoint is None:
                     raise ValueError("Endpoint is among the judges, but no endpoint was opened")
-                model = EndpointModel(endpoint, Window(engine.tokenizer, engine.max_length))
+                model = EndpointModel(endpoint, Window(engine.chat, engine.max_length))
                 return BudgetedJudge(build(model), model, settings.method)
 
     return {judge: build_judge(judge) for judge in settings.judges}

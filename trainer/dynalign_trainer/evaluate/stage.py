@@ -8,7 +8,7 @@ from dynalign_contract.config import EvaluateParams, Policy
 from dynalign_contract.inputs import Input
 from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, HELD_OUT_FILE
 from dynalign_contract.metrics import EvaluateMetrics, MetricValues
-from dynalign_contract.records import COMPARISON, AnswerRow, PromptRow, write_rows
+from dynalign_contract.records import COMPARISON, AnswerRow, PromptRow, answer_length, write_rows
 from dynalign_contract.settings import EvaluationJudge
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE
 from dynalign_trainer.evaluate import statistics
@@ -21,6 +21,7 @@ from dynalign_trainer.evaluate.judges import build_judges, measure_spending, ope
 from dynalign_trainer.evaluate.policy_ratings import rate_policies
 from dynalign_trainer.evaluate.progress import Progress
 from dynalign_trainer.models.engine import Engine, start_engine
+from dynalign_trainer.models.thoughts import Lengths
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 
 
@@ -76,10 +77,11 @@ def _answer(
     progress: Progress,
 ) -> dict[str, list[AnswerRow]]:
     """Greedy answers by policy version, kept from an earlier attempt where it wrote them."""
-    max_tokens = context.params.evaluation.win_rate.max_tokens or context.params.max_tokens
+    params = context.params
+    lengths = Lengths(params.evaluation.win_rate.max_tokens or params.max_tokens, params.thinking_tokens)
 
     def sample(policy: Policy) -> list[AnswerRow]:
-        return sample_answers(engine, prompts, policy, max_tokens=max_tokens, watch=progress.begin(len(prompts)))
+        return sample_answers(engine, prompts, policy, lengths=lengths, watch=progress.begin(len(prompts)))
 
     return keep_or_sample(context.folder / ANSWERS_FILE, prompts, policies, sample)
 
@@ -155,5 +157,5 @@ def _measure(
 
 
 def _mean_length(rows: Sequence[AnswerRow]) -> float:
-    """Mean length of ANSWER rows in tokens."""
-    return sum(len(row["completion_ids"]) for row in rows) / len(rows)
+    """Mean length of the answers of ANSWER rows in tokens, without their thoughts."""
+    return sum(map(answer_length, rows)) / len(rows)

@@ -1,15 +1,21 @@
 """The model card of an export: where the model comes from, what it was aligned to, and how it scored."""
 
+import json
 from typing import Final
 
 from dynalign_contract.config import BASE_POLICY, ExportParams, IterationSummary
 from dynalign_contract.estimate import Estimate
+from dynalign_contract.supplied.turns import Message
+from dynalign_trainer.models.chat_template import ChatTemplate
 
 _MISSING: Final = "-"
 
 
-def build_model_card(run: str, params: ExportParams) -> str:
-    """Markdown with the YAML front matter of hub model cards."""
+def build_model_card(run: str, params: ExportParams, chat: ChatTemplate) -> str:
+    """Markdown with the YAML front matter of hub model cards.
+
+    `chat` is the base model's template as the run used it.
+    """
     objective = params.objective
     aspects = "\n".join(f"- **{aspect.title}**: {aspect.definition.strip()}" for aspect in objective.aspects)
     return f"""---
@@ -25,7 +31,7 @@ tags: [dynalign, grpo, {objective.name}]
 - Base model: `{params.model_uri}`
 - Policy: `{params.policy.version}`
 - Objective: {objective.name}, version {objective.version}
-{_training(params)}
+{_training(params)}{_chat(chat)}
 ## Objective
 
 {objective.preamble.strip()}
@@ -47,8 +53,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 model = AutoModelForCausalLM.from_pretrained("FOLDER")
-messages = [{{"role": "user", "content": "How could a village share its tools?"}}]
-inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+messages = {_messages(chat)}
+inputs = tokenizer.apply_chat_template({_call(chat)}, return_tensors="pt", return_dict=True)
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=200)[0]))
 ```
 
@@ -64,6 +70,33 @@ def _training(params: ExportParams) -> str:
     if params.training is None or params.policy.version == BASE_POLICY:
         return ""
     return "".join(f"- Training: {line}\n" for line in params.training.describe())
+
+
+def _chat(chat: ChatTemplate) -> str:
+    """How the run asked the model, in a line, where it is not simply as the template has it."""
+    form, system = chat.form, chat.settings.system_prompt
+    said = [
+        "answers begin with thoughts" if form.thinks else "",
+        f"arguments of the chat template: {_arguments(chat).removesuffix(', ')}" if form.arguments else "",
+        f"after the generation prompt: `{form.start}`" if form.start else "",
+        "a system turn, as below" if system is not None else "",
+    ]
+    told = "; ".join(filter(None, said))
+    return f"- Chats: {told}\n" if told else ""
+
+
+def _messages(chat: ChatTemplate) -> str:
+    question = Message(role="user", content="How could a village share its tools?")
+    return json.dumps(chat.complete([question]), ensure_ascii=False)
+
+
+def _call(chat: ChatTemplate) -> str:
+    return f"messages, {_arguments(chat)}add_generation_prompt=True"
+
+
+def _arguments(chat: ChatTemplate) -> str:
+    """The template's arguments as Python, each followed by a comma."""
+    return "".join(f"{name}={value!r}, " for name, value in chat.form.arguments.items())
 
 
 def _introduction(params: ExportParams) -> str:

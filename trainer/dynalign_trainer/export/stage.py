@@ -9,7 +9,9 @@ from dynalign_contract.inputs import Input
 from dynalign_contract.metrics import ExportMetrics
 from dynalign_trainer.export.check import check_export
 from dynalign_trainer.export.model_card import build_model_card
+from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.files import read_model_files
+from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.models.merging import TrainedWeights, check_fit, file_tensors, load_trained_weights
 from dynalign_trainer.preflight.model import check_model
 from dynalign_trainer.runtime.context import StageContext, StageOutput
@@ -34,7 +36,8 @@ def run(context: StageContext[ExportParams]) -> StageOutput[ExportParams]:
         with atomic_path(target / name) as temporary:
             shutil.copyfile(base / name, temporary)
             temporary.chmod(_READABLE)
-    write_bytes(target / _CARD, build_model_card(context.config.run, params).encode())
+    chat = ChatTemplate(load_tokenizer(base), context.config.chat)
+    write_bytes(target / _CARD, build_model_card(context.config.run, params, chat).encode())
     parameters = check_model(target)
     check_export(base, target)
     written = [*files.all, _CARD]

@@ -40,7 +40,8 @@ def run(context: StageContext[FetchParams]) -> StageOutput[FetchParams]:
 
     if not uri.startswith(_RESUMED):
         clear_strangers(target, ())  # what an earlier attempt copied may be gone from the source since
-    inspection = Inspection(uri, context.params.preflight, context.config.engine, context.check_stop)
+    config = context.config
+    inspection = Inspection(uri, context.params.preflight, config.engine, config.chat, context.check_stop)
     context.telemetry.begin()
     fetch_task_data(context.params.tasks, context.layout.tasks, watch)
     fetch_model(uri, target, watch, inspection)
@@ -64,7 +65,7 @@ def recheck(config: StageConfig, params: FetchParams, folder: Path) -> Preflight
 
     Returns the notes for the user, and how the policy is trained. Raises StageError.
     """
-    inspection = Inspection(params.uri, params.preflight, config.engine, lambda: None)
+    inspection = Inspection(params.uri, params.preflight, config.engine, config.chat, lambda: None)
     _inspect(inspection, folder)
     return inspection.findings.report()
 

@@ -2,19 +2,25 @@
 
 import time
 from collections.abc import Sequence
+from typing import Final
 
 from dynalign_contract.config import GenerateParams
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.inputs import Input
 from dynalign_contract.layout import PROMPTS_FILE
 from dynalign_contract.metrics import GenerateMetrics, MetricValues
-from dynalign_contract.records import PROMPT, ROLLOUT, PromptRow, RolloutRow, read_rows, write_rows
+from dynalign_contract.records import PROMPT, ROLLOUT, PromptRow, RolloutRow, answer_length, read_rows, write_rows
+from dynalign_contract.settings import GenerationSettings
 from dynalign_trainer.models.chat_model import Sampling
-from dynalign_trainer.models.engine import Engine, Sample, start_engine
+from dynalign_trainer.models.engine import Engine, start_engine
 from dynalign_trainer.models.text_statistics import distinct_n
+from dynalign_trainer.models.thoughts import Written, sample_chats
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 from dynalign_trainer.runtime.parts import Part, reuse_finished_parts, split_parts
 from dynalign_trainer.runtime.progress import Watch, watch_progress
+
+_MOST: Final = 0.5
+"""Share of unfinished thoughts beyond which a person is told."""
 
 
 def run(context: StageContext[GenerateParams]) -> StageOutput[GenerateParams]:
@@ -46,9 +52,12 @@ def run(context: StageContext[GenerateParams]) -> StageOutput[GenerateParams]:
         written = [row for part in missing for row in finished[part.index]]
         rate = sum(len(row["completion_ids"]) for row in written) / (time.monotonic() - started)
     rows = [row for part in parts for row in finished[part.index]]
+    metrics = rollout_metrics(rows)
+    if warning := explain_unfinished(metrics[GenerateMetrics.unfinished_thought_share], settings):
+        context.warn(warning)
     return StageOutput(
         files={part.name: len(finished[part.index]) for part in parts},
-        metrics={**rollout_metrics(rows), GenerateMetrics.tokens_per_second: rate},
+        metrics={**metrics, GenerateMetrics.tokens_per_second: rate},
     )
 
 
@@ -64,13 +73,36 @@ def rollout_metrics(rows: Sequence[RolloutRow]) -> MetricValues[GenerateParams]:
     return {
         GenerateMetrics.candidates: len(rows),
         GenerateMetrics.tokens: tokens,
-        GenerateMetrics.mean_length: tokens / len(rows) if rows else None,
+        GenerateMetrics.mean_length: sum(map(answer_length, rows)) / len(rows) if rows else None,
+        **_thought_metrics(rows),
         GenerateMetrics.truncated_share: sum(row["finish_reason"] == "length" for row in rows) / len(rows)
         if rows
         else None,
         GenerateMetrics.mean_logprob: sum(sum(row["logprobs"]) for row in rows) / tokens if tokens else None,
         GenerateMetrics.distinct_2: distinct_n((row["text"] for row in rows), 2),
         GenerateMetrics.empty_share: sum(not row["text"].strip() for row in rows) / len(rows) if rows else None,
+    }
+
+
+def explain_unfinished(share: float | None, settings: GenerationSettings) -> str | None:
+    """What to do when most answers are empty because their thoughts do not end; None where that is not so."""
+    if share is None or share <= _MOST:
+        return None
+    field = "maxTokens, which thoughts share with answers" if settings.thinking_tokens is None else "thinkingTokens"
+    longest = settings.thinking_tokens or settings.max_tokens
+    return (
+        f"{share:.0%} of the answers are empty, for their thoughts do not end within {longest} tokens "
+        f"(generation.{field}). Raise generation.thinkingTokens, or ask for shorter thoughts in model.chat.arguments."
+    )
+
+
+def _thought_metrics(rows: Sequence[RolloutRow]) -> MetricValues[GenerateParams]:
+    """Length of thoughts, and share of those that never end; None in a run whose model does not think."""
+    thoughts = [row["thought_tokens"] for row in rows if "thought_tokens" in row]
+    unfinished = sum(answer_length(row) == 0 for row in rows)
+    return {
+        GenerateMetrics.mean_thought_length: sum(thoughts) / len(thoughts) if thoughts else None,
+        GenerateMetrics.unfinished_thought_share: unfinished / len(rows) if thoughts else None,
     }
 
 
@@ -90,33 +122,37 @@ def _generate(
 ) -> list[RolloutRow]:
     """Sample and write one part; its rows depend on the part and the run's seed alone, to the last bit on a CPU."""
     settings = context.params.generation
-    prompts = [engine.chat_ids(row["messages"]) for row in part.inputs]
+    asked: list[PromptRow] = [{**row, "messages": engine.chat.complete(row["messages"])} for row in part.inputs]
+    prompts = [engine.chat.encode(row["messages"]) for row in asked]
     for row, ids in zip(part.inputs, prompts, strict=True):
-        if len(ids) + settings.max_tokens > engine.max_length:
+        if len(ids) + settings.completion_tokens > engine.max_length:
             raise BadInputError(
-                f"prompt {row['prompt_id']} has {len(ids)} tokens and generation.maxTokens is {settings.max_tokens}, "
+                f"prompt {row['prompt_id']} has {len(ids)} tokens and an answer may have {settings.completion_tokens}, "
                 f"together more than the context window of {engine.max_length}. Lower generation.maxTokens or "
                 "prompts.maxTokens, or raise engine.maxLength."
             )
     engine.forget_prefixes()
-    groups = engine.sample(
+    groups = sample_chats(
+        engine,
         prompts,
         Sampling(temperature=settings.temperature, max_tokens=settings.max_tokens, n=settings.candidates),
+        settings.thinking_tokens,
         policy=context.params.policy,
         seeds=[context.seed(row["prompt_id"]) for row in part.inputs],
         watch=watch,
     )
     rows = [
-        _row(prompt, ids, k, sample, context.params.policy.version)
-        for prompt, ids, group in zip(part.inputs, prompts, groups, strict=True)
-        for k, sample in enumerate(group)
+        _row(prompt, ids, k, written, context.params.policy.version)
+        for prompt, ids, group in zip(asked, prompts, groups, strict=True)
+        for k, written in enumerate(group)
     ]
     write_rows(context.folder / part.name, rows, ROLLOUT)
     return rows
 
 
-def _row(prompt: PromptRow, ids: Sequence[int], candidate: int, sample: Sample, policy: str) -> RolloutRow:
-    return {
+def _row(prompt: PromptRow, ids: Sequence[int], candidate: int, written: Written, policy: str) -> RolloutRow:
+    sample, thought = written.sample, written.thought
+    row: RolloutRow = {
         "prompt_id": prompt["prompt_id"],
         "candidate": candidate,
         "prompt_ids": list(ids),
@@ -127,3 +163,6 @@ def _row(prompt: PromptRow, ids: Sequence[int], candidate: int, sample: Sample, 
         "text": sample.text,
         "messages": prompt["messages"],
     }
+    if thought is not None:
+        row |= {"thought": thought.text, "thought_tokens": thought.tokens}
+    return row

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 
 from dynalign_contract.config import JudgeParams
 from dynalign_contract.metrics import JudgeMetrics
-from dynalign_contract.records import JUDGEMENT, CanaryRow, JudgementRow, RolloutRow, ScoreRow, write_rows
+from dynalign_contract.records import (
+    JUDGEMENT,
+    CanaryRow,
+    JudgementRow,
+    RolloutRow,
+    ScoreRow,
+    answer_length,
+    write_rows,
+)
 from dynalign_contract.settings import OnUnfitJudge
 from dynalign_trainer.judge.canaries import Canary, CanaryKind, Group, make_canaries
 from dynalign_trainer.judge.groups import RolloutGroup
@@ -178,7 +186,7 @@ class Shard:
         penalties = find_penalties(
             rollout["text"],
             prompt=rollout["messages"][-1]["content"],
-            length=len(rollout["completion_ids"]),
+            length=answer_length(rollout),
             truncated=rollout["finish_reason"] == "length",
             settings=params.judging.penalties,
             max_tokens=params.max_tokens,

@@ -10,7 +10,7 @@ from dynalign_contract.config import BASE_POLICY, JudgeParams
 from dynalign_contract.errors import BadConfigError, UnfitError
 from dynalign_contract.layout import CANARIES_FILE
 from dynalign_contract.metrics import JudgeMetrics, MetricDef, MetricValues
-from dynalign_contract.records import CANARY, JUDGEMENT, JudgementRow, write_rows
+from dynalign_contract.records import CANARY, JUDGEMENT, JudgementRow, answer_length, write_rows
 from dynalign_contract.settings import JudgingSettings, OnUnfitJudge
 from dynalign_trainer.judge.groups import RolloutGroup, read_groups
 from dynalign_trainer.judge.judges import Judges, is_base, open_judges
@@ -157,7 +157,7 @@ def _measure(
 ) -> MetricValues[JudgeParams]:
     """Metrics of the judge whose rewards are in the artifact, the most important first."""
     judged, opinions = outcome.judged, outcome.opinions
-    lengths = [len(row["completion_ids"]) for part in parts for group in part.inputs for row in group.candidates]
+    lengths = [answer_length(row) for part in parts for group in part.inputs for row in group.candidates]
     shape = judgement_metrics(_rows(judged, parts), lengths, params.objective)
     return {
         **shape.rewards,

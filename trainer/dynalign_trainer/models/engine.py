@@ -1,4 +1,4 @@
-"""A running vLLM engine: chat templates, adapters, sampling and next-token scores.
+"""A running vLLM engine: adapters, sampling and next-token scores.
 
 The engine runs inside the stage's own process and is driven step by step, so that progress is known and SIGTERM is
 obeyed between two steps. Requests enter in order before the first step, which makes the batches, and with them every
@@ -14,9 +14,8 @@ from typing import Any
 from dynalign_contract.config import BASE_POLICY, Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.inputs import Input
-from dynalign_contract.supplied.turns import Message as Message  # noqa: PLC0414 - part of the engine's interface
 from dynalign_trainer.models.chat_model import Sampling
-from dynalign_trainer.models.chat_template import encode_chat
+from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.engine_start import Lora, engine_arguments, prepare_environment, start_llm
 from dynalign_trainer.models.engine_weights import AdapterWeights, MergedWeights, PolicyWeights, StoredWeights
 from dynalign_trainer.models.folder import adapter_rank, check_weights, context_window, load_tokenizer
@@ -52,8 +51,8 @@ class Likelihood:
 class Engine:
     """A running vLLM engine with the base model and any number of LoRA adapters. Made by `start_engine`."""
 
-    def __init__(self, llm: Any, tokenizer: Any, max_length: int, weights: PolicyWeights) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, llm: Any, chat: ChatTemplate, max_length: int, weights: PolicyWeights) -> None:
+        self.chat = chat
         self.max_length = max_length
         """Context window in tokens, prompt and completion together."""
         self.cached_tokens = 0
@@ -61,10 +60,10 @@ class Engine:
         self._llm = llm
         self._weights = weights
 
-    def chat_ids(self, messages: Sequence[Message], prefill: str = "") -> list[int]:
-        """Token ids of a chat up to the assistant's turn, which begins with `prefill`."""
-        ids = encode_chat(self.tokenizer, messages)
-        return [*ids, *self.tokenizer.encode(prefill, add_special_tokens=False)] if prefill else ids
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self.chat.tokenizer
 
     def sample(
         self,
@@ -204,7 +203,7 @@ def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engi
     check_weights(folder)
     settings = context.config.engine
     max_length = context_window(folder, settings.max_length)
-    tokenizer = load_tokenizer(folder)
+    chat = ChatTemplate(load_tokenizer(folder), context.config.chat)
     found = {policy.version: context.policy_folder(policy) for policy in policies}
     paths = {version: path for version, path in found.items() if path is not None}
     if BASE_POLICY in paths:
@@ -220,7 +219,7 @@ def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engi
     llm = start_llm(engine_arguments(folder, settings, max_length, lora=lora, on_gpu=count_gpus() > 0))
     weights = _open_weights(llm, folder, paths, are_adapters=bool(adapters))
     context.telemetry.begin()
-    return Engine(llm, tokenizer, max_length, weights)
+    return Engine(llm, chat, max_length, weights)
 
 
 def _open_weights(llm: Any, base: Path, paths: Mapping[str, Path], *, are_adapters: bool) -> PolicyWeights:

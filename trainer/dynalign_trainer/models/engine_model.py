@@ -13,7 +13,7 @@ from dynalign_trainer.runtime.progress import Watch
 
 @dataclass
 class EngineModel:
-    """The engine with one policy's weights; answers continue from the turn's prefill, token by token."""
+    """The engine with one policy's weights; answers go on from the turn's prefill, token by token, without thoughts."""
 
     engine: Engine
     policy: Policy
@@ -27,7 +27,7 @@ class EngineModel:
     @property
     def window(self) -> Window:
         """The engine's tokenizer and context window."""
-        return Window(self.engine.tokenizer, self.engine.max_length)
+        return Window(self.engine.chat, self.engine.max_length)
 
     @property
     def takes_prefill(self) -> bool:
@@ -69,7 +69,7 @@ class EngineModel:
         return None
 
     def _ids(self, turn: ChatTurn) -> list[int]:
-        ids = self.engine.chat_ids([{"role": "user", "content": turn.message}], turn.prefill + turn.opening)
+        ids = self.engine.chat.encode_answer([{"role": "user", "content": turn.message}], turn.prefill + turn.opening)
         closing = self.engine.tokenizer.encode(turn.closing, add_special_tokens=False) if turn.closing else []
         return [*ids, *turn.written, *closing]
 

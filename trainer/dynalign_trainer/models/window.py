@@ -5,24 +5,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dynalign_contract.settings import ChatSettings
 from dynalign_contract.supplied.turns import Message
-from dynalign_trainer.models.chat_template import encode_chat
+from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.folder import context_window, load_tokenizer
 
 
 @dataclass(frozen=True)
 class Window:
-    """A model's tokenizer and context window."""
+    """A model's chat template and context window."""
 
-    tokenizer: Any
+    chat: ChatTemplate
     max_length: int
     """Tokens, prompt and completion together."""
 
-    def length(self, chat: Sequence[Message]) -> int:
-        """Tokens of a chat up to the assistant's turn. Raises TemplateRefusalError."""
-        return len(encode_chat(self.tokenizer, chat))
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self.chat.tokenizer
+
+    def length(self, messages: Sequence[Message]) -> int:
+        """Tokens of a chat up to where the model begins to write. Raises TemplateRefusalError."""
+        return len(self.chat.encode(messages))
 
 
-def read_window(folder: Path, max_length: int | None) -> Window:
+def read_window(folder: Path, max_length: int | None, settings: ChatSettings) -> Window:
     """The window of the model in `folder`. Raises BadInputError as the engine would."""
-    return Window(load_tokenizer(folder), context_window(folder, max_length))
+    return Window(ChatTemplate(load_tokenizer(folder), settings), context_window(folder, max_length))

@@ -1,17 +1,17 @@
 """What to change in a chat that a template does not take: the first of a few changes that it would take."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from dynalign_contract.supplied.turns import Message
-from dynalign_trainer.models.chat_template import TemplateRefusalError, render_chat
+from dynalign_trainer.models.chat_template import ChatTemplate
+from dynalign_trainer.models.template_errors import TemplateRefusalError
 
 
-def advise(tokenizer: Any, turns: Sequence[Message]) -> str:
+def advise(template: ChatTemplate, turns: Sequence[Message]) -> str:
     """What to change in a chat that the template refuses: the first change that it would take."""
     for changed, advice in _changes(turns):
         try:
-            render_chat(tokenizer, changed)
+            template.render(changed)
         except TemplateRefusalError:
             continue
         return advice

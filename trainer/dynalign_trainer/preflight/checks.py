@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from dynalign_contract.preflight import Preflight
-from dynalign_contract.settings import EngineSettings
+from dynalign_contract.settings import ChatSettings, EngineSettings
 from dynalign_contract.supplied.files import read_supplied
 from dynalign_contract.supplied.paths import supplied_path
+from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.files import INDEX, read_index, read_model_files
 from dynalign_trainer.models.languages import LanguageFilter
 from dynalign_trainer.models.training_choice import choose_backend
@@ -34,6 +35,7 @@ class Inspection:
     preflight: Preflight | None
     """None: the model alone is looked at."""
     engine: EngineSettings
+    chat: ChatSettings
     look: Callable[[], None]
     """Called now and then; may raise to stop."""
     findings: Findings = field(default_factory=Findings)
@@ -70,12 +72,15 @@ class Inspection:
             found.attempt(lambda: self._check_names(list(read_index(folder / INDEX))))
         # a tokenizer is loaded by way of config.json: where that is wrong, it would tell the same once more
         tokenizer = None if self._model is None else found.attempt(lambda: check_tokenizer(folder))
-        rows = None
+        usable, rows = None, None
         if tokenizer is not None:
-            found.notes += found.attempt(lambda: check_template(tokenizer, self.uri)) or []
-            rows = self._check_ids(tokenizer)
+            template = ChatTemplate(tokenizer, self.chat)
+            notes = found.attempt(lambda: check_template(template, self.uri))
+            found.notes += notes or []
+            rows = self._check_ids(template)
+            usable = template if notes is not None else None
         if self.preflight is not None:
-            self._find_in_settings(folder, self.preflight, tokenizer, rows)
+            self._find_in_settings(folder, self.preflight, usable, rows)
 
     def find_in_weights(self, files: Mapping[str, Path]) -> None:
         """Collect what the headers of the weights show."""
@@ -92,12 +97,12 @@ class Inspection:
         found.attempt(lambda: self._check_names(list(headers)))
         found.attempt(lambda: check_shapes(self._model, headers, self.uri))
 
-    def _check_ids(self, tokenizer: Any) -> int | None:
+    def _check_ids(self, template: ChatTemplate) -> int | None:
         """Rows of the embedding; None where they are not known, or not enough, which is found here."""
         if self._model is None:
             return None
         rows, errors = count_rows(self._model), len(self.findings.errors)
-        if note := self.findings.attempt(lambda: check_ids(tokenizer, rows, self.uri)):
+        if note := self.findings.attempt(lambda: check_ids(template, rows, self.uri)):
             self.findings.notes.append(note)
         return rows if len(self.findings.errors) == errors else None
 
@@ -106,7 +111,9 @@ class Inspection:
         if self.preflight is not None:
             self.findings.training = check_training(self._model, frozenset(names), self.preflight.training)
 
-    def _find_in_settings(self, folder: Path, preflight: Preflight, tokenizer: Any, rows: int | None) -> None:
+    def _find_in_settings(
+        self, folder: Path, preflight: Preflight, template: ChatTemplate | None, rows: int | None
+    ) -> None:
         found, prompts = self.findings, preflight.prompts
         room = found.attempt(lambda: check_window(folder, self.engine.max_length, preflight))
         if prompts.languages:
@@ -120,15 +127,15 @@ class Inspection:
         path = found.attempt(lambda: supplied_path(uri, "prompts.supplied", os.environ))
         if path is None:
             return
-        if tokenizer is None or room is None:
+        if template is None or room is None:
             found.attempt(lambda: read_supplied(path, "prompts.supplied"))
             return
-        found.notes += found.attempt(lambda: check_rows(tokenizer, prompts, Room(room, rows), path, self.look)) or []
+        found.notes += found.attempt(lambda: check_rows(template, prompts, Room(room, rows), path, self.look)) or []
 
 
-def inspect_folder(folder: Path, preflight: Preflight | None, engine: EngineSettings) -> Findings:
+def inspect_folder(folder: Path, preflight: Preflight | None, engine: EngineSettings, chat: ChatSettings) -> Findings:
     """All checks of a model that lies in a folder, for the person who wrote the run file."""
-    inspection = Inspection(os.fspath(folder), preflight, engine, lambda: None)
+    inspection = Inspection(os.fspath(folder), preflight, engine, chat, lambda: None)
     files = inspection.findings.attempt(lambda: read_model_files(folder))
     inspection.find_in_metadata(folder)
     if files is not None:

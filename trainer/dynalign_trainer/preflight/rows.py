@@ -10,7 +10,8 @@ from dynalign_contract.settings import PromptSettings
 from dynalign_contract.supplied.amount import explain_shortage
 from dynalign_contract.supplied.files import SuppliedFile, SuppliedRow, read_supplied
 from dynalign_contract.supplied.turns import Message
-from dynalign_trainer.models.chat_template import TemplateRefusalError, render_chat
+from dynalign_trainer.models.chat_template import ChatTemplate
+from dynalign_trainer.models.template_errors import TemplateRefusalError
 from dynalign_trainer.preflight.advice import advise
 
 _BATCH: Final = 512
@@ -27,15 +28,17 @@ class Room:
     """Rows of the embedding; None where they are not known."""
 
 
-def check_rows(tokenizer: Any, settings: PromptSettings, room: Room, path: Path, look: Callable[[], None]) -> list[str]:
+def check_rows(
+    template: ChatTemplate, settings: PromptSettings, room: Room, path: Path, look: Callable[[], None]
+) -> list[str]:
     """Check every row of the file; returns notes. `look` is called now and then and may raise.
 
     Raises BadInputError naming the file, the lines and what to change in them, or the number of rows.
     """
     file = read_supplied(path, "prompts.supplied")
-    texts = _render(tokenizer, file)
-    _check_shown(tokenizer, file, texts)
-    lengths = _measure(tokenizer, file, texts, room, look)
+    texts = _render(template, file)
+    _check_shown(template, file, texts)
+    lengths = _measure(template.tokenizer, file, texts, room, look)
     drops = _find_drops(file, lengths, settings, room)
     unused = {row.place for drop in drops for row in drop.rows}
     told = [f"{path}: {drop.what}: {_name(drop.rows)}." for drop in drops]
@@ -85,15 +88,15 @@ def _remedy(settings: PromptSettings, file: SuppliedFile, drops: Sequence[_Drop]
     )
 
 
-def _render(tokenizer: Any, file: SuppliedFile) -> list[str]:
+def _render(template: ChatTemplate, file: SuppliedFile) -> list[str]:
     """Every row as a text. Raises BadInputError telling each cause once, with its lines."""
     texts: list[str] = []
     refused: dict[str, list[SuppliedRow]] = {}
     for row in file.rows:
         try:
-            texts.append(render_chat(tokenizer, row.turns))
+            texts.append(template.render(row.turns))
         except TemplateRefusalError as error:
-            refused.setdefault(f"({error.why}). {advise(tokenizer, row.turns)}", []).append(row)
+            refused.setdefault(f"({error.why}). {advise(template, row.turns)}", []).append(row)
     if refused:
         raise BadInputError(
             " ".join(
@@ -104,7 +107,7 @@ def _render(tokenizer: Any, file: SuppliedFile) -> list[str]:
     return texts
 
 
-def _check_shown(tokenizer: Any, file: SuppliedFile, texts: Sequence[str]) -> None:
+def _check_shown(template: ChatTemplate, file: SuppliedFile, texts: Sequence[str]) -> None:
     """Make sure that the template shows system turns and not only takes them. Raises BadInputError."""
     lost = [
         row
@@ -112,7 +115,7 @@ def _check_shown(tokenizer: Any, file: SuppliedFile, texts: Sequence[str]) -> No
         if any(turn["role"] == "system" and _squeeze(turn["content"]) not in _squeeze(text) for turn in row.turns)
     ]
     if lost and _squeeze("Be kind to 7 cats.") not in _squeeze(
-        _try_render(tokenizer, [Message(role="system", content="Be kind to 7 cats."), *lost[0].turns[-1:]])
+        _try_render(template, [Message(role="system", content="Be kind to 7 cats."), *lost[0].turns[-1:]])
     ):
         raise BadInputError(
             f"{file.path}, {_name(lost)}: the model's chat template leaves out what the system turn says. Write that "
@@ -120,9 +123,9 @@ def _check_shown(tokenizer: Any, file: SuppliedFile, texts: Sequence[str]) -> No
         )
 
 
-def _try_render(tokenizer: Any, turns: Sequence[Message]) -> str:
+def _try_render(template: ChatTemplate, turns: Sequence[Message]) -> str:
     try:
-        return render_chat(tokenizer, turns)
+        return template.render(turns)
     except TemplateRefusalError:
         return ""
 

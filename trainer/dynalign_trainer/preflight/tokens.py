@@ -5,7 +5,8 @@ from typing import Any
 
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.supplied.turns import Message
-from dynalign_trainer.models.chat_template import TemplateRefusalError, encode_chat
+from dynalign_trainer.models.chat_template import ChatTemplate
+from dynalign_trainer.models.template_errors import TemplateRefusalError, ThinkingError
 
 
 def check_vocabulary(tokenizer: Any, where: str) -> None:
@@ -17,16 +18,17 @@ def check_vocabulary(tokenizer: Any, where: str) -> None:
         )
 
 
-def check_ids(tokenizer: Any, rows: int, where: str) -> str | None:
+def check_ids(template: ChatTemplate, rows: int, where: str) -> str | None:
     """Hold every id that texts, the chat template and the named tokens can bring against the embedding's rows.
 
     Special tokens that no template writes (an image's place in a text-only model) do no harm; they are told in the
     note that is returned. Raises BadInputError naming the tokens.
     """
+    tokenizer = template.tokenizer
     beyond = {token: index for token, index in tokenizer.get_vocab().items() if index >= rows}
     if not beyond:
         return None
-    reachable = _find_reachable(tokenizer, beyond.values())
+    reachable = _find_reachable(template, beyond.values())
     harmful = {token: index for token, index in beyond.items() if index in reachable}
     if not harmful:
         return (
@@ -41,14 +43,15 @@ def check_ids(tokenizer: Any, rows: int, where: str) -> str | None:
     )
 
 
-def _find_reachable(tokenizer: Any, candidates: Iterable[int]) -> set[int]:
+def _find_reachable(template: ChatTemplate, candidates: Iterable[int]) -> set[int]:
     """Ids among the candidates that ordinary texts, the chat template, or the tokenizer's named tokens bring."""
+    tokenizer = template.tokenizer
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     named = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id}
-    return {index for index in candidates if index not in special or index in named} | _render_ids(tokenizer)
+    return {index for index in candidates if index not in special or index in named} | _render_ids(template)
 
 
-def _render_ids(tokenizer: Any) -> set[int]:
+def _render_ids(template: ChatTemplate) -> set[int]:
     """Ids of chats with all kinds of turns, of those that the template takes."""
     user = Message(role="user", content="Hello")
     chats = (
@@ -59,8 +62,8 @@ def _render_ids(tokenizer: Any) -> set[int]:
     found: set[int] = set()
     for chat in chats:
         try:
-            found |= set(encode_chat(tokenizer, chat))
-        except TemplateRefusalError:
+            found |= {*template.encode(chat), *template.encode_answer(chat, "")}
+        except (TemplateRefusalError, ThinkingError):
             continue  # the rows are held against the template by themselves
     return found
 

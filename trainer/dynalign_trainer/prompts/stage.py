@@ -95,7 +95,7 @@ def open_writer(context: StageContext[PromptsParams]) -> PromptWriter:
     settings = params.prompts
     if settings.agents.reviser is not None:
         require_reviser(params.objective)
-    window = read_window(context.input(Input.MODEL), context.config.engine.max_length)
+    window = read_window(context.input(Input.MODEL), context.config.engine.max_length, context.config.chat)
     return PromptWriter(
         context=context,
         roles=LazyModels(lambda: _open_models(context, window)),

@@ -1,7 +1,9 @@
 """What is aligned, and to what."""
 
+from collections.abc import Sequence
 from typing import Final
 
+from dynalign_contract.settings.chat import RESERVED, SWITCHES
 from dynalign_contract.sources import BUNDLED_MODELS, BundledSource, HubSource, parse_source
 from dynalign_operator.api.rules.rule import Rule
 
@@ -10,6 +12,11 @@ def _names_a_bundled_model(uri: str) -> bool:
     """Whether a `bundled://` address names a model that there is; true for every other address."""
     source = parse_source(uri)
     return not isinstance(source, BundledSource) or source.name in BUNDLED_MODELS
+
+
+def _names_none_of(names: Sequence[str]) -> str:
+    """CEL: no argument of the chat template has one of these names."""
+    return f"self.arguments.all(name, !(name in {list(names)}))"
 
 
 MODEL_RULES: Final = (
@@ -28,6 +35,21 @@ MODEL_RULES: Final = (
         cel="!has(self.tokenSecretRef) || self.uri.startsWith('hf://')",
         message="is for models from a hub only; remove it, or write an hf:// uri",
         holds=lambda model: model.token_secret_ref is None or isinstance(parse_source(model.uri), HubSource),
+    ),
+    Rule(
+        at="spec.model.chat",
+        field="arguments",
+        cel=_names_none_of(SWITCHES),
+        message=f"sets {' or '.join(SWITCHES)}; remove it, and write model.chat.thinking instead",
+        holds=lambda chat: chat.arguments.keys().isdisjoint(SWITCHES),
+    ),
+    Rule(
+        at="spec.model.chat",
+        field="arguments",
+        cel=_names_none_of(RESERVED),
+        message="sets what dynalign or transformers pass to every chat template themselves, such as messages, tools or "
+        "bos_token; remove it",
+        holds=lambda chat: chat.arguments.keys().isdisjoint(RESERVED),
     ),
     Rule(
         at="spec.objective",
