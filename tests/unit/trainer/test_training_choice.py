@@ -9,6 +9,7 @@ import pytest
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.preflight import Preflight
 from dynalign_contract.settings import (
+    ChatSettings,
     EngineSettings,
     LoraSettings,
     PromptSettings,
@@ -129,7 +130,7 @@ def a_job(model: Path, start: Path | None = None) -> TrainJob:
 
 def test_fetch_and_training_choose_alike(folder: Path) -> None:
     asked = Preflight(prompts=PromptSettings(), training=AUTO, max_tokens=8)
-    found = inspect_folder(folder, asked, EngineSettings()).report().training
+    found = inspect_folder(folder, asked, EngineSettings(), ChatSettings()).report().training
     job, choice = settle(a_job(folder))
     assert choice == found
     assert job.training == apply_choice(AUTO, choice)
