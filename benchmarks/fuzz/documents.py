@@ -149,7 +149,7 @@ def _set_field(rng: random.Random, documents: list[Data], fields: Fields) -> Non
         if not isinstance(node.get(name), dict):
             node[name] = {}
         node = node[name]
-    node[last] = _odd_value(rng)
+    node[last] = odd_value(rng)
 
 
 def _set_limit(rng: random.Random, documents: list[Data], fields: Fields) -> None:
@@ -165,7 +165,7 @@ def _set_limit(rng: random.Random, documents: list[Data], fields: Fields) -> Non
     values = [schema[key] for key in ("minimum", "maximum", "default") if key in schema] + schema.get("enum", [])
     if schema.get("type") == "string" and "enum" not in schema:
         values += [rng.choice(ODD_TEXTS), "9" * (schema.get("maxLength", 20) - 1) + "d"]
-    node[last] = rng.choice(values or [_odd_value(rng)])
+    node[last] = copy.deepcopy(rng.choice(values or [odd_value(rng)]))
 
 
 def _replace_value(rng: random.Random, documents: list[Data], fields: Fields) -> None:
@@ -176,7 +176,7 @@ def _replace_value(rng: random.Random, documents: list[Data], fields: Fields) ->
     if isinstance(before, str) and "\n" in before and rng.random() < 0.8:
         parent[key] = change_text(rng, before)
     else:
-        parent[key] = _odd_value(rng)
+        parent[key] = odd_value(rng)
 
 
 def _remove(rng: random.Random, documents: list[Data], fields: Fields) -> None:
@@ -191,11 +191,11 @@ def _add_what_a_server_adds(rng: random.Random, documents: list[Data], fields: F
     del fields
     document = rng.choice(documents)
     if rng.random() < 0.7:
-        document["status"] = _odd_value(rng)
+        document["status"] = odd_value(rng)
     if isinstance(document.get("metadata"), dict):
         for name in ("uid", "resourceVersion", "generation", "managedFields", "ownerReferences", "creationTimestamp"):
             if rng.random() < 0.5:
-                document["metadata"][name] = _odd_value(rng)
+                document["metadata"][name] = odd_value(rng)
 
 
 def _repeat(rng: random.Random, documents: list[Data], fields: Fields) -> None:
@@ -217,7 +217,12 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
         yield from _places(child)
 
 
-def _odd_value(rng: random.Random) -> Any:
+def odd_value(rng: random.Random) -> Any:
+    """A value of its own: what one document makes of it must not be in the next one."""
+    return copy.deepcopy(_draw_odd(rng))
+
+
+def _draw_odd(rng: random.Random) -> Any:
     match rng.randrange(6):
         case 0 | 1:
             return rng.choice(ODD_VALUES)

@@ -5,6 +5,7 @@ read again and exported as metrics.
 """
 
 import contextlib
+import copy
 import json
 import math
 import random
@@ -286,7 +287,7 @@ def _edit(rng: random.Random, node: Any) -> None:
                 (*map(str, Stage), "Running", "Failed", "Succeeded", "9999-12-31T23:59:59Z", *ODD_TEXTS)
             )
         case _:
-            parent[key] = rng.choice(_STORABLE)
+            parent[key] = copy.deepcopy(rng.choice(_STORABLE))
 
 
 def _places(node: Any) -> Iterator[tuple[Any, Any]]:

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 import pytest
 
 from benchmarks.fuzz import __main__ as command
-from benchmarks.fuzz.documents import DOCUMENTS, check_problems
+from benchmarks.fuzz.documents import DOCUMENTS, check_problems, odd_value
 from benchmarks.fuzz.states import STATES
 from benchmarks.fuzz.trials import Fuzzer, Trial, kinds_of, try_inputs
+from benchmarks.fuzz.values import ODD_VALUES
 from dynalign_operator.runfile.problems import Problem
 
 SHARES = [(DOCUMENTS, 300), (STATES, 300)]
@@ -22,6 +23,15 @@ def test_no_promise_is_broken(fuzzer: Fuzzer, count: int) -> None:
     assert sum(outcomes.counts.values()) == count
     assert min(outcomes.counts.values()) > 0
     assert len(outcomes.counts) > 1, "every input ended in the same way"
+
+
+def test_an_input_leaves_nothing_to_the_next_one() -> None:
+    """What is changed in one document is not a value that all others share."""
+    rng = random.Random(0)
+    shared = {id(value) for value in ODD_VALUES if isinstance(value, dict | list)}
+    drawn = [odd_value(rng) for _ in range(2000)]
+    assert [value for value in drawn if value in ({}, [])], "none of them was drawn"
+    assert not shared & set(map(id, drawn))
 
 
 @pytest.mark.parametrize(
