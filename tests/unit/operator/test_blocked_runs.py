@@ -53,6 +53,13 @@ def test_what_is_wrong_is_said_field_by_field() -> None:
     assert (found.status.phase, found.is_status_readable) == (Phase.RUNNING, True)
 
 
+@pytest.mark.parametrize("conditions", [7, "Ready", {"type": "Ready"}, [7]])
+def test_a_status_whose_conditions_cannot_be_read_has_none(conditions: Any) -> None:
+    with pytest.raises(InvalidRunError, match="Another version of the operator wrote it") as error:
+        parse_run({**stored(), "status": {"conditions": conditions}})
+    assert (error.value.stored.status.conditions, error.value.stored.is_status_readable) == ((), False)
+
+
 def test_an_invalid_run_that_never_began_is_failed_and_reporting_it_twice_changes_nothing() -> None:
     once = refused(a_run().build().status)
     assert (once.phase, once.observed_generation) == (Phase.FAILED, 3)

@@ -1,9 +1,11 @@
 """How the policy is trained: defaults written out for stages, the choice in the status, and runs that were stored."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from typer.testing import CliRunner
 
 from dynalign_contract.config import ExportParams, FetchParams, StageConfig, TrainParams
 from dynalign_contract.settings import TrainingBackend
@@ -11,6 +13,7 @@ from dynalign_contract.stages import Stage
 from dynalign_contract.training_choice import TrainingChoice
 from dynalign_operator.api.rules.checking import broken_rules
 from dynalign_operator.api.rules.training import TRAINING_RULES
+from dynalign_operator.cli.main import app
 from dynalign_operator.planning.observed import JobObservation
 from support.builders import a_run
 from support.simulation import Simulation, succeed
@@ -126,6 +129,13 @@ def test_without_a_report_nothing_is_claimed_and_no_digest_changes() -> None:
     simulation = Simulation(a_run().with_iterations(1).build()).finish(succeed)
     assert simulation.run.status.training is None
     assert "training" not in configs(simulation)["export"].params.model_dump()
+
+
+def test_the_status_of_a_run_on_this_machine_tells_the_choice(tmp_path: Path) -> None:
+    run = a_run().build()
+    (tmp_path / "run.json").write_text(run.with_status(run.status.evolve(training=CHOICE)).to_json())
+    shown = CliRunner().invoke(app, ["status", str(tmp_path)])
+    assert [line.strip() for line in shown.stdout.splitlines()[1:3]] == CHOICE.describe()
 
 
 def test_the_choice_in_lines_for_people() -> None:

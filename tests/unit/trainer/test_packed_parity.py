@@ -1,16 +1,13 @@
 """The Packed forward and backward pass against transformers' eager attention, row by row, in float32."""
 
 import math
-from collections.abc import Sequence
 from typing import Any, Final
 
 import pytest
 import torch
 
 from dynalign_trainer.models.packable import check_packable
-from dynalign_trainer.train.packed.attention import IMPLEMENTATION
-from dynalign_trainer.train.packed.layout import TokenRow, lay_out
-from dynalign_trainer.train.packed.policy import PackedPolicy
+from support.eager_reference import distance, gradients, read_eager, read_packed, some_rows
 from support.tiny_models import (
     COHERE2,
     GEMMA2,
@@ -22,13 +19,10 @@ from support.tiny_models import (
     PHI_MOE,
     QWEN2,
     VAULT_GEMMA,
-    VOCABULARY,
-    WINDOW,
     TinyModel,
 )
 
 TOLERANCE: Final = 1e-5
-TEMPERATURE: Final = 0.7
 _CAPS_OFF: Final = {"attn_logit_softcapping": None, "final_logit_softcapping": None}
 _NO_WINDOW: Final = {"layer_types": ["full_attention"] * 2}
 
@@ -67,51 +61,6 @@ MODELS: Final = {
     "windows in the mask alone (Phi 3.5 MoE)": PHI_MOE,
     "nothing special (Qwen 3)": TinyModel("Qwen3"),
 }
-
-
-def a_row(prompt: str, prompt_ids: list[int], completion: int) -> TokenRow:
-    ids = torch.randint(3, VOCABULARY, (completion,)).tolist()
-    return {"prompt_id": prompt, "prompt_ids": prompt_ids, "completion_ids": ids}
-
-
-def some_rows() -> list[TokenRow]:
-    """Prompts shorter and longer than the window, shared by completions shorter and longer than it."""
-    torch.manual_seed(1)
-    rows = []
-    for prompt, length in enumerate((2, 9, WINDOW, 1)):
-        ids = torch.randint(3, VOCABULARY, (length,)).tolist()
-        rows += [a_row(f"p{prompt}", ids, completion) for completion in (7, 1, 12, 2)]
-    return rows
-
-
-def read_eager(model: Any, rows: Sequence[TokenRow]) -> torch.Tensor:
-    """Log-probabilities of the completions, one row after the other, by the model's own forward pass."""
-    model.set_attn_implementation("eager")
-    found = []
-    for row in rows:
-        ids = torch.tensor([row["prompt_ids"] + row["completion_ids"]])
-        logits = model(input_ids=ids, use_cache=False).logits[0, len(row["prompt_ids"]) - 1 : -1]
-        logps = (logits / TEMPERATURE).log_softmax(dim=-1)
-        found.append(logps.gather(1, torch.tensor(row["completion_ids"])[:, None])[:, 0])
-    return torch.cat(found)
-
-
-def read_packed(model: Any, rows: Sequence[TokenRow]) -> torch.Tensor:
-    model.set_attn_implementation(IMPLEMENTATION)
-    logps, _ = PackedPolicy(model, TEMPERATURE).forward(lay_out(rows))
-    return logps
-
-
-def gradients(logps: torch.Tensor, model: Any) -> dict[str, torch.Tensor]:
-    torch.manual_seed(2)
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    loss = (logps * torch.randn(len(logps))).sum()
-    found = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
-    return {name: gradient for name, gradient in zip(trained, found, strict=True) if gradient is not None}
-
-
-def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float(((found - wanted).norm() / wanted.norm().clamp_min(1e-9)).detach())
 
 
 @pytest.mark.parametrize("name", MODELS)

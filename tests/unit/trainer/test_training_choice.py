@@ -22,7 +22,9 @@ from dynalign_trainer.models.training_choice import apply_choice, choose_trainin
 from dynalign_trainer.preflight.checks import inspect_folder
 from dynalign_trainer.train.choice import settle
 from dynalign_trainer.train.job import TrainJob
+from dynalign_trainer.train.policy.lora import load_adapter_policy
 from lab.tiny_qwen3 import write_tiny_qwen3
+from support.eager_reference import distance, gradients, read_eager, read_packed, some_rows
 from support.tiny_models import GEMMA2, GPT_OSS, MISTRAL, TinyModel
 
 AUTO: Final = TrainingSettings()
@@ -115,6 +117,27 @@ def test_nothing_is_left_to_choose_after_a_choice() -> None:
     settled = apply_choice(AUTO, choose(GPT_OSS))
     assert is_chosen(settled)
     assert named_choice(settled).target_modules == ATTENTION
+
+
+@pytest.mark.parametrize("model", [GPT_OSS, MISTRAL, TinyModel("Phi3")], ids=lambda model: model.family)
+def test_the_chosen_modules_are_adapted_and_trained_as_with_eager_attention(model: TinyModel, tmp_path: Path) -> None:
+    """On a model folder as transformers writes it, in which experts and tied weights have the names of files."""
+    from torch.nn.init import normal_
+
+    model.build().save_pretrained(tmp_path)
+    job, choice = settle(a_job(tmp_path))
+    policy = load_adapter_policy(job)
+    adapted = {name.partition(".lora_B")[0] for name, _ in policy.named_parameters() if "lora_B" in name}
+    assert {name.rpartition(".")[2] for name in adapted} == set(choice.target_modules)
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            normal_(parameter, std=0.1)
+    rows = some_rows()
+    wanted, found = read_eager(policy, rows), read_packed(policy, rows)
+    assert distance(found, wanted) < 1e-5
+    expected, got = gradients(wanted, policy), gradients(found, policy)
+    assert len(got) == 2 * len(adapted)
+    assert all(distance(got[name], gradient) < 1e-5 for name, gradient in expected.items())
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,9 @@ def stored_run(stored: KubernetesObject) -> StoredRun:
 def _readable_conditions(stored: KubernetesObject) -> tuple[Condition, ...]:
     """The conditions of a stored run, without those that this version cannot read."""
     found: list[Condition] = []
-    for condition in (stored.get("status") or {}).get("conditions") or ():
+    status = stored.get("status")
+    conditions = status.get("conditions") if isinstance(status, dict) else None
+    for condition in conditions if isinstance(conditions, list) else ():
         with contextlib.suppress(ValidationError):
             found.append(Condition.model_validate(condition))
     return tuple(found)
