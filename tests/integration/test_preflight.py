@@ -330,6 +330,12 @@ def test_a_window_without_room_for_a_prompt_is_refused(model: Path, tmp_path: Pa
     assert "spec.generation.maxTokens is 60, and the context window has 64 tokens" in message
 
 
+def test_a_window_without_room_for_a_prompt_beside_a_thought_is_refused(model: Path, tmp_path: Path) -> None:
+    wanted = a_preflight(max_tokens=20).model_copy(update={"thinking_tokens": 40})
+    message = refusal(fetch(model, wanted, tmp_path / "run", EngineSettings(max_length=64)), tmp_path / "run")
+    assert "spec.generation.maxTokens is 20 and thinkingTokens 40, and the context window has 64 tokens" in message
+
+
 @pytest.mark.parametrize(
     ("template", "thinking", "words"),
     [

@@ -53,7 +53,12 @@ def _can_look() -> bool:
 def _check_model(run_file: RunFile, folder: Path, found: FileChecks) -> None:
     """Ask the trainer, in a process of its own: it imports what this one must not."""
     spec = run_file.run.spec
-    preflight = Preflight(prompts=spec.prompts, training=spec.training, max_tokens=spec.generation.completion_tokens)
+    preflight = Preflight(
+        prompts=spec.prompts,
+        training=spec.training,
+        max_tokens=spec.generation.max_tokens,
+        thinking_tokens=spec.generation.thinking_tokens,
+    )
     order = PreflightOrder(model=str(folder), preflight=preflight, engine=spec.engine, chat=spec.model.chat)
     try:
         done = subprocess.run(

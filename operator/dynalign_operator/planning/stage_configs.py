@@ -84,7 +84,12 @@ def build_stage_config(
 
 def _fetch(given: _StageInputs) -> _StageParams:
     spec = given.spec
-    preflight = Preflight(prompts=spec.prompts, training=spec.training, max_tokens=spec.generation.completion_tokens)
+    preflight = Preflight(
+        prompts=spec.prompts,
+        training=spec.training,
+        max_tokens=spec.generation.max_tokens,
+        thinking_tokens=spec.generation.thinking_tokens,
+    )
     tasks = spec.evaluation.capability.foreign_tasks
     return _StageParams(FetchParams(uri=spec.model.uri, tasks=tasks, preflight=preflight))
 
