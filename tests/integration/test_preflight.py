@@ -1,6 +1,5 @@
 """What model, tokenizer, template and rows decide about a run is said by the fetch stage, before the weights come."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,35 +7,16 @@ from typing import Any
 
 import pytest
 
-from dynalign_contract.config import FetchParams, StageConfig
-from dynalign_contract.exit_codes import ExitCode
-from dynalign_contract.preflight import Preflight
-from dynalign_contract.result import Outcome, StageResult
+from dynalign_contract.result import Outcome
 from dynalign_contract.settings import (
-    DEFAULT_CHAT,
-    ChatSettings,
     DecontaminationSettings,
     EngineSettings,
-    LoraSettings,
-    PromptSettings,
-    SuppliedPrompts,
-    Thinking,
     TrainingBackend,
-    TrainingMethod,
-    TrainingSettings,
 )
-from dynalign_contract.stages import Stage
-from dynalign_operator.planning import reasons
-from dynalign_operator.planning.observed import Observed
-from dynalign_operator.planning.planner import plan
-from dynalign_trainer.runtime.lifecycle import Place, run_stage
 from lab.tiny_qwen3 import CHATML, write_tiny_qwen3
-from support.builders import T0, a_job, a_run, minutes
 from support.odd_models import (
     DROPS_SYSTEM,
     NO_SYSTEM,
-    OPENS_THOUGHT,
-    THINKS_BY_DEFAULT,
     Change,
     add_tokens,
     as_fp8,
@@ -51,7 +31,7 @@ from support.odd_models import (
     store_as,
     write_tiny_phi3,
 )
-from support.simulation import SETTINGS, Simulation
+from support.preflight_runs import a_preflight, chat, fetch, refusal, rows
 
 TURNS = CHATML.replace("<|im_start|>", "<|turn|>").replace("<|im_end|>", "<|over|>")
 QUESTIONS = [f"Question number {i}: is it long enough for this?" for i in range(12)]
@@ -65,57 +45,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def model(tiny_model: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_model, tmp_path / "source"))
-
-
-def chat(question: str, system: str = "") -> dict[str, Any]:
-    turns = [{"role": "system", "content": system}] if system else []
-    return {"messages": [*turns, {"role": "user", "content": question}]}
-
-
-def rows(folder: Path, found: Sequence[Any]) -> str:
-    path = folder / "mine.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in found))
-    return str(path)
-
-
-def a_preflight(
-    uri: str | None = None,
-    *,
-    targets: Sequence[str] | None = None,
-    method: str = "LoRA",
-    max_tokens: int = 24,
-    **prompts: Any,
-) -> Preflight:
-    settings: dict[str, Any] = {"per_iteration": 4, "held_out": 1, "min_characters": 5, **prompts}
-    if uri is not None:
-        settings["supplied"] = SuppliedPrompts(uri=uri)
-    lora = None if targets is None else LoraSettings(target_modules=tuple(targets))
-    training = TrainingSettings(method=TrainingMethod(method), lora=lora)
-    return Preflight(prompts=PromptSettings(**settings), training=training, max_tokens=max_tokens)
-
-
-def fetch(
-    model: Path,
-    preflight: Preflight,
-    root: Path,
-    engine: EngineSettings | None = None,
-    chat: ChatSettings = DEFAULT_CHAT,
-) -> StageResult:
-    root.mkdir(exist_ok=True)
-    params = FetchParams(uri=str(model), preflight=preflight)
-    config = StageConfig(run="r", params=params, engine=engine or EngineSettings(), chat=chat)
-    (root / "stage.json").write_text(config.to_json())
-    run_stage(root / "stage.json", root, root / "result", Place())
-    return StageResult.decode((root / "result").read_bytes())
-
-
-def refusal(result: StageResult, root: Path) -> str:
-    """The message of a stage that refused and brought no weights."""
-    assert result.error is not None, result
-    assert result.exit_code in (10, 11)
-    assert not list((root / "model").glob("*.safetensors"))
-    assert not (root / "model" / "manifest.json").exists()
-    return result.error.message
 
 
 def damage_tokenizer(folder: Path) -> None:
@@ -242,7 +171,6 @@ def test_what_does_not_fit_is_said_before_the_weights_come(
         pytest.param(set_json("config.json", auto_map={"AutoModel": "modeling.Mine"}), id="c07-native"),
         pytest.param(set_json("tokenizer_config.json", pad_token=None), id="c02-no-pad"),
         pytest.param(set_json("generation_config.json", eos_token_id=[0, 2], temperature=0.6), id="c11-eos-list"),
-        pytest.param(set_template(OPENS_THOUGHT), id="c10-thinks"),
         pytest.param(set_template(NO_SYSTEM), id="no-system-and-none-needed"),
     ],
 )
@@ -339,58 +267,10 @@ def test_a_window_without_room_for_a_prompt_is_refused(model: Path, tmp_path: Pa
     assert "spec.generation.maxTokens is 60, and the context window has 64 tokens" in message
 
 
-@pytest.mark.parametrize(
-    ("template", "thinking", "words"),
-    [
-        (OPENS_THOUGHT, "Auto", "thinking: Auto is On"),
-        (OPENS_THOUGHT, "On", None),
-        (THINKS_BY_DEFAULT, "Auto", "thinking: Auto is Off"),
-        (THINKS_BY_DEFAULT, "Off", None),
-        (CHATML, "Off", None),
-        (CHATML, "On", "says nothing of thoughts"),
-    ],
-)
-def test_thinking_becomes_an_event_of_the_run(
-    template: str, thinking: str, words: str | None, model: Path, tmp_path: Path
-) -> None:
-    set_template(template)(model)
-    settings = ChatSettings(thinking=Thinking(thinking))
-    for attempt in ("Succeeded", "Skipped"):
-        result = fetch(model, a_preflight(), tmp_path / "run", chat=settings)
-        assert result.outcome == attempt
-        job = a_job(Stage.FETCH).succeeded(result).build()
-        fetching = Simulation(a_run().build())
-        fetching.plan()
-        events = plan(Observed(fetching.run, (job,)), T0 + minutes(1), SETTINGS).events
-        told = [event.message for event in events if event.reason == reasons.STAGE_WARNING]
-        assert (len(told) == 0) if words is None else (len(told) == 1 and words in told[0])
-
-
-@pytest.mark.parametrize(
-    ("template", "settings", "words"),
-    [
-        (OPENS_THOUGHT, ChatSettings(), 'spec.model.chat.thinking is "Off". Write thinking: "On" or thinking: Auto'),
-        (NO_SYSTEM, ChatSettings(system_prompt="Be kind."), "does not take spec.model.chat.systemPrompt (System role"),
-        (
-            DROPS_SYSTEM,
-            ChatSettings(system_prompt="Be kind."),
-            "leaves out what a system turn says. Remove spec.model.c",
-        ),
-        (
-            CHATML
-            + "{%- if effort is defined and effort != 'low' -%}{{ raise_exception('no such effort') }}{%- endif -%}",
-            ChatSettings(arguments={"effort": "huge"}),
-            "does not take spec.model.chat.arguments (no such effort). Remove or change it.",
-        ),
-    ],
-)
-def test_what_a_template_cannot_do_is_refused(
-    template: str, settings: ChatSettings, words: str, model: Path, tmp_path: Path
-) -> None:
-    set_template(template)(model)
-    result = fetch(model, a_preflight(), tmp_path / "run", chat=settings)
-    assert result.exit_code == ExitCode.BAD_CONFIG
-    assert words in refusal(result, tmp_path / "run")
+def test_a_window_without_room_for_a_prompt_beside_a_thought_is_refused(model: Path, tmp_path: Path) -> None:
+    wanted = a_preflight(max_tokens=20).model_copy(update={"thinking_tokens": 40})
+    message = refusal(fetch(model, wanted, tmp_path / "run", EngineSettings(max_length=64)), tmp_path / "run")
+    assert "spec.generation.maxTokens is 20 and thinkingTokens 40, and the context window has 64 tokens" in message
 
 
 def test_other_settings_fetch_nothing_anew_and_are_checked_again(model: Path, tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ class Preflight(Model):
     prompts: PromptSettings
     training: TrainingSettings
     max_tokens: int
-    """What the context window must keep free for a completion: `generation.maxTokens` and `thinkingTokens`."""
+    """`generation.maxTokens`: tokens that the context window must keep free for an answer."""
+    thinking_tokens: int | None = None
+    """`generation.thinkingTokens`: tokens that it must keep free for the thought before it."""
 
 
 class PreflightOrder(Model):

@@ -85,7 +85,10 @@ def build_stage_config(
 def build_preflight(spec: AlignmentRunSpec) -> Preflight:
     """The settings that fetch, and `dynalign validate`, hold against the model and the user's files."""
     return Preflight(
-        prompts=spec.prompts, training=spec.training.with_defaults(), max_tokens=spec.generation.completion_tokens
+        prompts=spec.prompts,
+        training=spec.training.with_defaults(),
+        max_tokens=spec.generation.max_tokens,
+        thinking_tokens=spec.generation.thinking_tokens,
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from dynalign_contract.errors import StageError
 from dynalign_contract.settings import ChatSettings, Thinking
+from dynalign_contract.settings.chat import RESERVED, SWITCHES
 from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.models.answer_start import QUESTION
 from dynalign_trainer.models.template_errors import TemplateRefusalError, ThinkingError
@@ -125,6 +126,19 @@ def test_arguments_reach_the_template() -> None:
 def test_a_text_that_is_a_json_scalar_is_passed_as_what_it_says(written: Any, value: object) -> None:
     found = ChatSettings.model_validate({"arguments": {"x": written}}).values["x"]
     assert (found, type(found)) == (value, type(value))
+
+
+def test_what_transformers_passes_itself_is_no_argument_of_the_users() -> None:
+    import inspect
+
+    from transformers import PreTrainedTokenizerBase
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    taken = [PreTrainedTokenizerBase.apply_chat_template, render_jinja_template]
+    names = {name for function in taken for name in inspect.signature(function).parameters}
+    tokens = set(PreTrainedTokenizerBase.SPECIAL_TOKENS_ATTRIBUTES)
+    assert (names | tokens) - {"kwargs", *RESERVED} == set()
+    assert not set(SWITCHES) & set(RESERVED)
 
 
 @pytest.mark.parametrize("family", ["llama-3.2", "gpt-oss", "granite-3.3", "mistral-small-3", "smollm3"])

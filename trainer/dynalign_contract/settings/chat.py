@@ -26,7 +26,8 @@ SWITCHES: Final = ("enable_thinking", "thinking")
 """Arguments by which chat templates switch thoughts on and off; set as `thinking` says."""
 
 RESERVED: Final = (
-    *("add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "max_length"),
+    *("add_generation_prompt", "chat_template", "continue_final_message", "conversation", "conversations"),
+    *("documents", "max_length"),
     *("messages", "padding", "raise_exception", "return_assistant_tokens_mask", "return_dict", "return_tensors"),
     *("self", "strftime_now", "tokenize", "tokenizer_kwargs", "tools", "truncation"),
     *("additional_special_tokens", "bos_token", "cls_token", "eos_token", "mask_token", "pad_token", "sep_token"),

@@ -14,11 +14,13 @@ _LEAST: Final = 8
 def check_window(folder: Path, max_length: int | None, preflight: Preflight) -> int:
     """The longest prompt in tokens. Raises BadConfigError when answers leave no room for any, or `context_window`'s."""
     window = context_window(folder, max_length)
-    room = window - preflight.max_tokens
+    thought = preflight.thinking_tokens or 0
+    room = window - preflight.max_tokens - thought
     if room < _LEAST:
+        beside = f" and thinkingTokens {thought}" if thought else ""
         raise BadConfigError(
-            f"spec.generation.maxTokens is {preflight.max_tokens}, and the context window has {window} tokens, so no "
-            "prompt fits in before the answer. Lower spec.generation.maxTokens, or raise spec.engine.maxLength as far "
-            "as the model allows."
+            f"spec.generation.maxTokens is {preflight.max_tokens}{beside}, and the context window has {window} tokens, "
+            "so no prompt fits in before the answer. Lower spec.generation.maxTokens, or raise spec.engine.maxLength "
+            "as far as the model allows."
         )
     return min(preflight.prompts.max_tokens, room)
