@@ -40,8 +40,8 @@ test: venv ## Every test: root on Debian 12, or a KUBECONFIG; builds Kubernetes 
 test-local: venv ## Every test that needs no Kubernetes, real engines included
 	$(PYTEST) -m "not cluster"
 
-test-fast: venv ## The tests that need no engine: seconds
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not cluster"
+test-fast: venv ## The tests that take no seconds each: about a minute
+	$(PYTEST) -q -m "not slow and not gpu and not cluster"
 
 test-cluster: venv ## The tests on a real API server and on a real cluster
 	tests/cluster/around.sh $(PYTEST) -m cluster

@@ -11,6 +11,8 @@ import yaml
 
 from dynalign_operator.clusters.local.workdir import Workdir, locked
 
+pytestmark = pytest.mark.slow
+
 DYNALIGN = (sys.executable, "-c", "from dynalign_operator.cli.main import main; main()")
 RUN = "apiVersion: dynalign.io/v1alpha1\nkind: AlignmentRun\nmetadata: {name: broken}\nspec: {model: {uri: ./model}}\n"
 

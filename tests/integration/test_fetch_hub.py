@@ -16,6 +16,8 @@ from dynalign_contract.result import StageResult
 from lab.tiny_qwen3 import write_tiny_qwen3
 from support.hub_server import Hub, commit_id
 
+pytestmark = pytest.mark.slow
+
 URI = "hf://org/tiny"
 TOKEN = "a-token"  # noqa: S105 - of a hub that lives for one test
 CHUNK = 10 << 20

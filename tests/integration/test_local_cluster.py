@@ -213,6 +213,7 @@ def marked_processes(workdir: Path) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 def test_what_a_killed_dynalign_left_running_is_ended(workdir: Path) -> None:
     program = f"""
 import asyncio, sys

@@ -17,6 +17,7 @@ SHARES = [(DOCUMENTS, 300), (STATES, 300)]
 
 
 @pytest.mark.parametrize(("fuzzer", "count"), SHARES, ids=[fuzzer.name for fuzzer, _ in SHARES])
+@pytest.mark.slow
 def test_no_promise_is_broken(fuzzer: Fuzzer, count: int) -> None:
     outcomes = try_inputs(fuzzer, count, seed=0)
     assert [failure.text for _, failure in kinds_of(outcomes.failures)] == []

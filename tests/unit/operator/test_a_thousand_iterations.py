@@ -8,6 +8,8 @@ import random
 from dataclasses import replace
 from typing import Final
 
+import pytest
+
 from dynalign_contract.estimate import Estimate
 from dynalign_contract.result import ArtifactRef, Metric
 from dynalign_contract.stages import Stage
@@ -16,6 +18,8 @@ from dynalign_operator.planning.observed import JobObservation, JobPhase
 from dynalign_operator.planning.stage_status import WHOLE_ITERATIONS
 from support.builders import RunBuilder, a_run
 from support.simulation import Simulation, succeed
+
+pytestmark = pytest.mark.slow
 
 MOST: Final = 1000
 """Iterations."""

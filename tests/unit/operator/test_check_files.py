@@ -106,6 +106,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_model_on_this_machine_is_looked_at_as_fetch_would(
     changes: Sequence[Callable[[Path], None]], words: Sequence[str], tiny_model: Path, tmp_path: Path
 ) -> None:

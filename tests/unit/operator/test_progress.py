@@ -113,6 +113,7 @@ async def listening(
             task.cancel()
 
 
+@pytest.mark.slow
 def test_three_hundred_silent_pods_keep_nobody_waiting() -> None:
     """The one that answers is read in every round; those that do not are asked less and less often."""
     silent: Counter[int] = Counter()

@@ -36,6 +36,8 @@ from dynalign_operator.planning.observed import Observed
 from dynalign_operator.reconcile import reconcile
 from support.recording_api import RecordingApi, recording_api, resolved
 
+pytestmark = pytest.mark.slow
+
 Place = tuple[str, ...]
 """Names of fields; `[]` is a list's item, `{key}` a map's key and `{}` its value."""
 

@@ -90,6 +90,7 @@ def test_a_gpu_engine_shares_its_batches_among_adapters_and_cards() -> None:
     assert arguments["dtype"] == "bfloat16"
 
 
+@pytest.mark.slow
 def test_workers_of_several_gpus_are_not_forked_from_a_process_that_has_asked_for_cuda() -> None:
     """`torch.cuda.is_available()` without NVML makes every later fork unusable (PyTorch's `_cuda_isInBadFork`)."""
     program = """
@@ -113,6 +114,7 @@ print(os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"], "usable" if method == "spawn"
     assert done.stdout.split() == ["1", "usable"], done.stderr
 
 
+@pytest.mark.slow
 def test_no_stage_compiles_on_a_cpu_whatever_it_imports_before_its_engine(tmp_path: Path) -> None:
     """PyTorch reads the switch when its compiler is imported, which transformers may do long before vLLM does."""
     program = """
