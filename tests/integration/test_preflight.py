@@ -261,16 +261,15 @@ def test_everything_is_told_at_once(model: Path, tmp_path: Path) -> None:
     assert "System role not supported" in message
 
 
-def test_a_window_without_room_for_a_prompt_is_refused(model: Path, tmp_path: Path) -> None:
-    engine = EngineSettings(max_length=64)
-    message = refusal(fetch(model, a_preflight(max_tokens=60), tmp_path / "run", engine), tmp_path / "run")
-    assert "spec.generation.maxTokens is 60, and the context window has 64 tokens" in message
-
-
-def test_a_window_without_room_for_a_prompt_beside_a_thought_is_refused(model: Path, tmp_path: Path) -> None:
-    wanted = a_preflight(max_tokens=20).model_copy(update={"thinking_tokens": 40})
+@pytest.mark.parametrize(
+    ("answer", "thought", "words"), [(60, None, "maxTokens is 60, and"), (20, 40, "is 20 and thinkingTokens 40, and")]
+)
+def test_a_window_without_room_for_a_prompt_is_refused(
+    answer: int, thought: int | None, words: str, model: Path, tmp_path: Path
+) -> None:
+    wanted = a_preflight(max_tokens=answer).model_copy(update={"thinking_tokens": thought})
     message = refusal(fetch(model, wanted, tmp_path / "run", EngineSettings(max_length=64)), tmp_path / "run")
-    assert "spec.generation.maxTokens is 20 and thinkingTokens 40, and the context window has 64 tokens" in message
+    assert f"{words} the context window has 64 tokens" in message
 
 
 def test_other_settings_fetch_nothing_anew_and_are_checked_again(model: Path, tmp_path: Path) -> None:
