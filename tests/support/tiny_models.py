@@ -1,6 +1,7 @@
-"""Random models of two layers of the families that the Packed backend computes, with weights that matter."""
+"""Random models of two layers of many families, with weights that matter."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 VOCABULARY: Final = 61
@@ -48,6 +49,12 @@ class TinyModel:
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=_SPREAD)
         return model.eval()
+
+    def write(self, folder: Path, tokenizer: Any, *, seed: int = 0) -> Path:
+        """The model as a Hugging Face folder beside a tokenizer, whose vocabulary and named tokens it gets."""
+        named = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+        self.changed(vocab_size=len(tokenizer), **named).build(seed=seed).save_pretrained(folder)
+        return folder
 
 
 GEMMA2: Final = TinyModel(
