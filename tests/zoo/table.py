@@ -37,10 +37,28 @@ _CONVOLUTIONS: Final[dict[str, Any]] = {"layer_types": ["conv", "full_attention"
 _BOTH: Final[dict[str, Any]] = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 4}
 _MAMBA: Final[dict[str, Any]] = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8}
 _GRANITE4: Final = _FEW | _MAMBA | {"layer_types": ["mamba", "attention"], "shared_intermediate_size": 16}
+_GRANITE4_DENSE: Final = _GRANITE4 | {
+    "layer_types": ["attention", "attention"],
+    "num_local_experts": 0,
+    "num_experts_per_tok": 0,
+}
 _NO_WINDOW: Final[dict[str, Any]] = {"sliding_window": None}
 _GEMMA_HEADS: Final[dict[str, Any]] = {"head_dim": 256}
+_LLAMA4: Final[dict[str, Any]] = {"num_local_experts": 4, "intermediate_size_mlp": 48}
+_EYE: Final[dict[str, Any]] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+_QWEN_EYE: Final = _EYE | {"depth": 1, "num_heads": 2, "out_hidden_size": 32, "num_position_embeddings": 16}
+_LLAMA4_EYE: Final = _EYE | {"vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32}
 _LLAMA: Final = TinyModel("Llama")
 _DEEPSEEK: Final = TinyModel("DeepseekV3", _MLA | _ROUTED)
+_FOREIGN: Final = "calls its tensors otherwise than {} does: it has {} and no {}. vLLM and merging go by these names."
+_UNKNOWN: Final = "has no causal language model of the model_type {}"
 _UNUSUAL: Final = (
     "spec.training.lora.targetModules is [Auto], which takes q_proj, k_proj, v_proj, qkv_proj, o_proj, gate_proj, "
     "up_proj, gate_up_proj, down_proj; {} has none of these that can be adapted. {}"
@@ -66,6 +84,13 @@ DENSE: Final = (
     Family("Phi-4 reasoning", TinyModel("Phi3", _NO_WINDOW), "phi-4-reasoning", Passes(_ALWAYS, _FUSED)),
     Family("GLM-4", TinyModel("Glm4"), "glm-4.5", Passes(_CHOICE, (*ATTENTION, *_FUSED[2:])), is_nearest=True),
     Family("Granite 3", TinyModel("Granite", {"logits_scaling": 8.0}), "granite-3.3", Passes(_CHOICE)),
+    Family(
+        "Granite 4, dense",
+        TinyModel("GraniteMoeHybrid", _GRANITE4_DENSE),
+        "granite-3.3",
+        Passes(_CHOICE, ATTENTION, "a forward pass that cannot be looked into (RuntimeError)"),
+        is_nearest=True,
+    ),
     Family("Command R", TinyModel("Cohere", {"logit_scale": 0.25}), "command-r7b", Passes(_CHOICE), is_nearest=True),
     Family("Command R7B", COHERE2, "command-r7b", Passes(_CHOICE)),
     Family("OLMo 2", TinyModel("Olmo2"), "smollm2", Passes(_NONE), is_nearest=True),
@@ -151,7 +176,7 @@ MIXTURES: Final = (
     ),
     Family(
         "Llama 4, text",
-        TinyModel("Llama4Text", {"num_local_experts": 4, "intermediate_size_mlp": 48}),
+        TinyModel("Llama4Text", _LLAMA4),
         "llama-3",
         Passes(_NONE, ATTENTION, "layers of type chunked_attention"),
         is_nearest=True,
@@ -225,6 +250,44 @@ REFUSED: Final = (
         quantized="fp8",
     ),
     Family(
+        "Gemma 3, with images",
+        TinyModel("Gemma3", GEMMA3.settings, _EYE),
+        "gemma-3",
+        Refused(
+            _FOREIGN.format(
+                "Gemma3ForConditionalGeneration",
+                "language_model.model.embed_tokens.weight",
+                "model.vision_tower.embeddings.patch_embedding.weight",
+            )
+        ),
+    ),
+    Family(
+        "Llama 4, as published",
+        TinyModel("Llama4", _LLAMA4, _LLAMA4_EYE),
+        "llama-3",
+        Refused(_FOREIGN.format("Llama4ForCausalLM", "language_model.lm_head.weight", "model.embed_tokens.weight")),
+        is_nearest=True,
+    ),
+    Family(
+        "Qwen3.5, as published",
+        TinyModel("Qwen3_5", _HYBRID, _QWEN_EYE),
+        "qwen3",
+        Refused(_FOREIGN.format("Qwen3_5ForCausalLM", "lm_head.weight", "model.embed_tokens.weight")),
+        is_nearest=True,
+    ),
+    Family(
+        "Qwen2.5-VL",
+        TinyModel("Qwen2_5_VL", {}, _QWEN_EYE),
+        "qwen2.5",
+        Refused(_UNKNOWN.format("qwen2_5_vl")),
+    ),
+    Family(
+        "Mistral Small 3.1 and 3.2",
+        TinyModel("Mistral3", {"model_type": "mistral"}, _EYE),
+        "mistral-small-3",
+        Refused(_UNKNOWN.format("mistral3")),
+    ),
+    Family(
         "Nemotron-H",
         TinyModel(
             "NemotronH",
@@ -237,10 +300,7 @@ REFUSED: Final = (
             },
         ),
         "qwen3",
-        Refused(
-            "calls its tensors otherwise than NemotronHForCausalLM does: it has backbone.embeddings.weight and no "
-            "model.embeddings.weight. vLLM and merging go by these names."
-        ),
+        Refused(_FOREIGN.format("NemotronHForCausalLM", "backbone.embeddings.weight", "model.embeddings.weight")),
         is_nearest=True,
     ),
     Family(
