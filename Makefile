@@ -12,7 +12,7 @@ WORKERS ?= 2
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-injections bench-trainer bench-scale testbed fuzz check check-generated format generate docs coverage images chart version release lock clean
+.PHONY: help venv demo test test-local test-fast test-zoo test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-injections bench-trainer bench-scale testbed fuzz check check-generated format generate docs coverage images chart version release lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ test-local: venv ## Every test that needs no Kubernetes, real engines included
 
 test-fast: venv ## The tests that take no seconds each: about a minute
 	$(PYTEST) -q -m "not slow and not gpu and not cluster"
+
+test-zoo: venv ## What is decided about each family of models, of which docs/models.md is made
+	$(PYTEST) -q tests/zoo
 
 test-cluster: venv ## The tests on a real API server and on a real cluster
 	tests/cluster/around.sh $(PYTEST) -m cluster
@@ -95,6 +98,7 @@ check-generated: venv
 	$(BIN)/python -m dynalign_operator.generate.spec_page --check docs/spec/alignmentrun.md
 	$(BIN)/python -m dynalign_operator.generate.metrics_page --check docs/reference/metrics.md
 	$(BIN)/python -m dynalign_operator.generate.cli_page --check docs/reference/cli.md
+	PYTHONPATH=tests $(BIN)/python -m zoo.models_page --check docs/models.md
 	$(BIN)/python -m release.check
 	cmp crds/dynalign.io_alignmentruns.yaml charts/dynalign/files/dynalign.io_alignmentruns.yaml
 
@@ -107,6 +111,7 @@ generate: venv ## Regenerate what is generated from the models
 	$(BIN)/python -m dynalign_operator.generate.spec_page --write docs/spec/alignmentrun.md
 	$(BIN)/python -m dynalign_operator.generate.metrics_page --write docs/reference/metrics.md
 	$(BIN)/python -m dynalign_operator.generate.cli_page --write docs/reference/cli.md
+	PYTHONPATH=tests $(BIN)/python -m zoo.models_page --write docs/models.md
 	cp crds/dynalign.io_alignmentruns.yaml charts/dynalign/files/
 
 # The documentation has an environment of its own, which `make venv` does not need.

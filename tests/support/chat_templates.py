@@ -11,19 +11,35 @@ from dynalign_trainer.models.chat_template import ChatTemplate
 
 FOLDER: Final = Path(__file__).parents[1] / "data" / "chat_templates"
 FAMILIES: Final = sorted(path.stem for path in FOLDER.glob("*.jinja"))
+_CHATML: Final = {"eos_token": "<|im_end|>"}
 _DEEPSEEK: Final = {"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<｜end▁of▁sentence｜>"}  # noqa: RUF001 - the tokens are written so
-_TOKENS: Final = {
-    "llama-3": {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
-    "llama-3.2": {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
-    "gemma-2": {"bos_token": "<bos>", "eos_token": "<eos>"},
-    "gemma-3": {"bos_token": "<bos>", "eos_token": "<eos>"},
-    "mistral-v0.3": {"bos_token": "<s>", "eos_token": "</s>"},
-    "mistral-small-3": {"bos_token": "<s>", "eos_token": "</s>"},
+TOKENS: Final[dict[str, dict[str, str]]] = {
+    "command-r7b": {"bos_token": "<BOS_TOKEN>", "eos_token": "<|END_OF_TURN_TOKEN|>"},
     "deepseek-r1": _DEEPSEEK,
     "deepseek-v3.1": _DEEPSEEK,
-    "command-r7b": {"bos_token": "<BOS_TOKEN>", "eos_token": "<|END_OF_TURN_TOKEN|>"},
+    "gemma-2": {"bos_token": "<bos>", "eos_token": "<end_of_turn>"},
+    "gemma-3": {"bos_token": "<bos>", "eos_token": "<end_of_turn>"},
+    "glm-4.5": {"eos_token": "<|user|>"},
+    "gpt-oss": {"eos_token": "<|return|>"},
+    "granite-3.3": {"eos_token": "<|end_of_text|>"},
+    "llama-3": {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
+    "llama-3.2": {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
+    "mistral-small-3": {"bos_token": "<s>", "eos_token": "</s>"},
+    "mistral-v0.3": {"bos_token": "<s>", "eos_token": "</s>"},
+    "phi-4": _CHATML,
+    "phi-4-reasoning": _CHATML,
+    "qwen2.5": _CHATML,
+    "qwen3": _CHATML,
+    "qwen3-thinking": _CHATML,
+    "smollm2": _CHATML,
+    "smollm3": _CHATML,
 }
-"""Tokens that a template names by variables, where it does."""
+"""The token that ends a turn of each family, and the one that begins a text where its template names it."""
+
+
+def read_template(family: str) -> str:
+    """The text of a family's chat template."""
+    return (FOLDER / f"{family}.jinja").read_text()
 
 
 _TOKEN: Final = re.compile(r" ?[A-Za-z]|.", re.DOTALL)
@@ -59,5 +75,4 @@ class TemplateTokenizer:
 
 def template_of(family: str, **chat: Any) -> ChatTemplate:
     """The chat template of a family with these settings of `model.chat`."""
-    text = (FOLDER / f"{family}.jinja").read_text()
-    return ChatTemplate(TemplateTokenizer(text, _TOKENS.get(family, {})), ChatSettings.model_validate(chat))
+    return ChatTemplate(TemplateTokenizer(read_template(family), TOKENS[family]), ChatSettings.model_validate(chat))

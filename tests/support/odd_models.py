@@ -3,9 +3,10 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lab.tiny_qwen3 import CHATML
+from support.tiny_models import TinyModel
 
 NO_SYSTEM = (
     "{%- for m in messages -%}{%- if m['role'] == 'system' -%}{{ raise_exception('System role not supported') }}"
@@ -21,6 +22,8 @@ THINKS_BY_DEFAULT = CHATML.replace(
     "{{ '<|im_start|>assistant\n' }}{%- if enable_thinking is defined and not enable_thinking -%}"
     "{{ '<think>\n\n</think>\n\n' }}{%- endif -%}",
 )
+
+_WINDOW: Final = {"max_position_embeddings": 512, "original_max_position_embeddings": 512}
 
 Change = Callable[[Path], None]
 
@@ -120,26 +123,9 @@ def leave_an_adapter(folder: Path) -> None:
 
 def write_tiny_phi3(folder: Path) -> Path:
     """A random Phi3: one projection for queries, keys and values, and one for gate and up."""
-    import torch
-    from transformers import AutoTokenizer, Phi3Config, Phi3ForCausalLM
+    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    torch.manual_seed(0)
-    config = Phi3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        intermediate_size=32,
-        max_position_embeddings=512,
-        original_max_position_embeddings=512,
-        pad_token_id=0,
-        eos_token_id=2,
-        bos_token_id=1,
-    )
-    Phi3ForCausalLM(config).float().save_pretrained(folder)
-    return folder
+    return TinyModel("Phi3", _WINDOW).write(folder, AutoTokenizer.from_pretrained(folder))
 
 
 def map_to_own_code(folder: Path) -> None:

@@ -1,6 +1,7 @@
-"""Random models of two layers of the families that the Packed backend computes, with weights that matter."""
+"""Random models of two layers of many families, with weights that matter."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 VOCABULARY: Final = 61
@@ -30,24 +31,42 @@ class TinyModel:
     family: str
     """Its configuration's name in transformers, without Config."""
     settings: dict[str, Any] = field(default_factory=dict)
+    vision: dict[str, Any] | None = None
+    """Settings of the encoder of a model that reads images too; None: it reads text alone."""
 
     def changed(self, **settings: Any) -> "TinyModel":
         """The same family with other settings."""
-        return TinyModel(self.family, self.settings | settings)
+        return TinyModel(self.family, self.settings | settings, self.vision)
 
     def build(self, *, seed: int = 0, device: str = "cpu") -> Any:
         """The model, its weights drawn from `seed`: norms, biases and sinks too, which transformers leaves at 0 or 1."""
         import torch
-        import transformers
 
-        config = getattr(transformers, f"{self.family}Config")(**_SIZES | self.settings)
         torch.manual_seed(seed)
         with torch.device(device):
-            model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            model = self._make()
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=_SPREAD)
         return model.eval()
+
+    def _make(self) -> Any:
+        """The model as transformers initialises it."""
+        import torch
+        import transformers
+
+        kind = getattr(transformers, f"{self.family}Config")
+        if self.vision is None:
+            config = kind(**_SIZES | self.settings)
+            return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        config = kind(text_config=_SIZES | self.settings, vision_config=self.vision)
+        return getattr(transformers, f"{self.family}ForConditionalGeneration")(config)
+
+    def write(self, folder: Path, tokenizer: Any, *, seed: int = 0) -> Path:
+        """The model as a Hugging Face folder beside a tokenizer, whose vocabulary and named tokens it gets."""
+        named = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+        self.changed(vocab_size=len(tokenizer), **named).build(seed=seed).save_pretrained(folder)
+        return folder
 
 
 GEMMA2: Final = TinyModel(

@@ -1,0 +1,89 @@
+"""docs/models.md, generated from the zoo's table: `--write FILE`, or `--check FILE` for drift."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from dynalign_operator.generate.generator import run_generator
+from zoo.families import Family, Passes, Refused
+from zoo.table import DENSE, FAMILIES, HYBRIDS, MIXTURES
+
+_HEAD: Final = """\
+<!-- Generated from tests/zoo by `make generate`; change the table there instead. -->
+# Models
+
+What the [preflight](preflight.md) decides about families of models with the default settings (`training.backend: Auto`,
+`training.lora.targetModules: [Auto]`, `model.chat.thinking: "Off"`). `make test-zoo` has it decide about a random model of
+two layers of each family, with that family's configuration, names of tensors and chat template, and compares. No other
+stage has run with them for this page: it says neither whether vLLM samples a family nor whether training goes well.
+
+A checkpoint can differ from its family: quantised weights, names of tensors from before transformers had the architecture,
+another template. `dynalign validate FILE` tells for a model on this machine.
+
+- **thinking**: what `model.chat.thinking` may be. *none*: the template says nothing of thoughts, and answers begin at once.
+  *Off or On*: the template leads to an answer or to a thought, as the run says. *On only*: the template asks for a thought every
+  time; write `thinking: "On"` or `Auto`, for `Off` is refused.
+- **adapters on**: what `[Auto]` stands for, without `_proj`.
+- **backend**: what `Auto` stands for, and of TRL, what Packed does not compute ([two backends](method.md#two-backends)).
+- **full training**: whether `training.method: Full` passes. *no* names a parameter that the files call otherwise than
+  transformers does in memory.
+- **template**: the one of the test data. Where it is that of the nearest family, it stands in parentheses, and so does what
+  follows from it.
+"""
+
+
+def render_page() -> str:
+    """The page: a table for each kind of model, and one of those that are refused."""
+    parts = [_HEAD]
+    for title, families in (
+        ("Dense models", DENSE),
+        ("Mixtures of experts", MIXTURES),
+        ("Layers without attention", HYBRIDS),
+    ):
+        parts += [f"## {title}\n", *_passing(families), ""]
+    return "\n".join([*parts, "## Refused\n", *_refused(FAMILIES), ""])
+
+
+def _passing(families: Sequence[Family]) -> Iterator[str]:
+    yield "| family | architecture | thinking | adapters on | backend | full training | template |"
+    yield "|---|---|---|---|---|---|---|"
+    for family in families:
+        decision = family.decision
+        if isinstance(decision, Passes):
+            thoughts = _guessed(family, str(decision.thoughts))
+            yield _row(_names(family), thoughts, *_columns(decision), _guessed(family, family.template))
+
+
+def _columns(decision: Passes) -> tuple[str, str, str]:
+    modules = ", ".join(module.removesuffix("_proj") for module in decision.targets)
+    backend = f"TRL: {decision.obstacle}" if decision.obstacle else "Packed"
+    full = f"no: `{decision.renamed}`" if decision.renamed else "yes"
+    return modules, backend, full
+
+
+def _refused(families: Sequence[Family]) -> Iterator[str]:
+    yield "| family | architecture | what fetch says |\n|---|---|---|"
+    for family in families:
+        if isinstance(family.decision, Refused):
+            yield _row(_names(family), family.decision.sentence)
+
+
+def _names(family: Family) -> str:
+    return f"{family.name} | {family.model.family}"
+
+
+def _guessed(family: Family, cell: str) -> str:
+    return f"({cell})" if family.is_nearest else cell
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the page, or compare it and print a diff; returns the exit code."""
+    return run_generator("Page of models", render_page(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
