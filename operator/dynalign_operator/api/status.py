@@ -91,7 +91,7 @@ class StageStatus(Model):
     """Attempts that failed and count against `policy.retries`."""
     disruptions: int = Field(default=0, ge=0)
     """Attempts in a row that ended through no fault of their own; they do not count, but each waits longer."""
-    job: str = ""
+    job: PlainText = ""
     """Name of the attempt's Job; empty before it is created."""
     start_time: datetime | None = None
     """Start of the first attempt."""
@@ -180,9 +180,9 @@ class BestIteration(Model):
     """Number of the iteration, from 0; absent where the base model is the best."""
     win_rate: Estimate | None = None
     """Held-out win rate; absent for the base model."""
-    reason: str = ""
+    reason: PlainText = ""
     """Why it is the best."""
-    model_uri: str = ""
+    model_uri: PlainText = ""
     """Folder of its policy, relative to the run's folder; the exported model once there is one of it."""
 
 
@@ -219,7 +219,7 @@ class AlignmentRunStatus(Model):
     """0-based, as in the volume's layout."""
     stage: Stage | None = None
     """The current stage; absent when every stage is done."""
-    progress: str = ""
+    progress: PlainText = ""
     """For people, for example `3/10 train 62%`: iterations are counted from 1 here."""
     start_time: datetime | None = None
     """When the run began, or went on after it was suspended or had failed; `policy.deadline` counts from here."""

@@ -36,6 +36,8 @@ from dynalign_operator.runfile.yaml_documents import (
     read_documents,
 )
 
+_LONGEST_KEY: Final = 253
+"""Characters of a ConfigMap's key, as Kubernetes bounds them."""
 _CONFIG_MAP: Final = "ConfigMap"
 _LISTS: Final = ("List", f"{KIND}List")
 _MOST_PROBLEMS: Final = 20
@@ -257,7 +259,10 @@ def _read_config_map(document: Document) -> tuple[str, dict[str, str]]:
         _refuse(document, ("data",), f"ConfigMap {name}: data must be a mapping of keys to texts.")
     for key, value in data.items():
         if not isinstance(value, str):
-            _refuse(document, ("data", key), f"ConfigMap {name}: data.{key} must be a text; write `{key}: |` above it.")
+            shown = key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}..."
+            _refuse(
+                document, ("data", key), f"ConfigMap {name}: data.{shown} must be a text; write `{shown}: |` above it."
+            )
     return name, data
 
 

@@ -84,3 +84,8 @@ def test_what_is_no_number_is_refused() -> None:
     for wrong in ("0.5", [0.5], {"low": 0.5}):
         with pytest.raises(ValueError, match="winRate"):
             IterationStatus.model_validate({"index": 0, "winRate": wrong})
+
+
+def test_half_a_character_in_a_stored_status_does_not_stop_the_next_write() -> None:
+    status = read_stored_status({"progress": "a\ud800b", "fetch": {"stage": "fetch", "job": "\ud800"}})
+    assert AlignmentRunStatus.model_validate_json(status.to_json()) == status
