@@ -8,30 +8,17 @@ from pydantic import ValidationError
 
 from dynalign_contract.addresses import FORBIDDEN_URL, describe_forbidden, matches
 from dynalign_contract.endpoints import EndpointSettings, keeps_key
-from dynalign_contract.errors import BadConfigError, StageError
+from dynalign_contract.errors import BadConfigError
 from dynalign_contract.preload import WORKDIR_VARIABLE
 from dynalign_contract.references import SecretKeyRef
-from dynalign_trainer.endpoints.client import Endpoint
 from dynalign_trainer.endpoints.completions import ChatRequest
 from dynalign_trainer.endpoints.refusals import EndpointError
 from dynalign_trainer.endpoints.transport import find_proxy
 from support.chat_server import Answer, completion, serve_chat
-from support.endpoints import quick_endpoint
+from support.endpoints import SECRET, impatient_endpoint, refused
 
 POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
-SECRET = "sk-Very/secret+key=12345"  # noqa: S105 - made up
 KEY = SecretKeyRef(name="keys", key="author")
-
-
-def endpoint(url: str, environment: dict[str, str] | None = None, **settings: Any) -> Endpoint:
-    found = {"DYNALIGN_AUTHOR_API_KEY": SECRET} | (environment or {})
-    return quick_endpoint(url, found, **{"retries": 0, **settings})
-
-
-def refused(url: str, environment: dict[str, str] | None = None, **settings: Any) -> StageError:
-    with pytest.raises(StageError) as caught:
-        endpoint(url, environment, **settings).complete([ChatRequest("Write.", 1.0, 1.0, 8, seed=1)])
-    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -178,7 +165,7 @@ def test_the_address_that_is_connected_to_is_the_one_that_was_looked_at(resolve:
     """A DNS server that answers differently the second time is not asked a second time."""
     with serve_chat(lambda body: completion("x")) as server:
         resolve["models.example.com"] = [["127.0.0.1"], ["169.254.169.254"]]
-        found = endpoint(f"http://models.example.com:{port_of(server.url)}")
+        found = impatient_endpoint(f"http://models.example.com:{port_of(server.url)}")
         (reply,) = found.complete([ChatRequest("Write.", 1.0, 1.0, 8, seed=1)])
     assert reply is not None
     assert resolve["models.example.com"] == [["169.254.169.254"]]
@@ -187,7 +174,7 @@ def test_the_address_that_is_connected_to_is_the_one_that_was_looked_at(resolve:
 def test_of_several_addresses_the_next_is_tried_and_forbidden_ones_are_not(resolve: dict[str, list[list[str]]]) -> None:
     with serve_chat(lambda body: completion("x")) as server:
         resolve["models.example.com"] = [["169.254.169.254", "127.0.0.9", "127.0.0.1"]]
-        found = endpoint(f"http://models.example.com:{port_of(server.url)}")
+        found = impatient_endpoint(f"http://models.example.com:{port_of(server.url)}")
         assert found.complete([ChatRequest("Write.", 1.0, 1.0, 8, seed=1)]) != [None]
 
 
@@ -195,7 +182,7 @@ def test_the_server_is_told_the_name_that_the_run_file_gives(resolve: dict[str, 
     with serve_chat(lambda body: completion("x")) as server:
         resolve["models.example.com"] = [["127.0.0.1"]]
         url = f"http://models.example.com:{port_of(server.url)}"
-        endpoint(url).complete([ChatRequest("Write.", 1.0, 1.0, 8, seed=1)])
+        impatient_endpoint(url).complete([ChatRequest("Write.", 1.0, 1.0, 8, seed=1)])
     assert server.hosts == [url.split("/")[2]]
 
 
@@ -210,7 +197,7 @@ def test_a_name_that_nobody_knows_may_be_known_later(resolve: dict[str, list[lis
 def test_loopback_is_a_laptops_and_no_pods(host: str) -> None:
     with serve_chat(lambda body: completion("x")) as server:
         url = server.url.replace("127.0.0.1", host)
-        laptop = endpoint(url, POD | {WORKDIR_VARIABLE: "/home/me/runs/r"})
+        laptop = impatient_endpoint(url, POD | {WORKDIR_VARIABLE: "/home/me/runs/r"})
         assert laptop.complete([ChatRequest("Write.", 1.0, 1.0, 8, seed=1)]) != [None]
         assert "the pod's own address" in str(refused(url, POD))
 
@@ -290,7 +277,7 @@ def test_proxies_are_those_of_the_environment(url: str, exempt: str, proxy: str 
 def test_this_very_machine_is_asked_without_a_proxy(host: str) -> None:
     environment = {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9"}
     with serve_chat(lambda _: completion("x")) as server:
-        found = endpoint(server.url.replace("127.0.0.1", host), environment)
+        found = impatient_endpoint(server.url.replace("127.0.0.1", host), environment)
         assert found.complete([ChatRequest("Write.", 1.0, 1.0, 8, seed=1)]) != [None]
 
 
@@ -300,8 +287,10 @@ def test_other_machines_are_asked_through_the_proxy_but_for_a_key_in_plain_text(
     with serve_chat(lambda _: completion("x"), any_path=True) as proxy, serve_chat(lambda _: completion("x")) as server:
         environment = {"HTTP_PROXY": proxy.url.removesuffix("/v1")}
         request = ChatRequest("Write.", 1.0, 1.0, 8, seed=1)
-        endpoint("http://models.example.com/v1", environment).complete([request])
+        impatient_endpoint("http://models.example.com/v1", environment).complete([request])
         assert len(proxy.asked) == 1
         resolve["vllm"] = [["127.0.0.1"]]
-        endpoint(f"http://vllm:{port_of(server.url)}", environment, api_key_secret_ref=KEY).complete([request])
+        impatient_endpoint(f"http://vllm:{port_of(server.url)}", environment, api_key_secret_ref=KEY).complete(
+            [request]
+        )
     assert (len(proxy.asked), server.keys) == (1, [f"Bearer {SECRET}"])

@@ -10,28 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
-from dynalign_contract.errors import BadConfigError, StageError
+from dynalign_contract.errors import BadConfigError
 from dynalign_contract.references import SecretKeyRef
-from dynalign_trainer.endpoints.client import Endpoint
 from dynalign_trainer.endpoints.completions import ChatRequest
 from dynalign_trainer.endpoints.redaction import quote_text, remove_key
 from dynalign_trainer.endpoints.transport import LONGEST_ANSWER
 from support.chat_server import Answer, completion, refusal, serve_chat
-from support.endpoints import quick_endpoint
+from support.endpoints import SECRET, impatient_endpoint, refused
 
-SECRET = "sk-Very/secret+key=12345"  # noqa: S105 - made up
 KEY = SecretKeyRef(name="keys", key="author")
-
-
-def endpoint(url: str, environment: dict[str, str] | None = None, **settings: Any) -> Endpoint:
-    found = {"DYNALIGN_AUTHOR_API_KEY": SECRET} | (environment or {})
-    return quick_endpoint(url, found, **{"retries": 0, **settings})
-
-
-def refused(url: str, environment: dict[str, str] | None = None, **settings: Any) -> StageError:
-    with pytest.raises(StageError) as caught:
-        endpoint(url, environment, **settings).complete([ChatRequest("Write.", 1.0, 1.0, 8, seed=1)])
-    return caught.value
 
 
 def packed(data: bytes, encoding: str) -> Answer:
@@ -43,7 +30,7 @@ def packed(data: bytes, encoding: str) -> Answer:
 def test_a_compressed_answer_is_read_though_none_was_asked_for(encoding: str) -> None:
     body = json.dumps(completion("How?").body).encode()
     with serve_chat(lambda _: packed(body, encoding)) as server:
-        (reply,) = endpoint(server.url).complete([ChatRequest("Write.", 1.0, 1.0, 8, seed=1)])
+        (reply,) = impatient_endpoint(server.url).complete([ChatRequest("Write.", 1.0, 1.0, 8, seed=1)])
     assert reply is not None
     assert reply.text == "How?"
 
@@ -68,7 +55,7 @@ def test_alternatives_are_given_up_before_an_answer_is_too_long() -> None:
 
     request = ChatRequest("Good?", 0.0, 1.0, 8, seed=1, choices=tuple("0123456789"), logprobs=True)
     with serve_chat(answer) as server:
-        (reply,) = endpoint(server.url).complete([request])
+        (reply,) = impatient_endpoint(server.url).complete([request])
     assert reply is not None
     assert reply.text == "7"
     assert [body.get("top_logprobs") for body in server.asked] == [20, 5, None]
@@ -120,7 +107,9 @@ def test_nothing_of_a_key_is_quoted(said: str) -> None:
 
 def test_an_answer_that_echoes_the_key_does_not_bring_it_into_the_run() -> None:
     with serve_chat(lambda _: completion(f"You sent Bearer {SECRET}")) as server:
-        (reply,) = endpoint(server.url, api_key_secret_ref=KEY).complete([ChatRequest("Write.", 1.0, 1.0, 8, seed=1)])
+        (reply,) = impatient_endpoint(server.url, api_key_secret_ref=KEY).complete(
+            [ChatRequest("Write.", 1.0, 1.0, 8, seed=1)]
+        )
     assert reply is not None
     assert SECRET not in reply.text
 
