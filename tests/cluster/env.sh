@@ -66,6 +66,11 @@ running() {
   [ "$({ tr '\0' ' ' < "/proc/$pid/cmdline"; } 2>/dev/null)" = "$(cat "$STATE/run/$1.cmd" 2>/dev/null)" ]
 }
 
+put() { # FILE: standard input becomes the file at once. What reads it meanwhile sees the old or the new text, never half
+  cat > "$1.new"
+  if cmp -s "$1.new" "$1"; then rm "$1.new"; else mv "$1.new" "$1"; fi
+}
+
 until_ok() { # WHAT SECONDS COMMAND...: waits until COMMAND succeeds
   local what=$1 end=$((SECONDS + $2)); shift 2
   until "$@" >/dev/null 2>&1; do

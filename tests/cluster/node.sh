@@ -39,7 +39,7 @@ if [ ! -f pki/done ]; then
   touch pki/done
 fi
 for user in admin controller-manager scheduler kubelet proxy; do
-  (umask 077; cat > "$user.kubeconfig" <<K
+  (umask 077; put "$user.kubeconfig" <<K
 apiVersion: v1
 kind: Config
 clusters: [{name: dynalign, cluster: {server: "https://$IP:$API_PORT", certificate-authority-data: $(base64 -w0 < pki/ca.crt)}}]
@@ -51,14 +51,15 @@ K
 done
 fill_in() { # TEMPLATE TARGET
   sed -e "s|@IP@|$IP|g" -e "s|@STATE@|$STATE|g" -e "s|@NODE@|$NODE|g" -e "s|@BRIDGE@|$BRIDGE|g" -e "s|@POD_PREFIX@|$POD_PREFIX|g" \
-    -e "s|@CONTAINERD_ROOT@|$CONTAINERD_ROOT|g" -e "s|@PAUSE_IMAGE@|$PAUSE_IMAGE|g" -e "s|@KUBECONFIG@|$NODE_KUBECONFIG|g" "$HERE/conf/$1" > "$2"
+    -e "s|@CONTAINERD_ROOT@|$CONTAINERD_ROOT|g" -e "s|@PAUSE_IMAGE@|$PAUSE_IMAGE|g" -e "s|@KUBECONFIG@|$NODE_KUBECONFIG|g" "$HERE/conf/$1" | put "$2"
 }
 for file in containerd.toml kubelet.yaml proxy.yaml scheduler.yaml Corefile; do fill_in "$file" "conf/$file"; done
 fill_in bridge.conflist cni/10-bridge.conflist
 
 # --- volumes: upstream's provisioner knows one place, which a link leads here -----------------------------------------
 VOLUME_PLACE=/tmp/hostpath_pv
-if [ -L "$VOLUME_PLACE" ] || [ ! -e "$VOLUME_PLACE" ]; then ln -sfn "$STATE/volumes" "$VOLUME_PLACE"; fi
+if [ -L "$VOLUME_PLACE" ] && ! [ "$VOLUME_PLACE" -ef volumes ]; then rm "$VOLUME_PLACE"; fi
+[ -e "$VOLUME_PLACE" ] || ln -s "$STATE/volumes" "$VOLUME_PLACE"
 [ "$VOLUME_PLACE" -ef volumes ] || { echo "$VOLUME_PLACE belongs to somebody else: remove it"; exit 1; }
 chown "$WORKLOAD_UID:$WORKLOAD_UID" volumes
 

@@ -72,6 +72,14 @@ def test_two_restricted_pods_share_a_claim_that_names_no_class(site: Place) -> N
     assert site.run_to_success(reader, "reader") == "1000"
 
 
+def test_who_brings_a_cluster_up_that_runs_changes_no_file_that_others_read(cluster: Cluster) -> None:
+    state = Path(cluster.kubeconfig).parent
+    read = [path for folder in (state, state / "conf", state / "cni") for path in folder.glob("*.*") if path.is_file()]
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in read}
+    assert bring_up() == cluster
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in read} == before
+
+
 def test_the_root_file_system_cannot_be_written(site: Place) -> None:
     command = ["sh", "-c", "touch /written 2>/dev/null || echo refused"]
     assert site.run_to_success(a_pod("pod", command, IMAGE), "pod") == "refused"
