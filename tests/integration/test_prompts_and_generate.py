@@ -148,6 +148,19 @@ def test_later_iterations_write_new_prompts_and_take_supplied_ones(
     assert not (run.root / result.artifact.path / HELD_OUT_FILE).exists()
 
 
+def test_columns_that_verifiers_read_stay_with_their_prompts(run: Run, tmp_path: Path) -> None:
+    answers = {f"How much is {i} + {i}, in words?": str(2 * i) for i in range(6)}
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("\n".join(json.dumps({"prompt": text, "answer": int(value)}) for text, value in answers.items()))
+    prompts = PROMPTS.model_copy(update={"supplied": SuppliedPrompts(uri=str(mine)), "per_iteration": 4, "held_out": 2})
+    params = PromptsParams(objective=OBJECTIVE, prompts=prompts, reserve_tokens=48, columns=("answer",))
+    result = run.finish(run.config(params, iteration=0))
+    assert result.artifact is not None, result.error
+    rows = run.prompts(result.artifact)
+    assert len(rows) == 4
+    assert [row["columns"] for row in rows] == [{"answer": answers[text]} for text in texts(rows)]
+
+
 def test_too_few_prompts_are_an_error_that_quotes_samples(run: Run, first: ArtifactRef) -> None:
     prompts = PROMPTS.model_copy(update={"max_tokens": 8})
     params = PromptsParams(objective=OBJECTIVE, prompts=prompts, reserve_tokens=48)

@@ -20,6 +20,7 @@ from dynalign_contract.settings import (
     GenerationSettings,
     JudgingSettings,
     PromptSettings,
+    Rewards,
     TaskName,
     TrainingSettings,
 )
@@ -68,6 +69,9 @@ class PromptsParams(Model):
     policy: Policy = Policy()
     reserve_tokens: int
     """Tokens that the context window must keep free for a completion."""
+    columns: tuple[str, ...] = Field(default=(), exclude_if=lambda columns: not columns)
+    """Columns of the supplied prompts that verifiers read: their values travel with the prompts. Where there are none,
+    the field is left out of the file and of the digest."""
 
 
 class GenerateParams(Model):
@@ -87,6 +91,8 @@ class JudgeParams(Model):
     judge: Policy = Policy()
     max_tokens: int
     """`generation.maxTokens`, for the length penalties."""
+    rewards: Rewards = Field(default=(), exclude_if=lambda rewards: not rewards)
+    """Verifiers beside the judge. Where there are none, the field is left out of the file and of the digest."""
     prompts_per_part: int
 
 

@@ -26,6 +26,7 @@ from dynalign_contract.settings import (
     GenerationSettings,
     JudgingSettings,
     PromptSettings,
+    Rewards,
     TrainingSettings,
 )
 from dynalign_contract.sources import ModelUri
@@ -246,6 +247,8 @@ class AlignmentRunSpec(Model):
     prompts: PromptSettings = PromptSettings()
     generation: GenerationSettings = GenerationSettings()
     judging: JudgingSettings = JudgingSettings()
+    rewards: Rewards = ()
+    """Verifiers beside the judge: the reward is the weighted mean of their values and the judge's reward."""
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     export: ExportSpec = ExportSpec()

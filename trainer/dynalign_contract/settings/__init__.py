@@ -33,6 +33,15 @@ from dynalign_contract.settings.prompts import (
     SeedSettings,
     SuppliedPrompts,
 )
+from dynalign_contract.settings.rewards import (
+    Comparison,
+    LengthUnit,
+    RewardRange,
+    Rewards,
+    RewardSettings,
+    RewardType,
+    columns_of_rewards,
+)
 from dynalign_contract.settings.training import (
     AUTO_TARGETS,
     AdvantageScale,
@@ -59,6 +68,7 @@ __all__ = [
     "ChatSettings",
     "ClipSettings",
     "ClusterSettings",
+    "Comparison",
     "DType",
     "DecontaminationSettings",
     "DedupSettings",
@@ -72,6 +82,7 @@ __all__ = [
     "JudgingSettings",
     "KlReference",
     "KlSettings",
+    "LengthUnit",
     "LoraSettings",
     "LossAggregation",
     "ModuleName",
@@ -82,6 +93,10 @@ __all__ = [
     "Ratings",
     "RatioBand",
     "Refresh",
+    "RewardRange",
+    "RewardSettings",
+    "RewardType",
+    "Rewards",
     "SeedSettings",
     "SuppliedPrompts",
     "TaskName",
@@ -91,4 +106,5 @@ __all__ = [
     "TrainingSettings",
     "WinRateMethod",
     "WinRateSettings",
+    "columns_of_rewards",
 ]

@@ -24,6 +24,7 @@ from dynalign_trainer.preflight.rows import Room, check_rows
 from dynalign_trainer.preflight.template import check_template
 from dynalign_trainer.preflight.tokens import check_ids
 from dynalign_trainer.preflight.window import check_window
+from dynalign_trainer.verifiers.verifier import build_verifiers
 
 
 @dataclass
@@ -115,9 +116,10 @@ class Inspection:
         self, folder: Path, preflight: Preflight, template: ChatTemplate | None, rows: int | None
     ) -> None:
         found, prompts = self.findings, preflight.prompts
+        found.attempt(lambda: build_verifiers(preflight.rewards))
         room = found.attempt(lambda: check_window(folder, self.engine.max_length, preflight))
         if prompts.languages:
-            found.attempt(lambda: LanguageFilter(prompts.languages))
+            found.attempt(lambda: LanguageFilter(prompts.languages, "prompts.languages"))
         if prompts.decontamination.uri is not None:
             texts, where = prompts.decontamination.uri, "prompts.decontamination"
             found.attempt(lambda: read_supplied(supplied_path(texts, where, os.environ), where))
@@ -130,7 +132,9 @@ class Inspection:
         if template is None or room is None:
             found.attempt(lambda: read_supplied(path, "prompts.supplied"))
             return
-        found.notes += found.attempt(lambda: check_rows(template, prompts, Room(room, rows), path, self.look)) or []
+        space, rewards = Room(room, rows), preflight.rewards
+        notes = found.attempt(lambda: check_rows(template, prompts, space, path, self.look, rewards=rewards))
+        found.notes += notes or []
 
 
 def inspect_folder(folder: Path, preflight: Preflight | None, engine: EngineSettings, chat: ChatSettings) -> Findings:
