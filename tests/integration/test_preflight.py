@@ -11,6 +11,7 @@ from dynalign_contract.result import Outcome
 from dynalign_contract.settings import (
     DecontaminationSettings,
     EngineSettings,
+    RewardSettings,
     TrainingBackend,
 )
 from lab.tiny_qwen3 import CHATML, write_tiny_qwen3
@@ -250,6 +251,22 @@ def test_rows_are_held_against_template_window_and_number(
     for word in words:
         assert word in message
     assert "mine.jsonl" in message
+
+
+def test_verifiers_are_held_against_their_libraries_and_the_rows(model: Path, tmp_path: Path) -> None:
+    uri = rows(tmp_path, [{**chat(question), "answer": "yes"} for question in QUESTIONS])
+    wrong: list[dict[str, Any]] = [
+        {"name": "list", "type": "Regex", "pattern": "(?=a)b"},
+        {"name": "right", "type": "Match", "column": "result"},
+    ]
+    rewards = tuple(RewardSettings.model_validate(reward) for reward in wrong)
+    first = fetch(model, a_preflight(uri).model_copy(update={"rewards": rewards}), tmp_path / "run")
+    message = refusal(first, tmp_path / "run")
+    assert "rewards[0].pattern: the pattern '(?=a)b' cannot be used" in message
+    assert "rewards[1].column: no row of" in message
+    rewards = (RewardSettings.model_validate({**wrong[1], "column": "answer"}),)
+    result = fetch(model, a_preflight(uri).model_copy(update={"rewards": rewards}), tmp_path / "again")
+    assert result.outcome is Outcome.SUCCEEDED, result.error
 
 
 def test_everything_is_told_at_once(model: Path, tmp_path: Path) -> None:

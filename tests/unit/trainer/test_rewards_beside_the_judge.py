@@ -15,6 +15,7 @@ from dynalign_contract.objective import Aspect, builtin_objective
 from dynalign_contract.records import JUDGEMENT, ROLLOUT, JudgementRow, read_rows
 from dynalign_contract.settings import CanarySettings, JudgeGates, JudgingSettings, RewardSettings
 from dynalign_contract.stages import Stage
+from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.generate import stage as generate
 from dynalign_trainer.judge import stage
 from dynalign_trainer.judge.judges import Judges
@@ -72,7 +73,9 @@ class Bench:
         self.root, self._window, self._monkeypatch = root, window, monkeypatch
         self.warnings: list[str] = []
 
-    def judge(self, *rewards: dict[str, Any], rows: list[dict[str, Any]] | None = None, **judging: Any) -> StageOutput:
+    def judge(
+        self, *rewards: dict[str, Any], rows: list[dict[str, Any]] | None = None, **judging: Any
+    ) -> StageOutput[JudgeParams]:
         write_artifact(self.root, "rollouts", Stage.GENERATE, rows or rollouts(), schema=ROLLOUT)
         (self.root / "judgements").mkdir()
         params = JudgeParams(
@@ -174,7 +177,7 @@ def test_with_continue_it_warns(bench: Bench) -> None:
 
 @pytest.mark.parametrize("columns", [{}, {"columns": {"answer": "7"}}])
 def test_columns_travel_from_a_prompt_to_its_candidates(columns: dict[str, Any]) -> None:
-    messages = [{"role": "user", "content": "How much is 3 + 4?"}]
+    messages: list[Message] = [{"role": "user", "content": "How much is 3 + 4?"}]
     prompt: Any = {**supplied_row("p0", messages), **columns}
     written = Written(Sample((1,), (0.0,), "stop", "7"), None)
     row = generate._row(prompt, [1], 0, written, "base")

@@ -10,7 +10,7 @@ from dynalign_contract.errors import BadConfigError
 from dynalign_contract.settings import RewardSettings
 from dynalign_trainer.verifiers.answer import Answer
 from dynalign_trainer.verifiers.combining import combine_rewards, judge_share
-from dynalign_trainer.verifiers.json_schema import MAX_STEPS
+from dynalign_trainer.verifiers.json_schema import MAX_SCHEMA_CHARACTERS, MAX_SCHEMA_DEPTH, MAX_STEPS
 from dynalign_trainer.verifiers.json_text import MAX_CHARACTERS, MAX_DEPTH, MAX_VALUES
 from dynalign_trainer.verifiers.verifier import build_verifiers, verify
 
@@ -23,6 +23,11 @@ def value_of(text: str, columns: Mapping[str, str] | None = None, tokens: int = 
     settings = RewardSettings.model_validate({"name": "v", **reward})
     (value,) = verify(build_verifiers([settings]), Answer(text, tokens, columns or {})).values()
     return value
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """A schema of so many levels."""
+    return {} if levels == 1 else {"not": nested(levels - 1)}
 
 
 def same(found: float, wanted: float) -> bool:
@@ -114,6 +119,8 @@ def test_patterns_of_a_schema_do_not_hang_either() -> None:
         ),
         ({"type": "JsonSchema", "schema": {"$ref": "https://example.com/s"}}, "only references inside the schema"),
         ({"type": "JsonSchema", "schema": {"$ref": "#/$defs/no"}}, "which it does not have"),
+        ({"type": "JsonSchema", "schema": nested(MAX_SCHEMA_DEPTH + 1)}, r"schema is 33 levels deep"),
+        ({"type": "JsonSchema", "schema": {"title": "a" * MAX_SCHEMA_CHARACTERS}}, "schema has 16396 characters"),
         ({"type": "JsonSchema", "schema": {"$ref": "#"}}, "does not come to an end"),
         ({"type": "JsonSchema", "schema": {"pattern": "("}}, r"schema, keyword pattern: the pattern"),
         ({"type": "JsonSchema", "schema": {"patternProperties": {"a": {}}}}, "patternProperties, which is not"),
@@ -187,7 +194,7 @@ def test_forbidden_text(text: str, wanted: float) -> None:
 def test_the_range_says_what_failing_and_passing_are_worth() -> None:
     reward: dict[str, Any] = {"type": "Regex", "pattern": "a", "range": {"low": -2, "high": 0.5}}
     assert [value_of(text, **reward) for text in ("a", "b")] == [0.5, -2.0]
-    undecided = {"type": "Match", "column": "c", "range": {"low": -2, "high": 0.5}}
+    undecided: dict[str, Any] = {"type": "Match", "column": "c", "range": {"low": -2, "high": 0.5}}
     assert math.isnan(value_of("a", **undecided))
 
 

@@ -1,22 +1,16 @@
 """Rewards beside the judge's: checks of an answer that a program decides."""
 
-import json
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field, JsonValue
+from pydantic import Field, JsonValue
 
 from dynalign_contract.base import Model
-from dynalign_contract.json_size import measure_json
 from dynalign_contract.names import form
 from dynalign_contract.settings.prompts import LanguageCode
 
 MAX_REWARDS: Final = 16
 """Verifiers of a run."""
-MAX_SCHEMA_CHARACTERS: Final = 16_384
-"""Length of a JSON schema, written as JSON without spaces."""
-MAX_SCHEMA_DEPTH: Final = 32
-"""Objects and lists of a JSON schema inside each other."""
 
 
 class RewardType(StrEnum):
@@ -77,18 +71,9 @@ ForbiddenWords = Annotated[
 ]
 
 
-def _check_schema_size(schema: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    if (depth := measure_json(schema).depth) > MAX_SCHEMA_DEPTH:
-        raise ValueError(f"is {depth} levels deep; write a schema of at most {MAX_SCHEMA_DEPTH}")
-    if (length := len(json.dumps(schema, separators=(",", ":")))) > MAX_SCHEMA_CHARACTERS:
-        raise ValueError(f"has {length} characters as JSON; write a schema of at most {MAX_SCHEMA_CHARACTERS}")
-    return schema
-
-
 JsonSchema = Annotated[
     dict[str, JsonValue],
     Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
-    AfterValidator(_check_schema_size),
 ]
 """A JSON schema, version 2020-12."""
 

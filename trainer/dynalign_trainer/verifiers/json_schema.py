@@ -4,7 +4,8 @@ A schema must not be able to hang a stage: its patterns are RE2's, it refers to 
 takes a bounded number of steps.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from jsonschema import Draft202012Validator
@@ -15,10 +16,15 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from dynalign_contract.errors import BadConfigError
+from dynalign_contract.json_size import measure_json
 from dynalign_trainer.verifiers.answer import FAILED, UNDECIDED, Answer, Check, verdict
 from dynalign_trainer.verifiers.json_text import UnreadableJsonError, read_json
 from dynalign_trainer.verifiers.patterns import Pattern
 
+MAX_SCHEMA_CHARACTERS: Final = 16_384
+"""Length of a schema, written as JSON without spaces."""
+MAX_SCHEMA_DEPTH: Final = 32
+"""Objects and lists of a schema inside each other."""
 MAX_STEPS: Final = 100_000
 """Keywords of the schema that are applied to one answer."""
 _UNSUPPORTED: Final = frozenset(
@@ -32,7 +38,7 @@ class _TooManyStepsError(Exception):
     """The schema branches so much that an answer is not decided within its steps."""
 
 
-def json_schema_check(schema: Mapping[str, JsonValue], field: str) -> Check:
+def json_schema_check(schema: dict[str, JsonValue], field: str) -> Check:
     """Check that an answer is JSON that fits the schema; `field` is its place in the run file.
 
     An answer that is no JSON, or too large or deep to be read, fails; one that takes too many steps is undecided.
@@ -56,9 +62,10 @@ def json_schema_check(schema: Mapping[str, JsonValue], field: str) -> Check:
 class _Schema:
     """A schema that has been checked."""
 
-    def __init__(self, schema: Mapping[str, JsonValue], field: str) -> None:
+    def __init__(self, schema: dict[str, JsonValue], field: str) -> None:
         self._patterns: dict[str, Pattern] = {}
         self._left = 0
+        _check_size(schema, field)
         for keyword, value in _keywords(schema):
             self._look_at(keyword, value, field)
         try:
@@ -116,9 +123,18 @@ class _Schema:
             yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
-def _keywords(node: JsonValue | Mapping[str, JsonValue]) -> Iterator[tuple[str, JsonValue]]:
+def _check_size(schema: dict[str, JsonValue], field: str) -> None:
+    if (depth := measure_json(schema).depth) > MAX_SCHEMA_DEPTH:
+        raise BadConfigError(f"{field} is {depth} levels deep. Write a schema of at most {MAX_SCHEMA_DEPTH} levels.")
+    if (length := len(json.dumps(schema, separators=(",", ":")))) > MAX_SCHEMA_CHARACTERS:
+        raise BadConfigError(
+            f"{field} has {length} characters as JSON. Write a schema of at most {MAX_SCHEMA_CHARACTERS}."
+        )
+
+
+def _keywords(node: JsonValue) -> Iterator[tuple[str, JsonValue]]:
     """Every name and value of every object of a schema."""
-    if isinstance(node, Mapping):
+    if isinstance(node, dict):
         for name, value in node.items():
             yield name, value
             yield from _keywords(value)
