@@ -125,6 +125,8 @@ class EvaluateParams(Model):
     max_tokens: int
     thinking_tokens: int | None = Field(default=None, exclude_if=lambda tokens: tokens is None)
     """`generation.thinkingTokens`, left out of the file and of the digest where it is not set."""
+    rewards: Rewards = Field(default=(), exclude_if=lambda rewards: not rewards)
+    """Verifiers that value the answers too, left out of the file and of the digest where there are none."""
     max_length: int | None = None
 
 

@@ -98,6 +98,8 @@ def summary_tables(status: AlignmentRunStatus) -> Group:
     parts: list[Table | str] = [_scores_table(status), "", _trust_table(status)]
     if any(JudgeMetrics.verifier_failed_share.members(numbers_of(iteration)) for iteration in status.iterations):
         parts += ["", _verifiers_table(status)]
+    if any(EvaluateMetrics.verifier_delta.members(numbers_of(iteration)) for iteration in status.iterations):
+        parts += ["", _held_out_verifiers_table(status)]
     if any(iteration.win_rate is not None for iteration in status.iterations):
         parts += ["", _evaluation_table(status)]
     return Group(*parts, "", _effort_table(status), "", _start_table(status))
@@ -111,6 +113,17 @@ def _verifiers_table(status: AlignmentRunStatus) -> Table:
         values = JudgeMetrics.verifier_reward.members(metrics)
         for name, share in JudgeMetrics.verifier_failed_share.members(metrics).items():
             table.add_row(_index(iteration, status), name, _number(values.get(name)), _number(share, 2))
+    return table
+
+
+def _held_out_verifiers_table(status: AlignmentRunStatus) -> Table:
+    """What verifiers say of the answers to held-out prompts, and of the difference to the base model's."""
+    table = _table("iteration", "verifier", "held out", "change against base")
+    for iteration in status.iterations:
+        metrics = numbers_of(iteration)
+        values = EvaluateMetrics.verifier_value.members(metrics)
+        for name, change in EvaluateMetrics.verifier_delta.members(metrics).items():
+            table.add_row(_index(iteration, status), name, _number(values.get(name)), change.text("+.3f"))
     return table
 
 

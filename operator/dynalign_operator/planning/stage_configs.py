@@ -166,6 +166,7 @@ def _evaluate(given: _StageInputs) -> _StageParams:
         previous=given.start,
         max_tokens=given.spec.generation.max_tokens,
         thinking_tokens=given.spec.generation.thinking_tokens,
+        rewards=given.spec.rewards,
         max_length=given.spec.engine.max_length,
     )
     inputs = {Input.HELD_OUT: _prompts_of(given.status, 0), **_base_capability(given), **_earlier_evaluations(given)}

@@ -72,6 +72,23 @@ def test_verifiers_have_a_table_of_their_own_where_there_are_any() -> None:
     assert not any("verifier" in line for line in summary())
 
 
+def test_verifiers_of_held_out_answers_are_compared_with_the_base_model() -> None:
+    name = "a-name-of-thirty-two-characters-"
+    numbers: dict[str, Any] = {
+        f"verifier_value/{name}": 0.75,
+        f"verifier_delta/{name}": 0.5,
+        f"verifier_delta_low/{name}": 0.25,
+        f"verifier_delta_high/{name}": 0.625,
+        "verifier_delta/without-interval": -0.5,
+    }
+    lines = summary(**numbers)
+    head = next(index for index, line in enumerate(lines) if "held out" in line)
+    assert lines[head].split() == ["iteration", "verifier", "held", "out", "change", "against", "base"]
+    assert lines[head + 1].split() == ["0", name, "0.750", "+0.500", "(+0.250", "to", "+0.625)"]
+    assert lines[head + 2].split() == ["0", "without-interval", "-", "-0.500"]
+    assert max(map(len, lines)) <= 80
+
+
 def test_how_each_iteration_did_in_the_evaluation() -> None:
     numbers: dict[str, Any] = {"win_rate_lc": 0.47, "win_rate_previous": 0.53, "rating": 34.7, "capability": 0.6125}
     change: dict[str, Any] = {

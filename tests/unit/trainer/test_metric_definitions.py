@@ -82,7 +82,7 @@ def of_evaluate() -> MetricValues[Any]:
     settings = EvaluationSettings()
     comparison_sets = [ComparisonSet(BASE, Policy(), which, "base", comparisons) for which in settings.win_rate.judges]
     context: Any = SimpleNamespace(params=SimpleNamespace(evaluation=settings, policy=Policy()), seed=lambda _: 0)
-    answers: Any = {Policy().version: [{"completion_ids": [1, 2]}]}
+    answers: Any = {Policy().version: [{"completion_ids": [1, 2], "verifiers": {"short": 1.0}}]}
     measured = evaluate._measure(context, comparison_sets, answers, capability.CapabilityResult())
     endpoint: Any = SimpleNamespace(usage=SimpleNamespace(requests=1, tokens=2))
     own: Any = SimpleNamespace(points=1.0, interval=SimpleNamespace(low=0.0, high=2.0))

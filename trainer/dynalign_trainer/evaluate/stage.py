@@ -20,9 +20,11 @@ from dynalign_trainer.evaluate.comparison_sets import BASE, PREVIOUS, Comparison
 from dynalign_trainer.evaluate.judges import build_judges, measure_spending, open_judge_endpoint
 from dynalign_trainer.evaluate.policy_ratings import rate_policies
 from dynalign_trainer.evaluate.progress import Progress
+from dynalign_trainer.evaluate.verified import verifier_metrics, with_values
 from dynalign_trainer.models.engine import Engine, start_engine
 from dynalign_trainer.models.thoughts import Lengths
 from dynalign_trainer.runtime.context import StageContext, StageOutput
+from dynalign_trainer.verifiers.verifier import build_verifiers
 
 
 def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
@@ -80,8 +82,11 @@ def _answer(
     params = context.params
     lengths = Lengths(params.evaluation.win_rate.max_tokens or params.max_tokens, params.thinking_tokens)
 
+    verifiers = build_verifiers(params.rewards)
+
     def sample(policy: Policy) -> list[AnswerRow]:
-        return sample_answers(engine, prompts, policy, lengths=lengths, watch=progress.begin(len(prompts)))
+        rows = sample_answers(engine, prompts, policy, lengths=lengths, watch=progress.begin(len(prompts)))
+        return with_values(verifiers, prompts, rows)
 
     return keep_or_sample(context.folder / ANSWERS_FILE, prompts, policies, sample)
 
@@ -153,6 +158,7 @@ def _measure(
         EvaluateMetrics.mean_length_base: _mean_length(answers[Policy().version]),
         EvaluateMetrics.prompts: len(comparisons),
         **capability.metrics,
+        **verifier_metrics(answers[params.policy.version], answers[Policy().version], **options),
     }
 
 
