@@ -9,7 +9,7 @@ from dynalign_operator.runfile.run_file import RunFileError, parse_run_file
 from dynalign_operator.runfile.yaml_documents import read_documents
 
 ROOT = Path(__file__).parents[3]
-GOOD = sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("crds/samples/*.yaml")])
+GOOD = sorted([*ROOT.glob("examples/**/*.yaml"), *ROOT.glob("crds/samples/*.yaml")])
 HEAD = "apiVersion: dynalign.io/v1alpha1\nkind: AlignmentRun\nmetadata: {name: a}\nspec:\n"
 
 

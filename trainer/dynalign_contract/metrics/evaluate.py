@@ -31,6 +31,9 @@ class EvaluateMetrics(StageMetrics):
     win_rate_lc = _Interval(
         Unit.SHARE, "Win rate against the base model at equal length of the answers.", export=Export()
     )
+    win_rate_consistent = _Interval(
+        Unit.SHARE, "Win rate without the prompts whose verdict changes with the order of the answers."
+    )
     win_rate_previous = _Interval(
         Unit.SHARE, "Win rate against the policy that the iteration began with.", export=Export()
     )

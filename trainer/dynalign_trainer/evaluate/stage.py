@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from dynalign_contract.config import EvaluateParams, Policy
+from dynalign_contract.estimate import Estimate
 from dynalign_contract.inputs import Input
 from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, HELD_OUT_FILE
 from dynalign_contract.metrics import EvaluateMetrics, MetricValues
@@ -20,6 +21,7 @@ from dynalign_trainer.evaluate.comparison_sets import BASE, PREVIOUS, Comparison
 from dynalign_trainer.evaluate.judges import build_judges, measure_spending, open_judge_endpoint
 from dynalign_trainer.evaluate.policy_ratings import rate_policies
 from dynalign_trainer.evaluate.progress import Progress
+from dynalign_trainer.evaluate.statistics import Comparison
 from dynalign_trainer.evaluate.verified import verifier_metrics, with_values
 from dynalign_trainer.models.engine import Engine, start_engine
 from dynalign_trainer.models.thoughts import Lengths
@@ -135,7 +137,11 @@ def _measure(
         "resamples": settings.resamples,
         "seed": context.seed("bootstrap"),
     }
-    rate = estimate(statistics.win_rate(comparisons), statistics.bootstrap_interval(comparisons, **options))
+
+    def rate_of(those: Sequence[Comparison]) -> Estimate | None:
+        return estimate(statistics.win_rate(those), statistics.bootstrap_interval(those, **options))
+
+    rate = rate_of(comparisons)
     return {
         **EvaluateMetrics.win_rate.split(rate),
         **EvaluateMetrics.win_rate_lc.split(
@@ -144,9 +150,8 @@ def _measure(
                 statistics.length_controlled_interval(comparisons, **options),
             )
         ),
-        **EvaluateMetrics.win_rate_previous.split(
-            estimate(statistics.win_rate(previous), statistics.bootstrap_interval(previous, **options))
-        ),
+        **EvaluateMetrics.win_rate_consistent.split(rate_of(statistics.consistent(comparisons))),
+        **EvaluateMetrics.win_rate_previous.split(rate_of(previous)),
         EvaluateMetrics.preference: statistics.mean_preference(comparisons),
         EvaluateMetrics.win_rate_live: win_rate_of(EvaluationJudge.LIVE),
         EvaluateMetrics.win_rate_endpoint: win_rate_of(EvaluationJudge.ENDPOINT),
