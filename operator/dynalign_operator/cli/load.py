@@ -55,7 +55,7 @@ def require_keys(run_file: RunFile, environment: Mapping[str, str]) -> RunFile:
 
 
 def _keys(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, ...]:
-    """Keys that the stage cannot do without; many models need no token of the hub."""
+    """Keys that the stage cannot do without. Many models need no token of the hub."""
     return () if stage is Stage.FETCH else secret_variables(run, stage)
 
 

@@ -100,6 +100,7 @@ def test_a_run_without_rewards_has_the_digests_of_one_that_knows_none() -> None:
     prompts = PromptsParams(objective=objective, prompts=PromptSettings(), reserve_tokens=8)
     assert not {"rewards", "weight", "columns"} & _names(json.loads(judge.to_json()) | json.loads(prompts.to_json()))
     short = RewardSettings(name="short", type=RewardType.LENGTH, max=9)
+    assert not {"endpoint", "entryPoint", "columns", "batchSize"} & _names(json.loads(short.to_json()))
     assert {"rewards", "weight"} <= _names(json.loads(judge.model_copy(update={"rewards": (short,)}).to_json()))
 
 

@@ -9,7 +9,7 @@ from dynalign_contract.metrics import EvaluateMetrics
 from dynalign_contract.records import AnswerRow, PromptRow
 from dynalign_contract.settings import RewardSettings
 from dynalign_trainer.evaluate.verified import verifier_metrics, with_values
-from dynalign_trainer.verifiers.verifier import build_verifiers
+from dynalign_trainer.verifiers.verifier import build_verifier
 
 MATCH = {"name": "right", "type": "Match", "column": "answer", "comparison": "Numeric"}
 DIGIT = {"name": "digit", "type": "Regex", "pattern": r"\d", "range": {"low": -1}}
@@ -17,7 +17,10 @@ OPTIONS: Any = {"confidence": 0.95, "resamples": 500, "seed": 1}
 
 
 def prompts(*answers: str | None) -> list[PromptRow]:
-    rows: Any = [{"prompt_id": f"p{i}", "columns": {} if a is None else {"answer": a}} for i, a in enumerate(answers)]
+    rows: Any = [
+        {"prompt_id": f"p{i}", "messages": [], "columns": {} if a is None else {"answer": a}}
+        for i, a in enumerate(answers)
+    ]
     return list(rows)
 
 
@@ -27,7 +30,7 @@ def answers(*texts: str) -> list[AnswerRow]:
 
 
 def valued(*texts: str, known: tuple[str | None, ...]) -> list[AnswerRow]:
-    verifiers = build_verifiers([RewardSettings.model_validate(reward) for reward in (MATCH, DIGIT)])
+    verifiers = [build_verifier(RewardSettings.model_validate(reward), "rewards[0]") for reward in (MATCH, DIGIT)]
     return with_values(verifiers, prompts(*known), answers(*texts))
 
 

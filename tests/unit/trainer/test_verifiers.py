@@ -12,7 +12,7 @@ from dynalign_trainer.verifiers.answer import Answer
 from dynalign_trainer.verifiers.combining import combine_rewards, judge_share
 from dynalign_trainer.verifiers.json_schema import MAX_SCHEMA_CHARACTERS, MAX_SCHEMA_DEPTH, MAX_STEPS
 from dynalign_trainer.verifiers.json_text import MAX_CHARACTERS, MAX_DEPTH, MAX_VALUES
-from dynalign_trainer.verifiers.verifier import build_verifiers, verify
+from dynalign_trainer.verifiers.verifier import build_verifier, verify
 
 PASSED, FAILED, UNDECIDED = 1.0, 0.0, math.nan
 ITEM = {"type": "object", "required": ["id"], "properties": {"id": {"type": "integer"}}}
@@ -21,7 +21,8 @@ LIST_OF_ITEMS = {"type": "array", "items": {"$ref": "#/$defs/item"}, "$defs": {"
 
 def value_of(text: str, columns: Mapping[str, str] | None = None, tokens: int = 3, **reward: Any) -> float:
     settings = RewardSettings.model_validate({"name": "v", **reward})
-    (value,) = verify(build_verifiers([settings]), Answer(text, tokens, columns or {})).values()
+    (values,) = verify([build_verifier(settings, "rewards[0]")], [Answer(text, tokens, columns or {})])
+    (value,) = values.values()
     return value
 
 

@@ -34,13 +34,18 @@ from dynalign_contract.settings.prompts import (
     SuppliedPrompts,
 )
 from dynalign_contract.settings.rewards import (
+    DEFAULT_BATCH,
+    REWARD_KEY_VARIABLES,
     Comparison,
     LengthUnit,
+    RewardEndpoint,
     RewardRange,
     Rewards,
     RewardSettings,
     RewardType,
     columns_of_rewards,
+    read_columns,
+    reward_endpoint,
 )
 from dynalign_contract.settings.training import (
     AUTO_TARGETS,
@@ -59,9 +64,11 @@ from dynalign_contract.settings.training import (
 
 __all__ = [
     "AUTO_TARGETS",
+    "DEFAULT_BATCH",
     "DEFAULT_CHAT",
     "OWN_TASKS",
     "OWN_TASK_PREFIX",
+    "REWARD_KEY_VARIABLES",
     "AdvantageScale",
     "CanarySettings",
     "CapabilitySettings",
@@ -93,6 +100,7 @@ __all__ = [
     "Ratings",
     "RatioBand",
     "Refresh",
+    "RewardEndpoint",
     "RewardRange",
     "RewardSettings",
     "RewardType",
@@ -107,4 +115,6 @@ __all__ = [
     "WinRateMethod",
     "WinRateSettings",
     "columns_of_rewards",
+    "read_columns",
+    "reward_endpoint",
 ]

@@ -26,7 +26,8 @@ from dynalign_trainer.evaluate.verified import verifier_metrics, with_values
 from dynalign_trainer.models.engine import Engine, start_engine
 from dynalign_trainer.models.thoughts import Lengths
 from dynalign_trainer.runtime.context import StageContext, StageOutput
-from dynalign_trainer.verifiers.verifier import build_verifiers
+from dynalign_trainer.verifiers.opening import open_verifiers, surroundings_of
+from dynalign_trainer.verifiers.verifier import Verifier, explain_failures
 
 
 def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
@@ -41,13 +42,14 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
     policies = (Policy(), params.previous, params.policy)
     opponents = {BASE: Policy()} | ({PREVIOUS: params.previous} if params.previous.version != BASE else {})
     endpoint = open_judge_endpoint(context, os.environ)
+    opened = open_verifiers(params.rewards, surroundings_of(context, os.environ))
     engine = start_engine(context, [policy for policy in policies if policy.adapter is not None])
     judges = build_judges(context, engine, endpoint)
     examination = CapabilityEvaluation(context)
     versions = len({policy.version for policy in policies})
     units = len(prompts) * (versions + len(judges) * len(opponents)) + examination.units
     progress = Progress(context, units)
-    answers = _answer(context, engine, prompts, policies, progress)
+    answers = _answer(context, engine, prompts, policies, verifiers=opened.verifiers, progress=progress)
     comparison_sets = [
         _compare(params.policy, opponent, judge, answers, progress)
         for judge in judges.items()
@@ -58,6 +60,9 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
     ratings = rate_policies(context, rows)
     capability = examination.run(engine, progress)
     (context.folder / JOURNAL_FILE).unlink(missing_ok=True)
+    opened.close()
+    if reasons := explain_failures(opened.verifiers):
+        context.warn(reasons)
     return StageOutput(
         files={
             ANSWERS_FILE: len(prompts) * versions,
@@ -70,6 +75,7 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
             **ratings.metrics,
             **measure_spending(endpoint),
         },
+        producers=opened.producers,
     )
 
 
@@ -78,13 +84,13 @@ def _answer(
     engine: Engine,
     prompts: Sequence[PromptRow],
     policies: Sequence[Policy],
+    *,
+    verifiers: Sequence[Verifier],
     progress: Progress,
 ) -> dict[str, list[AnswerRow]]:
     """Greedy answers by policy version, kept from an earlier attempt where it wrote them."""
     params = context.params
     lengths = Lengths(params.evaluation.win_rate.max_tokens or params.max_tokens, params.thinking_tokens)
-
-    verifiers = build_verifiers(params.rewards)
 
     def sample(policy: Policy) -> list[AnswerRow]:
         rows = sample_answers(engine, prompts, policy, lengths=lengths, watch=progress.begin(len(prompts)))

@@ -28,10 +28,17 @@ def with_values(
     """ANSWER rows, one a prompt, with the column `verifiers`; as they are in a run without verifiers."""
     if not verifiers:
         return list(rows)
-    return [
-        {**row, "verifiers": verify(verifiers, Answer(row["text"], answer_length(row), prompt.get("columns", {})))}
+    answers = [
+        Answer(
+            row["text"],
+            answer_length(row),
+            prompt.get("columns", {}),
+            prompt_id=prompt["prompt_id"],
+            messages=prompt["messages"],
+        )
         for prompt, row in zip(prompts, rows, strict=True)
     ]
+    return [{**row, "verifiers": values} for row, values in zip(rows, verify(verifiers, answers), strict=True)]
 
 
 def verifier_metrics(

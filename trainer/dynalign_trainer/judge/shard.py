@@ -82,6 +82,8 @@ class Shard:
         self._canaries = make_canaries(
             [_as_group(group) for group in self._canary_groups], context.seed, judging.canaries.injections
         )
+        self._verified: dict[int, list[dict[str, float]]] = {}
+        """Part -> the verifiers' values of its answers, which are the same whoever judges."""
         self._done = 0
         self._total = 0
 
@@ -182,11 +184,18 @@ class Shard:
         self, part: Part[RolloutGroup], scores: Sequence[CandidateScore], judge: ChatModel
     ) -> list[JudgementRow]:
         rollouts = [row for group in part.inputs for row in group.candidates]
-        rows = [self._judgement(rollout, score, judge) for rollout, score in zip(rollouts, scores, strict=True)]
+        if part.index not in self._verified:
+            self._verified[part.index] = verify(self._verifiers, [_answer(rollout) for rollout in rollouts])
+        rows = [
+            self._judgement(rollout, score, judge, values)
+            for rollout, score, values in zip(rollouts, scores, self._verified[part.index], strict=True)
+        ]
         write_rows(self._context.folder / part.name, rows, JUDGEMENT)
         return rows
 
-    def _judgement(self, rollout: RolloutRow, score: CandidateScore, judge: ChatModel) -> JudgementRow:
+    def _judgement(
+        self, rollout: RolloutRow, score: CandidateScore, judge: ChatModel, values: dict[str, float]
+    ) -> JudgementRow:
         params = self._context.params
         penalties = find_penalties(
             rollout["text"],
@@ -196,7 +205,7 @@ class Shard:
             settings=params.judging.penalties,
             max_tokens=params.max_tokens,
         )
-        values, weights = verify(self._verifiers, _answer(rollout)), weights_of(self._verifiers)
+        weights = weights_of(self._verifiers)
         weight = params.judging.weight
         row: JudgementRow = {
             "prompt_id": rollout["prompt_id"],
@@ -234,7 +243,14 @@ def _candidates(groups: Sequence[RolloutGroup]) -> list[Candidate]:
 
 
 def _answer(rollout: RolloutRow) -> Answer:
-    return Answer(rollout["text"], answer_length(rollout), rollout.get("columns", {}))
+    return Answer(
+        rollout["text"],
+        answer_length(rollout),
+        rollout.get("columns", {}),
+        prompt_id=rollout["prompt_id"],
+        candidate=rollout["candidate"],
+        messages=rollout["messages"],
+    )
 
 
 def _as_group(group: RolloutGroup) -> Group:

@@ -1,6 +1,7 @@
 """judge: score every candidate of this shard, measure the judge, and refuse to go on with an unfit one."""
 
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from dynalign_trainer.judge.trust import CanaryTrust, find_unfitness, kendall_ta
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 from dynalign_trainer.runtime.parts import Part, reuse_finished_parts, split_parts
 from dynalign_trainer.scoring.scores import mean_of
-from dynalign_trainer.verifiers.verifier import build_verifiers
+from dynalign_trainer.verifiers.opening import open_verifiers, surroundings_of
+from dynalign_trainer.verifiers.verifier import Verifier, explain_failures
 
 log = logging.getLogger("dynalign.judge")
 
@@ -36,7 +38,7 @@ def run(context: StageContext[JudgeParams]) -> StageOutput[JudgeParams]:
     """
     params = context.params
     check_gates(params.judging)
-    verifiers = build_verifiers(params.rewards)
+    opened = open_verifiers(params.rewards, surroundings_of(context, os.environ))
     groups = read_groups(context)
     mine = groups[context.shard :: context.config.shards]
     if not mine:
@@ -45,16 +47,18 @@ def run(context: StageContext[JudgeParams]) -> StageOutput[JudgeParams]:
     finished = reuse_finished_parts(context.folder, parts, JUDGEMENT, is_complete)
     judges = open_judges(context)
     started = time.monotonic()
-    shard = Shard(context, judges, parts, groups[:: context.config.shards], verifiers)
+    shard = Shard(context, judges, parts, groups[:: context.config.shards], opened.verifiers)
     outcome = _judge(shard, judges, context, parts, finished)
-    check_verifiers(context, _rows(outcome.judged, parts))
+    check_verifiers(context, _rows(outcome.judged, parts), opened.verifiers)
     judged = outcome.judged
     rate = judges.tokens_read / max(time.monotonic() - started, 1e-9)
     files = {part.name: len(judged.rows[part.index]) for part in parts}
     if context.shard == 0:
         write_rows(context.folder / CANARIES_FILE, judged.canary_rows, CANARY)
         files[CANARIES_FILE] = len(judged.canary_rows)
-    return StageOutput(files=files, metrics=_measure(params, parts, outcome) | {JudgeMetrics.tokens_per_second: rate})
+    opened.close()
+    metrics = _measure(params, parts, outcome) | {JudgeMetrics.tokens_per_second: rate}
+    return StageOutput(files=files, metrics=metrics, producers=opened.producers)
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,17 @@ def check_gates(judging: JudgingSettings) -> None:
             )
 
 
-def check_verifiers(context: StageContext[JudgeParams], rows: Sequence[JudgementRow]) -> None:
+def check_verifiers(
+    context: StageContext[JudgeParams], rows: Sequence[JudgementRow], verifiers: Sequence[Verifier] = ()
+) -> None:
     """Hold verifiers whose values count to the limit of failures that the judge has (`gates.maxFailedShare`).
 
     Warns, or raises UnfitError where an unfit judge would stop the run: no other judge decides what a verifier cannot.
+    Reasons for which answers were left undecided are always told.
     """
+    reasons = explain_failures(verifiers)
+    if reasons:
+        context.warn(reasons)
     gates, weights = context.params.judging.gates, {reward.name: reward.weight for reward in context.params.rewards}
     refused = {
         name: share
@@ -109,7 +119,7 @@ def check_verifiers(context: StageContext[JudgeParams], rows: Sequence[Judgement
         f"verifiers of spec.rewards could not decide so many answers: {told} (judging.gates.maxFailedShare is "
         f"{gates.max_failed_share:.1%}). An answer that is not decided has no reward. Add the column that is missing "
         "to the supplied prompts, simplify the schema, ask for longer answers where their language is checked, or set "
-        "the verifier's weight to 0."
+        f"the verifier's weight to 0.{f' {reasons}' if reasons else ''}"
     )
     if gates.on_unfit is not OnUnfitJudge.CONTINUE:
         raise UnfitError(text)

@@ -20,11 +20,11 @@ from dynalign_trainer.preflight.headers import read_header
 from dynalign_trainer.preflight.model import check_tokenizer
 from dynalign_trainer.preflight.modules import build_model, check_names, check_shapes, check_training, count_rows
 from dynalign_trainer.preflight.quantised import check_quantised_settings, check_quantised_tensors
+from dynalign_trainer.preflight.rewards import find_in_rewards
 from dynalign_trainer.preflight.rows import Room, check_rows
 from dynalign_trainer.preflight.template import check_template
 from dynalign_trainer.preflight.tokens import check_ids
 from dynalign_trainer.preflight.window import check_window
-from dynalign_trainer.verifiers.verifier import build_verifiers
 
 
 @dataclass
@@ -39,6 +39,8 @@ class Inspection:
     chat: ChatSettings
     look: Callable[[], None]
     """Called now and then; may raise to stop."""
+    in_place: bool = True
+    """Whether the stages run here, with their packages, their keys and their network; otherwise no server is asked."""
     findings: Findings = field(default_factory=Findings)
     _model: Any = None
 
@@ -116,7 +118,7 @@ class Inspection:
         self, folder: Path, preflight: Preflight, template: ChatTemplate | None, rows: int | None
     ) -> None:
         found, prompts = self.findings, preflight.prompts
-        found.attempt(lambda: build_verifiers(preflight.rewards))
+        find_in_rewards(found, preflight.rewards, self.look, in_place=self.in_place)
         room = found.attempt(lambda: check_window(folder, self.engine.max_length, preflight))
         if prompts.languages:
             found.attempt(lambda: LanguageFilter(prompts.languages, "prompts.languages"))
@@ -139,7 +141,7 @@ class Inspection:
 
 def inspect_folder(folder: Path, preflight: Preflight | None, engine: EngineSettings, chat: ChatSettings) -> Findings:
     """All checks of a model that lies in a folder, for the person who wrote the run file."""
-    inspection = Inspection(os.fspath(folder), preflight, engine, chat, lambda: None)
+    inspection = Inspection(os.fspath(folder), preflight, engine, chat, lambda: None, in_place=False)
     files = inspection.findings.attempt(lambda: read_model_files(folder))
     inspection.find_in_metadata(folder)
     if files is not None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dynalign_contract.errors import BadInputError
-from dynalign_contract.settings import Comparison, Rewards, RewardSettings
+from dynalign_contract.settings import Comparison, Rewards, RewardSettings, read_columns
 from dynalign_contract.supplied.files import SuppliedFile, SuppliedRow
 from dynalign_trainer.verifiers.matching import last_number
 
@@ -17,11 +17,11 @@ def check_columns(file: SuppliedFile, rewards: Rewards) -> list[str]:
     Raises BadInputError naming the verifier and the column.
     """
     notes = []
-    for index, reward in enumerate(rewards):
-        if reward.column is None:
-            continue
-        lacking = [row for row in file.rows if not _is_usable(row, reward.column, reward)]
-        field, what = f"rewards[{index}].column", _describe(reward)
+    read = ((index, reward, column) for index, reward in enumerate(rewards) for column in read_columns(reward))
+    for index, reward, column in read:
+        lacking = [row for row in file.rows if not _is_usable(row, column, reward)]
+        field = f"rewards[{index}].{'column' if column == reward.column else 'columns'}"
+        what, effect = _describe(column, reward), _effect(column, reward)
         if len(lacking) == len(file.rows):
             raise BadInputError(
                 f"{field}: no row of {file.path} has {what}. Add it to the rows, name another column, or remove the "
@@ -30,7 +30,7 @@ def check_columns(file: SuppliedFile, rewards: Rewards) -> list[str]:
         if lacking:
             notes.append(
                 f"{file.path}: {len(lacking)} of {len(file.rows)} rows do not have {what}, so that {reward.name} "
-                f"cannot decide answers to them: {_name(lacking)}."
+                f"{effect}: {_name(lacking)}."
             )
     return notes
 
@@ -42,9 +42,13 @@ def _is_usable(row: SuppliedRow, column: str, reward: RewardSettings) -> bool:
     return reward.comparison is not Comparison.NUMERIC or last_number(value) is not None
 
 
-def _describe(reward: RewardSettings) -> str:
+def _describe(column: str, reward: RewardSettings) -> str:
     kind = "a number" if reward.comparison is Comparison.NUMERIC else "a value"
-    return f"{kind} in the column {reward.column}"
+    return f"{kind} in the column {column}"
+
+
+def _effect(column: str, reward: RewardSettings) -> str:
+    return "cannot decide answers to them" if column == reward.column else "gets answers to them without it"
 
 
 def _name(rows: Sequence[SuppliedRow]) -> str:

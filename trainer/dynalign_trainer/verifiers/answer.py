@@ -1,9 +1,11 @@
 """What a verifier sees of an answer, and what it says of it."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
+
+from dynalign_contract.supplied.turns import Message
 
 PASSED: Final = 1.0
 FAILED: Final = 0.0
@@ -20,6 +22,10 @@ class Answer:
     """Length of the answer, the final EOS included."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Column of the supplied prompts -> its value in the prompt's row."""
+    prompt_id: str = ""
+    candidate: int = 0
+    messages: Sequence[Message] = ()
+    """The prompt."""
 
 
 Check: TypeAlias = Callable[[Answer], float]

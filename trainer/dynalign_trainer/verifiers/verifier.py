@@ -1,11 +1,12 @@
-"""The verifiers of a run: each has a name, a weight and a range, and values an answer."""
+"""The verifiers of a run: each has a name and a weight, and says what answers are worth."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias, TypeVar
 
 from dynalign_contract.errors import BadConfigError
-from dynalign_contract.settings import Comparison, LengthUnit, RewardRange, RewardSettings, RewardType
+from dynalign_contract.settings import Comparison, LengthUnit, RewardSettings, RewardType
 from dynalign_trainer.models.languages import LanguageFilter
 from dynalign_trainer.verifiers.answer import Answer, Check
 from dynalign_trainer.verifiers.json_schema import json_schema_check
@@ -15,36 +16,52 @@ from dynalign_trainer.verifiers.text_checks import forbidden_text_check, languag
 
 T = TypeVar("T")
 
+OUTSIDE: Final = frozenset({RewardType.HTTP, RewardType.PYTHON})
+"""Types whose values come from elsewhere, in batches."""
+
+
+Score: TypeAlias = Callable[[Sequence[Answer]], list[float]]
+"""Answers -> what each is worth, within the range; NaN where that is not found out."""
+
 
 @dataclass(frozen=True)
 class Verifier:
-    """A check with its place in the reward."""
+    """A part of the reward beside the judge's."""
 
     name: str
     weight: float
-    range: RewardRange
-    check: Check
-
-    def value(self, answer: Answer) -> float:
-        """What the answer is worth, within the range; NaN where the check cannot decide."""
-        low, high = self.range.low, self.range.high
-        return low + (high - low) * self.check(answer)
+    score: Score
+    failures: Counter[str] = field(default_factory=Counter)
+    """Reason -> answers that were left undecided for it, where a reason is known."""
 
 
-def build_verifiers(rewards: Sequence[RewardSettings]) -> tuple[Verifier, ...]:
-    """The verifiers of a run, in its order.
+def verify(verifiers: Sequence[Verifier], answers: Sequence[Answer]) -> list[dict[str, float]]:
+    """For each answer: name -> value of each verifier; NaN where one cannot decide."""
+    columns = [(verifier.name, verifier.score(answers)) for verifier in verifiers]
+    return [{name: values[i] for name, values in columns} for i in range(len(answers))]
+
+
+def build_verifier(reward: RewardSettings, field: str) -> Verifier:
+    """A verifier of a built-in type.
 
     Raises BadConfigError naming the field of a pattern, a JSON schema or a language that cannot be used.
     """
-    return tuple(
-        Verifier(reward.name, reward.weight, reward.range, _build_check(reward, f"rewards[{index}]"))
-        for index, reward in enumerate(rewards)
+    check = _build_check(reward, field)
+    low, high = reward.range.low, reward.range.high
+
+    def score(answers: Sequence[Answer]) -> list[float]:
+        return [low + (high - low) * check(answer) for answer in answers]
+
+    return Verifier(reward.name, reward.weight, score)
+
+
+def explain_failures(verifiers: Sequence[Verifier]) -> str:
+    """The most frequent reason of each verifier for undecided answers, as sentences; empty where none is known."""
+    return " ".join(
+        f"{verifier.name} left answers undecided ({count}): {reason.rstrip('.')}."
+        for verifier in verifiers
+        for reason, count in verifier.failures.most_common(1)
     )
-
-
-def verify(verifiers: Sequence[Verifier], answer: Answer) -> dict[str, float]:
-    """Name -> value of each verifier for an answer; NaN where one cannot decide."""
-    return {verifier.name: verifier.value(answer) for verifier in verifiers}
 
 
 def weights_of(verifiers: Sequence[Verifier]) -> Mapping[str, float]:
@@ -69,6 +86,8 @@ def _build_check(reward: RewardSettings, field: str) -> Check:
             return match_check(_needed(reward.column, field, "column"), comparison, reward.tolerance or 0.0, pattern)
         case RewardType.FORBIDDEN_TEXT:
             return forbidden_text_check(reward.texts)
+        case RewardType.HTTP | RewardType.PYTHON:
+            raise ValueError(f"{reward.type} is no built-in type")
 
 
 def _needed(value: T | None, field: str, name: str) -> T:

@@ -5,7 +5,7 @@ from typing import Final
 
 from pydantic.alias_generators import to_snake
 
-from dynalign_contract.settings import RewardSettings, RewardType
+from dynalign_contract.settings import RewardSettings, RewardType, read_columns
 from dynalign_contract.supplied.rows import COLUMNS, SYSTEM_COLUMNS
 from dynalign_operator.api.rules.rule import Rule
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
@@ -23,6 +23,10 @@ _FIELDS: Final[dict[str, tuple[RewardType, ...]]] = {
     "column": (RewardType.MATCH,),
     "comparison": (RewardType.MATCH,),
     "texts": (RewardType.FORBIDDEN_TEXT,),
+    "endpoint": (RewardType.HTTP,),
+    "entryPoint": (RewardType.PYTHON,),
+    "columns": (RewardType.HTTP, RewardType.PYTHON),
+    "batchSize": (RewardType.HTTP, RewardType.PYTHON),
 }
 """Field -> the types that it belongs to."""
 _NEEDED: Final[dict[RewardType, tuple[str, ...]]] = {
@@ -32,9 +36,11 @@ _NEEDED: Final[dict[RewardType, tuple[str, ...]]] = {
     RewardType.LANGUAGE: ("languages",),
     RewardType.MATCH: ("column",),
     RewardType.FORBIDDEN_TEXT: ("texts",),
+    RewardType.HTTP: ("endpoint",),
+    RewardType.PYTHON: ("entryPoint",),
 }
 """Type -> fields of which it needs one."""
-_LISTS: Final = ("languages", "texts")
+_LISTS: Final = ("languages", "texts", "columns")
 
 
 def _is_set(field: str) -> str:
@@ -74,8 +80,8 @@ def _fields() -> Iterator[Rule]:
     yield from (_missing(kind, fields) for kind, fields in _NEEDED.items())
 
 
-def _has_match(spec: AlignmentRunSpec) -> bool:
-    return any(reward.column is not None for reward in spec.rewards)
+def _has_columns(spec: AlignmentRunSpec) -> bool:
+    return any(read_columns(reward) for reward in spec.rewards)
 
 
 REWARD_RULES: Final = (
@@ -109,6 +115,20 @@ REWARD_RULES: Final = (
         holds=lambda reward: reward.column not in _PROMPT_COLUMNS,
     ),
     Rule(
+        at=_AT,
+        field="columns",
+        cel=f"!self.columns.exists(x, x in {list(_PROMPT_COLUMNS)})",
+        message="names a column that holds the prompt itself, which is sent as messages; remove it",
+        holds=lambda reward: not any(column in _PROMPT_COLUMNS for column in reward.columns),
+    ),
+    Rule(
+        at=_AT,
+        field="columns",
+        cel="self.columns.all(x, self.columns.exists_one(y, x == y))",
+        message="names a column twice; name each once",
+        holds=lambda reward: len(set(reward.columns)) == len(reward.columns),
+    ),
+    Rule(
         at="spec",
         field="rewards",
         cel="self.rewards.all(x, self.rewards.exists_one(y, x.name == y.name))",
@@ -118,10 +138,10 @@ REWARD_RULES: Final = (
     Rule(
         at="spec",
         field="rewards",
-        cel="!self.rewards.exists(x, has(x.column)) || has(self.prompts.supplied)",
+        cel="!self.rewards.exists(x, has(x.column) || size(x.columns) > 0) || has(self.prompts.supplied)",
         message="has an entry that reads a column, but there are no prompts of your own; add prompts.supplied, or "
         "remove it",
-        holds=lambda spec: not _has_match(spec) or spec.prompts.supplied is not None,
+        holds=lambda spec: not _has_columns(spec) or spec.prompts.supplied is not None,
     ),
     Rule(
         at="spec",
