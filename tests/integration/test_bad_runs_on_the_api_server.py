@@ -84,6 +84,8 @@ IN_THE_WORDS_OF_KUBERNETES: Final = {
     *("chat-arguments-too-many", "chat-system-prompt-empty", "chat-thinking-case", "chat-thinking-read-as-false"),
     *("chat-thinking-unknown", "chat-unknown-field", "thinking-tokens-zero"),
     *("reward-schema-is-text", "reward-type", "reward-unknown-field", "reward-weight"),
+    *("reward-batch-size-zero", "reward-endpoint-budget-tokens", "reward-endpoint-model", "reward-endpoint-retries"),
+    "reward-endpoint-without-url",
     "selector-read-as-true",
     *("task-limit-zero", "task-name-too-long", "tasks-not-a-list"),
     *("resources-not-under-a-stage", "several-problems", "unknown-field-elsewhere", "unknown-field-no-guess"),

@@ -47,6 +47,8 @@ def serve_rewards(trouble: Callable[[int], Trouble | None] = lambda number: None
     log, lock = RewardServerLog(), threading.Lock()
 
     class Handler(example):
+        rfile: Any
+
         def do_GET(self) -> None:  # noqa: N802 - http.server names it so
             log.probes += 1
             super().do_GET()

@@ -47,3 +47,11 @@ def test_rows_without_a_value_are_counted(
 def test_a_column_that_no_row_has_is_refused(tmp_path: Path, reward: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadInputError, match=sentence):
         notes(tmp_path, ["seven", "eight"], **reward)
+
+
+def test_columns_that_a_server_or_a_function_gets_are_looked_for_too(tmp_path: Path) -> None:
+    service = {"type": "Http", "column": None, "endpoint": {"url": "http://rewards/"}}
+    (note,) = notes(tmp_path, ["a", None], **service, columns=["answer"])
+    assert "1 of 2 rows do not have a value in the column answer, so that right gets answers to them without it" in note
+    with pytest.raises(BadInputError, match=r"rewards\[0\].columns: no row of .* has a value in the column tests"):
+        notes(tmp_path, ["a", "b"], **service, columns=["answer", "tests"])

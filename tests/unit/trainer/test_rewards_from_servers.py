@@ -241,7 +241,7 @@ def test_what_has_been_answered_is_not_asked_again(tmp_path: Path, server: Rewar
 def test_a_key_is_sent_and_shown_to_nobody(monkeypatch: pytest.MonkeyPatch, bench: JudgeBench) -> None:
     monkeypatch.setenv("REWARDS_KEY", SECRET)
     monkeypatch.setenv("DYNALIGN_REWARD_VARIETY_API_KEY", f"{SECRET}\n")
-    reference = {"apiKeySecretRef": {"name": "keys", "key": "rewards"}}
+    reference: dict[str, Any] = {"apiKeySecretRef": {"name": "keys", "key": "rewards"}}
     with serve_rewards() as server:
         bench.judge(http(server.url, endpoint=reference))
     assert values_of(bench) == [1.0] * 4
