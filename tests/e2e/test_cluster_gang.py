@@ -40,6 +40,7 @@ SPEC = {
         "capability": {"tasks": ["dynalign_choices"], "limit": 8},
         "ratings": "BradleyTerry",
     },
+    "judging": {**TINY["judging"], "judges": [{"name": "self", "judge": "Live"}, {"name": "base", "judge": "Base"}]},
     "rewards": [{"name": "brief", "type": "Length", "max": 48}],
     "training": {**TINY["training"], "tokensPerMicroBatch": 64, "nodes": 2, "zeroStage": 2},
 }

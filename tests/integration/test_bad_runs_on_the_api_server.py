@@ -86,6 +86,8 @@ IN_THE_WORDS_OF_KUBERNETES: Final = {
     *("reward-schema-is-text", "reward-type", "reward-unknown-field", "reward-weight"),
     *("reward-batch-size-zero", "reward-endpoint-budget-tokens", "reward-endpoint-model", "reward-endpoint-retries"),
     "reward-endpoint-without-url",
+    *("panel-combine-unknown", "panel-judge-unknown", "panel-min-judges-zero", "panel-name-missing"),
+    *("panel-too-many", "panel-unknown-field", "panel-weight-negative"),
     "selector-read-as-true",
     *("task-limit-zero", "task-name-too-long", "tasks-not-a-list"),
     *("resources-not-under-a-stage", "several-problems", "unknown-field-elsewhere", "unknown-field-no-guess"),

@@ -89,6 +89,10 @@ class JudgeParams(Model):
     objective: Objective
     judging: JudgingSettings
     judge: Policy = Policy()
+    """The only judge; with `judging.judges` it is not asked."""
+    policies: dict[str, Policy] = Field(default_factory=dict, exclude_if=lambda policies: not policies)
+    """Name -> weights of each of `judging.judges` that is the run's own model. Where there are none, the field is left
+    out of the file and of the digest."""
     max_tokens: int
     """`generation.maxTokens`, for the length penalties."""
     rewards: Rewards = Field(default=(), exclude_if=lambda rewards: not rewards)

@@ -19,7 +19,8 @@ class RequestBudget(Model):
 
 
 class EndpointBudget(RequestBudget):
-    """The most that may be spent at an endpoint in one attempt of one stage: an iteration's prompts or evaluation."""
+    """The most that may be spent at an endpoint in one attempt of one stage: an iteration's prompts, judging or
+    evaluation."""
 
     tokens: int | None = Field(default=None, ge=1, le=1_000_000_000_000)
     """Tokens read and written, as the server counts them; when they are used up no request starts. Default: no
@@ -61,7 +62,8 @@ class EndpointSettings(ServerSettings):
     api_key_secret_ref: SecretKeyRef | None = None
     """The key, sent as a bearer token. `dynalign run` takes it from the environment: DYNALIGN_AUTHOR_API_KEY,
     DYNALIGN_CRITIC_API_KEY and DYNALIGN_REVISER_API_KEY for the agents, DYNALIGN_JUDGE_API_KEY for the judge of the
-    evaluation. Default: none is sent."""
+    evaluation, DYNALIGN_JUDGE_NAME_API_KEY for the judge NAME of `judging.judges`, in capitals and with underscores.
+    Default: none is sent."""
     budget: EndpointBudget = EndpointBudget()
     """Once it is used up, no more requests are sent, and the stage continues with the answers that it has."""
     model: str = Field(min_length=1, max_length=256)

@@ -96,6 +96,8 @@ def summary_tables(status: AlignmentRunStatus) -> Group:
     `start-up` is the time from a stage's process start to its first useful work.
     """
     parts: list[Table | str] = [_scores_table(status), "", _trust_table(status)]
+    if any(JudgeMetrics.judge_failed_share.members(numbers_of(iteration)) for iteration in status.iterations):
+        parts += ["", _judges_table(status)]
     if any(JudgeMetrics.verifier_failed_share.members(numbers_of(iteration)) for iteration in status.iterations):
         parts += ["", _verifiers_table(status)]
     if any(EvaluateMetrics.verifier_delta.members(numbers_of(iteration)) for iteration in status.iterations):
@@ -103,6 +105,48 @@ def summary_tables(status: AlignmentRunStatus) -> Group:
     if any(iteration.win_rate is not None for iteration in status.iterations):
         parts += ["", _evaluation_table(status)]
     return Group(*parts, "", _effort_table(status), "", _start_table(status))
+
+
+def _judges_table(status: AlignmentRunStatus) -> Table:
+    """A line for each of several judges of each iteration.
+
+    `agrees` is its rank agreement with the mean of the others; `counted` is no where it was left out.
+    """
+    table = _table("iteration", "judge", "reward", "failed", "canaries", "attacks", "agrees", "counted", "tokens")
+    for iteration in status.iterations:
+        metrics = numbers_of(iteration)
+        columns = [
+            family.members(metrics)
+            for family in (
+                JudgeMetrics.judge_reward,
+                JudgeMetrics.judge_canary_auc,
+                JudgeMetrics.judge_injection_auc,
+                JudgeMetrics.judge_agreement,
+                JudgeMetrics.judge_left_out,
+                JudgeMetrics.judge_tokens,
+            )
+        ]
+        for name, failed in JudgeMetrics.judge_failed_share.members(metrics).items():
+            reward, canaries, attacks, agrees, left_out, tokens = (column.get(name) for column in columns)
+            table.add_row(
+                _index(iteration, status),
+                name,
+                _number(reward),
+                _number(failed, 2),
+                _number(canaries, 2),
+                _number(attacks, 2),
+                _number(agrees, 2),
+                _counted(left_out),
+                _whole(tokens),
+            )
+    return table
+
+
+def _counted(left_out: float | None) -> str:
+    """`yes`, `no` where a judge was left out, the share of answers where some shards left it out."""
+    if left_out is None:
+        return _NONE
+    return {0.0: "yes", 1.0: "no"}.get(left_out, f"{1 - left_out:.0%}")
 
 
 def _verifiers_table(status: AlignmentRunStatus) -> Table:

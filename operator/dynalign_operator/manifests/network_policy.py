@@ -6,7 +6,7 @@
 | in and out, every port | the pods of one training gang, among themselves: NCCL and gloo choose their ports |
 | out, DNS | every stage |
 | out, the hub's port | fetch, of a model from a hub or with foreign tasks |
-| out, an endpoint's port | prompts and evaluate, where an endpoint plays a part |
+| out, an endpoint's port | prompts, judge and evaluate, where an endpoint plays a part |
 | out, a port of a server of rewards | judge and evaluate, which ask it, and fetch, which probes it |
 | out, a proxy's port | the stages that go out at all |
 """

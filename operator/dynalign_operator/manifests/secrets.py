@@ -8,19 +8,20 @@ from dynalign_contract.agents import Role, agent_endpoint
 from dynalign_contract.endpoints import JUDGE_ENDPOINT, EndpointUse, ServerSettings
 from dynalign_contract.pod_paths import Variable
 from dynalign_contract.references import SecretKeyRef
-from dynalign_contract.settings import REWARD_KEY_VARIABLES, reward_endpoint
+from dynalign_contract.settings import JUDGE_KEY_VARIABLES, REWARD_KEY_VARIABLES, judge_endpoint, reward_endpoint
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun, StageOverrides
 
 SECRET_VARIABLES: Final = frozenset(
     {Variable.HUB_TOKEN, JUDGE_ENDPOINT.variable, *(agent_endpoint(role).variable for role in Role)}
 )
-"""Variables that may hold a secret, beside those that are named after rewards."""
+"""Variables that may hold a secret, beside those that are named after rewards and judges."""
 
 
 def may_hold_secret(variable: str) -> bool:
     """Whether an environment variable may hold a secret; no stage gets one that its manifest does not ask for."""
-    return variable in SECRET_VARIABLES or re.fullmatch(REWARD_KEY_VARIABLES, variable) is not None
+    named = (REWARD_KEY_VARIABLES, JUDGE_KEY_VARIABLES)
+    return variable in SECRET_VARIABLES or any(re.fullmatch(pattern, variable) for pattern in named)
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,11 @@ def endpoint_secrets(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, .
 def endpoints_of(run: AlignmentRun) -> list[tuple[EndpointUse, ServerSettings]]:
     """Every server that plays a part in a run."""
     agents = run.spec.prompts.agents.by_role
-    judge = run.spec.evaluation.win_rate.endpoint
+    evaluation = run.spec.evaluation.win_rate.endpoint
     named: list[tuple[EndpointUse, ServerSettings | None]] = [
         *((agent_endpoint(role), agent.endpoint) for role, agent in agents.items()),
         *((reward_endpoint(index, reward), reward.endpoint) for index, reward in enumerate(run.spec.rewards)),
-        (JUDGE_ENDPOINT, judge),
+        *((judge_endpoint(index, judge), judge.endpoint) for index, judge in enumerate(run.spec.judging.judges)),
+        (JUDGE_ENDPOINT, evaluation),
     ]
     return [(use, endpoint) for use, endpoint in named if endpoint is not None]

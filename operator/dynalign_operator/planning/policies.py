@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from dynalign_contract.config import BASE_POLICY, Policy, policy_version
-from dynalign_contract.settings import Judge, OnRegression
+from dynalign_contract.settings import Judge, JudgeSettings, OnRegression, PanelJudge
 from dynalign_operator.api.status import AlignmentRunStatus, BestIteration, IterationStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec, ExportedPolicy
 from dynalign_operator.planning.errors import MissingArtifactError
@@ -38,11 +38,25 @@ def start_policy(spec: AlignmentRunSpec, status: AlignmentRunStatus, iteration: 
 
 
 def judge_policy(spec: AlignmentRunSpec, status: AlignmentRunStatus, iteration: int) -> Policy:
-    """The policy that judges an iteration's candidates."""
-    if spec.judging.judge is Judge.BASE:
+    """The policy that judges an iteration's candidates alone; the base model where there are several judges."""
+    judging = spec.judging
+    if judging.judges or judging.judge is Judge.BASE:
         return BASE
-    lag = spec.judging.lag if spec.judging.judge is Judge.LAGGED else 0
-    return start_policy(spec, status, iteration - lag)
+    return start_policy(spec, status, iteration - (judging.lag if judging.judge is Judge.LAGGED else 0))
+
+
+def panel_policies(spec: AlignmentRunSpec, status: AlignmentRunStatus, iteration: int) -> dict[str, Policy]:
+    """Name -> policy of each of several judges that is the run's own model."""
+    return {
+        judge.name: BASE if judge.judge is PanelJudge.BASE else start_policy(spec, status, iteration - _lag(judge))
+        for judge in spec.judging.judges
+        if judge.judge is not PanelJudge.ENDPOINT
+    }
+
+
+def _lag(judge: JudgeSettings) -> int:
+    """Iterations that a judge is behind."""
+    return (judge.lag or 1) if judge.judge is PanelJudge.LAGGED else 0
 
 
 def exported_policy(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Policy:

@@ -28,7 +28,14 @@ from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec
 from dynalign_operator.planning.errors import MissingArtifactError
 from dynalign_operator.planning.observed import Step
-from dynalign_operator.planning.policies import BASE, exported_policy, judge_policy, start_policy, trained_policy
+from dynalign_operator.planning.policies import (
+    BASE,
+    exported_policy,
+    judge_policy,
+    panel_policies,
+    start_policy,
+    trained_policy,
+)
 from dynalign_operator.planning.stage_status import iteration_status, stage_status
 
 
@@ -129,16 +136,20 @@ def _generate(given: _StageInputs) -> _StageParams:
 
 def _judge(given: _StageInputs) -> _StageParams:
     judge = judge_policy(given.spec, given.status, given.iteration)
+    panel = panel_policies(given.spec, given.status, given.iteration)
     params = JudgeParams(
         objective=given.objective,
         judging=given.spec.judging,
         judge=judge,
+        policies=panel,
         max_tokens=given.spec.generation.max_tokens,
         rewards=given.spec.rewards,
         prompts_per_part=given.spec.generation.prompts_per_part,
     )
     return _StageParams(
-        params, (judge,), {Input.ROLLOUTS: _artifact(given.status, Step(Stage.GENERATE, given.iteration))}
+        params,
+        (judge, *panel.values()),
+        {Input.ROLLOUTS: _artifact(given.status, Step(Stage.GENERATE, given.iteration))},
     )
 
 

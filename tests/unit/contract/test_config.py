@@ -104,6 +104,23 @@ def test_a_run_without_rewards_has_the_digests_of_one_that_knows_none() -> None:
     assert {"rewards", "weight"} <= _names(json.loads(judge.model_copy(update={"rewards": (short,)}).to_json()))
 
 
+def test_a_run_with_one_judge_has_the_digests_of_one_that_knows_no_other() -> None:
+    objective = builtin_objective("collective-agency")
+    judge = JudgeParams(objective=objective, judging=JudgingSettings(), max_tokens=8, prompts_per_part=1)
+    new = {"judges", "combine", "minJudges", "noise", "policies"}
+    assert not new & _names(json.loads(judge.to_json()))
+    several = JudgingSettings.model_validate(
+        {
+            "judges": [{"name": "a", "judge": "Live"}, {"name": "b", "judge": "Base"}],
+            "combine": "Median",
+            "minJudges": 1,
+            "noise": "Disagreement",
+        }
+    )
+    changed = judge.model_copy(update={"judging": several, "policies": {"a": Policy(), "b": Policy()}})
+    assert new <= _names(json.loads(changed.to_json()))
+
+
 def _names(node: object) -> set[str]:
     """Every name in a JSON document."""
     if isinstance(node, dict):

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from dynalign_contract.config import ExportParams, FetchParams, StageConfig
+from dynalign_contract.config import ExportParams, FetchParams, JudgeParams, StageConfig
 from dynalign_contract.stages import Stage
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.names import MAX_NAME, job_name
@@ -112,6 +112,25 @@ def test_inputs(step: str, inputs: list[str]) -> None:
 def test_who_judges(judging: dict[str, object], judges: list[str]) -> None:
     made = configs(a_run().with_iterations(4).with_spec(judging=judging))
     assert [made[f"judge of iteration {i}"].params.judge.version for i in range(4)] == judges  # type: ignore[union-attr]
+
+
+def test_which_weights_several_judges_are() -> None:
+    server = {"url": "http://vllm:8000/v1", "model": "big"}
+    judges = [
+        {"name": "self", "judge": "Live"},
+        {"name": "base", "judge": "Base"},
+        {"name": "before", "judge": "Lagged", "lag": 2},
+        {"name": "outside", "judge": "Endpoint", "endpoint": server},
+    ]
+    made = configs(a_run().with_iterations(4).with_spec(judging={"judges": judges}))["judge of iteration 3"]
+    assert isinstance(made.params, JudgeParams)
+    assert {name: policy.version for name, policy in made.params.policies.items()} == {
+        "self": "iteration-002",
+        "base": "base",
+        "before": "iteration-000",
+    }
+    assert made.params.judge.version == "base"
+    assert list(made.inputs) == ["model", "rollouts", "iteration-002", "iteration-000"]
 
 
 @pytest.mark.parametrize(

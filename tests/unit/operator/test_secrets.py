@@ -31,6 +31,12 @@ RUN = a_run().with_spec(
             "reviser": with_key("r"),
         }
     },
+    judging={
+        "judges": [
+            {"name": "self", "judge": "Live"},
+            {"name": "from-far", "judge": "Endpoint", "endpoint": with_key("f")["endpoint"]},
+        ]
+    },
     evaluation={"winRate": {"judges": ["Endpoint"], "endpoint": with_key("j")["endpoint"]}},
     rewards=[
         {"name": "short", "type": "Length", "max": 9},
@@ -45,7 +51,7 @@ RUN = a_run().with_spec(
 KEYS = {
     Stage.FETCH: {"DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t"},
     Stage.PROMPTS: {"DYNALIGN_AUTHOR_API_KEY": "a", "DYNALIGN_REVISER_API_KEY": "r"},
-    Stage.JUDGE: {"DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t"},
+    Stage.JUDGE: {"DYNALIGN_JUDGE_FROM_FAR_API_KEY": "f", "DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t"},
     Stage.EVALUATE: {"DYNALIGN_JUDGE_API_KEY": "j", "DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t"},
 }
 """Stage -> variable -> key of the Secret."""
@@ -72,7 +78,7 @@ def test_every_variable_that_may_hold_a_secret_is_known() -> None:
     agents = {agent_endpoint(role).variable for role in Role}
     assert {"HF_TOKEN", *agents, "DYNALIGN_JUDGE_API_KEY"} == SECRET_VARIABLES
     assert all(may_hold_secret(variable) for keys in KEYS.values() for variable in keys)
-    assert not may_hold_secret("PATH")
+    assert not any(map(may_hold_secret, ("PATH", "DYNALIGN_CACHE", "DYNALIGN_JUDGE_OUTSIDE", "MY_API_KEY")))
 
 
 @pytest.mark.parametrize("stage", [Stage.FETCH, Stage.PROMPTS, Stage.GENERATE, Stage.JUDGE, Stage.EVALUATE])
@@ -104,6 +110,7 @@ def test_a_secret_that_is_missing_is_named_with_the_field_that_asks_for_it() -> 
     assert "spec.prompts.agents.reviser.endpoint.apiKeySecretRef asks for the key r of keys" in said
     assert "spec.evaluation.winRate.endpoint.apiKeySecretRef asks for the key j of keys" in explain(Stage.EVALUATE)
     assert "spec.rewards[1].endpoint.apiKeySecretRef asks for the key t of keys" in explain(Stage.JUDGE)
+    assert "spec.judging.judges[1].endpoint.apiKeySecretRef asks for the key f of keys" in explain(Stage.JUDGE)
 
 
 def test_a_stage_whose_agents_are_all_elsewhere_asks_for_no_gpu() -> None:
@@ -114,6 +121,17 @@ def test_a_stage_whose_agents_are_all_elsewhere_asks_for_no_gpu() -> None:
     assert (gpus(a_run()), gpus(RUN)) == ("1", None)
     mixed = a_run().with_spec(prompts={"agents": {"author": with_key("a")}})
     assert gpus(mixed) == "1"
+
+
+def test_a_judge_stage_whose_judges_are_all_elsewhere_asks_for_no_gpu() -> None:
+    def gpus(*judges: dict[str, object]) -> object:
+        run = a_run().with_spec(judging={"judges": list(judges)})
+        (container,) = bundles(run)[Stage.JUDGE].job["spec"]["template"]["spec"]["containers"]
+        return container["resources"].get("limits", {}).get("nvidia.com/gpu")
+
+    outside: dict[str, object] = {"name": "outside", "judge": "Endpoint", "endpoint": SERVER}
+    assert gpus() == gpus(outside, {"name": "self", "judge": "Live"}) == "1"
+    assert gpus(outside) is None
 
 
 def test_a_policy_is_loaded_only_where_an_agent_plays_it() -> None:

@@ -89,6 +89,31 @@ def test_verifiers_of_held_out_answers_are_compared_with_the_base_model() -> Non
     assert max(map(len, lines)) <= 80
 
 
+def test_several_judges_have_a_table_of_their_own_where_there_are_any() -> None:
+    numbers: dict[str, Any] = {
+        "judge_reward/self": 0.75,
+        "judge_failed_share/self": 0.0,
+        "judge_left_out/self": 0.0,
+        "judge_failed_share/outside": 0.5,
+        "judge_left_out/outside": 1.0,
+        "judge_canary_auc/outside": 0.625,
+        "judge_injection_auc/outside": 0.375,
+        "judge_agreement/outside": -0.25,
+        "judge_tokens/outside": 12345.0,
+        "judge_failed_share/half": 0.0,
+        "judge_left_out/half": 0.25,
+    }
+    lines = [line.split() for line in summary(judged=numbers)]
+    head = lines.index(["iteration", "judge", "reward", "failed", "canaries", "attacks", "agrees", "counted", "tokens"])
+    assert lines[head + 1 : head + 4] == [
+        ["0", "self", "0.750", "0.00", "-", "-", "-", "yes", "-"],
+        ["0", "outside", "-", "0.50", "0.62", "0.38", "-0.25", "no", "12,345"],
+        ["0", "half", "-", "0.00", "-", "-", "-", "75%", "-"],
+    ]
+    assert max(map(len, summary(judged=numbers))) <= 80
+    assert not any("counted" in line for line in summary())
+
+
 def test_how_each_iteration_did_in_the_evaluation() -> None:
     numbers: dict[str, Any] = {"win_rate_lc": 0.47, "win_rate_previous": 0.53, "rating": 34.7, "capability": 0.6125}
     change: dict[str, Any] = {

@@ -138,6 +138,20 @@ def test_a_server_that_stays_busy_is_left_alone_after_the_retries_and_the_stage_
     assert "It says: quota of 3 a minute" in str(error)
 
 
+def test_a_patient_part_of_the_run_goes_without_some_answers_but_not_without_a_server() -> None:
+    def answer(body: dict[str, Any]) -> Answer:
+        return refusal(503, "loading") if "bad" in body["messages"][0]["content"] else completion("done")
+
+    with serve_chat(answer) as server:
+        found = endpoint(server.url, retries=0, concurrency=1)
+        found.patience = 2
+        texts = ["bad", "bad", "good", "bad", "bad", "good"]
+        replies = found.complete([ask(f"{text} {i}") for i, text in enumerate(texts)])
+        assert [reply is not None for reply in replies] == [False, False, True] * 2
+        with pytest.raises(EndpointError, match="status 503 after all retries"):
+            found.complete([ask(f"bad again {i}") for i in range(4)])
+
+
 def test_a_wait_that_nobody_should_sit_through_ends_the_stage() -> None:
     with serve_chat(lambda body: refusal(429, "come back", Retry_After="86400")) as server:
         assert "asks for a wait of 86400 s" in str(refused(endpoint(server.url)))

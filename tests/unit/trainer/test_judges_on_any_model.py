@@ -4,6 +4,7 @@ import math
 import os
 import re
 import threading
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,30 @@ def test_an_endpoint_judges_the_training_as_an_engine_does(
     assert {row["judge"] for row in read_rows(context.folder / "canaries.parquet", CANARY)} == {"endpoint:m"}
     assert output.metrics[JudgeMetrics.judge_tau] == pytest.approx(1.0)
     assert base.turns, "the base model judges some prompts too"
+
+
+def test_what_an_endpoint_reads_begins_alike_as_far_as_it_can(window: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server's prefix cache reads preamble and rubric once, a prompt once for its group, an answer for all aspects."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    candidates = [
+        Candidate(prompt, [{"role": "user", "content": f"How is {prompt}?"}], text)
+        for prompt in ("p0", "p1")
+        for text in ("A good one.", "A poor one.")
+    ]
+    with serve_chat(lambda body: completion("5")) as server:
+        settings = EndpointSettings(url=server.url, model="m", concurrency=1)
+        outside = open_model(JUDGE_ENDPOINT, settings, {}, Journal(Path(os.devnull)), window)
+        PointwiseJudge(outside, OBJECTIVE, JudgingSettings(), seed=lambda *salt: 7).score(candidates)
+    asked = [body["messages"][0]["content"] for body in server.asked]
+    assert len(asked) == len(candidates) * len(OBJECTIVE.aspects)
+
+    def common(*numbers: int) -> str:
+        letters = zip(*(asked[number] for number in numbers), strict=False)
+        return "".join(some[0] for some in takewhile(lambda some: len(set(some)) == 1, letters))
+
+    assert "A good one." in common(0, 1)
+    assert "A poor one." in common(2, 3)
+    assert "How is p0?" in common(0, 1, 2, 3)
+    assert common(0, 1, 2, 3).endswith("A ")
+    assert OBJECTIVE.rubric in common(*range(8))
+    assert common(*range(8)).endswith("How is p")

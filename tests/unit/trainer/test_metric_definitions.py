@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import math
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from dynalign_contract.config import Policy
 from dynalign_contract.metrics import STAGE_METRICS, MetricDef, MetricValues, find_definition
 from dynalign_contract.objective import BUILTIN, builtin_objective
-from dynalign_contract.settings import CapabilitySettings, EvaluationSettings
+from dynalign_contract.settings import CapabilitySettings, Combine, EvaluationSettings
 from dynalign_contract.stages import Stage
 from dynalign_operator.metrics.exports import gauge_of
 from dynalign_operator.metrics.runs import RUN_METRICS
@@ -23,6 +24,12 @@ from dynalign_trainer.fetch import stage as fetch
 from dynalign_trainer.generate import stage as generate
 from dynalign_trainer.judge import stage as judge
 from dynalign_trainer.judge.groups import RolloutGroup
+from dynalign_trainer.judge.panel.combining import CombinationRule
+from dynalign_trainer.judge.panel.figures import Figures, Rewards
+from dynalign_trainer.judge.panel.metrics import panel_metrics
+from dynalign_trainer.judge.panel.opinions import Opinions
+from dynalign_trainer.judge.panel.questions import Questions
+from dynalign_trainer.judge.panel.verdict import Verdict
 from dynalign_trainer.judge.shard import JudgedShard
 from dynalign_trainer.prompts import measuring
 from dynalign_trainer.prompts import stage as prompts
@@ -77,6 +84,25 @@ def of_judge() -> MetricValues[Any]:
     return judge._measure(params, [part], judge.JudgingOutcome(judged, None, fell_back=False, unfit=False))
 
 
+def of_panel() -> MetricValues[Any]:
+    """What several judges add."""
+    params: Any = SimpleNamespace(objective=OBJECTIVE)
+    opinion: Any = {"reward": 0.5, "truncated": False, "spread": math.nan}
+    usage = SimpleNamespace(requests=1, tokens=2, cached=0)
+    outside: Any = SimpleNamespace(is_outside=True, model=SimpleNamespace(usage=usage))
+    rollout: Any = {"prompt_id": "p", "candidate": 0, "completion_ids": [1]}
+    found = Opinions(outside, {("p", 0): opinion}, {("p", 0): 0.5}, [])
+    group = RolloutGroup("p", [], [rollout])
+    questions = Questions([Part(0, (group,))], [], [], [], [], decides=True)
+    figures = Figures(0.0, None, None, None, None)
+    rule = CombinationRule(Combine.MEAN, {"a": 1.0, "b": 1.0}, 2)
+    opinions = {"a": found, "b": found}
+    verdict = Verdict(dict.fromkeys(opinions, figures), {}, frozenset(), rule, Rewards({}, []), figures, None)
+    row: Any = {"prompt_id": "p", "raw_reward": 0.5, "reward": 0.5, "retries": 0, "scores": []}
+    row["scores"] = [{"score": 4.5, "mass": 1.0}] * len(OBJECTIVE.aspects)
+    return panel_metrics(params, questions, opinions, verdict, [row])
+
+
 def of_evaluate() -> MetricValues[Any]:
     comparisons = [Comparison(0.9, 0.8, 1.0, 3, both_orders=True), Comparison(0.1, 0.2, 0.0, -3, both_orders=True)]
     settings = EvaluationSettings()
@@ -107,7 +133,7 @@ MEASURED = {
     Stage.FETCH: lambda: said_in_place(fetch),
     Stage.PROMPTS: lambda: named(measuring.measure([], Tally(), facets={}, wanted=4)) | said_in_place(prompts),
     Stage.GENERATE: lambda: named(generate.rollout_metrics([])) | said_in_place(generate),
-    Stage.JUDGE: lambda: named(of_judge()) | said_in_place(judge),
+    Stage.JUDGE: lambda: named(of_judge()) | named(of_panel()) | said_in_place(judge),
     Stage.TRAIN: lambda: named(of_train()) | said_in_place(train),
     Stage.EVALUATE: lambda: named(of_evaluate()) | said_in_place(evaluate),
     Stage.EXPORT: lambda: said_in_place(export),

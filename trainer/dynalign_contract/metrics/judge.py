@@ -43,6 +43,57 @@ class JudgeMetrics(StageMetrics):
     verifier_failed_share = MetricFamily(
         "verifier", _Metric(Unit.SHARE, "Share of answers that a verifier could not decide.", weight=judged)
     )
+    judge_reward = MetricFamily(
+        "judge",
+        _Metric(
+            Unit.REWARD,
+            "Mean reward by one of several judges, before verifiers and penalties.",
+            weight=judged,
+            export=Export("reward_judge"),
+        ),
+    )
+    judge_failed_share = MetricFamily(
+        "judge", _Metric(Unit.SHARE, "Share of answers that one of several judges gave no reward.", weight=judged)
+    )
+    judge_left_out = MetricFamily(
+        "judge",
+        _Metric(
+            Unit.SHARE,
+            "Share of answers in whose shard a gate refused a judge, so that it was left out.",
+            weight=judged,
+            export=Export(),
+        ),
+    )
+    judge_canary_auc = MetricFamily(
+        "judge", _Metric(Unit.SHARE, "`canary_auc` of one of several judges.", export=Export())
+    )
+    judge_injection_auc = MetricFamily("judge", _Metric(Unit.SHARE, "`injection_auc` of one of several judges."))
+    judge_agreement = MetricFamily(
+        "judge",
+        _Metric(
+            Unit.PLAIN,
+            "Rank agreement of one of several judges with the mean reward of the others, Kendall's tau.",
+            weight=judged,
+            export=Export(),
+        ),
+    )
+    judge_requests = MetricFamily(
+        "judge", _Metric(Unit.COUNT, "Requests to a judge's endpoint, repeated ones included.", AcrossShards.SUM)
+    )
+    judge_tokens = MetricFamily(
+        "judge", _Metric(Unit.TOKENS, "Tokens that a judge's endpoint read and wrote.", AcrossShards.SUM)
+    )
+    judge_cached_tokens = MetricFamily(
+        "judge",
+        _Metric(Unit.TOKENS, "Tokens of its prompts that a judge's endpoint found in its cache.", AcrossShards.SUM),
+    )
+    disagreement = _Metric(
+        Unit.REWARD,
+        "Standard deviation of several judges' rewards for an answer, each judge's mean over the group subtracted, "
+        "mean over answers.",
+        weight=scored,
+        export=Export(),
+    )
     reward_std = _Metric(Unit.REWARD, "Standard deviation of the rewards, within a shard.", weight=scored)
     group_std = _Metric(
         Unit.REWARD, "Standard deviation of the rewards within a group, mean over groups.", weight=scored

@@ -13,19 +13,22 @@ class JudgementRow(TypedDict):
     candidate: Int32
     scores: Scores
     raw_reward: Float32
-    """Aggregate over the aspects, 0 to 1, before penalties; NaN if a score is missing."""
+    """Aggregate over the aspects, 0 to 1, before penalties; NaN if a score is missing. Of several judges: their
+    combined reward; NaN if too few of them scored the answer."""
     penalties: Numbers
     """Name -> what is subtracted."""
     reward: Float32
     """raw_reward, or its weighted mean with the verifiers' values, minus penalties; training drops NaN and never reads
     it as 0."""
     reward_error: Float32
-    """Standard error of reward by the votes' spread; NaN for fewer than two."""
+    """Standard error of reward by the votes' spread, or by that between judges; NaN for fewer than two."""
     retries: Int32
     judge: Text
-    """Version of the judging model."""
+    """Version of the judging model; of several judges `NAME=VERSION` of those whose rewards count."""
     verifiers: NotRequired[Numbers]
     """Verifier -> its value, within its range; NaN where it could not decide. Not there in a run without verifiers."""
+    judges: NotRequired[Numbers]
+    """Judge -> its reward, as raw_reward is; NaN where it gave none. Not there in a run without `judging.judges`."""
 
 
 class CanaryRow(TypedDict):
@@ -40,6 +43,8 @@ class CanaryRow(TypedDict):
     scores: Scores
     reward: Float32
     judge: Text
+    judges: NotRequired[Numbers]
+    """Judge -> its reward, as in the judgements."""
 
 
 JUDGEMENT: Final = Table(JudgementRow)

@@ -15,11 +15,19 @@ from dynalign_contract.settings.evaluation import (
     WinRateSettings,
 )
 from dynalign_contract.settings.generation import GenerationSettings
+from dynalign_contract.settings.judges import (
+    JUDGE_KEY_VARIABLES,
+    Combine,
+    JudgeSettings,
+    JudgingMethod,
+    Noise,
+    PanelJudge,
+    judge_endpoint,
+)
 from dynalign_contract.settings.judging import (
     CanarySettings,
     Judge,
     JudgeGates,
-    JudgingMethod,
     JudgingSettings,
     OnUnfitJudge,
     Penalties,
@@ -66,6 +74,7 @@ __all__ = [
     "AUTO_TARGETS",
     "DEFAULT_BATCH",
     "DEFAULT_CHAT",
+    "JUDGE_KEY_VARIABLES",
     "OWN_TASKS",
     "OWN_TASK_PREFIX",
     "REWARD_KEY_VARIABLES",
@@ -75,6 +84,7 @@ __all__ = [
     "ChatSettings",
     "ClipSettings",
     "ClusterSettings",
+    "Combine",
     "Comparison",
     "DType",
     "DecontaminationSettings",
@@ -85,6 +95,7 @@ __all__ = [
     "GenerationSettings",
     "Judge",
     "JudgeGates",
+    "JudgeSettings",
     "JudgingMethod",
     "JudgingSettings",
     "KlReference",
@@ -93,8 +104,10 @@ __all__ = [
     "LoraSettings",
     "LossAggregation",
     "ModuleName",
+    "Noise",
     "OnRegression",
     "OnUnfitJudge",
+    "PanelJudge",
     "Penalties",
     "PromptSettings",
     "Ratings",
@@ -115,6 +128,7 @@ __all__ = [
     "WinRateMethod",
     "WinRateSettings",
     "columns_of_rewards",
+    "judge_endpoint",
     "read_columns",
     "reward_endpoint",
 ]

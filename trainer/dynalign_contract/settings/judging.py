@@ -6,6 +6,15 @@ from pydantic import Field
 
 from dynalign_contract.base import Model
 from dynalign_contract.objective import Aggregate
+from dynalign_contract.settings.judges import (
+    MAX_JUDGES,
+    Combine,
+    Judges,
+    JudgeSettings,
+    JudgingMethod,
+    Noise,
+    PanelJudge,
+)
 
 
 class Judge(StrEnum):
@@ -16,15 +25,6 @@ class Judge(StrEnum):
     BASE = "Base"
     LAGGED = "Lagged"
     """The policy of `lag` iterations ago."""
-
-
-class JudgingMethod(StrEnum):
-    """How a score is read off the judge."""
-
-    EXPECTED_SCORE = "ExpectedScore"
-    """Expected value of one digit 0-9 under the judge's next-token distribution."""
-    VOTES = "Votes"
-    """Reasons are sampled first, `votes` times; the expected values of the digits after them are averaged."""
 
 
 class Penalties(Model):
@@ -60,6 +60,8 @@ class OnUnfitJudge(StrEnum):
     STOP = "Stop"
     USE_BASE = "UseBase"
     """Score the iteration again with the base model as judge."""
+    LEAVE_OUT = "LeaveOut"
+    """Reward the iteration by the other judges alone; for several judges only."""
 
 
 class JudgeGates(Model):
@@ -88,6 +90,16 @@ class JudgingSettings(Model):
     judge: Judge = Judge.LIVE
     lag: int = Field(default=1, ge=1, le=64)
     """For `judge: Lagged`: how many iterations the judge is behind."""
+    judges: Judges = Field(default=(), exclude_if=lambda judges: not judges)
+    """Several judges in the place of `judge`: each scores every candidate, and `combine` makes one reward of theirs.
+    Default: the one that `judge` names."""
+    combine: Combine = Field(default=Combine.MEAN, exclude_if=lambda how: how is Combine.MEAN)
+    """For `judges`: how their rewards become one."""
+    min_judges: int | None = Field(default=None, ge=1, le=MAX_JUDGES, exclude_if=lambda count: count is None)
+    """For `judges`: how many of those whose weight is above 0 must have scored an answer; with fewer it has no reward.
+    Default: all that have not been left out."""
+    noise: Noise = Field(default=Noise.VOTES, exclude_if=lambda noise: noise is Noise.VOTES)
+    """For `judges`: what the standard error of a reward is taken from, and with it `training.noiseFloor`."""
     votes: int = Field(default=1, ge=1, le=32)
     """For `method: Votes`: how often reasons are sampled for every aspect of an answer."""
     rationale_tokens: int = Field(default=96, ge=8, le=4096)
@@ -104,3 +116,20 @@ class JudgingSettings(Model):
     """Prompts whose candidates the base model judges too, once the judge is a trained policy; their agreement is
     reported, and may be a gate. 0 switches it off."""
     gates: JudgeGates = JudgeGates()
+
+    @property
+    def need_engine(self) -> bool:
+        """Whether the run's own model judges."""
+        return not self.judges or any(judge.judge is not PanelJudge.ENDPOINT for judge in self.judges)
+
+    def of(self, judge: JudgeSettings) -> "JudgingSettings":
+        """How this one of several judges is asked."""
+        is_outside = judge.judge is PanelJudge.ENDPOINT
+        method = JudgingMethod.EXPECTED_SCORE if is_outside else judge.method or self.method
+        return self.model_copy(
+            update={
+                "method": method,
+                "votes": judge.votes or self.votes,
+                "rationale_tokens": judge.rationale_tokens or self.rationale_tokens,
+            }
+        )

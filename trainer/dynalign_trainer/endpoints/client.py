@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from dynalign_trainer.endpoints.manners import Manners
 from dynalign_trainer.endpoints.refusals import (
     TRANSIENT,
     Address,
+    EndpointError,
     answer_too_long_error,
     invalid_response_error,
     refusal_error,
@@ -42,9 +43,13 @@ class Endpoint(Server):
 
     settings: EndpointSettings
     journal: Journal
+    patience: int = field(default=0, kw_only=True)
+    """Requests in a row that may fail after all their tries: they get no reply. With one more the error is raised."""
+    failed: int = field(default=0, kw_only=True)
+    """Requests in a row that have failed so."""
 
     def complete(self, requests: Sequence[ChatRequest], watch: Watch | None = None) -> list[Reply | None]:
-        """An answer for every request, in order; None for those that the budget did not allow.
+        """An answer for every request, in order; None for those that the budget or `patience` left without one.
 
         What an earlier attempt has been answered already is taken from the journal and costs nothing.
         Raises BadConfigError or EndpointError saying what to do, and whatever `watch` raises; requests that are under
@@ -69,6 +74,13 @@ class Endpoint(Server):
             reply = await self.retry(partial(self._try, client, request))
         except BudgetUsedUpError:
             return None
+        except EndpointError as error:
+            self.failed += 1
+            if self.failed > self.patience:
+                raise
+            log.warning("%s; this request is left without an answer", error)
+            return None
+        self.failed = 0
         self.journal.add(self.settings.url, request.body(self.settings.model), reply)
         return reply
 
@@ -110,6 +122,7 @@ class Endpoint(Server):
             raise self.invalid_response(str(error), said) from error
         self.usage.tokens += reply.cost
         self.usage.read += reply.read
+        self.usage.cached += reply.cached
         return reply
 
     def invalid_response(self, problem: str, said: str = "") -> StageError:

@@ -62,6 +62,8 @@ class Reply:
     """What the model thought, as far as the server shows it."""
     read: int = 0
     """Tokens of the prompt among `cost`; 0 if the server does not say."""
+    cached: int = 0
+    """Tokens of the prompt that the server found in its cache; 0 if it does not say."""
 
     @property
     def cut_in_thought(self) -> bool:
@@ -95,9 +97,14 @@ class _Choice(BaseModel):
     logprobs: Any = None
 
 
+class _PromptDetails(BaseModel):
+    cached_tokens: int | None = None
+
+
 class _Usage(BaseModel):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_tokens_details: Any = None
 
 
 class _Completion(BaseModel):
@@ -129,6 +136,7 @@ def parse_reply(data: bytes, request: ChatRequest) -> Reply:
         cost=read + (usage.completion_tokens or 0) or estimate,
         reasoning=reasoning,
         read=read,
+        cached=min(_cached(usage.prompt_tokens_details), read),
     )
 
 
@@ -174,6 +182,14 @@ def _positions(logprobs: Any) -> list[Position]:
 
 def _number(logprob: float) -> float:
     return -math.inf if math.isnan(logprob) else logprob
+
+
+def _cached(details: Any) -> int:
+    """The server's count of cached tokens; 0 if it gives none, or in another form."""
+    try:
+        return max(_PromptDetails.model_validate(details).cached_tokens or 0, 0)
+    except ValidationError:
+        return 0
 
 
 def _usage(usage: Any) -> _Usage:

@@ -11,14 +11,13 @@ from dynalign_contract.records import (
     JudgementRow,
     RolloutRow,
     ScoreRow,
-    answer_length,
     write_rows,
 )
 from dynalign_contract.settings import OnUnfitJudge
 from dynalign_trainer.judge.canaries import Canary, CanaryKind, Group, make_canaries
 from dynalign_trainer.judge.groups import RolloutGroup
 from dynalign_trainer.judge.judges import Judges, is_base
-from dynalign_trainer.judge.penalties import final_reward, find_penalties
+from dynalign_trainer.judge.rewarding import Opinion, answer_of, build_judgement
 from dynalign_trainer.judge.trust import CanaryTrust, canary_trust
 from dynalign_trainer.models.chat_model import ChatModel
 from dynalign_trainer.runtime.context import StageContext
@@ -27,8 +26,6 @@ from dynalign_trainer.runtime.progress import Watch, watch_progress
 from dynalign_trainer.scoring.contexts import Candidate
 from dynalign_trainer.scoring.pointwise import CandidateScore, PointwiseJudge
 from dynalign_trainer.scoring.scores import mean_of
-from dynalign_trainer.verifiers.answer import Answer
-from dynalign_trainer.verifiers.combining import combine_rewards, judge_share
 from dynalign_trainer.verifiers.verifier import Verifier, verify, weights_of
 
 
@@ -185,7 +182,7 @@ class Shard:
     ) -> list[JudgementRow]:
         rollouts = [row for group in part.inputs for row in group.candidates]
         if part.index not in self._verified:
-            self._verified[part.index] = verify(self._verifiers, [_answer(rollout) for rollout in rollouts])
+            self._verified[part.index] = verify(self._verifiers, [answer_of(rollout) for rollout in rollouts])
         rows = [
             self._judgement(rollout, score, judge, values)
             for rollout, score, values in zip(rollouts, scores, self._verified[part.index], strict=True)
@@ -196,29 +193,10 @@ class Shard:
     def _judgement(
         self, rollout: RolloutRow, score: CandidateScore, judge: ChatModel, values: dict[str, float]
     ) -> JudgementRow:
-        params = self._context.params
-        penalties = find_penalties(
-            rollout["text"],
-            prompt=rollout["messages"][-1]["content"],
-            length=answer_length(rollout),
-            truncated=rollout["finish_reason"] == "length",
-            settings=params.judging.penalties,
-            max_tokens=params.max_tokens,
+        opinion = Opinion(self._scores(score), score.reward, score.error, score.retries)
+        return build_judgement(
+            self._context.params, weights_of(self._verifiers), rollout, opinion, values, judge=judge.version
         )
-        weights = weights_of(self._verifiers)
-        weight = params.judging.weight
-        row: JudgementRow = {
-            "prompt_id": rollout["prompt_id"],
-            "candidate": rollout["candidate"],
-            "scores": self._scores(score),
-            "raw_reward": score.reward,
-            "penalties": penalties,
-            "reward": final_reward(combine_rewards(score.reward, weight, values, weights), penalties),
-            "reward_error": score.error * judge_share(weight, weights),
-            "retries": score.retries,
-            "judge": judge.version,
-        }
-        return {**row, "verifiers": values} if self._verifiers else row
 
     def _canary_row(self, canary: Canary, score: CandidateScore, judge: ChatModel) -> CanaryRow:
         return {
@@ -240,17 +218,6 @@ class Shard:
 
 def _candidates(groups: Sequence[RolloutGroup]) -> list[Candidate]:
     return [Candidate(group.prompt_id, group.messages, row["text"]) for group in groups for row in group.candidates]
-
-
-def _answer(rollout: RolloutRow) -> Answer:
-    return Answer(
-        rollout["text"],
-        answer_length(rollout),
-        rollout.get("columns", {}),
-        prompt_id=rollout["prompt_id"],
-        candidate=rollout["candidate"],
-        messages=rollout["messages"],
-    )
 
 
 def _as_group(group: RolloutGroup) -> Group:

@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from dynalign_contract.config import BASE_POLICY, JudgeParams
@@ -16,6 +16,8 @@ from dynalign_contract.settings import JudgingSettings, OnUnfitJudge
 from dynalign_trainer.judge.groups import RolloutGroup, read_groups
 from dynalign_trainer.judge.judges import Judges, is_base, open_judges
 from dynalign_trainer.judge.metrics import judgement_metrics, undecided_shares, unscored_share
+from dynalign_trainer.judge.panel.members import Panel
+from dynalign_trainer.judge.panel.stage import clear_opinions, judge_by_panel
 from dynalign_trainer.judge.shard import JudgedShard, PairedRewards, Shard
 from dynalign_trainer.judge.trust import CanaryTrust, find_unfitness, kendall_tau, mean_offset
 from dynalign_trainer.runtime.context import StageContext, StageOutput
@@ -44,6 +46,13 @@ def run(context: StageContext[JudgeParams]) -> StageOutput[JudgeParams]:
     if not mine:
         return StageOutput(files={})
     parts = split_parts(mine, params.prompts_per_part)
+    if params.judging.judges:
+        leading = groups[:: context.config.shards]
+        output, rows = judge_by_panel(context, Panel(context), parts, leading, opened.verifiers)
+        check_verifiers(context, rows, opened.verifiers)
+        clear_opinions(context)
+        opened.close()
+        return replace(output, producers=opened.producers)
     finished = reuse_finished_parts(context.folder, parts, JUDGEMENT, is_complete)
     judges = open_judges(context)
     started = time.monotonic()

@@ -67,6 +67,8 @@ class Usage:
     """Read and written."""
     read: int = 0
     """Tokens of the prompts, as far as they are known."""
+    cached: int = 0
+    """Tokens of the prompts that a server found in its cache, as far as it says."""
 
 
 class ChatModel(Protocol):

@@ -10,6 +10,7 @@ from dynalign_operator.api.rules.cluster import PATH_RULES
 from dynalign_operator.api.rules.endpoints import ENDPOINT_CLUSTER_RULES, ENDPOINT_RULES
 from dynalign_operator.api.rules.evaluation import EVALUATION_RULES
 from dynalign_operator.api.rules.generation import GENERATION_RULES
+from dynalign_operator.api.rules.judges import JUDGES_RULES
 from dynalign_operator.api.rules.judging import JUDGING_RULES
 from dynalign_operator.api.rules.model import MODEL_RULES
 from dynalign_operator.api.rules.pods import POD_RULES
@@ -27,6 +28,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *GENERATION_RULES,
     *PROMPT_RULES,
     *JUDGING_RULES,
+    *JUDGES_RULES,
     *REWARD_RULES,
     *TRAINING_RULES,
     *EVALUATION_RULES,

@@ -7,7 +7,12 @@ from dynalign_contract.addresses import FORBIDDEN_URL, INSIDE_URL, LOOPBACK_URL,
 from dynalign_contract.endpoints import KEY_IN_THE_CLEAR, keeps_key
 from dynalign_operator.api.rules.rule import ClusterRule, Rule
 
-_ENDPOINTS: Final = ("spec.prompts.agents.*.endpoint", "spec.evaluation.winRate.endpoint", "spec.rewards[].endpoint")
+_ENDPOINTS: Final = (
+    "spec.prompts.agents.*.endpoint",
+    "spec.judging.judges[].endpoint",
+    "spec.evaluation.winRate.endpoint",
+    "spec.rewards[].endpoint",
+)
 
 
 def _matches(pattern: str) -> str:

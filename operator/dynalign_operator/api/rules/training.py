@@ -8,6 +8,7 @@ from dynalign_contract.settings import (
     DType,
     KlReference,
     LoraSettings,
+    Noise,
     TrainingBackend,
     TrainingMethod,
     TrainingSettings,
@@ -41,9 +42,16 @@ TRAINING_RULES: Final = (
     Rule(
         at="spec",
         field="training.noiseFloor",
-        cel=f"self.judging.votes > 1 || self.training.noiseFloor == 0.0 || self.training.noiseFloor == {_NOISE_FLOOR}",
+        cel=f"self.judging.votes > 1 || self.judging.noise == 'Disagreement' || "
+        "self.judging.judges.exists(x, has(x.votes) && x.votes > 1) || "
+        f"self.training.noiseFloor == 0.0 || self.training.noiseFloor == {_NOISE_FLOOR}",
         message="has an effect only when judging.votes is more than 1; raise votes, or remove noiseFloor",
-        holds=lambda s: s.judging.votes > 1 or s.training.noise_floor in (0, _NOISE_FLOOR),
+        holds=lambda s: (
+            s.judging.votes > 1
+            or s.judging.noise is Noise.DISAGREEMENT
+            or any((judge.votes or 1) > 1 for judge in s.judging.judges)
+            or s.training.noise_floor in (0, _NOISE_FLOOR)
+        ),
     ),
     Rule(
         at="spec",

@@ -1,0 +1,1 @@
+"""Several judges of the same candidates: each is asked and measured alone, and their rewards become one."""
