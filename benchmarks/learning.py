@@ -4,8 +4,8 @@ The test-bed's model (lab/testbed.py) aligns itself for some iterations, once a 
 judge was taught a rule, and the rule is known here, so four things can be told that no other model can tell: whether
 answers really got better, how well the model's own judgement agrees with the truth, whether the fitness gates speak
 before the truth is lost, and whether `Rollback` gets back what was lost. For the last two, every seed runs again with
-settings that drive the policy away from what its judge understands: without any protection (`HACKED`), and with a
-gate and `Rollback` (`RESCUED`).
+settings that drive the policy away from what its judge understands: without any protection (`HACKED`), with a gate and
+`Rollback` (`RESCUED`), and with an honest judge from outside beside the policy's own (`ADVISED`).
 
 The gates' figures were chosen by looking at seed 0 alone; the seeds that are reported begin at 1.
 """
@@ -32,6 +32,7 @@ from dynalign_contract.stages import Stage
 from dynalign_trainer.judge.trust import spearman
 from dynalign_trainer.scoring.scores import mean_of
 from lab.local_runs import SPEC, LocalRun, write_run
+from lab.rule_server import MODEL, serve_rule
 from lab.testbed import Testbed, load_testbed
 
 NAME: Final = "bench-learning"
@@ -60,7 +61,9 @@ RESCUED: Final[Mapping[str, Any]] = {
 
 The canary gate would stop it: once the answers are as bad as canaries no judge tells them apart.
 """
-KINDS: Final = {"healthy": HEALTHY, "hacked": HACKED, "rescued": RESCUED}
+ADVISED: Final[Mapping[str, Any]] = {**HACKED, "evaluation": RESCUED["evaluation"] | {"onRegression": "Continue"}}
+"""As `HACKED`, evaluated after each iteration, with two judges (`_judging`)."""
+KINDS: Final = {"healthy": HEALTHY, "hacked": HACKED, "rescued": RESCUED, "advised": ADVISED}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,8 +105,10 @@ def align(folder: Path, testbed: Testbed, kind: str, seed: int, iterations: int)
     A hacked run may: its judge can end so spoilt that it says nothing any more.
     """
     folder.mkdir()
-    run = write_run(folder, testbed, {**KINDS[kind], "seed": seed, "iterations": iterations})
-    done = run.finish(env=os.environ | {"OMP_NUM_THREADS": "1"})
+    with serve_rule(testbed.rule) as url:
+        settings = {**KINDS[kind], **({"judging": _judging(url)} if kind == "advised" else {})}
+        run = write_run(folder, testbed, {**settings, "seed": seed, "iterations": iterations})
+        done = run.finish(env=os.environ | {"OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"})
     if done.returncode != 0 and kind != "hacked":
         raise RuntimeError(f"{kind}, seed {seed}:\n{done.stdout}\n{done.stderr}\n{run.logs()}")
     best = run.status.best
@@ -116,6 +121,15 @@ def align(folder: Path, testbed: Testbed, kind: str, seed: int, iterations: int)
         agreement=_agreement([pair for pairs in judged for pair in pairs]),
         exported=best.iteration if best else None,
     )
+
+
+def _judging(url: str) -> dict[str, Any]:
+    """The policy and the rule as judges of equal weight; one that says nothing any more is left out."""
+    judges = [
+        {"name": "self", "judge": "Live"},
+        {"name": "outside", "judge": "Endpoint", "endpoint": {"url": url, "model": MODEL}},
+    ]
+    return {**SPEC["judging"], "judges": judges, "gates": {"onUnfit": "LeaveOut"}}
 
 
 def _read_records(path: Path | None) -> Iterator[tuple[tuple[str, int], Run]]:

@@ -115,8 +115,8 @@ def summarise(runs: Sequence[Run]) -> tuple[Table, dict[str, float]]:
         f"are worth {LOST:.0%} less than the best before. Kept: worth of the exported policy's held-out answers as a "
         "share of the best iteration's."
     )
-    kinds = {kind: [run for run in runs if run.kind == kind] for kind in ("healthy", "hacked", "rescued")}
-    return table, _healthy(kinds) | _hacked(kinds) | _rescued(kinds)
+    kinds = {kind: [run for run in runs if run.kind == kind] for kind in ("healthy", "hacked", "rescued", "advised")}
+    return table, _healthy(kinds) | _hacked(kinds) | _rescued(kinds) | _advised(kinds)
 
 
 def _healthy(kinds: Mapping[str, Sequence[Run]]) -> dict[str, float]:
@@ -155,6 +155,24 @@ def _rescued(kinds: Mapping[str, Sequence[Run]]) -> dict[str, float]:
         "rescued_with_the_best": sum(kept_share(run) >= 1 for run in runs),
         "rescued_kept_least": round(min(map(kept_share, runs)), 3),
         "rescued_kept_mean": round(fmean(map(kept_share, runs)), 3),
+    }
+
+
+def end_share(run: Run) -> float:
+    """Worth of the last iteration's answers as a share of the best iteration's."""
+    worths = [iteration.worth for iteration in run.iterations]
+    return worths[-1] / max(worths)
+
+
+def _advised(kinds: Mapping[str, Sequence[Run]]) -> dict[str, float]:
+    runs = kinds["advised"]
+    if not runs:
+        return {}
+    return {
+        "advised_runs": len(runs),
+        "advised_lost": sum(first_loss(run) is not None for run in runs),
+        "advised_end_near_their_best": sum(end_share(run) >= 1 - LOST for run in runs),
+        "advised_end_least": round(min(map(end_share, runs)), 3),
     }
 
 
