@@ -1,5 +1,6 @@
 """Distributions with rewards, as an installer leaves them in a folder of packages."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,4 +27,5 @@ def install_rewards(
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
     lines = [f"{name} = {module}:{function}" for name, function in entry_points.items()]
     (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
+    monkeypatch.delitem(sys.modules, module, raising=False)  # of another test
     monkeypatch.syspath_prepend(packages)

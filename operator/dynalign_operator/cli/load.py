@@ -1,6 +1,5 @@
 """Loading of run files: paths are resolved, and the files that they name are found."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.sources import PathSource, parse_source
 from dynalign_contract.stages import Stage
+from dynalign_operator.api.field_path import parse_field
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.secrets import SecretVariable, environment_secrets, secret_variables
 from dynalign_operator.runfile.problems import Problem
@@ -45,7 +45,7 @@ def require_keys(run_file: RunFile, environment: Mapping[str, str]) -> RunFile:
         Problem(
             f"{secret.field} names a Secret, and there are none on this machine; export {secret.variable} before "
             "`dynalign run`, or remove the reference.",
-            run_file.lines.get(tuple(re.findall(r"[^.\[\]]+", secret.field))),
+            run_file.lines.get(parse_field(secret.field)),
         )
         for secret in dict.fromkeys(secrets)  # several stages may ask one server
         if not environment.get(secret.variable, "").strip()

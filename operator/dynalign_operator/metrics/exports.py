@@ -15,9 +15,7 @@ def run_gauge(name: str, text: str, *labels: str) -> MetricDefinition:
 
 def gauge_of(metric: MetricDef[Any]) -> MetricDefinition | None:
     """The gauge that a stage's metric is exported as; None if it is not exported."""
-    if metric.export is None:
-        return None
-    return EXPORTS[metric.export.name or metric.name]
+    return None if metric.export_name is None else EXPORTS[metric.export_name]
 
 
 def labels_of(metric: MetricDef[Any]) -> tuple[str, ...]:
@@ -33,11 +31,10 @@ def _build() -> Iterator[tuple[str, MetricDefinition]]:
             *((family.each, (family.member,)) for family in metrics.families().values()),
         ]
         for metric, members in labelled:
-            if metric.export is not None:
-                name = metric.export.name or metric.name
+            if metric.export is not None and metric.export_name is not None:
                 labels = (*(["stage"] if metric.export.by_stage else []), *members)
                 text = metric.export.text or f"{metric.text} Value of the latest {metric.stage} stage ({metric.unit})."
-                yield name, run_gauge(name, text, *labels)
+                yield metric.export_name, run_gauge(metric.export_name, text, *labels)
 
 
 EXPORTS: Final[Mapping[str, MetricDefinition]] = MappingProxyType(dict(_build()))

@@ -169,8 +169,16 @@ class Operator:
         for key in self._store.runs():
             stamp = (self._store.version(Kind.RUN, key), self._live(key))
             if not self._texts.is_current(key, stamp):
-                self._texts.note(key, stamp, self._known_run(key, stamp[1]))
+                self._note_series(key, stamp)
                 await asyncio.sleep(pause)
+
+    def _note_series(self, key: RunKey, stamp: tuple[object, tuple[LiveMetrics, ...]]) -> None:
+        """Compute a run's series; a fault of dynalign's own costs that run its series and nothing else."""
+        try:
+            self._texts.note(key, stamp, self._known_run(key, stamp[1]))
+        except Exception:  # what it may be is not known
+            log.exception("the series of run %s in namespace %s cannot be computed", key.name, key.namespace)
+            self._texts.note(key, stamp, None)
 
     def _live(self, key: RunKey) -> tuple[LiveMetrics, ...]:
         """The latest readings of the pods of a run's living Jobs."""

@@ -93,6 +93,32 @@ def test_a_run_that_cannot_be_read_has_no_series_and_the_others_have_theirs() ->
     asyncio.run(main())
 
 
+def test_a_fault_of_our_own_costs_one_run_its_series_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def known_run(operator: Operator, key: RunKey, live: Any) -> Any:
+        if key.name == "odd":
+            raise KeyError("judge_left_out/outside")
+        return read(operator, key, live)
+
+    read = Operator._known_run
+    monkeypatch.setattr(Operator, "_known_run", known_run)
+
+    async def main() -> None:
+        api = MemoryApi(Store())
+        operator = Operator(OperatorSettings(), api, OperatorMetrics())
+        api.store = operator._store
+        for name in ("odd", "well"):
+            run = run_object(name, "team", model={"uri": "bundled://x"})
+            api.seed(RUNS, {**run, "status": {"phase": "Running"}})
+        text = (await operator.write_metrics()).decode()
+        assert 'run="well"' in text
+        assert 'run="odd"' not in text
+
+    asyncio.run(main())
+    assert "run odd in namespace team" in caplog.text
+
+
 def test_a_scrape_never_waits_for_thousands_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a start no run has series yet; they are computed ahead, and a scrape gives those that there are."""
 

@@ -175,6 +175,11 @@ def test_every_aspect_and_task_has_its_own_number() -> None:
     assert {"task/ifeval", "task_delta/ifeval"} <= named(of_evaluate())
 
 
+def test_members_of_a_family_share_its_gauge() -> None:
+    families = [family for metrics in STAGE_METRICS.values() for family in metrics.families().values()]
+    assert [family.name for family in families if gauge_of(family.of("anything")) != gauge_of(family.each)] == []
+
+
 def test_what_is_exported_has_one_name_for_one_number() -> None:
     names = [metric.name for metric in RUN_METRICS]
     assert len(set(names)) == len(names)

@@ -73,6 +73,11 @@ class MetricDef(Generic[P]):
     """Member of a family, such as the id of an aspect; empty for a single metric."""
     stage: Stage = field(init=False)
 
+    @property
+    def export_name(self) -> str | None:
+        """Name of the gauge without the prefix `dynalign_run_`, the same for all members; None if not exported."""
+        return None if self.export is None else self.export.name or self.name.partition(MEMBER_SEPARATOR)[0]
+
     def __set_name__(self, owner: "type[StageMetrics]", name: str) -> None:
         """Take the stage from the class and the name from the attribute (without a trailing `_`)."""
         object.__setattr__(self, "stage", owner.stage)

@@ -66,8 +66,11 @@ def run(context: StageContext[JudgeParams]) -> StageOutput[JudgeParams]:
         write_rows(context.folder / CANARIES_FILE, judged.canary_rows, CANARY)
         files[CANARIES_FILE] = len(judged.canary_rows)
     opened.close()
-    metrics = _measure(params, parts, outcome) | {JudgeMetrics.tokens_per_second: rate}
-    return StageOutput(files=files, metrics=metrics, producers=opened.producers)
+    return StageOutput(
+        files=files,
+        metrics=_measure(params, parts, outcome) | {JudgeMetrics.tokens_per_second: rate},
+        producers=opened.producers,
+    )
 
 
 @dataclass(frozen=True)
