@@ -1,6 +1,8 @@
 """Options and fixtures of the whole suite."""
 
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,6 +38,22 @@ def _turn(item: pytest.Item) -> int:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-goldens", action="store_true", help="write tests/data anew instead of comparing with it")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random Qwen3, which tests read and do not change."""
+    from lab.tiny_qwen3 import write_tiny_qwen3
+
+    return write_tiny_qwen3(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tiny_model: Path) -> Any:
+    """Its tokenizer, whose tokens are bytes."""
+    from dynalign_trainer.models.folder import load_tokenizer
+
+    return load_tokenizer(tiny_model)
 
 
 @pytest.fixture

@@ -13,13 +13,6 @@ from dynalign_trainer.runtime.lifecycle import Place, run_stage
 from lab.tiny_qwen3 import write_tiny_qwen3
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    write_tiny_qwen3(folder)
-    return folder
-
-
 @pytest.fixture
 def source(tiny_model: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "source"
