@@ -37,7 +37,8 @@ def as_artifact(root: Path, path: str) -> ArtifactRef:
 
 
 def load(folder: Path) -> torch.nn.Module:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval()
 
 
 def export(root: Path, policy_folder: str | None, *, trained: bool | None = None) -> StageResult:
@@ -68,7 +69,7 @@ def export(root: Path, policy_folder: str | None, *, trained: bool | None = None
 def root(tmp_path: Path) -> Path:
     write_tiny_qwen3(tmp_path / "model")
     torch.manual_seed(1)
-    model = get_peft_model(load(tmp_path / "model"), LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))  # type: ignore[arg-type]
+    model = get_peft_model(load(tmp_path / "model"), LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
@@ -82,7 +83,7 @@ def test_the_merged_model_is_the_base_with_its_adapter(root: Path) -> None:
     base = load(root / "model")
     with torch.no_grad():
         unaligned = base(IDS).logits
-        expected = PeftModel.from_pretrained(base, str(root / "adapter")).eval()(IDS).logits  # type: ignore[arg-type]
+        expected = PeftModel.from_pretrained(base, str(root / "adapter")).eval()(IDS).logits
         actual = load(root / "export")(IDS).logits
     assert torch.allclose(actual, expected, atol=1e-4)
     assert not torch.allclose(actual, unaligned, atol=1e-2)
@@ -167,7 +168,7 @@ def test_a_model_in_several_files_keeps_its_files_its_index_and_its_templates(ro
     assert written - base == {"README.md"}
     assert base <= written
     with torch.no_grad():
-        expected = PeftModel.from_pretrained(load(model), str(root / "adapter")).eval()(IDS).logits  # type: ignore[arg-type]
+        expected = PeftModel.from_pretrained(load(model), str(root / "adapter")).eval()(IDS).logits
         assert torch.allclose(load(root / "export")(IDS).logits, expected, atol=1e-4)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dynalign_operator.clusters.kubernetes.paths import PODS, collection_path
 from lab.api_server import ApiServer, start_api_server
 from support.player import Player, is_completed, run_object, scenario, start_operator
 
@@ -59,8 +60,8 @@ def test_a_missing_claim_holds_the_run_until_it_is_there(server: ApiServer) -> N
 def test_a_claim_of_one_node_is_refused_to_several_until_there_is_but_one(server: ApiServer) -> None:
     async def story(player: Player) -> None:
         assert server.apply(a_claim("once", "ReadWriteOncePod")).returncode == 0
-        shards = {"generation": {"shards": 2}, "storage": {"existingClaim": "once"}}
-        await player.create(run_object(model=MODEL, iterations=1, **shards))
+        spec = {"generation": {"shards": 2}, "storage": {"existingClaim": "once"}}
+        await player.create(run_object("r", "default", model=MODEL, iterations=1, **spec))
         run = await player.until(stalls_with("VolumeNotShared"), "the stall")
         message = condition(run["status"], "Stalled")["message"]
         assert "the PersistentVolumeClaim once offers ReadWriteOncePod, but spec.generation.shards is 2" in message
@@ -124,7 +125,7 @@ def test_what_the_kubelet_says_of_a_missing_secret_comes_with_its_remedy(server:
         await player.until(lambda s: bool(s.get("fetch", {}).get("job")), "the Job")
         pods: list[dict[str, Any]] = []
         while not pods:
-            pods = await player.items("/api/v1/namespaces/default/pods")
+            pods = await player.items(collection_path(PODS, "default"))
         await player._tell(pods[0]["metadata"]["name"], {"phase": "Pending"}, {"waiting": waiting})
         run = await player.until(
             lambda s: "CreateContainerConfigError" in condition(s, "Progressing").get("message", ""), "the message"
