@@ -8,6 +8,8 @@ export UV_HTTP_TIMEOUT ?= 180
 EXTRA ?= cpu
 # Test files that run side by side; each may start engines and training processes.
 WORKERS ?= 2
+# Tests and checks start Python by the hundred: compiled files are kept, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 # Of the first input of `make fuzz`.
 SEED ?= 0
 

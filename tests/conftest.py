@@ -1,6 +1,11 @@
 """Options and fixtures of the whole suite."""
 
+import gc
 import os
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,23 +24,52 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported here stays, and Python need not look for garbage among its million objects again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """On a fresh machine Kubernetes and the images are built beside the first tests, which need neither.
 
-    Within that, what takes longest comes first, so that the workers end together.
+    Within that, what takes longest comes first, so that the workers end together: files of many tests among the fast.
     """
-    items.sort(key=_turn)
+    sizes = Counter(item.path for item in items)
+    items.sort(key=lambda item: _turn(item, sizes[item.path]))
 
 
-def _turn(item: pytest.Item) -> int:
+def _turn(item: pytest.Item, size: int) -> tuple[int, int]:
+    """Where a test comes in; `size` is the number of tests in its file."""
     folder = item.path.parent.name
     if item.get_closest_marker("cluster"):
-        return 1 if folder == "e2e" else 2
-    return 0 if folder in ("e2e", "integration") else 3
+        return (1 if folder == "e2e" else 2), 0
+    return (0, 0) if folder in ("e2e", "integration") else (3, -size)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-goldens", action="store_true", help="write tests/data anew instead of comparing with it")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random Qwen3, which tests read and do not change."""
+    from lab.tiny_qwen3 import write_tiny_qwen3
+
+    return write_tiny_qwen3(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tiny_model: Path) -> Any:
+    """Its tokenizer, whose tokens are bytes."""
+    from dynalign_trainer.models.folder import load_tokenizer
+
+    return load_tokenizer(tiny_model)
 
 
 @pytest.fixture

@@ -48,20 +48,20 @@ async def _carry_out(
     cluster: Cluster, key: RunKey, observed: Observation, now: datetime, settings: BuildSettings
 ) -> Plan:
     with _doing("planning the next step"):
-        decided = plan(observed, now, settings)
+        planned = plan(observed, now, settings)
     with _doing("deleting and creating Jobs"):
-        for job in decided.delete:
+        for job in planned.delete:
             await cluster.delete(key, job)
-        for bundle in decided.create:
+        for bundle in planned.create:
             await cluster.create(bundle)
     run = observed.run if isinstance(observed, Observed) else observed.stored
     with _doing("writing the status"):
-        if decided.status != run.status:
-            await cluster.write_status(run, decided.status)
+        if planned.status != run.status:
+            await cluster.write_status(run, planned.status)
     with _doing("publishing events"):
         if isinstance(run, AlignmentRun):
-            await cluster.publish(run, decided.events)
-    return decided
+            await cluster.publish(run, planned.events)
+    return planned
 
 
 @contextmanager

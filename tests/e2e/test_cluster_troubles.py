@@ -6,6 +6,7 @@ The stages are scripted, for these tests are about what surrounds them: kubelet,
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -69,7 +70,7 @@ def test_deleting_a_run_in_each_stage_leaves_nothing(site: Site, is_operator_dow
     """All seven at once, each held in its own stage; the clean-up is the collector's and not the operator's."""
     runs = [site.apply(f"hold-{stage}-{int(is_operator_down)}", SPEC) for stage in Stage]
     for run, stage in zip(runs, Stage, strict=True):
-        until(lambda run=run, stage=stage: run.running(stage), f"a pod of {stage}", run.explain)  # type: ignore[misc]
+        until(partial(run.running, stage), f"a pod of {stage}", run.explain)
     if is_operator_down:
         scale(site, 0)
     site.kubectl("delete", "ar", "--all", "--wait=true", "--timeout=20s")
@@ -192,7 +193,7 @@ def test_a_stage_outlives_four_operators_that_cannot_read_its_progress(site: Sit
         site.kubectl("rollout", "status", "deployment/dynalign", "--timeout=180s")
         seen = time.monotonic()
         run.patch(iterations=restart + 2)  # something to reconcile, for an operator that knows the stage to be old
-        run.until(lambda since=seen: time.monotonic() - since > 2 * limit, "a look longer than the limit")  # type: ignore[misc]
+        run.until(lambda: time.monotonic() - seen > 2 * limit, "a look longer than the limit")  # noqa: B023 - waits here
         run.until(lambda: run.status["observedGeneration"] > restart + 1, "a reconcile")  # noqa: B023 - waits here
     assert [p["metadata"]["uid"] for p in run.running(Stage.TRAIN)] == [pod["metadata"]["uid"]]
     train = next(s for s in run.status["iterations"][0]["stages"] if s["stage"] == "train")

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import pytest
 
@@ -33,24 +32,26 @@ def run(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> LocalRun:
     return run
 
 
-def worth(testbed: Testbed, rows: Iterable[dict[str, Any]]) -> float:
-    return fmean(testbed.rule(row["text"]) for row in rows)
+def worth(testbed: Testbed, texts: Iterable[str]) -> float:
+    return fmean(testbed.rule(text) for text in texts)
 
 
 def test_the_rule_says_that_answers_got_better(testbed: Testbed, run: LocalRun) -> None:
     layout = RunLayout(run.workdir)
-    sampled = [worth(testbed, read_parts([layout.stage(Stage.GENERATE, i)], ROLLOUT)) for i in range(3)]
+    rollouts = [read_parts([layout.stage(Stage.GENERATE, i)], ROLLOUT) for i in range(3)]
+    sampled = [worth(testbed, (row["text"] for row in rows)) for rows in rollouts]
     answers = read_rows(layout.stage(Stage.EVALUATE, 2) / ANSWERS_FILE, ANSWER)
-    base = worth(testbed, (row for row in answers if row["policy"] == "base"))
-    aligned = worth(testbed, (row for row in answers if row["policy"] == "iteration-002"))
+    base = worth(testbed, (row["text"] for row in answers if row["policy"] == "base"))
+    aligned = worth(testbed, (row["text"] for row in answers if row["policy"] == "iteration-002"))
     assert sampled[2] > sampled[0] + 0.5, (sampled, base, aligned)
     assert aligned > base + 0.3, (sampled, base, aligned)
 
 
 def test_the_self_judged_reward_rose_with_it(run: LocalRun) -> None:
     rewards = [iteration.reward for iteration in run.status.iterations]
-    assert None not in rewards
-    assert rewards[2] > rewards[0]  # type: ignore[operator]
+    assert rewards[0] is not None
+    assert rewards[2] is not None
+    assert rewards[2] > rewards[0]
 
 
 def test_the_win_rate_comes_with_an_interval(run: LocalRun) -> None:

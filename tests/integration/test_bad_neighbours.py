@@ -17,6 +17,7 @@ import pytest
 from dynalign_contract.pod_paths import METRICS_PORT
 from dynalign_contract.stages import ITERATION_STAGES
 from dynalign_contract.telemetry import MOST_BYTES
+from dynalign_operator.clusters.kubernetes.paths import PODS, RUNS, collection_path, object_path
 from lab.api_server import start_api_server
 from lab.processes import free_port
 from support.player import Player, is_completed, run_object, scenario, start_operator, well
@@ -97,7 +98,7 @@ async def start_at(player: Player, namespace: str, names: list[str], address: st
     running: list[Any] = []
     while len(running) < len(names):
         await other.play()
-        pods = await other.items(f"/api/v1/namespaces/{namespace}/pods")
+        pods = await other.items(collection_path(PODS, namespace))
         running = [pod for pod in pods if pod["status"].get("podIP") == address]
 
 
@@ -143,10 +144,10 @@ def test_a_run_goes_on_beside_silent_pods_an_endless_answer_and_a_bomb(
             await player.create(run_object(model=MODEL, iterations=ITERATIONS))
             run = await player.until(is_completed, "completion")
             assert len(run["status"]["iterations"]) == ITERATIONS
-            bombed = await player.api.get(f"{player.runs}/bomb") or {}
+            bombed = await player.api.get(object_path(RUNS, "default", "bomb")) or {}
             stalled = next(c for c in bombed["status"]["conditions"] if c["type"] == "Stalled")
             assert (stalled["status"], stalled["reason"]) == ("True", "BadObjective")
-            pods = await player.items("/api/v1/namespaces/silent/pods")
+            pods = await player.items(collection_path(PODS, "silent"))
             assert len(pods) == SILENT, "no silent stage was ended or tried again"
 
         scenario(server, story, well)

@@ -7,7 +7,7 @@ in the very words of `dynalign validate`.
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -216,7 +216,7 @@ def test_what_only_a_reader_of_the_file_can_know(server: ApiServer, stem: str) -
 def test_what_may_not_change_is_refused_with_the_field(server: ApiServer) -> None:
     run = run_object("kept", model={"uri": "bundled://smollm2-135m-instruct"}, iterations=3)
     assert server.apply(run).returncode == 0
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "spec.model": {"model": {"uri": "hf://a/b"}},
         "spec.objective": {"objective": {"builtin": "collective-agency"}},
         "spec.storage": {"storage": {"size": "1Ti"}},

@@ -101,7 +101,8 @@ def test_the_base_model_is_asked_once_a_run(run: ExamRun) -> None:
     config = run.config(("dynalign_choices",))
     run.stages.execute(config)
     rows = run.rows(config)
-    marked = [{**row, "response": "earlier", "score": 1.0} for row in rows if row["policy"] == "base"]
+    base = [row for row in rows if row["policy"] == "base"]
+    marked: list[CapabilityRow] = [{**row, "response": "earlier", "score": 1.0} for row in base]
     again = run.config(("dynalign_choices",), earlier=run.kept(marked))
     result = run.stages.execute(again)
     found = run.rows(again)
@@ -109,7 +110,7 @@ def test_the_base_model_is_asked_once_a_run(run: ExamRun) -> None:
     mean = sum(row["score"] for row in found if row["policy"] != "base") / LIMIT
     assert metrics_of(result)["capability_delta"] == pytest.approx(mean - 1)
 
-    other = [{**row, "request": "something else"} for row in marked]
+    other: list[CapabilityRow] = [{**row, "request": "something else"} for row in marked]
     changed = run.config(("dynalign_choices",), earlier=run.kept(other))
     run.stages.execute(changed)
     assert [row for row in run.rows(changed) if row["policy"] == "base"] == rows[:LIMIT]
@@ -119,7 +120,7 @@ def test_an_interrupted_attempt_keeps_what_it_has_written(run: ExamRun) -> None:
     config = run.config(("dynalign_choices",))
     first = run.stages.execute(config)
     folder = run.stages.root / config.folder
-    marked = [{**row, "response": "kept"} for row in run.rows(config)]
+    marked: list[CapabilityRow] = [{**row, "response": "kept"} for row in run.rows(config)]
     write_rows(folder / CAPABILITY_FILE, marked, CAPABILITY)
     (folder / MANIFEST).unlink()
     (folder / COMPARISONS_FILE).unlink()

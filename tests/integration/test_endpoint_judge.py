@@ -22,6 +22,7 @@ from dynalign_contract.settings import (
     WinRateMethod,
     WinRateSettings,
 )
+from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.endpoints.client import open_endpoint
 from dynalign_trainer.endpoints.endpoint_model import EndpointModel
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
@@ -93,7 +94,7 @@ def test_a_judge_that_knows_the_rule_prefers_the_better_answers(server: str) -> 
     candidates = []
     for number in range(60):
         asked, view, topic = draw_question(OBJECTIVE, draw)
-        messages = [{"role": "user", "content": asked}]
+        messages: list[Message] = [{"role": "user", "content": asked}]
         candidates.append(Candidate(f"p{number}", messages, draw_answer(draw, view, topic)))
     opened = open_endpoint(JUDGE_ENDPOINT, endpoint(server), os.environ, Journal(Path(os.devnull)))
     window = Window(ChatTemplate(load_tokenizer(load_testbed().model)), 512)
@@ -117,6 +118,7 @@ def test_its_verdict_is_the_headline_and_what_it_cost_is_reported(server: str, r
     worth = [rule(row["text"]) for row in read_rows(folder / ANSWERS_FILE, ANSWER)]
     assert sum(worth[:PROMPTS]) > sum(worth[PROMPTS:]) + PROMPTS
     assert found["win_rate"] == found["win_rate_endpoint"]
+    assert found["win_rate"] is not None
     assert found["win_rate"] < 0.3
     assert (found["win_rate_live"], found["regressed"]) == (None, 1)
 
@@ -124,6 +126,7 @@ def test_its_verdict_is_the_headline_and_what_it_cost_is_reported(server: str, r
     assert [row["first"] for row in external] == pytest.approx([row["first"] for row in base], abs=0.01)
 
     assert found["judge_requests"] == 2 * PROMPTS
+    assert found["judge_tokens"] is not None
     assert found["judge_tokens"] > 2 * PROMPTS * 20
     (ours,) = [row for row in read_rows(folder / RATINGS_FILE, RATING) if row["policy"] == policy.version]
     assert ours["points"] == found["rating"]

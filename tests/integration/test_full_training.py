@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dynalign_contract.config import Policy
+from dynalign_contract.config import Policy, TrainParams
 from dynalign_contract.errors import BadConfigError, TerminatedError
 from dynalign_contract.metrics import TrainMetrics
 from dynalign_contract.settings import DType, KlSettings, TrainingBackend, TrainingMethod, TrainingSettings
@@ -53,7 +53,7 @@ def rollouts_of(run: TrainingRun, prompts: int = PROMPTS) -> list[Any]:
     return with_sampler(rows, AutoModelForCausalLM.from_pretrained(run.root / start), noise=0.02)
 
 
-def train_on(run: TrainingRun, rewards: list[float] | None = None) -> StageOutput:
+def train_on(run: TrainingRun, rewards: list[float] | None = None) -> StageOutput[TrainParams]:
     rollouts = rollouts_of(run)
     return train.run(run.context(run.write(rollouts, make_judgements(rollouts, rewards))))
 
@@ -70,7 +70,7 @@ def weights(folder: Path) -> Mapping[str, Any]:
 
 def farthest(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
     assert a.keys() == b.keys()
-    return max((a[name].float() - b[name].float()).abs().max().item() for name in a)
+    return max(float((a[name].float() - b[name].float()).abs().max()) for name in a)
 
 
 def next_run(first: TrainingRun, **settings: Any) -> TrainingRun:
@@ -79,13 +79,13 @@ def next_run(first: TrainingRun, **settings: Any) -> TrainingRun:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingRun, StageOutput]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingRun, StageOutput[TrainParams]]:
     """A first iteration that nothing disturbed."""
     run = a_run(tmp_path_factory.mktemp("whole"))
     return run, train_on(run)
 
 
-def test_every_weight_moves_and_is_stored_in_float32(whole: tuple[TrainingRun, StageOutput]) -> None:
+def test_every_weight_moves_and_is_stored_in_float32(whole: tuple[TrainingRun, StageOutput[TrainParams]]) -> None:
     run, output = whole
     assert set(output.files) == FILES
     before, after = weights(run.root / "model"), weights(policy_folder(run))
@@ -97,7 +97,7 @@ def test_every_weight_moves_and_is_stored_in_float32(whole: tuple[TrainingRun, S
 
 
 def test_stopped_in_the_middle_it_ends_with_the_same_bits(
-    whole: tuple[TrainingRun, StageOutput], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: tuple[TrainingRun, StageOutput[TrainParams]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "_POLL_SECONDS", 0.02)  # these steps are short
     run = a_run(tmp_path)
@@ -141,7 +141,7 @@ def test_every_kind_of_optimiser_state_survives_a_stop(
     ids=["zero3-2-processes", "trl"],
 )
 def test_other_engines_train_the_same(
-    whole: tuple[TrainingRun, StageOutput], tmp_path: Path, settings: dict[str, Any]
+    whole: tuple[TrainingRun, StageOutput[TrainParams]], tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     plain = whole[0] if "kl" not in settings else a_run(tmp_path / "plain", kl=KlSettings())
     if plain is not whole[0]:
@@ -152,7 +152,9 @@ def test_other_engines_train_the_same(
 
 
 @pytest.mark.parametrize("zero_stage", [1, 2, 3])
-def test_training_in_bfloat16_goes_on_from_every_digit(whole: tuple[TrainingRun, StageOutput], zero_stage: int) -> None:
+def test_training_in_bfloat16_goes_on_from_every_digit(
+    whole: tuple[TrainingRun, StageOutput[TrainParams]], zero_stage: int
+) -> None:
     """Steps this small leave the weights where they were, which bfloat16 alone could not say."""
     start = weights(policy_folder(whole[0]))
     run = replace(
@@ -167,7 +169,7 @@ def test_training_in_bfloat16_goes_on_from_every_digit(whole: tuple[TrainingRun,
 
 
 def test_equal_rewards_keep_the_policy_and_another_method_is_refused(
-    whole: tuple[TrainingRun, StageOutput],
+    whole: tuple[TrainingRun, StageOutput[TrainParams]],
 ) -> None:
     run = replace(next_run(whole[0]), iteration=7)
     output = train_on(run, [0.5] * PROMPTS * CANDIDATES)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dynalign_contract.config import BASE_POLICY
-from dynalign_contract.records import BATCH, BatchRow, JudgementRow, RolloutRow, read_rows, write_rows
+from dynalign_contract.records import BATCH, JudgementRow, RolloutRow, read_rows, write_rows
 from dynalign_contract.settings import (
     AdvantageScale,
     ClipSettings,
@@ -195,11 +195,11 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
         if (row["prompt_id"], row["candidate"]) == REJECTED:
             row["logprobs"] = [value - 2.0 for value in row["logprobs"]]
     judgements = make_judgements(rollouts)
-    for row in judgements:
-        if row["prompt_id"] == FLAT_GROUP:
-            row["reward"] = 0.5
-        if (row["prompt_id"], row["candidate"]) == UNSCORED:
-            row["reward"] = math.nan
+    for judgement in judgements:
+        if judgement["prompt_id"] == FLAT_GROUP:
+            judgement["reward"] = 0.5
+        if (judgement["prompt_id"], judgement["candidate"]) == UNSCORED:
+            judgement["reward"] = math.nan
     rewards = {(row["prompt_id"], row["candidate"]): row["reward"] for row in judgements}
     starts = {TrainingMethod.LORA: adapter, FULL: write_merged(model, adapter, folder / "merged")}
     found = Probed(folder, model, starts, tuple(rollouts), rewards)
@@ -215,7 +215,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
     shutil.rmtree(folder)
 
 
-def expected_rows(probed: Probed, case: str, step: int) -> list[tuple[BatchRow, float]]:
+def expected_rows(probed: Probed, case: str, step: int) -> list[tuple[RolloutRow, float]]:
     """Rollouts that carry loss in a step, with advantages that owe nothing to the code under test."""
     batch = read_rows(probed.folder / f"{case}-{PACKED}" / "batch.parquet", BATCH)
     prompts = {row["prompt_id"] for row in batch if row["step"] == step}

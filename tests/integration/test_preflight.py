@@ -14,7 +14,7 @@ from dynalign_contract.settings import (
     RewardSettings,
     TrainingBackend,
 )
-from lab.tiny_qwen3 import CHATML, write_tiny_qwen3
+from lab.tiny_qwen3 import CHATML
 from support.odd_models import (
     DROPS_SYSTEM,
     NO_SYSTEM,
@@ -37,16 +37,6 @@ from support.reward_servers import serve_rewards
 
 TURNS = CHATML.replace("<|im_start|>", "<|turn|>").replace("<|im_end|>", "<|over|>")
 QUESTIONS = [f"Question number {i}: is it long enough for this?" for i in range(12)]
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_qwen3(tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture
-def model(tiny_model: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_model, tmp_path / "source"))
 
 
 def damage_tokenizer(folder: Path) -> None:

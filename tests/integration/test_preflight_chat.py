@@ -1,6 +1,5 @@
 """What fetch says of a chat template and of the run's chat settings."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from dynalign_contract.stages import Stage
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.observed import Observed
 from dynalign_operator.planning.planner import plan
-from lab.tiny_qwen3 import CHATML, write_tiny_qwen3
+from lab.tiny_qwen3 import CHATML
 from support.builders import T0, a_job, a_run, minutes
 from support.odd_models import (
     DROPS_SYSTEM,
@@ -25,16 +24,6 @@ from support.odd_models import (
 )
 from support.preflight_runs import a_preflight, fetch, refusal
 from support.simulation import SETTINGS, Simulation
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_qwen3(tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture
-def model(tiny_model: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_model, tmp_path / "source"))
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def gone(model: Path) -> Hub:
 
 def environment(root: Path, more: Mapping[str, str]) -> dict[str, str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "NLTK_"))}
-    return inherited | {"HF_HOME": str(root / "home"), "HOME": str(root)} | more
+    return {**inherited, "HF_HOME": str(root / "home"), "HOME": str(root), **more}
 
 
 def fetch(hub: Hub, root: Path, model: Path, *tasks: str, **more: str) -> StageResult:

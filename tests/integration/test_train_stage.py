@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from dynalign_contract.config import Policy
+from dynalign_contract.config import Policy, TrainParams
 from dynalign_contract.errors import BadConfigError, BadInputError, TerminatedError, TrainingFailedError, UnfitError
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import MANIFEST
@@ -77,7 +77,9 @@ def rollouts_of(run: TrainingRun, prompts: int = PROMPTS) -> list[RolloutRow]:
     return with_sampler(rows, load_policy(run.root / "model", adapter), noise=0.02)
 
 
-def train_on(run: TrainingRun, rollouts: list[RolloutRow], rewards: list[float] | None = None) -> StageOutput:
+def train_on(
+    run: TrainingRun, rollouts: list[RolloutRow], rewards: list[float] | None = None
+) -> StageOutput[TrainParams]:
     return train.run(run.context(run.write(rollouts, make_judgements(rollouts, rewards))))
 
 
@@ -89,25 +91,25 @@ def weights(run: TrainingRun) -> Mapping[str, Any]:
 
 def farthest(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
     assert a.keys() == b.keys()
-    return max((a[name] - b[name]).abs().max().item() for name in a)
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingRun, StageOutput]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingRun, StageOutput[TrainParams]]:
     """A run that nothing disturbed."""
     run = a_run(tmp_path_factory.mktemp("whole"))
     return run, train_on(run, rollouts_of(run))
 
 
-def test_leaves_an_adapter_a_batch_and_metrics(whole: tuple[TrainingRun, StageOutput]) -> None:
+def test_leaves_an_adapter_a_batch_and_metrics(whole: tuple[TrainingRun, StageOutput[TrainParams]]) -> None:
     run, output = whole
     iteration = run.root / "iterations/000"
     assert set(output.files) == {ADAPTER_WEIGHTS, ADAPTER_CONFIG}
     assert output.metrics[TrainMetrics.trained_steps] == PROMPTS
     assert output.metrics[TrainMetrics.rejected_share] == 0
     assert output.metrics[TrainMetrics.logprob_difference] == pytest.approx(0.016, abs=0.004)  # E|x| of N(0, 0.02)
-    assert output.metrics[TrainMetrics.norm_change] > 0
-    assert output.metrics[TrainMetrics.kl] > 0
+    assert (output.metrics[TrainMetrics.norm_change] or 0) > 0
+    assert (output.metrics[TrainMetrics.kl] or 0) > 0
     assert str(run.root) not in (iteration / "policy" / ADAPTER_CONFIG).read_text()
     adapter = json.loads((iteration / "policy" / ADAPTER_CONFIG).read_text())
     assert adapter["r"] == 4
@@ -122,7 +124,7 @@ def test_leaves_an_adapter_a_batch_and_metrics(whole: tuple[TrainingRun, StageOu
 
 @pytest.mark.parametrize(("backend", "tolerance"), [(TrainingBackend.PACKED, 0), (TrainingBackend.TRL, 1e-4)])
 def test_stopped_and_with_its_last_checkpoint_planted_it_ends_with_the_same_adapter(
-    whole: tuple[TrainingRun, StageOutput],
+    whole: tuple[TrainingRun, StageOutput[TrainParams]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     backend: TrainingBackend,
@@ -175,7 +177,7 @@ def test_transformers_own_files_of_a_checkpoint_run_no_code(tmp_path: Path, monk
     assert not (tmp_path / "mark").exists()
 
 
-def test_two_processes_train_like_one(whole: tuple[TrainingRun, StageOutput], tmp_path: Path) -> None:
+def test_two_processes_train_like_one(whole: tuple[TrainingRun, StageOutput[TrainParams]], tmp_path: Path) -> None:
     run = a_run(tmp_path, gpus_per_node=2)
     output = train_on(run, rollouts_of(run))
     assert output.metrics[TrainMetrics.loss] == pytest.approx(whole[1].metrics[TrainMetrics.loss], abs=1e-5)
@@ -206,7 +208,7 @@ def start_gang(run: TrainingRun) -> list[subprocess.Popen[bytes]]:
 
 
 def test_two_nodes_train_like_one_and_only_the_first_one_writes(
-    whole: tuple[TrainingRun, StageOutput], tmp_path: Path
+    whole: tuple[TrainingRun, StageOutput[TrainParams]], tmp_path: Path
 ) -> None:
     run = a_gang_run(tmp_path)
     assert [node.wait(300) for node in start_gang(run)] == [0, 0]
@@ -218,7 +220,7 @@ def test_two_nodes_train_like_one_and_only_the_first_one_writes(
 
 
 def test_a_node_that_is_stopped_stops_the_gang_which_then_goes_on(
-    whole: tuple[TrainingRun, StageOutput], tmp_path: Path
+    whole: tuple[TrainingRun, StageOutput[TrainParams]], tmp_path: Path
 ) -> None:
     run = a_gang_run(tmp_path)
     alone = start_node(run, 1, free_port())
@@ -249,7 +251,7 @@ def ps_finds(pid: int, module: str) -> bool:
 
 
 def test_the_next_iteration_continues_the_adapter_and_rejects_what_the_sampler_did_not_write(
-    whole: tuple[TrainingRun, StageOutput],
+    whole: tuple[TrainingRun, StageOutput[TrainParams]],
 ) -> None:
     first = whole[0]
     adapter = write_artifact(first.root, "iterations/000/policy", Stage.TRAIN, iteration=0)
@@ -267,7 +269,7 @@ def test_the_next_iteration_continues_the_adapter_and_rejects_what_the_sampler_d
 
 @pytest.mark.parametrize("zero_stage", [2, 3])
 def test_an_adapter_that_is_trained_in_bfloat16_keeps_every_digit(
-    whole: tuple[TrainingRun, StageOutput], zero_stage: int
+    whole: tuple[TrainingRun, StageOutput[TrainParams]], zero_stage: int
 ) -> None:
     """Steps this small leave it where it was, which bfloat16 alone could not say."""
     first = whole[0]
@@ -302,7 +304,7 @@ def test_a_sampler_that_is_not_the_trainer_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_adapter_that_does_not_fit_is_refused_before_anything_starts(
-    whole: tuple[TrainingRun, StageOutput], tmp_path: Path
+    whole: tuple[TrainingRun, StageOutput[TrainParams]], tmp_path: Path
 ) -> None:
     policy = whole[0].root / "iterations/000/policy"
     check_adapter(policy, SETTINGS.adapter)

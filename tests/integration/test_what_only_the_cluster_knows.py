@@ -1,12 +1,12 @@
 """What no schema can know becomes a condition with a remedy, before anything is created or while a Job waits."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from dynalign_operator.clusters.kubernetes.paths import PODS, collection_path
 from lab.api_server import ApiServer, start_api_server
 from support.player import Player, is_completed, run_object, scenario, start_operator
 
@@ -59,8 +59,8 @@ def test_a_missing_claim_holds_the_run_until_it_is_there(server: ApiServer) -> N
 def test_a_claim_of_one_node_is_refused_to_several_until_there_is_but_one(server: ApiServer) -> None:
     async def story(player: Player) -> None:
         assert server.apply(a_claim("once", "ReadWriteOncePod")).returncode == 0
-        shards = {"generation": {"shards": 2}, "storage": {"existingClaim": "once"}}
-        await player.create(run_object(model=MODEL, iterations=1, **shards))
+        spec = {"generation": {"shards": 2}, "storage": {"existingClaim": "once"}}
+        await player.create(run_object("r", "default", model=MODEL, iterations=1, **spec))
         run = await player.until(stalls_with("VolumeNotShared"), "the stall")
         message = condition(run["status"], "Stalled")["message"]
         assert "the PersistentVolumeClaim once offers ReadWriteOncePod, but spec.generation.shards is 2" in message
@@ -119,12 +119,12 @@ def test_what_the_kubelet_says_of_a_missing_secret_comes_with_its_remedy(server:
 
     async def story(player: Player) -> None:
         token = {"name": "hub", "key": "token"}
-        play, player.play = player.play, lambda: asyncio.sleep(0)  # type: ignore[method-assign]
+        player.rests = True
         await player.create(run_object(model={"uri": "hf://a/b", "tokenSecretRef": token}, iterations=1))
         await player.until(lambda s: bool(s.get("fetch", {}).get("job")), "the Job")
         pods: list[dict[str, Any]] = []
         while not pods:
-            pods = await player.items("/api/v1/namespaces/default/pods")
+            pods = await player.items(collection_path(PODS, "default"))
         await player._tell(pods[0]["metadata"]["name"], {"phase": "Pending"}, {"waiting": waiting})
         run = await player.until(
             lambda s: "CreateContainerConfigError" in condition(s, "Progressing").get("message", ""), "the message"
@@ -132,6 +132,6 @@ def test_what_the_kubelet_says_of_a_missing_secret_comes_with_its_remedy(server:
         message = condition(run["status"], "Progressing")["message"]
         assert 'secret "hub" not found. Create it in namespace default' in message
         assert "spec.model.tokenSecretRef asks for the key token of hub" in message
-        player.play = play  # type: ignore[method-assign]
+        player.rests = False
 
     scenario(server, story)

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dynalign_contract.records import BatchRow
+from dynalign_contract.records import RolloutRow
 from dynalign_contract.settings import AdvantageScale, KlReference, LossAggregation, TrainingSettings
 from support.training_data import score
 
@@ -22,7 +22,7 @@ def reference_advantages(rewards: Sequence[float], scale: AdvantageScale, every_
 
 def reference_loss(
     model: Any,
-    rows: Sequence[tuple[BatchRow, float]],
+    rows: Sequence[tuple[RolloutRow, float]],
     settings: TrainingSettings,
     *,
     references: Sequence[Any],
@@ -57,7 +57,7 @@ def reference_loss(
             return sum(sums) / (full_step * max_tokens)
 
 
-def reference_logprobs(model: Any, base: Any, row: BatchRow, which: KlReference, start: Mapping[str, Any]) -> Any:
+def reference_logprobs(model: Any, base: Any, row: RolloutRow, which: KlReference, start: Mapping[str, Any]) -> Any:
     """Log-probabilities, shape (T,), of the base model or of the weights that the iteration started from."""
     import torch
 

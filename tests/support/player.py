@@ -71,6 +71,8 @@ class Player:
     api: KubeApi
     fate: Fate
     namespace: str = "default"
+    rests: bool = False
+    """Whether it leaves all pods as they are."""
 
     @property
     def runs(self) -> ApiPath:
@@ -91,6 +93,8 @@ class Player:
 
     async def play(self) -> None:
         """Do once what a kubelet does all the time."""
+        if self.rests:
+            return
         for pod in await self.items(collection_path(PODS, self.namespace)):
             name, phase = pod["metadata"]["name"], pod["status"].get("phase")
             if "deletionTimestamp" in pod["metadata"]:

@@ -19,7 +19,7 @@ from dynalign_operator.reconcile import reconcile
 _LOOK_EVERY_SECONDS: Final = 0.5
 
 View = Callable[[LocalCluster, Plan, datetime], None]
-"""Shows what a reconcile has decided."""
+"""Shows what a reconcile has planned."""
 
 
 @dataclass
@@ -53,10 +53,10 @@ async def drive(cluster: LocalCluster, show: View, stop: Stop) -> AlignmentRunSt
     await cluster.write_status(cluster.run, retry(cluster.run).status)
     while stop.number is None:
         now = system_clock()
-        decided = await reconcile(cluster, cluster.key, now, BuildSettings())
-        if decided is None:
+        plan = await reconcile(cluster, cluster.key, now, BuildSettings())
+        if plan is None:
             break
-        show(cluster, decided, now)
+        show(cluster, plan, now)
         if is_over(cluster.run.status):
             break
         cluster.wait(_LOOK_EVERY_SECONDS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dynalign_operator.cli.terminal import open_console, print_json
+from dynalign_operator.cli.terminal import count_of, open_console, print_json
 from dynalign_operator.cli.workdirs import find_workdir, load_run
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def prompts(
     from dynalign_operator.cli.prompt_tables import pick_dropped, pick_samples, sample_list, yield_table
 
     console = open_console()
-    console.print(f"iteration {found.iteration}: {len(found.prompts)} prompts")
+    console.print(f"iteration {found.iteration}: {count_of(len(found.prompts), 'prompt')}")
     console.print(sample_list(pick_samples(found.prompts, samples), pick_dropped(found.drafts) if samples else []))
     for made in found.yields.sets:
         console.print("")

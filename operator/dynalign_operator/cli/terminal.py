@@ -26,6 +26,11 @@ def print_json(text: str) -> None:
     typer.echo(escape_hidden(text))
 
 
+def count_of(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: `1 prompt`, `2 prompts`; `plural` where it is not the noun with an s."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def styled(text: str, style: str = "") -> "Text":
     """A text in one style, for a table or a picture."""
     from rich.text import Text

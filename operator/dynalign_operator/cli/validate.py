@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dynalign_operator.cli.terminal import say
+from dynalign_operator.cli.terminal import count_of, say
 
 if TYPE_CHECKING:
     from dynalign_contract.training_choice import TrainingChoice
@@ -72,8 +72,8 @@ def summarise(path: Path, run_file: "RunFile", training: "TrainingChoice | None"
     text = (
         f"{path} is valid: {run.metadata.name} aligns {spec.model.uri}\n"
         f"  objective: {objective}\n"
-        f"  work: {spec.iterations} iterations of {spec.prompts.per_iteration} prompts x {spec.generation.candidates} "
-        f"candidates = {answers} answers; {spec.training.method} on {workers} "
-        f"{'process' if workers == 1 else 'processes'}; {spec.prompts.held_out} held-out prompts"
+        f"  work: {count_of(spec.iterations, 'iteration')} of {count_of(spec.prompts.per_iteration, 'prompt')} x "
+        f"{count_of(spec.generation.candidates, 'candidate')} = {answers} answers; {spec.training.method} on "
+        f"{count_of(workers, 'process', 'processes')}; {count_of(spec.prompts.held_out, 'held-out prompt')}"
     )
     return "\n".join([text, *(f"  training: {line}" for line in training.describe())] if training else [text])

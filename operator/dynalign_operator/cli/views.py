@@ -39,20 +39,20 @@ def header(run: AlignmentRun) -> str:
     return f"{run.metadata.name}: {run.spec.model.uri} with {objective}"
 
 
-def silent_view(cluster: LocalCluster, decided: Plan, now: datetime) -> None:
+def silent_view(cluster: LocalCluster, plan: Plan, now: datetime) -> None:
     """Show nothing."""
-    del cluster, decided, now
+    del cluster, plan, now
 
 
 def plain_view(console: Console) -> View:
     """A line an event, and one with an iteration's numbers when it has new ones."""
     shown: dict[int, str] = {}
 
-    def show(cluster: LocalCluster, decided: Plan, now: datetime) -> None:
+    def show(cluster: LocalCluster, plan: Plan, now: datetime) -> None:
         lines = []
-        for event in decided.events:
+        for event in plan.events:
             mark = "! " if event.type is EventType.WARNING else ""
-            lines.append(f"{decided.status.progress:20s} {mark}{event.message}")
+            lines.append(f"{plan.status.progress:20s} {mark}{event.message}")
         for entry in cluster.run.status.iterations:
             numbers = describe_numbers(entry)
             if numbers and shown.get(entry.index) != numbers:
@@ -69,8 +69,8 @@ def live_view(console: Console) -> Iterator[View]:
     """A picture that is drawn anew in place; warnings scroll by above it."""
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
-        def show(cluster: LocalCluster, decided: Plan, now: datetime) -> None:
-            for event in decided.events:
+        def show(cluster: LocalCluster, plan: Plan, now: datetime) -> None:
+            for event in plan.events:
                 if event.type is EventType.WARNING:
                     live.console.print(styled(event.message, style="yellow"))
             live.update(picture(cluster.run, cluster.live, now), refresh=True)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, Final
 
 import yaml
@@ -136,6 +137,7 @@ def _escape(text: str) -> str:
     return text.replace("'", r"\'")
 
 
+@cache
 def render_crd() -> str:
     """The CRD as YAML, the text of crds/dynalign.io_alignmentruns.yaml."""
     head = "# Generated from operator/dynalign_operator/api by `make generate`; change the models instead.\n"

@@ -30,12 +30,12 @@ def rehearse(
     run = run.with_suspend(suspend=False).with_status(AlignmentRunStatus())
     jobs: tuple[JobObservation, ...] = ()
     while True:
-        decided = plan(Observed(run, jobs, config_maps), now, settings)
-        if not decided.create:
+        planned = plan(Observed(run, jobs, config_maps), now, settings)
+        if not planned.create:
             return
-        yield from (_without_digests(bundle) for bundle in decided.create)
-        run = run.with_status(decided.status)
-        jobs = tuple(_succeeded(run, bundle, now) for bundle in decided.create)
+        yield from (_without_digests(bundle) for bundle in planned.create)
+        run = run.with_status(planned.status)
+        jobs = tuple(_succeeded(run, bundle, now) for bundle in planned.create)
 
 
 def _succeeded(run: AlignmentRun, bundle: JobBundle, now: datetime) -> JobObservation:

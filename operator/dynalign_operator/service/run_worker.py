@@ -60,9 +60,9 @@ class RunWorker:
 
     async def _reconcile(self, key: RunKey) -> None:
         now = self._clock()
-        decided = await reconcile(self._cluster, key, now, self._settings)
-        if decided is not None and decided.wake_at is not None:
-            self._queue.add_after(key, (decided.wake_at - now).total_seconds())
+        plan = await reconcile(self._cluster, key, now, self._settings)
+        if plan is not None and plan.wake_at is not None:
+            self._queue.add_after(key, (plan.wake_at - now).total_seconds())
 
     async def _put_off(self, key: RunKey, error: ClusterError) -> None:
         """Report a refusal that stays until somebody acts, count it, and try the run again after a pause."""

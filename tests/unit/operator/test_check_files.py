@@ -12,7 +12,6 @@ from typer.testing import CliRunner, Result
 
 from dynalign_operator.cli import check_files
 from dynalign_operator.cli.main import app
-from lab.tiny_qwen3 import write_tiny_qwen3
 from support.odd_models import NO_SYSTEM, set_json, set_template
 
 QUESTIONS = [f"Question number {i}: is it long enough for this?" for i in range(12)]
@@ -85,11 +84,6 @@ def test_where_the_stages_are_not_installed_the_rows_are_read_all_the_same(
     assert result.exit_code == 10
     assert "note: the model was not looked at" in result.stderr
     assert "line 1: prompt is a number" in result.stderr
-
-
-@pytest.fixture(scope="module")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_qwen3(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.mark.parametrize(

@@ -256,13 +256,21 @@ class Nasty:
                 return
 
 
-BOMB = gzip.compress(b"dynalign_stage_done 1\n" + bytes(256 * 2**20), compresslevel=1)
-SAMPLES = "".join(f'dynalign_stage_metric{{name="m{index}"}} 1\n' for index in range(300_000)).encode()
+def gzip_bomb() -> Nasty:
+    packed = gzip.compress(b"dynalign_stage_done 1\n" + bytes(256 * 2**20), compresslevel=1)
+    return Nasty(f"200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}", packed)
+
+
+def many_samples() -> Nasty:
+    text = "".join(f'dynalign_stage_metric{{name="m{index}"}} 1\n' for index in range(300_000)).encode()
+    return Nasty(f"200 OK\r\nContent-Length: {len(text)}", text)
+
+
 NASTY: dict[str, Callable[[], Nasty]] = {
     "endless": lambda: Nasty("200 OK\r\nConnection: close", GOOD * 4096, endless=True),
     "endless line": lambda: Nasty("200 OK\r\nConnection: close", b"a" * 65_536, endless=True),
-    "gzip bomb": lambda: Nasty(f"200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(BOMB)}", BOMB),
-    "samples": lambda: Nasty(f"200 OK\r\nContent-Length: {len(SAMPLES)}", SAMPLES),
+    "gzip bomb": gzip_bomb,
+    "samples": many_samples,
     "redirect": lambda: Nasty("302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0", b""),
     "redirect to another host": lambda: Nasty("307 T\r\nLocation: http://127.0.0.1:1/x\r\nContent-Length: 0", b""),
     "error": lambda: Nasty(f"500 No\r\nContent-Length: {len(GOOD)}", GOOD),

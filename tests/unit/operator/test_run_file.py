@@ -20,6 +20,21 @@ def test_examples_and_samples_are_valid(path: Path) -> None:
     assert result.stdout.startswith(f"{path} is valid: ")
 
 
+@pytest.mark.parametrize(
+    ("number", "work"),
+    [
+        (1, "1 iteration of 1 prompt x 2 candidates = 2 answers; LoRA on 1 process; 1 held-out prompt"),
+        (2, "2 iterations of 2 prompts x 2 candidates = 4 answers; LoRA on 2 processes; 2 held-out prompts"),
+    ],
+)
+def test_one_of_a_kind_is_not_several(number: int, work: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(
+        f"{HEAD}  model: {{uri: 'hf://a/b'}}\n  iterations: {number}\n  generation: {{candidates: 2}}\n"
+        f"  prompts: {{perIteration: {number}, heldOut: {number}}}\n  training: {{gpusPerNode: {number}}}\n"
+    )
+    assert f"  work: {work}" in CliRunner().invoke(app, ["validate", str(tmp_path / "run.yaml")]).stdout.splitlines()
+
+
 def test_one_bad_file_among_good_ones_decides_the_exit_code(tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text("kind: Pod\n")

@@ -39,10 +39,18 @@ LONG = b'{"choices": "' + b"x" * (LONGEST_ANSWER + 1)
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [Answer(LONG), packed(LONG, "gzip"), packed(b"0" * 2**28, "deflate"), Answer(LONG, 500), Answer(LONG, 404)],
+    "make",
+    [
+        lambda: Answer(LONG),
+        lambda: packed(LONG, "gzip"),
+        lambda: packed(b"0" * 2**28, "deflate"),
+        lambda: Answer(LONG, 500),
+        lambda: Answer(LONG, 404),
+    ],
+    ids=["plain", "gzip", "bomb", "500", "404"],
 )
-def test_an_answer_that_does_not_end_is_not_read_to_its_end(answer: Answer) -> None:
+def test_an_answer_that_does_not_end_is_not_read_to_its_end(make: Callable[[], Answer]) -> None:
+    answer = make()
     with serve_chat(lambda _: answer) as server:
         error = refused(server.url)
     assert isinstance(error, BadConfigError)

@@ -23,9 +23,7 @@ from dynalign_trainer.evaluate.comparing import Pair, compare_by
 from dynalign_trainer.evaluate.judges import BudgetedJudge, measure_spending
 from dynalign_trainer.evaluate.statistics import Comparison
 from dynalign_trainer.models.chat_template import ChatTemplate
-from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.models.window import Window
-from lab.tiny_qwen3 import write_tiny_qwen3
 from support.chat_server import Answer, completion, refusal, scored, serve_chat
 
 Respond = Callable[[dict[str, Any]], Answer]
@@ -37,12 +35,6 @@ OBJECTIVE: Objective = builtin_objective("collective-agency").model_copy(update=
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One whose tokens are bytes."""
-    return load_tokenizer(write_tiny_qwen3(tmp_path_factory.mktemp("tiny")))
 
 
 class Bench:
@@ -73,8 +65,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tokenizer: Any) -> Bench:
-    return Bench(tokenizer)
+def bench(tiny_tokenizer: Any) -> Bench:
+    return Bench(tiny_tokenizer)
 
 
 def pair(candidate: str, opponent: str, number: int = 0) -> Pair:
@@ -235,14 +227,14 @@ def test_an_aspect_without_a_digit_leaves_the_pair_undecided(bench: Bench) -> No
     assert [comparison.outcome for comparison in comparisons] == [pytest.approx(math.nan, nan_ok=True), 0.5]
 
 
-def test_answers_too_long_are_cut_to_the_same_length(bench: Bench, tokenizer: Any) -> None:
+def test_answers_too_long_are_cut_to_the_same_length(bench: Bench, tiny_tokenizer: Any) -> None:
     window = 2000
 
     def reading(method: WinRateMethod) -> list[list[str]]:
         with serve_chat(lambda body: completion("A 7")) as server:
             bench.judge(server.url, method, window=window).compare([pair("x" * 3000, "y" * 2500)], None)
         for body in server.asked:
-            ids = tokenizer.apply_chat_template(body["messages"], add_generation_prompt=True, return_dict=False)
+            ids = tiny_tokenizer.apply_chat_template(body["messages"], add_generation_prompt=True, return_dict=False)
             assert window - 160 < len(ids) + body["max_tokens"] <= window
         return [shown(body) for body in server.asked]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from jinja2 import TemplateError
+from lm_eval.tasks import TaskManager
 
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError
@@ -181,3 +182,29 @@ def test_a_task_without_a_score_per_item_is_bad_input(tmp_path: Path, monkeypatc
     (suite,) = load_suites(["dynalign_test"], 2, NO_DATA)
     with pytest.raises(BadInputError, match="has no score per item for which more is better"):
         measure(Parrot(), suite, Policy(), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("names", [("gsm8k", "dynalign_choices"), ("arc_easy", "hellaswag"), ("mmlu_anatomy",)])
+def test_tasks_in_folders_of_their_names_are_opened_without_all_others(names: Sequence[str]) -> None:
+    opened = suites.open_harness(names).all_tasks
+    assert set(names) | set(OWN_TASKS) <= set(opened)
+    assert "boolq" not in opened
+
+
+@pytest.mark.slow
+def test_a_task_is_the_one_of_the_harness_whether_all_files_are_read_or_its_folder_alone() -> None:
+    """The harness reads folders in their order and keeps the first task of a name."""
+    whole = suites.open_harness(["boolq", "mmlu"])
+    assert {"boolq", "mmlu", "mmlu_anatomy", *OWN_TASKS} <= set(whole.all_tasks), "elsewhere, a group, a task, ours"
+    by_folder: dict[Path, list[str]] = {}
+    for name in whole.all_subtasks:
+        folder = suites._folder_of(name)
+        if folder is not None:
+            by_folder.setdefault(folder, []).append(name)
+    checked = 0
+    for folder, names in by_folder.items():
+        alone = TaskManager(include_path=str(folder), include_defaults=False).task_index
+        for name in alone.keys() & names:
+            assert alone[name].yaml_path == whole.task_index[name].yaml_path, name
+            checked += 1
+    assert checked > 1000

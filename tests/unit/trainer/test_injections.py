@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,9 +10,7 @@ from dynalign_contract.objective import BUILTIN, builtin_objective
 from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.judge.injections import Injection, all_injections, choose_injections
 from dynalign_trainer.models import quoting
-from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.scoring import wording
-from lab.tiny_qwen3 import write_tiny_qwen3
 
 ATTACKS = all_injections()
 MESSAGES: list[Message] = [{"role": "user", "content": "How can I learn to swim?"}]
@@ -65,12 +63,11 @@ def test_an_attack_that_has_learnt_another_prompts_delimiters_ends_nothing() -> 
     assert learnt.nonce != mine.nonce
 
 
-def test_to_the_tokenizer_an_attack_is_text(tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(write_tiny_qwen3(tmp_path))
-    control = quoting.control_tokens(tokenizer)
-    forbidden = set(tokenizer.convert_tokens_to_ids(list(control)))
+def test_to_the_tokenizer_an_attack_is_text(tiny_tokenizer: Any) -> None:
+    control = quoting.control_tokens(tiny_tokenizer)
+    forbidden = set(tiny_tokenizer.convert_tokens_to_ids(list(control)))
     for attack in ATTACKS:
-        ids = tokenizer.encode(quoting.quote(attack.text, control), add_special_tokens=False)
+        ids = tiny_tokenizer.encode(quoting.quote(attack.text, control), add_special_tokens=False)
         assert not forbidden & set(ids), attack.attack
 
 

@@ -25,14 +25,12 @@ from dynalign_trainer.judge import stage
 from dynalign_trainer.judge.judges import Judges
 from dynalign_trainer.models.chat_model import ChatTurn, Completion
 from dynalign_trainer.models.chat_template import ChatTemplate
-from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.models.window import Window
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.telemetry import Telemetry
 from dynalign_trainer.scoring.contexts import Candidate
 from dynalign_trainer.scoring.pairwise import AnswerPair, PairwiseJudge
 from dynalign_trainer.scoring.pointwise import PointwiseJudge
-from lab.tiny_qwen3 import write_tiny_qwen3
 from support.chat_server import Answer, completion, serve_chat
 from support.scripted_model import ScriptedModel
 from support.training_data import write_artifact
@@ -106,9 +104,8 @@ def test_pairs_are_shown_in_both_orders() -> None:
 
 
 @pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Window:
-    tokenizer = load_tokenizer(write_tiny_qwen3(tmp_path_factory.mktemp("tiny")))
-    return Window(ChatTemplate(tokenizer), 4096)
+def window(tiny_tokenizer: Any) -> Window:
+    return Window(ChatTemplate(tiny_tokenizer), 4096)
 
 
 def rollouts() -> list[dict[str, Any]]:

@@ -76,6 +76,7 @@ def test_a_seed_fixes_the_intervals() -> None:
     assert estimated(taken, seed=1) != estimated(taken, seed=2)
 
 
+@pytest.mark.slow
 def test_each_end_of_the_interval_errs_about_as_rarely_as_it_says() -> None:
     generator, drop, trials = np.random.default_rng(7), 0.03, 400
     below = above = 0
@@ -88,6 +89,7 @@ def test_each_end_of_the_interval_errs_about_as_rarely_as_it_says() -> None:
         assert 0.04 <= misses / trials <= 0.16  # 10 %, give or take four standard errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("drop", "most"), [(0.0, 0.02), (0.02, 0.09)])
 def test_false_alarms_of_the_gate(drop: float, most: float) -> None:
     """Without a drop next to none; with one that is just tolerated, 5 %, give or take three standard errors."""

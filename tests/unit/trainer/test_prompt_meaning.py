@@ -1,6 +1,7 @@
 """Clusters by meaning, and languages."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +10,11 @@ from safetensors.numpy import save_file
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.objective import BUILTIN, builtin_objective
 from dynalign_contract.settings import ClusterSettings, DedupSettings
-from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.models.languages import LanguageFilter, recognise_language
 from dynalign_trainer.prompts.clusters import Clusters, Vector, embed_by_tokens, read_token_vectors, reference_texts
 from dynalign_trainer.prompts.curator import Checks, Curator
 from dynalign_trainer.prompts.drafts import Drop
 from dynalign_trainer.prompts.wording import written_wording
-from lab.tiny_qwen3 import write_tiny_qwen3
 
 DIRECTIONS = {"sea": (1.0, 0.0), "ocean": (0.96, 0.28), "shop": (0.0, 1.0)}
 
@@ -67,12 +66,11 @@ def test_what_all_texts_have_in_common_tells_none_of_them_apart() -> None:
     assert not embed("").any()
 
 
-def test_vectors_come_from_the_models_own_embedding(tmp_path: Path) -> None:
-    folder = write_tiny_qwen3(tmp_path)
-    tokenizer, table = load_tokenizer(folder), read_token_vectors(folder)
-    assert table.shape == (len(tokenizer), 32)
+def test_vectors_come_from_the_models_own_embedding(tiny_model: Path, tiny_tokenizer: Any) -> None:
+    table = read_token_vectors(tiny_model)
+    assert table.shape == (len(tiny_tokenizer), 32)
     for name in BUILTIN:
-        embed = embed_by_tokens(tokenizer, table, reference_texts(builtin_objective(name)))
+        embed = embed_by_tokens(tiny_tokenizer, table, reference_texts(builtin_objective(name)))
         assert float(embed("abc") @ embed("cab")) == pytest.approx(1.0, abs=1e-4)
 
 

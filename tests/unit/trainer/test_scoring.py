@@ -100,6 +100,7 @@ def test_fewer_than_two_whole_votes_have_no_standard_error(votes: list[list[floa
     assert math.isnan(standard_error(votes, Aggregate.GEOMETRIC_MEAN))
 
 
+@pytest.mark.slow
 @given(st.sampled_from(Aggregate), st.integers(0, 99))
 def test_the_standard_error_is_the_deviation_of_rewards_judged_again_and_again(how: Aggregate, seed: int) -> None:
     draw = random.Random(seed)

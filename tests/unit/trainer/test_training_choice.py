@@ -23,7 +23,6 @@ from dynalign_trainer.preflight.checks import inspect_folder
 from dynalign_trainer.train.choice import settle
 from dynalign_trainer.train.job import TrainJob
 from dynalign_trainer.train.policy.lora import load_adapter_policy
-from lab.tiny_qwen3 import write_tiny_qwen3
 from support.eager_reference import distance, gradients, read_eager, read_packed, some_rows
 from support.tiny_models import GEMMA2, GPT_OSS, MISTRAL, TinyModel
 
@@ -140,29 +139,24 @@ def test_the_chosen_modules_are_adapted_and_trained_as_with_eager_attention(mode
     assert all(distance(got[name], gradient) < 1e-5 for name, gradient in expected.items())
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_qwen3(tmp_path_factory.mktemp("tiny"))
-
-
 def a_job(model: Path, start: Path | None = None) -> TrainJob:
     paths = {"model": model, "start": start, "batch": model, "work": model, "output": model}
     numbers = {"temperature": 1.0, "max_tokens": 8, "group_size": 2, "iteration": 0, "seed": 0}
     return TrainJob(training=AUTO, config_digest="", **paths, **numbers)
 
 
-def test_fetch_and_training_choose_alike(folder: Path) -> None:
+def test_fetch_and_training_choose_alike(tiny_model: Path) -> None:
     asked = Preflight(prompts=PromptSettings(), training=AUTO, max_tokens=8)
-    found = inspect_folder(folder, asked, EngineSettings(), ChatSettings()).report().training
-    job, choice = settle(a_job(folder))
+    found = inspect_folder(tiny_model, asked, EngineSettings(), ChatSettings()).report().training
+    job, choice = settle(a_job(tiny_model))
     assert choice == found
     assert job.training == apply_choice(AUTO, choice)
 
 
-def test_training_keeps_the_modules_of_the_adapter_that_it_continues(folder: Path, tmp_path: Path) -> None:
+def test_training_keeps_the_modules_of_the_adapter_that_it_continues(tiny_model: Path, tmp_path: Path) -> None:
     config = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": ["v_proj", "q_proj"]}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    job, choice = settle(a_job(folder, tmp_path))
+    job, choice = settle(a_job(tiny_model, tmp_path))
     assert job.training.adapter.target_modules == choice.target_modules == ("q_proj", "v_proj")
     assert choice.target_reason == "those of the adapter that training continues from"
     assert job.training.backend is TrainingBackend.PACKED

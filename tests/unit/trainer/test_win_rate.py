@@ -164,6 +164,7 @@ def test_length_control_recovers_a_planted_preference(preference: float) -> None
     assert np.mean(plain) > preference + 0.05
 
 
+@pytest.mark.slow
 def test_the_interval_at_equal_length_holds_the_rate_and_covers_the_truth() -> None:
     """Length decides nothing here, so that the truth at equal length is the plain one."""
     generator, truth, trials = np.random.default_rng(31), 0.6, 120

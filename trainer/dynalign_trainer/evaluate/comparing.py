@@ -50,12 +50,16 @@ class PairJudge(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class SideBySide:
-    """Both answers in one question, in both orders."""
+Compare = Callable[[Sequence[Pair], Watch | None], list[Comparison]]
+"""Asks about pairs of different answers; a comparison for each pair, order kept."""
 
-    judge: PairwiseJudge
-    tie_margin: float
+
+@dataclass(frozen=True)
+class IdenticalTie:
+    """A judge that is asked about different answers only; identical ones tie."""
+
+    judge: PairwiseJudge | PointwiseJudge
+    ask: Compare
 
     @property
     def version(self) -> str:
@@ -63,43 +67,45 @@ class SideBySide:
         return self.judge.version
 
     def compare(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Comparison]:
-        """Prefer the answer that the judge prefers in both orders."""
-        different = [pair for pair in pairs if not pair.identical]
-        found = iter(self.judge.compare([_as_answers(pair) for pair in different], watch))
-        return [pair.tie() if pair.identical else self._comparison(pair, next(found)) for pair in pairs]
+        """Compare what differs with the judge."""
+        found = iter(self.ask([pair for pair in pairs if not pair.identical], watch))
+        return [pair.tie() if pair.identical else next(found) for pair in pairs]
 
-    def _comparison(self, pair: Pair, preference: Preference) -> Comparison:
+
+def side_by_side(judge: PairwiseJudge, tie_margin: float) -> PairJudge:
+    """Both answers in one question, in both orders; better is the answer that the judge prefers in both orders."""
+
+    def compare(pair: Pair, preference: Preference) -> Comparison:
         first, second = preference.shown_first, preference.shown_second
-        return Comparison(
-            first, second, decide(first, second, self.tie_margin), pair.length_difference, both_orders=True
-        )
+        return Comparison(first, second, decide(first, second, tie_margin), pair.length_difference, both_orders=True)
+
+    def ask(pairs: Sequence[Pair], watch: Watch | None) -> list[Comparison]:
+        preferences = judge.compare([_as_answers(pair) for pair in pairs], watch)
+        return [compare(pair, preference) for pair, preference in zip(pairs, preferences, strict=True)]
+
+    return IdenticalTie(judge, ask)
 
 
-@dataclass(frozen=True)
-class EachAlone:
-    """Each answer scored alone, as in training, before penalties."""
+def each_alone(judge: PointwiseJudge, tie_margin: float) -> PairJudge:
+    """Each answer scored alone, as in training, before penalties.
 
-    judge: PointwiseJudge
-    tie_margin: float
+    Half the difference of the rewards, around 0.5, is the preference; differences up to the margin are ties.
+    """
 
-    @property
-    def version(self) -> str:
-        """The judge's version."""
-        return self.judge.version
+    def compare(pair: Pair, candidate: float, opponent: float) -> Comparison:
+        preference = 0.5 + (candidate - opponent) / 2
+        outcome = decide(preference, preference, tie_margin / 2)
+        return Comparison(preference, preference, outcome, pair.length_difference, both_orders=False)
 
-    def compare(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Comparison]:
-        """Half the difference of the rewards, around 0.5, is the preference; differences up to the margin are ties."""
-        different = [pair for pair in pairs if not pair.identical]
-        answers = [_as_candidate(row) for pair in different for row in (pair.candidate, pair.opponent)]
-        rewards = iter([score.reward for score in self.judge.score(answers, watch)])
+    def ask(pairs: Sequence[Pair], watch: Watch | None) -> list[Comparison]:
+        answers = [_as_candidate(row) for pair in pairs for row in (pair.candidate, pair.opponent)]
+        rewards = [score.reward for score in judge.score(answers, watch)]
         return [
-            pair.tie() if pair.identical else self._comparison(pair, next(rewards), next(rewards)) for pair in pairs
+            compare(pair, candidate, opponent)
+            for pair, candidate, opponent in zip(pairs, rewards[::2], rewards[1::2], strict=True)
         ]
 
-    def _comparison(self, pair: Pair, candidate: float, opponent: float) -> Comparison:
-        preference = 0.5 + (candidate - opponent) / 2
-        outcome = decide(preference, preference, self.tie_margin / 2)
-        return Comparison(preference, preference, outcome, pair.length_difference, both_orders=False)
+    return IdenticalTie(judge, ask)
 
 
 def compare_by(
@@ -114,9 +120,9 @@ def compare_by(
     match win_rate.method:
         case WinRateMethod.PAIRWISE:
             pairwise = PairwiseJudge(model, objective, min_mass=judging.min_mass, delimiter_seed=seed("delimiters"))
-            return SideBySide(pairwise, win_rate.tie_margin)
+            return side_by_side(pairwise, win_rate.tie_margin)
         case WinRateMethod.POINTWISE:
-            return EachAlone(PointwiseJudge(model, objective, judging, seed=seed), win_rate.tie_margin)
+            return each_alone(PointwiseJudge(model, objective, judging, seed=seed), win_rate.tie_margin)
 
 
 def _as_answers(pair: Pair) -> AnswerPair:

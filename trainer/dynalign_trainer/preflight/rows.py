@@ -91,8 +91,8 @@ def _remedy(settings: PromptSettings, file: SuppliedFile, drops: Sequence[_Drop]
         return text
     remedies = " or ".join(drop.remedy for drop in drops)
     return (
-        f"{usable} rows are left, fewer than spec.prompts.perIteration {settings.per_iteration} needs. "
-        f"{remedies[0].upper()}{remedies[1:]}, or add rows."
+        f"{usable} of {len(file.rows)} rows are left, fewer than spec.prompts.perIteration {settings.per_iteration} "
+        f"needs. {remedies[0].upper()}{remedies[1:]}, or add rows."
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import lm_eval.tasks
 from lm_eval.tasks import TaskManager
 
 from dynalign_contract.errors import BadInputError
@@ -14,6 +15,7 @@ from dynalign_contract.settings import OWN_TASK_PREFIX, OWN_TASKS
 from dynalign_trainer.tasks.data import check_sentences, data_in
 
 _OWN: Final = Path(__file__).with_name("own")
+_HARNESS: Final = Path(lm_eval.tasks.__file__).parent
 _FEWSHOT_SEED: Final = 1234
 """The harness's own default."""
 
@@ -41,7 +43,7 @@ def load_suites(names: Sequence[str], limit: int | None, data: Path) -> list[Sui
     Their data come from the folder of their name in `data`, where fetch has made one, else from the Hugging Face cache
     of this machine. Raises BadInputError when there is no such task, or its data are not in reach.
     """
-    manager = _open_harness(names)
+    manager = open_harness(names)
     return [Suite(name, _load_here(manager, name, data / name), limit) for name in names]
 
 
@@ -50,18 +52,36 @@ def load_task_data(name: str, folder: Path | None) -> None:
 
     Raises BadInputError when there is no such task; what a data set that is out of reach raises depends on its loader.
     """
-    for task in _load(_open_harness([name]), name, folder).values():
+    for task in _load(open_harness([name]), name, folder).values():
         len(task.eval_docs)
         if task.config.num_fewshot:
             list(task.fewshot_docs())
 
 
-def _open_harness(names: Sequence[str]) -> TaskManager:
+def open_harness(names: Sequence[str]) -> TaskManager:
+    """The harness with our own tasks and those that are named.
+
+    Reading all of its 14 thousand files takes ten seconds. A task that lies in the folder of its name (gsm8k, arc_easy)
+    needs no other; for groups and tags, whose members may lie anywhere, and for all others they are read.
+    """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     # Metrics that do not ship with the harness are scripts of the hub; read when a task first imports `evaluate`.
     os.environ["HF_EVALUATE_OFFLINE"] = "1"
-    foreign = not all(name.startswith(OWN_TASK_PREFIX) for name in names)
-    return TaskManager(include_path=str(_OWN), include_defaults=foreign)
+    foreign = [name for name in names if not name.startswith(OWN_TASK_PREFIX)]
+    folders = [_folder_of(name) for name in foreign]
+    if None not in folders:
+        paths = [str(_OWN), *dict.fromkeys(str(folder) for folder in folders)]
+        manager = TaskManager(include_path=paths, include_defaults=False)
+        if all(name in manager.all_subtasks for name in foreign):
+            return manager
+    return TaskManager(include_path=str(_OWN))
+
+
+def _folder_of(name: str) -> Path | None:
+    """The harness's folder with the longest name that a task's own begins with, if there is one."""
+    words = name.split("_")
+    beginnings = ("_".join(words[:count]) for count in range(len(words), 0, -1))
+    return next((_HARNESS / found for found in beginnings if found and (_HARNESS / found).is_dir()), None)
 
 
 def _load_here(manager: TaskManager, name: str, folder: Path) -> Mapping[str, Any]:

@@ -1,13 +1,17 @@
 """Whether a run, or its update, keeps the rules: those of the CRD, for `dynalign validate` and `dynalign run`."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
 from pydantic.alias_generators import to_snake
 
 from dynalign_operator.api.field_path import FieldPath
 from dynalign_operator.api.rules.rule import Rule, Transition
 from dynalign_operator.api.v1alpha1 import AlignmentRun
+
+_attribute_name: Final = cache(to_snake)
+"""Rules name few fields, and every run is held against all rules."""
 
 
 def broken_rules(run: AlignmentRun, rules: Sequence[Rule]) -> Iterator[tuple[FieldPath, Rule]]:
@@ -39,7 +43,7 @@ def _objects(model: Any, path: FieldPath, at: str) -> Iterator[tuple[FieldPath, 
     head, _, rest = at.partition(".")
     name = head.removesuffix("[]")
     fields = type(model).model_fields
-    names = list(fields) if name == "*" else [to_snake(name)]
+    names = list(fields) if name == "*" else [_attribute_name(name)]
     for attribute in names:
         child, here = getattr(model, attribute), (*path, fields[attribute].alias or attribute)
         if head.endswith("[]"):
