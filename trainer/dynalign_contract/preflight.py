@@ -1,7 +1,7 @@
 """What is asked of a model and of the user's files before a run's work begins, and what is answered."""
 
 from dynalign_contract.base import Model
-from dynalign_contract.settings import ChatSettings, EngineSettings, PromptSettings, TrainingSettings
+from dynalign_contract.settings import ChatSettings, EngineSettings, PromptSettings, Quantized, TrainingSettings
 from dynalign_contract.training_choice import TrainingChoice
 
 
@@ -24,6 +24,7 @@ class PreflightOrder(Model):
     preflight: Preflight
     engine: EngineSettings = EngineSettings()
     chat: ChatSettings = ChatSettings()
+    quantized: Quantized = Quantized.REFUSE
 
 
 class Finding(Model):

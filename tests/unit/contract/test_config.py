@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from dynalign_contract.config import FetchParams, GenerateParams, Policy, StageConfig
 from dynalign_contract.layout import RunLayout, part_name, stage_folder
 from dynalign_contract.result import ArtifactRef
-from dynalign_contract.settings import DEFAULT_CHAT, ChatSettings, GenerationSettings, Thinking
+from dynalign_contract.settings import DEFAULT_CHAT, ChatSettings, GenerationSettings, Quantized, Thinking
 from dynalign_contract.stages import ITERATION_STAGES, Stage
 
 FETCH = StageConfig(run="r", params=FetchParams(uri="bundled://smollm2-135m-instruct"))
@@ -30,6 +30,12 @@ def test_a_fetch_without_tasks_is_the_fetch_that_it_was_before_there_were_any() 
     assert isinstance(FETCH.params, FetchParams)
     with_task = FetchParams(uri=FETCH.params.uri, tasks=("ifeval",))
     assert FETCH.model_copy(update={"params": with_task}).digest != FETCH.digest
+
+
+def test_a_fetch_that_refuses_quantised_weights_is_the_fetch_that_it_was() -> None:
+    assert "quantized" not in FETCH.to_json()
+    converting = FetchParams(uri="bundled://smollm2-135m-instruct", quantized=Quantized.DEQUANTIZE)
+    assert FETCH.model_copy(update={"params": converting}).digest != FETCH.digest
 
 
 def test_a_run_that_says_nothing_of_chats_is_the_run_that_it_was() -> None:

@@ -33,6 +33,7 @@ from dynalign_contract.settings.prompts import (
     SeedSettings,
     SuppliedPrompts,
 )
+from dynalign_contract.settings.quantized import Quantized
 from dynalign_contract.settings.training import (
     AUTO_TARGETS,
     AdvantageScale,
@@ -79,6 +80,7 @@ __all__ = [
     "OnUnfitJudge",
     "Penalties",
     "PromptSettings",
+    "Quantized",
     "Ratings",
     "RatioBand",
     "Refresh",
