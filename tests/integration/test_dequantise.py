@@ -150,7 +150,9 @@ def says(**settings: Any) -> Change:
         pytest.param([set_json("quantize_config.json", bits=4)], ["quantize_config.json"], id="gptq-file"),
         pytest.param([says(quant_method="mxfp8")], ["(mxfp8)"], id="mxfp8"),
         pytest.param([says(quant_method="a-new-one")], ["(a-new-one)"], id="unknown"),
-        pytest.param([says(quant_method="awq", bits=8)], ["(awq with bits 8, version gemm, group_size 128)"], id="awq-bits"),
+        pytest.param(
+            [says(quant_method="awq", bits=8)], ["(awq with bits 8, version gemm, group_size 128)"], id="awq-bits"
+        ),
         pytest.param([says(quant_method="awq", version="gemv")], ["version gemv"], id="awq-version"),
         pytest.param(
             [says(quant_method="fp8", weight_block_size=[128])], ["weight_block_size [128]"], id="fp8-blocks-of-a-line"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from dynalign_contract.errors import MemoryFullError, VolumeFullError
-from dynalign_trainer.preflight.capacity import check_capacity
-from dynalign_trainer.preflight.dequantised import Needs, estimate_needs
+from dynalign_trainer.preflight.capacity import Needs, check_capacity, estimate_needs
+from dynalign_trainer.preflight.dequantised import Method
 from support.tiny_models import GPT_OSS
 
 EXBIBYTE = 1 << 60
@@ -33,7 +33,7 @@ def test_memory_that_is_too_small_is_told_with_the_limit_to_write(tmp_path: Path
 
 
 def test_needs_grow_with_the_largest_tensor_and_not_with_the_model() -> None:
-    small, deep = (estimate_needs(GPT_OSS.changed(**more).build(device="meta"), 0) for more in SIZES)
+    small, deep = (estimate_needs(Method.MXFP4, GPT_OSS.changed(**more).build(device="meta"), 0) for more in SIZES)
     assert deep.copy > 5 * small.copy
     assert deep.memory == small.memory
 

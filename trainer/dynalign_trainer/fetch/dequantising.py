@@ -9,15 +9,15 @@ from typing import Final
 
 from dynalign_contract.files import write_bytes
 from dynalign_contract.layout import SOURCE_FILE
-from dynalign_contract.strangers import clear_strangers
 from dynalign_trainer.fetch.converters import build_converter
 from dynalign_trainer.fetch.copying import Watch, copy_files
 from dynalign_trainer.fetch.shards import Shards
 from dynalign_trainer.models.files import CONFIG, INDEX, read_model_files, read_tensor_files
 from dynalign_trainer.models.folder import read_json
 from dynalign_trainer.models.origin import Origin, read_origin, write_origin
+from dynalign_trainer.preflight.capacity import SHARD_BYTES
 from dynalign_trainer.preflight.checks import Inspection
-from dynalign_trainer.preflight.dequantised import SHARD_BYTES, plan_conversion
+from dynalign_trainer.preflight.dequantised import plan_conversion
 from dynalign_trainer.preflight.headers import read_headers
 from dynalign_trainer.preflight.quantised import QUANTISER_FILES, Quantisation, without_quantisation
 
@@ -34,8 +34,9 @@ def fetch_dequantised(
     does so; the conversion begins anew. Raises what `fetch` does, and BadInputError naming a tensor.
     """
     source = target / SOURCE_FOLDER
+    for path in (*target.glob("*.safetensors"), target / INDEX):
+        path.unlink(missing_ok=True)  # of an attempt that ended while it converted: room that this one needs
     fetch(source)
-    clear_strangers(target, [SOURCE_FOLDER])
     found = inspection.quantisation
     if found is None:
         inspection.findings.notes.append(

@@ -10,14 +10,12 @@ from typing import Any, Final, Literal
 
 from dynalign_contract.errors import BadConfigError, BadInputError, StageError
 from dynalign_contract.pod_paths import Variable
-from dynalign_contract.settings import Quantized
 from dynalign_contract.sources import HubSource
 from dynalign_trainer.fetch.copying import Watch
 from dynalign_trainer.fetch.hub_progress import progress_bar
 from dynalign_trainer.models.files import choose_files, choose_metadata
 from dynalign_trainer.models.origin import Origin, read_origin, write_origin
 from dynalign_trainer.preflight.checks import Inspection
-from dynalign_trainer.preflight.quantised import check_quantised_names
 
 _DOWNLOADS: Final = ".cache"
 """Where huggingface_hub keeps its half-finished files, below the target."""
@@ -59,8 +57,6 @@ def fetch_hub(source: HubSource, target: Path, watch: Watch, inspection: Inspect
         commit = _pin(request)
         sizes = _list_files(request, commit)
         where = f"spec.model.uri: {source.uri}"
-        if inspection.quantized is Quantized.REFUSE:
-            check_quantised_names(sizes, where, source.uri)
         _download(request, commit, choose_metadata(sizes, where), watch)
         inspection.check_metadata(target)
         weights = choose_files(sizes, target, where).weights

@@ -15,8 +15,8 @@ from dynalign_trainer.models.files import INDEX, read_index, read_model_files
 from dynalign_trainer.models.languages import LanguageFilter
 from dynalign_trainer.models.training_choice import choose_backend
 from dynalign_trainer.preflight.architecture import check_architecture
-from dynalign_trainer.preflight.capacity import check_capacity
-from dynalign_trainer.preflight.dequantised import Conversion, Needs, estimate_needs, plan_conversion
+from dynalign_trainer.preflight.capacity import Needs, check_capacity, estimate_needs
+from dynalign_trainer.preflight.dequantised import Conversion, plan_conversion
 from dynalign_trainer.preflight.findings import Findings
 from dynalign_trainer.preflight.headers import Tensor, read_header
 from dynalign_trainer.preflight.model import check_tokenizer
@@ -68,7 +68,7 @@ class Inspection:
         """Note what it takes to convert quantised weights of `source` bytes; None where nothing is converted."""
         if self.quantisation is None or self._model is None:
             return None
-        needs = estimate_needs(self._model, source, self._names)
+        needs = estimate_needs(self.quantisation.method, self._model, source, self._names)
         self.findings.notes.append(needs.describe(self.quantisation.method))
         return needs
 

@@ -7,19 +7,6 @@ from typing import Any, Final
 
 from dynalign_trainer.preflight.headers import Tensor
 
-_BYTES: Final = 2
-"""Of a weight in BFloat16."""
-_LIBRARIES: Final = 3 << 29
-"""Bytes that the process holds before it converts anything: 1.5 GiB."""
-_AT_ONCE: Final = 3
-"""Tensors of the largest one's size that a conversion holds: the stored one, its numbers, and their transposed copy."""
-
-_LARGE: Final = 1 << 29
-"""From here on sizes are told in GiB."""
-
-SHARD_BYTES: Final = 1 << 30
-"""Size at which a file of the copy is written; it is held in memory until then."""
-
 
 class Method(StrEnum):
     """Ways of quantising that are converted, by their names in `quantization_config.quant_method`."""
@@ -101,34 +88,6 @@ class Conversion:
         return known
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What a conversion needs, in bytes."""
-
-    source: int
-    """Size of the quantised weights, which lie on the volume until the copy is finished."""
-    copy: int
-    memory: int
-
-    @property
-    def disk(self) -> int:
-        """Space on the volume for both."""
-        return self.source + self.copy
-
-    def describe(self, method: Method) -> str:
-        """What is going to happen, for the person who wrote the run."""
-        return (
-            f"the weights are quantised ({method}): fetch converts {gib(self.source)} of them to {gib(self.copy)} in "
-            "BFloat16, from which the policy is sampled, trained and exported. Until that is done the volume holds "
-            f"both, {gib(self.disk)}; fetch needs about {gib(self.memory)} of memory"
-        )
-
-
-def gib(size: int) -> str:
-    """A size for people."""
-    return f"{size / 2**30:.1f} GiB" if size >= _LARGE else f"{size / 2**20:.1f} MiB"
-
-
 def plan_conversion(method: Method, names: Collection[str], headers: Mapping[str, Tensor] | None = None) -> Conversion:
     """Sort the tensors of a checkpoint. Without headers, every tensor with scales counts as quantised."""
     present, weights = frozenset(names), dict[str, StoredWeight]()
@@ -161,17 +120,6 @@ def explain_unconverted(method: Method, settings: Mapping[str, Any]) -> str:
             return "" if is_known else f"bits {bits}, version {version}, group_size {group}"
         case Method.MXFP4:
             return ""
-
-
-def estimate_needs(model: Any, source: int, names: Collection[str] | None = None) -> Needs:
-    """What the conversion of this model needs; the model may lie on the meta device.
-
-    `names` are those of the copy's tensors; a mixture of experts has smaller ones in its files than in memory.
-    """
-    sizes = {name: parameter.numel() * _BYTES for name, parameter in model.named_parameters()}
-    stored = [size for name, size in sizes.items() if names is None or name in names]
-    memory = _LIBRARIES + SHARD_BYTES + _AT_ONCE * max(stored, default=0)
-    return Needs(source=source, copy=sum(sizes.values()), memory=memory)
 
 
 def _explain_compressed(settings: Mapping[str, Any]) -> str:

@@ -54,14 +54,17 @@ def read_quantisation(folder: Path, uri: str, wanted: Quantized) -> Quantisation
     config = read_json(folder / "config.json")
     for name, settings in _settings(config):
         where = f"{folder / 'config.json'} has a {name}"
-        found = settings.get("quant_method") or settings.get("format") or settings.get("quant_algo")
-        method = next((method for method in Method if method == found), None)
-        if method is None or wanted is Quantized.REFUSE:
-            raise _refuse(where, found, uri, wanted, can_convert=method is not None)
+        named = settings.get("quant_method") or settings.get("format") or settings.get("quant_algo")
+        method = next((method for method in Method if method == named), None)
+        if method is None:
+            raise _refuse(where, named, uri, wanted)
         if reason := explain_unconverted(method, settings):
             raise _refuse(where, f"{method} with {reason}", uri, wanted)
+        if wanted is Quantized.REFUSE:
+            raise _refuse(where, method, uri, wanted, can_convert=True)
         return Quantisation(method, settings)
-    check_quantised_names([path.name for path in folder.iterdir()], str(folder), uri, wanted)
+    if found := sorted({path.name for path in folder.iterdir()} & set(QUANTISER_FILES)):
+        raise _refuse(f"{folder} holds {found[0]}", None, uri, wanted)
     return None
 
 
@@ -73,12 +76,6 @@ def without_quantisation(config: Mapping[str, Any]) -> dict[str, Any]:
             plain[part] = without_quantisation(plain[part])
     named = [name for name in ("dtype", "torch_dtype") if name in plain]
     return plain | dict.fromkeys(named or ["dtype"], "bfloat16")
-
-
-def check_quantised_names(names: Iterable[str], where: str, uri: str, wanted: Quantized = Quantized.REFUSE) -> None:
-    """Look at the names of files, of which a hub tells before anything is downloaded. Raises BadInputError."""
-    if found := sorted(set(names) & set(QUANTISER_FILES)):
-        raise _refuse(f"{where} holds {found[0]}", None, uri, wanted)
 
 
 def check_quantised_tensors(
