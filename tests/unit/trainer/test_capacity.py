@@ -33,9 +33,7 @@ def test_memory_that_is_too_small_is_told_with_the_limit_to_write(tmp_path: Path
 
 
 def test_needs_grow_with_the_largest_tensor_and_not_with_the_model() -> None:
-    small, deep = (estimate_needs(Method.MXFP4, GPT_OSS.changed(**more).build(device="meta"), 0) for more in SIZES)
+    deeper = GPT_OSS.changed(num_hidden_layers=16, layer_types=["full_attention"] * 16)
+    small, deep = (estimate_needs(Method.MXFP4, model.build(device="meta"), 0) for model in (GPT_OSS, deeper))
     assert deep.copy > 5 * small.copy
     assert deep.memory == small.memory
-
-
-SIZES = ({}, {"num_hidden_layers": 16, "layer_types": ["full_attention"] * 16})

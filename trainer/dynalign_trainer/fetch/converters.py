@@ -16,6 +16,8 @@ from dynalign_trainer.preflight.quantised import Quantisation
 Convert = Callable[[StoredWeight, Mapping[str, Any]], Any]
 """(what to compute, tensors by name) -> the weight in BFloat16. Raises BadInputError naming the tensor."""
 
+_BLOCK: Final = (128, 128)
+"""Size of FP8 blocks where `quantization_config` does not say it, as transformers has it."""
 _ROWS_AT_ONCE: Final = 1 << 20
 """Blocks of 32 numbers that transformers converts at a time: 0.2 GiB beside the result."""
 
@@ -26,7 +28,7 @@ def build_converter(folder: Path, found: Quantisation) -> Convert:
         case Method.MXFP4:
             convert: Convert = _from_mxfp4
         case Method.FP8:
-            convert = _from_fp8(found.settings.get("weight_block_size"))
+            convert = _from_fp8(found.settings.get("weight_block_size", _BLOCK))
         case Method.COMPRESSED_TENSORS:
             convert = _from_compressed_tensors(folder, found.settings)
         case Method.AWQ:
@@ -82,7 +84,9 @@ def _from_fp8(block: Any) -> Convert:
         rows = numbers.shape[0]
         if scale.numel() == 1 or tuple(scale.shape) in ((rows,), (rows, 1)):
             return (numbers.float() * scale.float().reshape(-1, 1)).to(torch.bfloat16)
-        return _by_blocks(numbers, scale, tuple(block or ()))
+        if block is None:
+            raise ValueError("there are many scales, and weight_block_size says that there are no blocks")
+        return _by_blocks(numbers, scale, tuple(block))
 
     return convert
 

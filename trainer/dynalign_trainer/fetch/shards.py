@@ -32,7 +32,7 @@ class Shards:
         """Write the rest, give the files their final names, and write the index where there are several."""
         self._write()
         count = len(self._written)
-        places = {}
+        places: dict[str, str] = {}
         for number, (path, names) in enumerate(self._written, start=1):
             final = WEIGHTS if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
             path.replace(self._folder / final)
