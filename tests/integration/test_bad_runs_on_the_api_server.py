@@ -83,6 +83,8 @@ IN_THE_WORDS_OF_KUBERNETES: Final = {
     *("chat-argument-fraction", "chat-argument-nested", "chat-argument-read-as-true", "chat-arguments-not-a-mapping"),
     *("chat-arguments-too-many", "chat-system-prompt-empty", "chat-thinking-case", "chat-thinking-read-as-false"),
     *("chat-thinking-unknown", "chat-unknown-field", "thinking-tokens-zero"),
+    *("quantized-british", "quantized-case", "quantized-auto", "quantized-field-name", "quantized-under-training"),
+    "quantized-unknown",
     "selector-read-as-true",
     *("task-limit-zero", "task-name-too-long", "tasks-not-a-list"),
     *("resources-not-under-a-stage", "several-problems", "unknown-field-elsewhere", "unknown-field-no-guess"),

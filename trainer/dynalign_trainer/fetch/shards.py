@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dynalign_contract.files import atomic_path, write_bytes
 from dynalign_trainer.models.files import INDEX, WEIGHTS
 
-_READABLE = 0o644
+_READABLE: Final = 0o644
 """safetensors leaves its files to the owner alone, and others may serve the model."""
 
 
