@@ -40,6 +40,7 @@ SPEC = {
         "capability": {"tasks": ["dynalign_choices"], "limit": 8},
         "ratings": "BradleyTerry",
     },
+    "rewards": [{"name": "brief", "type": "Length", "max": 48}],
     "training": {**TINY["training"], "tokensPerMicroBatch": 64, "nodes": 2, "zeroStage": 2},
 }
 WITH_TWO_PODS = (Stage.GENERATE, Stage.JUDGE, Stage.TRAIN)

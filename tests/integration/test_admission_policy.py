@@ -28,6 +28,11 @@ ALLOWED = {
     "environment": ["NCCL_*"],
 }
 SERVER = {"url": "https://api.example.com/v1", "model": "big", "apiKeySecretRef": {"name": "dynalign-keys", "key": "k"}}
+REWARD: dict[str, Any] = {
+    "name": "service",
+    "type": "Http",
+    "endpoint": {"url": "https://api.example.com/score", "apiKeySecretRef": {"name": "dynalign-keys", "key": "k"}},
+}
 GOOD: dict[str, Any] = {
     "model": {"uri": "hf://org/name", "tokenSecretRef": {"name": "hub", "key": "token"}},
     "prompts": {
@@ -37,6 +42,11 @@ GOOD: dict[str, Any] = {
     "evaluation": {
         "winRate": {"judges": ["Endpoint"], "endpoint": {**SERVER, "url": "http://vllm.models.svc:8000/v1"}}
     },
+    "rewards": [
+        REWARD,
+        {"name": "short", "type": "Length", "max": 9},
+        {"name": "own", "type": "Python", "entryPoint": "own"},
+    ],
     "storage": {"existingClaim": "weights"},
     "scheduling": {"priorityClassName": "batch"},
     "stages": {
@@ -129,6 +139,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "host of the judge": (
         {"evaluation": {"winRate": {"endpoint": {"url": "https://evil.example.com/v1"}}}},
+        "the host evil.example.com",
+    ),
+    "key of a reward": (
+        {
+            "rewards": [
+                {**REWARD, "endpoint": {**REWARD["endpoint"], "apiKeySecretRef": {"name": "db-root", "key": "k"}}}
+            ]
+        },
+        "the Secret db-root",
+    ),
+    "host of a reward": (
+        {"rewards": [{**REWARD, "endpoint": {"url": "https://evil.example.com/score"}}]},
         "the host evil.example.com",
     ),
     "host that ends alike": (

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from dynalign_contract.result import Outcome
+from dynalign_contract.result import Outcome, StageResult
 from dynalign_contract.settings import (
     DecontaminationSettings,
     EngineSettings,
+    RewardSettings,
     TrainingBackend,
 )
 from lab.tiny_qwen3 import CHATML, write_tiny_qwen3
@@ -32,6 +33,7 @@ from support.odd_models import (
     write_tiny_phi3,
 )
 from support.preflight_runs import a_preflight, chat, fetch, refusal, rows
+from support.reward_servers import serve_rewards
 
 TURNS = CHATML.replace("<|im_start|>", "<|turn|>").replace("<|im_end|>", "<|over|>")
 QUESTIONS = [f"Question number {i}: is it long enough for this?" for i in range(12)]
@@ -250,6 +252,42 @@ def test_rows_are_held_against_template_window_and_number(
     for word in words:
         assert word in message
     assert "mine.jsonl" in message
+
+
+def test_verifiers_are_held_against_their_libraries_and_the_rows(model: Path, tmp_path: Path) -> None:
+    uri = rows(tmp_path, [{**chat(question), "answer": "yes"} for question in QUESTIONS])
+    wrong: list[dict[str, Any]] = [
+        {"name": "list", "type": "Regex", "pattern": "(?=a)b"},
+        {"name": "right", "type": "Match", "column": "result"},
+    ]
+    rewards = tuple(RewardSettings.model_validate(reward) for reward in wrong)
+    first = fetch(model, a_preflight(uri).model_copy(update={"rewards": rewards}), tmp_path / "run")
+    message = refusal(first, tmp_path / "run")
+    assert "rewards[0].pattern: the pattern '(?=a)b' cannot be used" in message
+    assert "rewards[1].column: no row of" in message
+    rewards = (RewardSettings.model_validate({**wrong[1], "column": "answer"}),)
+    result = fetch(model, a_preflight(uri).model_copy(update={"rewards": rewards}), tmp_path / "again")
+    assert result.outcome is Outcome.SUCCEEDED, result.error
+
+
+def test_servers_and_functions_of_rewards_are_asked_for_in_fetch_and_again_when_it_is_done(
+    model: Path, tmp_path: Path
+) -> None:
+    def run(url: str, entry_point: str | None = None) -> StageResult:
+        own = [] if entry_point is None else [{"name": "own", "type": "Python", "entryPoint": entry_point}]
+        service = {"name": "service", "type": "Http", "endpoint": {"url": url, "retries": 0}}
+        rewards = tuple(RewardSettings.model_validate(reward) for reward in [service, *own])
+        return fetch(model, a_preflight().model_copy(update={"rewards": rewards}), tmp_path / "run")
+
+    with serve_rewards() as server:
+        refused = refusal(run(server.url, "no-such-thing"), tmp_path / "run")
+        assert refused.startswith("rewards[1].entryPoint: no package in this image registers no-such-thing")
+        assert run(server.url).outcome is Outcome.SUCCEEDED
+        assert run(server.url).outcome is Outcome.SKIPPED
+    assert (server.probes, server.bodies) == (3, [])
+    down = run(server.url)
+    assert down.error is not None
+    assert down.error.reason == "EndpointFailed"
 
 
 def test_everything_is_told_at_once(model: Path, tmp_path: Path) -> None:

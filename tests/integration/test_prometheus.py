@@ -45,6 +45,7 @@ NUMBERS: dict[Stage, dict[str, float | None]] = {
         "aspect_reward/benevolence": 0.625,
         "aspect_reward/power": 0.5,
         "aspect_reward/vitality": 0.75,
+        "verifier_reward/valid-json": 0.25,
         "reward_std": 0.1,
         "group_std": 0.05,
         "zero_variance_share": 0.25,

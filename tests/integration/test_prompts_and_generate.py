@@ -98,6 +98,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(root, write_artifact(root, "model", Stage.FETCH))
 
 
+@pytest.fixture
+def fresh(tmp_path: Path) -> Run:
+    """A run of the test's own: it may write the first prompts, which other tests share, in another way."""
+    shutil.copytree(load_testbed().model, tmp_path / "model")
+    return Run(tmp_path, write_artifact(tmp_path, "model", Stage.FETCH))
+
+
 @pytest.fixture(scope="module")
 def first(run: Run) -> ArtifactRef:
     """Prompts of iteration 0."""
@@ -146,6 +153,19 @@ def test_later_iterations_write_new_prompts_and_take_supplied_ones(
     assert duplicates is not None
     assert duplicates > 0
     assert not (run.root / result.artifact.path / HELD_OUT_FILE).exists()
+
+
+def test_columns_that_verifiers_read_stay_with_their_prompts(fresh: Run, tmp_path: Path) -> None:
+    answers = {f"How much is {i} + {i}, in words?": str(2 * i) for i in range(6)}
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("\n".join(json.dumps({"prompt": text, "answer": int(value)}) for text, value in answers.items()))
+    prompts = PROMPTS.model_copy(update={"supplied": SuppliedPrompts(uri=str(mine)), "per_iteration": 4, "held_out": 2})
+    params = PromptsParams(objective=OBJECTIVE, prompts=prompts, reserve_tokens=48, columns=("answer",))
+    result = fresh.finish(fresh.config(params))
+    assert result.artifact is not None, result.error
+    rows = fresh.prompts(result.artifact)
+    assert len(rows) == 4
+    assert [row["columns"] for row in rows] == [{"answer": answers[text]} for text in texts(rows)]
 
 
 def test_too_few_prompts_are_an_error_that_quotes_samples(run: Run, first: ArtifactRef) -> None:

@@ -21,6 +21,7 @@ from dynalign_contract.settings import (
     JudgingSettings,
     PromptSettings,
     Quantized,
+    Rewards,
     TaskName,
     TrainingSettings,
 )
@@ -71,6 +72,9 @@ class PromptsParams(Model):
     policy: Policy = Policy()
     reserve_tokens: int
     """Tokens that the context window must keep free for a completion."""
+    columns: tuple[str, ...] = Field(default=(), exclude_if=lambda columns: not columns)
+    """Columns of the supplied prompts that verifiers read: their values travel with the prompts. Where there are none,
+    the field is left out of the file and of the digest."""
 
 
 class GenerateParams(Model):
@@ -90,6 +94,8 @@ class JudgeParams(Model):
     judge: Policy = Policy()
     max_tokens: int
     """`generation.maxTokens`, for the length penalties."""
+    rewards: Rewards = Field(default=(), exclude_if=lambda rewards: not rewards)
+    """Verifiers beside the judge. Where there are none, the field is left out of the file and of the digest."""
     prompts_per_part: int
 
 
@@ -122,6 +128,8 @@ class EvaluateParams(Model):
     max_tokens: int
     thinking_tokens: int | None = Field(default=None, exclude_if=lambda tokens: tokens is None)
     """`generation.thinkingTokens`, left out of the file and of the digest where it is not set."""
+    rewards: Rewards = Field(default=(), exclude_if=lambda rewards: not rewards)
+    """Verifiers that value the answers too, left out of the file and of the digest where there are none."""
     max_length: int | None = None
 
 

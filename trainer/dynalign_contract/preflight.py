@@ -1,7 +1,16 @@
 """What is asked of a model and of the user's files before a run's work begins, and what is answered."""
 
+from pydantic import Field
+
 from dynalign_contract.base import Model
-from dynalign_contract.settings import ChatSettings, EngineSettings, PromptSettings, Quantized, TrainingSettings
+from dynalign_contract.settings import (
+    ChatSettings,
+    EngineSettings,
+    PromptSettings,
+    Quantized,
+    Rewards,
+    TrainingSettings,
+)
 from dynalign_contract.training_choice import TrainingChoice
 
 
@@ -14,6 +23,8 @@ class Preflight(Model):
     """`generation.maxTokens`: tokens that the context window must keep free for an answer."""
     thinking_tokens: int | None = None
     """`generation.thinkingTokens`: tokens that it must keep free for the thought before it."""
+    rewards: Rewards = Field(default=(), exclude_if=lambda rewards: not rewards)
+    """Verifiers, and the columns of the user's rows that they read."""
 
 
 class PreflightOrder(Model):

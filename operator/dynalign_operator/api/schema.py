@@ -49,6 +49,8 @@ takes as much room as the iterations themselves, and etcd's limit of 1.5 MiB is 
 
 
 _VALUES: Final = "x-values"
+FREE: Final = "x-kubernetes-preserve-unknown-fields"
+"""Keyword of an object whose fields are not known."""
 
 
 class _Documented(GenerateJsonSchema):
@@ -111,6 +113,8 @@ def _convert(schema: Schema, definitions: Mapping[str, Schema], name: str) -> Sc
         result["properties"] = {key: _convert(value, definitions, key) for key, value in schema["properties"].items()}
         if schema.get("required"):
             result["required"] = list(schema["required"])
+    elif schema.get(FREE):
+        result[FREE] = True
     elif isinstance(schema.get("additionalProperties"), dict):
         result["additionalProperties"] = _convert(schema["additionalProperties"], definitions, "")
     elif "patternProperties" in schema:

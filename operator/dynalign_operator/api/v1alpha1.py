@@ -27,6 +27,7 @@ from dynalign_contract.settings import (
     JudgingSettings,
     PromptSettings,
     Quantized,
+    Rewards,
     TrainingSettings,
 )
 from dynalign_contract.sources import ModelUri
@@ -250,6 +251,8 @@ class AlignmentRunSpec(Model):
     prompts: PromptSettings = PromptSettings()
     generation: GenerationSettings = GenerationSettings()
     judging: JudgingSettings = JudgingSettings()
+    rewards: Rewards = ()
+    """Verifiers beside the judge: the reward is the weighted mean of their values and the judge's reward."""
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     export: ExportSpec = ExportSpec()

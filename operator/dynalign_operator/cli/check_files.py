@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from dynalign_contract.errors import StageError
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.preflight import PreflightOrder, PreflightReport
+from dynalign_contract.settings import columns_of_rewards
 from dynalign_contract.supplied.amount import explain_shortage
 from dynalign_contract.supplied.files import read_supplied
 from dynalign_contract.training_choice import TrainingChoice
@@ -94,7 +95,8 @@ def _check_rows(run_file: RunFile, found: FileChecks) -> None:
             continue
         line = run_file.lines.get(("spec", "prompts", name, "uri"))
         try:
-            file = read_supplied(Path(part.uri), f"spec.prompts.{name}")
+            columns = columns_of_rewards(run_file.run.spec.rewards) if name == "supplied" else ()
+            file = read_supplied(Path(part.uri), f"spec.prompts.{name}", columns)
         except StageError as error:
             found.problems.append(Problem(str(error), line, ExitCode.BAD_INPUT))
             continue

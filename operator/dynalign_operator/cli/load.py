@@ -1,5 +1,6 @@
 """Loading of run files: paths are resolved, and the files that they name are found."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,14 +40,14 @@ def require_objective(run_file: RunFile) -> RunFile:
 
 def require_keys(run_file: RunFile, environment: Mapping[str, str]) -> RunFile:
     """Refuse a run whose Secrets are not in this process's environment: there are no Secrets on this machine."""
+    secrets = [s for stage in Stage for s in (*_keys(run_file.run, stage), *environment_secrets(run_file.run, stage))]
     problems = [
         Problem(
             f"{secret.field} names a Secret, and there are none on this machine; export {secret.variable} before "
             "`dynalign run`, or remove the reference.",
-            run_file.lines.get(tuple(secret.field.split("."))),
+            run_file.lines.get(tuple(re.findall(r"[^.\[\]]+", secret.field))),
         )
-        for stage in Stage
-        for secret in (*_keys(run_file.run, stage), *environment_secrets(run_file.run, stage))
+        for secret in dict.fromkeys(secrets)  # several stages may ask one server
         if not environment.get(secret.variable, "").strip()
     ]
     if problems:
@@ -55,7 +56,7 @@ def require_keys(run_file: RunFile, environment: Mapping[str, str]) -> RunFile:
 
 
 def _keys(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, ...]:
-    """Keys that the stage cannot do without; many models need no token of the hub."""
+    """Keys that the stage cannot do without. Many models need no token of the hub."""
     return () if stage is Stage.FETCH else secret_variables(run, stage)
 
 

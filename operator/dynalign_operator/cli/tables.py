@@ -51,15 +51,20 @@ def describe_numbers(iteration: IterationStatus) -> str:
     """`reward 0.412 (knowledge 0.391, ...), win rate 0.56 (0.43-0.69), ...`; empty while there are none."""
     parts = []
     if iteration.reward is not None:
-        aspects = ", ".join(
-            f"{name} {value:.3f}" for name, value in JudgeMetrics.aspect_reward.members(numbers_of(iteration)).items()
-        )
-        parts.append(f"reward {iteration.reward:.3f}" + (f" ({aspects})" if aspects else ""))
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in reward_parts(numbers_of(iteration)).items())
+        parts.append(f"reward {iteration.reward:.3f}" + (f" ({shown})" if shown else ""))
     if iteration.win_rate is not None:
         parts.append(f"win rate {describe_win_rate(iteration)}")
     if iteration.capability_delta is not None:
         parts.append(f"capability {describe_capability(iteration)}")
     return ", ".join(parts)
+
+
+def reward_parts(metrics: Measured) -> dict[str, float]:
+    """Means of the judge's aspects, then of the verifiers; one with the name of an aspect says that it is none."""
+    aspects = JudgeMetrics.aspect_reward.members(metrics)
+    verifiers = JudgeMetrics.verifier_reward.members(metrics)
+    return aspects | {f"{name} (verifier)" if name in aspects else name: value for name, value in verifiers.items()}
 
 
 def describe_best(best: BestIteration | None) -> str:
@@ -91,9 +96,35 @@ def summary_tables(status: AlignmentRunStatus) -> Group:
     `start-up` is the time from a stage's process start to its first useful work.
     """
     parts: list[Table | str] = [_scores_table(status), "", _trust_table(status)]
+    if any(JudgeMetrics.verifier_failed_share.members(numbers_of(iteration)) for iteration in status.iterations):
+        parts += ["", _verifiers_table(status)]
+    if any(EvaluateMetrics.verifier_delta.members(numbers_of(iteration)) for iteration in status.iterations):
+        parts += ["", _held_out_verifiers_table(status)]
     if any(iteration.win_rate is not None for iteration in status.iterations):
         parts += ["", _evaluation_table(status)]
     return Group(*parts, "", _effort_table(status), "", _start_table(status))
+
+
+def _verifiers_table(status: AlignmentRunStatus) -> Table:
+    """A line for each verifier of each iteration: names may be too long for columns."""
+    table = _table("iteration", "verifier", "mean value", "undecided")
+    for iteration in status.iterations:
+        metrics = numbers_of(iteration)
+        values = JudgeMetrics.verifier_reward.members(metrics)
+        for name, share in JudgeMetrics.verifier_failed_share.members(metrics).items():
+            table.add_row(_index(iteration, status), name, _number(values.get(name)), _number(share, 2))
+    return table
+
+
+def _held_out_verifiers_table(status: AlignmentRunStatus) -> Table:
+    """What verifiers say of the answers to held-out prompts, and of the difference to the base model's."""
+    table = _table("iteration", "verifier", "held out", "change against base")
+    for iteration in status.iterations:
+        metrics = numbers_of(iteration)
+        values = EvaluateMetrics.verifier_value.members(metrics)
+        for name, change in EvaluateMetrics.verifier_delta.members(metrics).items():
+            table.add_row(_index(iteration, status), name, _number(values.get(name)), change.text("+.3f"))
+    return table
 
 
 def _scores_table(status: AlignmentRunStatus) -> Table:

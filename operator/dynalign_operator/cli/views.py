@@ -10,7 +10,6 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from dynalign_contract.metrics import JudgeMetrics
 from dynalign_contract.objective import BUILTIN
 from dynalign_operator.api.status import StagePhase, StageStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
@@ -20,6 +19,7 @@ from dynalign_operator.cli.tables import (
     describe_numbers,
     describe_seconds,
     progress_table,
+    reward_parts,
 )
 from dynalign_operator.cli.terminal import styled
 from dynalign_operator.clusters.local.cluster import LocalCluster
@@ -90,11 +90,7 @@ def picture(run: AlignmentRun, live: LiveMetrics | None, now: datetime) -> Rende
     if status.stage is not None:
         entry = stage_status(status, Step(status.stage, status.iteration))
         parts.append(_stage_line(entry, live, now))
-    scores = {
-        name: score
-        for entry in status.iterations
-        for name, score in JudgeMetrics.aspect_reward.members(numbers_of(entry)).items()
-    }
+    scores = {name: score for entry in status.iterations for name, score in reward_parts(numbers_of(entry)).items()}
     if scores:
         parts.append(styled("last rewards: " + ", ".join(f"{n} {s:.3f}" for n, s in scores.items()), style="dim"))
     if status.estimated_completion_time is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from dynalign_operator.api.rules import CLUSTER_RULES, RULES, TRANSITIONS
-from dynalign_operator.api.schema import FORM, Schema
+from dynalign_operator.api.schema import FORM, FREE, Schema
 from dynalign_operator.generate.crd import build_documented_schema
 from dynalign_operator.generate.generator import run_generator
 from dynalign_operator.generate.spec_prose import AFTER_SPEC, AFTER_STATUS, HEAD
@@ -102,6 +102,8 @@ def _plain_type(node: Schema, path: str) -> str:
     match node["type"]:
         case "array":
             return f"list of {_size(node, 'Items')}{_type(node['items'], f'{path}[]')}"
+        case "object" if node.get(FREE):
+            return "any mapping"
         case "object":
             return f"map of {_size(node, 'Properties')}names to {_type(node['additionalProperties'], path)}"
         case "string":

@@ -7,6 +7,7 @@
 | out, DNS | every stage |
 | out, the hub's port | fetch, of a model from a hub or with foreign tasks |
 | out, an endpoint's port | prompts and evaluate, where an endpoint plays a part |
+| out, a port of a server of rewards | judge and evaluate, which ask it, and fetch, which probes it |
 | out, a proxy's port | the stages that go out at all |
 """
 
@@ -94,7 +95,7 @@ def _addresses(run: AlignmentRun, config: StageConfig, settings: BuildSettings) 
     """What the stage asks over the network: the hub, its endpoints, and the proxy before these. Each once, in order."""
     overrides = stage_overrides(run, config.stage, settings.pods.pod_defaults)
     variables = plain_variables(build_environment(run, config, overrides, settings, gpus=0))
-    urls = [endpoint.url for use, endpoint in endpoints_of(run) if use.stage is config.stage]
+    urls = [endpoint.url for use, endpoint in endpoints_of(run) if config.stage in use.stages]
     if isinstance(config.params, FetchParams):
         is_online = isinstance(parse_source(config.params.uri), HubSource) or bool(config.params.tasks)
         urls += [variables.get(Variable.HUB_ENDPOINT) or _OUTSIDE, _OUTSIDE] if is_online else []

@@ -1,19 +1,26 @@
 """Which Secrets a stage's pods see, and in which environment variables. No value of a Secret is ever read here."""
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
 from dynalign_contract.agents import Role, agent_endpoint
-from dynalign_contract.endpoints import JUDGE_ENDPOINT, EndpointSettings, EndpointUse
+from dynalign_contract.endpoints import JUDGE_ENDPOINT, EndpointUse, ServerSettings
 from dynalign_contract.pod_paths import Variable
 from dynalign_contract.references import SecretKeyRef
+from dynalign_contract.settings import REWARD_KEY_VARIABLES, reward_endpoint
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun, StageOverrides
 
 SECRET_VARIABLES: Final = frozenset(
     {Variable.HUB_TOKEN, JUDGE_ENDPOINT.variable, *(agent_endpoint(role).variable for role in Role)}
 )
-"""Every variable that may hold a secret; no stage gets one that its manifest does not ask for."""
+"""Variables that may hold a secret, beside those that are named after rewards."""
+
+
+def may_hold_secret(variable: str) -> bool:
+    """Whether an environment variable may hold a secret; no stage gets one that its manifest does not ask for."""
+    return variable in SECRET_VARIABLES or re.fullmatch(REWARD_KEY_VARIABLES, variable) is not None
 
 
 @dataclass(frozen=True)
@@ -37,20 +44,28 @@ def environment_secrets(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable
 
 
 def secret_variables(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, ...]:
-    """Secrets that dynalign gives to a stage: the hub's token for fetch, and the keys of the stage's endpoints."""
-    if stage is Stage.FETCH:
-        token = run.spec.model.token_secret_ref
-        return () if token is None else (SecretVariable(Variable.HUB_TOKEN, "spec.model.tokenSecretRef", token),)
+    """Secrets that dynalign gives to a stage: the hub's token for fetch, and the keys of the servers that it asks."""
+    token = run.spec.model.token_secret_ref if stage is Stage.FETCH else None
+    hub = () if token is None else (SecretVariable(Variable.HUB_TOKEN, "spec.model.tokenSecretRef", token),)
+    return (*hub, *endpoint_secrets(run, stage))
+
+
+def endpoint_secrets(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, ...]:
+    """Keys of the servers that a stage asks."""
     return tuple(
         SecretVariable(use.variable, f"spec.{use.field}.apiKeySecretRef", endpoint.api_key_secret_ref)
         for use, endpoint in endpoints_of(run)
-        if use.stage is stage and endpoint.api_key_secret_ref is not None
+        if stage in use.stages and endpoint.api_key_secret_ref is not None
     )
 
 
-def endpoints_of(run: AlignmentRun) -> list[tuple[EndpointUse, EndpointSettings]]:
-    """Every endpoint that plays a part in a run."""
+def endpoints_of(run: AlignmentRun) -> list[tuple[EndpointUse, ServerSettings]]:
+    """Every server that plays a part in a run."""
     agents = run.spec.prompts.agents.by_role
     judge = run.spec.evaluation.win_rate.endpoint
-    named = [*((agent_endpoint(role), agent.endpoint) for role, agent in agents.items()), (JUDGE_ENDPOINT, judge)]
+    named: list[tuple[EndpointUse, ServerSettings | None]] = [
+        *((agent_endpoint(role), agent.endpoint) for role, agent in agents.items()),
+        *((reward_endpoint(index, reward), reward.endpoint) for index, reward in enumerate(run.spec.rewards)),
+        (JUDGE_ENDPOINT, judge),
+    ]
     return [(use, endpoint) for use, endpoint in named if endpoint is not None]

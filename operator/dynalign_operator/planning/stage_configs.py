@@ -22,7 +22,7 @@ from dynalign_contract.inputs import EVALUATIONS, HISTORY, Input
 from dynalign_contract.objective import Objective
 from dynalign_contract.preflight import Preflight
 from dynalign_contract.result import ArtifactRef
-from dynalign_contract.settings import Ratings, Refresh
+from dynalign_contract.settings import Ratings, Refresh, columns_of_rewards
 from dynalign_contract.stages import SHARDED_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec
@@ -89,6 +89,7 @@ def build_preflight(spec: AlignmentRunSpec) -> Preflight:
         training=spec.training.with_defaults(),
         max_tokens=spec.generation.max_tokens,
         thinking_tokens=spec.generation.thinking_tokens,
+        rewards=spec.rewards,
     )
 
 
@@ -109,6 +110,7 @@ def _prompts(given: _StageInputs) -> _StageParams:
         prompts=prompts,
         policy=policy,
         reserve_tokens=given.spec.generation.completion_tokens,
+        columns=columns_of_rewards(given.spec.rewards),
     )
     history = {
         HISTORY.of(entry.index): entry.prompts
@@ -135,6 +137,7 @@ def _judge(given: _StageInputs) -> _StageParams:
         judging=given.spec.judging,
         judge=judge,
         max_tokens=given.spec.generation.max_tokens,
+        rewards=given.spec.rewards,
         prompts_per_part=given.spec.generation.prompts_per_part,
     )
     return _StageParams(
@@ -166,6 +169,7 @@ def _evaluate(given: _StageInputs) -> _StageParams:
         previous=given.start,
         max_tokens=given.spec.generation.max_tokens,
         thinking_tokens=given.spec.generation.thinking_tokens,
+        rewards=given.spec.rewards,
         max_length=given.spec.engine.max_length,
     )
     inputs = {Input.HELD_OUT: _prompts_of(given.status, 0), **_base_capability(given), **_earlier_evaluations(given)}

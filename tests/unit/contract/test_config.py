@@ -1,12 +1,25 @@
 """StageConfig: what decides an artifact, and what does not."""
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
-from dynalign_contract.config import FetchParams, GenerateParams, Policy, StageConfig
+from dynalign_contract.config import FetchParams, GenerateParams, JudgeParams, Policy, PromptsParams, StageConfig
 from dynalign_contract.layout import RunLayout, part_name, stage_folder
+from dynalign_contract.objective import builtin_objective
 from dynalign_contract.result import ArtifactRef
-from dynalign_contract.settings import DEFAULT_CHAT, ChatSettings, GenerationSettings, Quantized, Thinking
+from dynalign_contract.settings import (
+    DEFAULT_CHAT,
+    ChatSettings,
+    GenerationSettings,
+    JudgingSettings,
+    PromptSettings,
+    Quantized,
+    RewardSettings,
+    RewardType,
+    Thinking,
+)
 from dynalign_contract.stages import ITERATION_STAGES, Stage
 
 FETCH = StageConfig(run="r", params=FetchParams(uri="bundled://smollm2-135m-instruct"))
@@ -85,3 +98,21 @@ def test_layout_names(tmp_path) -> None:  # type: ignore[no-untyped-def]
     assert part_name(17) == "part-00017.parquet"
     with pytest.raises(ValueError, match="belongs to an iteration"):
         stage_folder(Stage.JUDGE)
+
+
+def test_a_run_without_rewards_has_the_digests_of_one_that_knows_none() -> None:
+    """Fields with their defaults are left out of the files, as if they had never been added."""
+    objective = builtin_objective("collective-agency")
+    judge = JudgeParams(objective=objective, judging=JudgingSettings(), max_tokens=8, prompts_per_part=1)
+    prompts = PromptsParams(objective=objective, prompts=PromptSettings(), reserve_tokens=8)
+    assert not {"rewards", "weight", "columns"} & _names(json.loads(judge.to_json()) | json.loads(prompts.to_json()))
+    short = RewardSettings(name="short", type=RewardType.LENGTH, max=9)
+    assert not {"endpoint", "entryPoint", "columns", "batchSize"} & _names(json.loads(short.to_json()))
+    assert {"rewards", "weight"} <= _names(json.loads(judge.model_copy(update={"rewards": (short,)}).to_json()))
+
+
+def _names(node: object) -> set[str]:
+    """Every name in a JSON document."""
+    if isinstance(node, dict):
+        return set(node).union(*map(_names, node.values()))
+    return set().union(*map(_names, node)) if isinstance(node, list) else set()

@@ -216,3 +216,26 @@ def test_bad_files_are_refused_by_name(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(BadInputError, match=message):
             read_supplied(tmp_path / name, "prompts.supplied")
+
+
+VALUES = [("7", "7"), (7, "7"), (2.5, "2.5"), (True, "true"), ("", ""), (None, None), (float("nan"), None)]
+
+
+@pytest.mark.parametrize(("value", "text"), VALUES)
+@pytest.mark.parametrize("name", ["mine.jsonl", "mine.parquet"])
+def test_columns_that_are_asked_for_are_kept_as_text(tmp_path: Path, name: str, value: Any, text: str | None) -> None:
+    row = {"prompt": ASKED, "answer": value, "other": "left alone"}
+    if name.endswith("jsonl"):
+        (tmp_path / name).write_text(json.dumps(row))
+    else:
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / name)
+    (found,) = read_supplied(tmp_path / name, "prompts.supplied", ["answer", "absent"]).rows
+    assert found.chat.columns == ({} if text is None else {"answer": text})
+    assert found.turns == (ASK,)
+
+
+def test_a_column_that_is_no_text_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text(rows({"prompt": ASKED, "answer": ["7", "8"]}))
+    assert read_supplied(tmp_path / "mine.jsonl", "prompts.supplied").rows
+    with pytest.raises(BadInputError, match=r"line 1: answer is a list; write a text or a number"):
+        read_supplied(tmp_path / "mine.jsonl", "prompts.supplied", ["answer"])

@@ -98,7 +98,7 @@ def test_every_field_of_the_models_is_in_the_schema() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("crds/samples/*.yaml")]), ids=lambda path: path.name
+    "path", sorted([*ROOT.glob("examples/**/*.yaml"), *ROOT.glob("crds/samples/*.yaml")]), ids=lambda path: path.name
 )
 def test_examples_fit_schema_and_models(path: Path) -> None:
     runs = [document for document in yaml.safe_load_all(path.read_text()) if document["kind"] == "AlignmentRun"]

@@ -144,6 +144,15 @@ def test_an_endpoint_is_reached_by_the_stage_that_asks_it(url: str, port: int | 
     assert not any(reaches(found[Stage.PROMPTS], METADATA, other) for other in (80, 443, 8000, 8080))
 
 
+def test_a_server_of_rewards_is_reached_by_the_stages_that_ask_it() -> None:
+    server = {"url": "https://rewards.example.com:8443/score"}
+    found = bundles(a_run().with_spec(rewards=[{"name": "service", "type": "Http", "endpoint": server}]))
+    asking = {stage for stage in Stage if reaches(found[stage], "203.0.113.7", 8443)}
+    assert asking == {Stage.FETCH, Stage.JUDGE, Stage.EVALUATE}
+    assert not reaches(found[Stage.FETCH], HUB, 443), "the model is a bundled one"
+    assert not reaches(found[Stage.JUDGE], METADATA, 8443)
+
+
 def test_a_gang_talks_within_itself_at_every_port() -> None:
     found = bundles(a_run().with_spec(training={"nodes": 2}))
     train = spec_of(found[Stage.TRAIN])

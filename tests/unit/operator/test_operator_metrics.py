@@ -216,6 +216,6 @@ def test_of_a_run_that_has_not_changed_nothing_is_computed_anew() -> None:
 def test_labels_never_name_an_iteration_a_pod_or_a_uid() -> None:
     labels = {label for metric in (*OPERATOR_METRICS, *RUN_METRICS) for label in metric.labels}
     assert labels == {
-        *("namespace", "run", "stage", "phase", "condition", "reason", "aspect"),
+        *("namespace", "run", "stage", "phase", "condition", "reason", "aspect", "verifier"),
         *("method", "status", "kind"),
     }

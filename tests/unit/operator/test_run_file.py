@@ -9,7 +9,7 @@ from dynalign_operator.runfile.run_file import RunFileError, parse_run_file
 from dynalign_operator.runfile.yaml_documents import read_documents
 
 ROOT = Path(__file__).parents[3]
-GOOD = sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("crds/samples/*.yaml")])
+GOOD = sorted([*ROOT.glob("examples/**/*.yaml"), *ROOT.glob("crds/samples/*.yaml")])
 HEAD = "apiVersion: dynalign.io/v1alpha1\nkind: AlignmentRun\nmetadata: {name: a}\nspec:\n"
 
 
@@ -87,6 +87,11 @@ KEYED = """  model: {uri: 'bundled://smollm2-135m-instruct'}
     winRate:
       judges: [Endpoint]
       endpoint: {url: 'http://vllm:8000/v1', model: big, apiKeySecretRef: {name: keys, key: judge}}
+  rewards:
+    - {name: short, type: Length, max: 9}
+    - name: tests-pass
+      type: Http
+      endpoint: {url: 'http://rewards:8000/', apiKeySecretRef: {name: keys, key: tests}}
 """
 
 
@@ -103,12 +108,15 @@ def test_a_key_that_is_not_exported_is_missed_before_the_run_begins(
     assert result.stderr == (
         f"{file}:13: spec.prompts.agents.author.endpoint.apiKeySecretRef names a Secret, and there are none on this "
         "machine; export DYNALIGN_AUTHOR_API_KEY before `dynalign run`, or remove the reference.\n"
+        f"{file}:22: spec.rewards[1].endpoint.apiKeySecretRef names a Secret, and there are none on this "
+        "machine; export DYNALIGN_REWARD_TESTS_PASS_API_KEY before `dynalign run`, or remove the reference.\n"
         f"{file}:17: spec.evaluation.winRate.endpoint.apiKeySecretRef names a Secret, and there are none on this "
         "machine; export DYNALIGN_JUDGE_API_KEY before `dynalign run`, or remove the reference.\n"
     )
     assert not (tmp_path / "run").exists()
     run_file = load_run_file(file)
-    assert require_keys(run_file, {"DYNALIGN_AUTHOR_API_KEY": "sk-x", "DYNALIGN_JUDGE_API_KEY": "sk-y"}) is run_file
+    keys = ("DYNALIGN_AUTHOR_API_KEY", "DYNALIGN_JUDGE_API_KEY", "DYNALIGN_REWARD_TESTS_PASS_API_KEY")
+    assert require_keys(run_file, dict.fromkeys(keys, "sk-x")) is run_file
 
 
 @pytest.mark.parametrize("uri", ["/" + "a" * 300, "./" + "a" * 300, "./loop", "/proc/1/root/x"])

@@ -102,7 +102,7 @@ def test_objects_of_other_kinds_in_a_list_are_named(tmp_path: Path) -> None:
 
 
 def test_a_file_that_people_write_has_no_notes() -> None:
-    for path in sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("crds/samples/*.yaml")]):
+    for path in sorted([*ROOT.glob("examples/**/*.yaml"), *ROOT.glob("crds/samples/*.yaml")]):
         assert parse_run_file(path.read_text()).notes == ()
 
 

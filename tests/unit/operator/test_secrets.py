@@ -10,7 +10,7 @@ from dynalign_contract.agents import Role, agent_endpoint
 from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.local.commands import Placement, build_command
 from dynalign_operator.clusters.local.workdir import Workdir
-from dynalign_operator.manifests.secrets import SECRET_VARIABLES
+from dynalign_operator.manifests.secrets import SECRET_VARIABLES, may_hold_secret
 from dynalign_operator.planning.plan import JobBundle
 from dynalign_operator.planning.waiting import explain_wait
 from support.builders import RunBuilder, a_job, a_run
@@ -32,10 +32,21 @@ RUN = a_run().with_spec(
         }
     },
     evaluation={"winRate": {"judges": ["Endpoint"], "endpoint": with_key("j")["endpoint"]}},
+    rewards=[
+        {"name": "short", "type": "Length", "max": 9},
+        {
+            "name": "tests-pass",
+            "type": "Http",
+            "endpoint": {"url": "http://rewards:8000/", "apiKeySecretRef": {"name": "keys", "key": "t"}},
+        },
+        {"name": "open", "type": "Http", "endpoint": {"url": "http://rewards:8000/"}},
+    ],
 )
 KEYS = {
+    Stage.FETCH: {"DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t"},
     Stage.PROMPTS: {"DYNALIGN_AUTHOR_API_KEY": "a", "DYNALIGN_REVISER_API_KEY": "r"},
-    Stage.EVALUATE: {"DYNALIGN_JUDGE_API_KEY": "j"},
+    Stage.JUDGE: {"DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t"},
+    Stage.EVALUATE: {"DYNALIGN_JUDGE_API_KEY": "j", "DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t"},
 }
 """Stage -> variable -> key of the Secret."""
 
@@ -60,14 +71,17 @@ def test_a_stage_sees_the_keys_of_its_own_endpoints_only() -> None:
 def test_every_variable_that_may_hold_a_secret_is_known() -> None:
     agents = {agent_endpoint(role).variable for role in Role}
     assert {"HF_TOKEN", *agents, "DYNALIGN_JUDGE_API_KEY"} == SECRET_VARIABLES
+    assert all(may_hold_secret(variable) for keys in KEYS.values() for variable in keys)
+    assert not may_hold_secret("PATH")
 
 
-@pytest.mark.parametrize("stage", [Stage.FETCH, Stage.PROMPTS, Stage.GENERATE, Stage.EVALUATE])
+@pytest.mark.parametrize("stage", [Stage.FETCH, Stage.PROMPTS, Stage.GENERATE, Stage.JUDGE, Stage.EVALUATE])
 def test_on_this_machine_a_stage_inherits_no_key_that_its_manifest_does_not_ask_for(stage: Stage) -> None:
-    inherited = {name: f"value of {name}" for name in SECRET_VARIABLES} | {"PATH": "/bin"}
+    held = {*SECRET_VARIABLES, *(variable for keys in KEYS.values() for variable in keys)}
+    inherited = {name: f"value of {name}" for name in held} | {"PATH": "/bin"}
     placement = Placement(Workdir(Path("/runs/mine")), Path("/home/me/cache"), inherited)
     command = build_command(bundles(RUN)[stage].job, 0, 4321, placement)
-    seen = {name for name in command.environment if name in SECRET_VARIABLES}
+    seen = {name for name in command.environment if name in held}
     assert seen == set(KEYS.get(stage, {}))
     assert command.environment["PATH"] == "/bin"
 
@@ -89,6 +103,7 @@ def test_a_secret_that_is_missing_is_named_with_the_field_that_asks_for_it() -> 
     assert "spec.prompts.agents.author.endpoint.apiKeySecretRef asks for the key a of keys" in said
     assert "spec.prompts.agents.reviser.endpoint.apiKeySecretRef asks for the key r of keys" in said
     assert "spec.evaluation.winRate.endpoint.apiKeySecretRef asks for the key j of keys" in explain(Stage.EVALUATE)
+    assert "spec.rewards[1].endpoint.apiKeySecretRef asks for the key t of keys" in explain(Stage.JUDGE)
 
 
 def test_a_stage_whose_agents_are_all_elsewhere_asks_for_no_gpu() -> None:

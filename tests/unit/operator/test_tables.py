@@ -1,5 +1,6 @@
 """The tables that end a run: every iteration, every stage, within the width of a terminal."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -19,9 +20,9 @@ ASPECTS = {
 }
 
 
-def summary(width: int = 80, **evaluated: float) -> list[str]:
+def summary(width: int = 80, judged: Mapping[str, float] = ASPECTS, **evaluated: float) -> list[str]:
     def fate(job: JobObservation) -> JobObservation:
-        numbers = {Stage.JUDGE: ASPECTS, Stage.EVALUATE: evaluated}.get(job.step.stage, {})
+        numbers = {Stage.JUDGE: judged, Stage.EVALUATE: evaluated}.get(job.step.stage, {})
         return succeed(job, **numbers, start_seconds=3.0 + list(Stage).index(job.step.stage))
 
     status = Simulation(a_run().with_iterations(2).build()).finish(fate).run.status
@@ -53,6 +54,39 @@ def test_scores_and_effort_of_each_iteration() -> None:
     assert lines[1].split()[:7] == ["0", "0.500", "0.700", "0.600", "0.500", "0.400", "-"]
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
+
+
+def test_verifiers_have_a_table_of_their_own_where_there_are_any() -> None:
+    numbers = {
+        "verifier_reward/valid-json": 0.75,
+        "verifier_failed_share/valid-json": 0.0,
+        "verifier_failed_share/a-name-of-thirty-two-characters-": 1.0,
+    }
+    lines = [line.split() for line in summary(judged=numbers)]
+    head = lines.index(["iteration", "verifier", "mean", "value", "undecided"])
+    assert lines[head + 1 : head + 3] == [
+        ["0", "valid-json", "0.750", "0.00"],
+        ["0", "a-name-of-thirty-two-characters-", "-", "1.00"],
+    ]
+    assert max(map(len, summary(judged=numbers))) <= 80
+    assert not any("verifier" in line for line in summary())
+
+
+def test_verifiers_of_held_out_answers_are_compared_with_the_base_model() -> None:
+    name = "a-name-of-thirty-two-characters-"
+    numbers: dict[str, Any] = {
+        f"verifier_value/{name}": 0.75,
+        f"verifier_delta/{name}": 0.5,
+        f"verifier_delta_low/{name}": 0.25,
+        f"verifier_delta_high/{name}": 0.625,
+        "verifier_delta/without-interval": -0.5,
+    }
+    lines = summary(**numbers)
+    head = next(index for index, line in enumerate(lines) if "held out" in line)
+    assert lines[head].split() == ["iteration", "verifier", "held", "out", "change", "against", "base"]
+    assert lines[head + 1].split() == ["0", name, "0.750", "+0.500", "(+0.250", "to", "+0.625)"]
+    assert lines[head + 2].split() == ["0", "without-interval", "-", "-0.500"]
+    assert max(map(len, lines)) <= 80
 
 
 def test_how_each_iteration_did_in_the_evaluation() -> None:

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dynalign_contract.config import ExportParams, FetchParams, StageConfig, TrainParams
-from dynalign_contract.settings import TrainingBackend
+from dynalign_contract.settings import TrainingBackend, TrainingMethod, TrainingSettings
 from dynalign_contract.stages import Stage
 from dynalign_contract.training_choice import TrainingChoice
 from dynalign_operator.api.rules.checking import broken_rules
@@ -24,6 +24,7 @@ STORED: Final[dict[str, Any]] = {
     "method": "LoRA",
     "microBatch": 4,
     "tokensPerMicroBatch": 4096,
+    "learningRate": 1e-5,
     "lora": {"rank": 16, "alpha": 32, "dropout": 0.0, "targetModules": USUAL},
 }
 """What API servers wrote into a run that said nothing of its training, before Auto was the default."""
@@ -63,6 +64,12 @@ def test_stages_get_every_default_written_out() -> None:
     assert (train.training.micro_batch, train.training.tokens_per_micro_batch) == (4, 4096)
     assert train.training.lora is not None
     assert train.training.lora.is_auto
+    assert train.training.learning_rate == 1e-5
+
+
+def test_whole_weights_take_smaller_steps_by_default() -> None:
+    assert TrainingSettings(method=TrainingMethod.FULL).with_defaults().learning_rate == 1e-6
+    assert TrainingSettings(method=TrainingMethod.FULL, learning_rate=1e-5).with_defaults().learning_rate == 1e-5
 
 
 @pytest.mark.parametrize(

@@ -94,9 +94,7 @@ def test_link_local_and_metadata_addresses_are_refused_before_any_work(url: str)
     assert matches(FORBIDDEN_URL, url)
     error = refused(url)
     assert isinstance(error, BadConfigError)
-    assert "are never asked. Write the address of a server of models in prompts.agents.author.endpoint.url" in str(
-        error
-    )
+    assert "are never asked. Write another one in prompts.agents.author.endpoint.url" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from dynalign_contract.metrics import JudgeMetrics
 from dynalign_contract.objective import builtin_objective
-from dynalign_trainer.judge.metrics import failed_share, judgement_metrics
+from dynalign_trainer.judge.metrics import judgement_metrics, unscored_share
 
 OBJECTIVE = builtin_objective("collective-agency")
 NAN = math.nan
@@ -70,4 +70,4 @@ def test_a_group_that_failed_teaches_nothing() -> None:
 
 
 def test_nothing_has_no_failed_share() -> None:
-    assert math.isnan(failed_share([]))
+    assert math.isnan(unscored_share([]))

@@ -22,10 +22,12 @@ from dynalign_trainer.export import stage as export
 from dynalign_trainer.fetch import stage as fetch
 from dynalign_trainer.generate import stage as generate
 from dynalign_trainer.judge import stage as judge
+from dynalign_trainer.judge.groups import RolloutGroup
 from dynalign_trainer.judge.shard import JudgedShard
 from dynalign_trainer.prompts import measuring
 from dynalign_trainer.prompts import stage as prompts
 from dynalign_trainer.prompts.drafts import Tally
+from dynalign_trainer.runtime.parts import Part
 from dynalign_trainer.train import stage as train
 from dynalign_trainer.train import summary
 from dynalign_trainer.train.batch import Batch
@@ -61,8 +63,18 @@ def named(values: MetricValues[Any]) -> set[str]:
 def of_judge() -> MetricValues[Any]:
     params: Any = SimpleNamespace(objective=OBJECTIVE, judge=Policy())
     model: Any = None
-    judged = JudgedShard(model, {}, [], None, None, 0, [])
-    return judge._measure(params, [], judge.JudgingOutcome(judged, None, fell_back=False, unfit=False))
+    verified: Any = {
+        "prompt_id": "p",
+        "raw_reward": 0.5,
+        "reward": 0.5,
+        "retries": 0,
+        "scores": [{"score": 4.5, "mass": 1.0}] * len(OBJECTIVE.aspects),
+        "verifiers": {"short": 1.0},
+    }
+    rollout: Any = {"completion_ids": [1]}
+    part = Part(0, (RolloutGroup("p", [], [rollout]),))
+    judged = JudgedShard(model, {0: [verified]}, [], None, None, 0, [])
+    return judge._measure(params, [part], judge.JudgingOutcome(judged, None, fell_back=False, unfit=False))
 
 
 def of_evaluate() -> MetricValues[Any]:
@@ -70,7 +82,7 @@ def of_evaluate() -> MetricValues[Any]:
     settings = EvaluationSettings()
     comparison_sets = [ComparisonSet(BASE, Policy(), which, "base", comparisons) for which in settings.win_rate.judges]
     context: Any = SimpleNamespace(params=SimpleNamespace(evaluation=settings, policy=Policy()), seed=lambda _: 0)
-    answers: Any = {Policy().version: [{"completion_ids": [1, 2]}]}
+    answers: Any = {Policy().version: [{"completion_ids": [1, 2], "verifiers": {"short": 1.0}}]}
     measured = evaluate._measure(context, comparison_sets, answers, capability.CapabilityResult())
     endpoint: Any = SimpleNamespace(usage=SimpleNamespace(requests=1, tokens=2))
     own: Any = SimpleNamespace(points=1.0, interval=SimpleNamespace(low=0.0, high=2.0))

@@ -104,7 +104,7 @@ def test_languages_are_recognised_where_there_is_enough_to_tell(text: str, code:
 
 
 def test_unwanted_languages_stay_out() -> None:
-    german = Curator(DedupSettings(), Checks(languages=LanguageFilter(["de"])))
+    german = Curator(DedupSettings(), Checks(languages=LanguageFilter(["de"], "prompts.languages")))
     assert german.admit(written_wording("Ich bin Bäcker und brauche Hilfe mit meinem Laden.")) is None
     assert german.admit(written_wording("I am a nurse and need help with my shifts at night.")) is Drop.LANGUAGE
     assert german.admit(written_wording("Hi!")) is None
@@ -112,4 +112,4 @@ def test_unwanted_languages_stay_out() -> None:
 
 def test_a_language_that_nobody_recognises_is_named() -> None:
     with pytest.raises(BadConfigError, match=r"prompts\.languages: xx cannot be recognised"):
-        LanguageFilter(["en", "xx"])
+        LanguageFilter(["en", "xx"], "prompts.languages")

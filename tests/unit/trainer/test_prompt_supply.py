@@ -145,7 +145,7 @@ def test_what_a_benchmark_s_rows_share_is_not_protected() -> None:
 
 
 def test_the_language_is_that_of_the_question() -> None:
-    german = Curator(DedupSettings(), Checks(languages=LanguageFilter(["de"])))
+    german = Curator(DedupSettings(), Checks(languages=LanguageFilter(["de"], "prompts.languages")))
     assert german.admit(read_wording(chat("Warum geht ein Brot im Warmen auf, und im Kalten nicht?", TUTOR))) is None
     assert german.admit(read_wording(chat(QUESTIONS[1], "Antworte immer freundlich und auf Deutsch."))) is Drop.LANGUAGE
 
@@ -185,3 +185,16 @@ def test_every_cause_has_a_remedy_of_its_own(tally: Tally, remedy: str, silent: 
     assert remedy.lower() in text.lower()
     assert silent not in text.split("). ")[-1].replace("minYield", "")
     assert text.startswith("only 8 of 64 training prompts remain")
+
+
+def test_the_columns_of_a_row_follow_its_chat(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(
+        '{"prompt": "How much is 3 + 4?", "answer": 7}\n'
+        '{"prompt": "How much is 3 + 4?", "answer": 8}\n'
+        '{"prompt": "Why?", "other": 1}\n'
+    )
+    supply = read_supply(settings(path), seed=3, columns=["answer"])
+    assert [supply.columns_of(found) for found in supply.chats] == [{"answer": "7"}, {"answer": "7"}, {}]
+    assert supply.columns_of(chat("Written by an agent?")) == {}
+    assert read_supply(settings(path), seed=3).columns_of(supply.chats[0]) == {}

@@ -1,6 +1,7 @@
 """The life of a stage: skipped when done, resumed when not, and always a result with the right exit code."""
 
 import os
+import platform
 import signal
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 from dynalign_contract.config import FetchParams, GenerateParams, StageConfig
 from dynalign_contract.errors import BadInputError, UnfitError
 from dynalign_contract.layout import MANIFEST, RunLayout
-from dynalign_contract.manifest import verify_artifact
+from dynalign_contract.manifest import read_manifest, verify_artifact
 from dynalign_contract.metrics import GenerateMetrics, JudgeMetrics, TrainMetrics
 from dynalign_contract.result import Outcome, StageResult, combine_artifacts
 from dynalign_contract.settings import GenerationSettings
@@ -85,6 +86,17 @@ def test_a_finished_stage_is_skipped_with_the_same_artifact_and_metrics(harness:
     assert (first.outcome, second.outcome) == (Outcome.SUCCEEDED, Outcome.SKIPPED)
     assert first.artifact == second.artifact
     assert {m.name: m.value for m in second.metrics} == {"mean_length": 1.5, "mean_logprob": None}
+
+
+def test_packages_that_took_part_are_recorded_beside_the_libraries(harness: Harness) -> None:
+    def run(context: StageContext[Any]) -> StageOutput[Any]:
+        return StageOutput(files={}, producers={"own-rewards": "1.2.3", "python": "0"})
+
+    harness.run(run)
+    manifest = read_manifest(harness.root / GENERATE.folder)
+    assert manifest is not None
+    assert manifest.producers["own-rewards"] == "1.2.3"
+    assert manifest.producers["python"] == platform.python_version()
 
 
 def test_the_start_of_useful_work_is_measured_once(harness: Harness) -> None:

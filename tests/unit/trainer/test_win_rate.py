@@ -79,6 +79,14 @@ def test_biases_of_the_judge() -> None:
     assert statistics.tie_share(mixed) == 0.5
 
 
+def test_both_conventions_for_verdicts_that_change_with_the_order() -> None:
+    found = [comparison(0.9, 0.8), comparison(0.9, 0.1), comparison(0.2, 0.7), comparison(0.3, 0.1), comparison(0.7)]
+    assert statistics.win_rate(found) == pytest.approx(3 / 5), "ties one half"
+    assert statistics.win_rate(statistics.consistent(found)) == pytest.approx(2 / 3), "left out"
+    assert statistics.consistent([comparison(0.5, 0.9)]) != [], "a half favours neither"
+    assert statistics.consistent([comparison(0.9, 0.1)]) == []
+
+
 def test_identical_and_singly_scored_answers_say_nothing_about_position() -> None:
     assert math.isnan(statistics.first_position(with_outcomes(1.0, 0.5)))
     assert math.isnan(statistics.order_flips(with_outcomes(1.0, 0.5)))

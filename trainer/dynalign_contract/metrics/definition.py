@@ -161,6 +161,51 @@ class IntervalDef(Generic[P]):
         return Estimate(value=value) if low is None or high is None else Estimate(value=value, low=low, high=high)
 
 
+@dataclass(frozen=True)
+class IntervalFamily(Generic[P]):
+    """A metric with a confidence interval for each member of a set: the families `NAME`, `NAME_low` and `NAME_high`."""
+
+    member: str
+    """What the members are, such as `verifier`."""
+    unit: Unit
+    text: str
+    export: Export | None = None
+    value: MetricFamily[P] = field(init=False)
+    low: MetricFamily[P] = field(init=False)
+    high: MetricFamily[P] = field(init=False)
+
+    def __set_name__(self, owner: "type[StageMetrics]", name: str) -> None:
+        """Define the three families."""
+        for part, suffix, text, export in (
+            ("value", "", self.text, self.export),
+            ("low", "_low", f"Lower end of the confidence interval of {name}.", None),
+            ("high", "_high", f"Upper end of the confidence interval of {name}.", None),
+        ):
+            family = MetricFamily(self.member, MetricDef[P](self.unit, text, export=export))
+            family.__set_name__(owner, f"{name}{suffix}")
+            object.__setattr__(self, part, family)
+
+    @property
+    def parts(self) -> "tuple[MetricFamily[P], MetricFamily[P], MetricFamily[P]]":
+        """The families of value, lower and upper end."""
+        return self.value, self.low, self.high
+
+    def split(self, member: str, estimate: Estimate | None) -> MetricValues[P]:
+        """The three metrics of a member's estimate; of None, metrics without a value."""
+        ends = (None,) * 3 if estimate is None else (estimate.value, estimate.low, estimate.high)
+        return {family.of(member): end for family, end in zip(self.parts, ends, strict=True)}
+
+    def members(self, values: Mapping[MetricDef[Any], float]) -> dict[str, Estimate]:
+        """Member -> estimate among `values`; its ends are absent if either end is."""
+        lows, highs = self.low.members(values), self.high.members(values)
+        return {
+            member: Estimate(value=value, low=lows[member], high=highs[member])
+            if member in lows and member in highs
+            else Estimate(value=value)
+            for member, value in self.value.members(values).items()
+        }
+
+
 class StageMetrics:
     """All metrics of one stage: a subclass sets `stage` first and then has an attribute for each metric."""
 
@@ -180,13 +225,21 @@ class StageMetrics:
 
     @classmethod
     def families(cls) -> dict[str, MetricFamily[Any]]:
-        """Name -> family."""
-        return {attribute.name: attribute for attribute in vars(cls).values() if isinstance(attribute, MetricFamily)}
+        """Name -> family, those of intervals one by one."""
+        return {family.name: family for family in cls._families()}
 
     @classmethod
     def singles(cls) -> dict[str, MetricDef[Any]]:
         """Name -> metric, without families, those of intervals one by one."""
         return {metric.name: metric for metric in cls._singles()}
+
+    @classmethod
+    def _families(cls) -> Iterator[MetricFamily[Any]]:
+        for attribute in vars(cls).values():
+            if isinstance(attribute, MetricFamily):
+                yield attribute
+            elif isinstance(attribute, IntervalFamily):
+                yield from attribute.parts
 
     @classmethod
     def _singles(cls) -> Iterator[MetricDef[Any]]:

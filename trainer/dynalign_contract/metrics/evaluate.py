@@ -6,6 +6,7 @@ from dynalign_contract.config import EvaluateParams
 from dynalign_contract.metrics.definition import (
     Export,
     IntervalDef,
+    IntervalFamily,
     MetricDef,
     MetricFamily,
     StageMetrics,
@@ -29,6 +30,9 @@ class EvaluateMetrics(StageMetrics):
     )
     win_rate_lc = _Interval(
         Unit.SHARE, "Win rate against the base model at equal length of the answers.", export=Export()
+    )
+    win_rate_consistent = _Interval(
+        Unit.SHARE, "Win rate without the prompts whose verdict changes with the order of the answers."
     )
     win_rate_previous = _Interval(
         Unit.SHARE, "Win rate against the policy that the iteration began with.", export=Export()
@@ -55,6 +59,10 @@ class EvaluateMetrics(StageMetrics):
     capability_items = _Metric(Unit.COUNT, "Items of all tasks.")
     task = MetricFamily("task", _Metric(Unit.SHARE, "Mean score of a task."))
     task_delta = MetricFamily("task", _Metric(Unit.PLAIN, "Mean score of a task minus the base model's."))
+    verifier_value = MetricFamily("verifier", _Metric(Unit.PLAIN, "Mean value of a verifier, held-out prompts."))
+    verifier_delta = IntervalFamily[EvaluateParams](
+        "verifier", Unit.PLAIN, "Mean value of a verifier minus that of the base model's answers."
+    )
     rating = _Interval(
         Unit.POINTS, "Bradley-Terry points above the base model; 400 for odds of 10 to 1.", export=Export()
     )

@@ -36,6 +36,13 @@ class JudgeMetrics(StageMetrics):
             export=Export("reward_aspect"),
         ),
     )
+    verifier_reward = MetricFamily(
+        "verifier",
+        _Metric(Unit.PLAIN, "Mean value of a verifier.", weight=judged, export=Export("reward_verifier")),
+    )
+    verifier_failed_share = MetricFamily(
+        "verifier", _Metric(Unit.SHARE, "Share of answers that a verifier could not decide.", weight=judged)
+    )
     reward_std = _Metric(Unit.REWARD, "Standard deviation of the rewards, within a shard.", weight=scored)
     group_std = _Metric(
         Unit.REWARD, "Standard deviation of the rewards within a group, mean over groups.", weight=scored

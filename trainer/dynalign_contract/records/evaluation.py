@@ -2,7 +2,7 @@
 
 from typing import Final, NotRequired, TypedDict
 
-from dynalign_contract.records.columns import Float32, Float64, Ids, Int32, Int64, Messages, Text
+from dynalign_contract.records.columns import Float32, Float64, Ids, Int32, Int64, Messages, Numbers, Text
 from dynalign_contract.records.table import Table
 
 
@@ -19,6 +19,8 @@ class AnswerRow(TypedDict):
     """What the model thought before it answered; not there in a run whose model does not think."""
     thought_tokens: NotRequired[Int32]
     """Tokens of the completion before the answer."""
+    verifiers: NotRequired[Numbers]
+    """Verifier -> its value, within its range; NaN where it could not decide. Not there in a run without verifiers."""
 
 
 class ComparisonRow(TypedDict):

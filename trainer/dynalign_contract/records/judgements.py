@@ -1,6 +1,6 @@
 """What the stage judge writes."""
 
-from typing import Final, TypedDict
+from typing import Final, NotRequired, TypedDict
 
 from dynalign_contract.records.columns import Float32, Int32, Numbers, Scores, Text
 from dynalign_contract.records.table import Table
@@ -17,12 +17,15 @@ class JudgementRow(TypedDict):
     penalties: Numbers
     """Name -> what is subtracted."""
     reward: Float32
-    """raw_reward minus penalties; training drops NaN and never reads it as 0."""
+    """raw_reward, or its weighted mean with the verifiers' values, minus penalties; training drops NaN and never reads
+    it as 0."""
     reward_error: Float32
-    """Standard error of raw_reward by the votes' spread; NaN for fewer than two."""
+    """Standard error of reward by the votes' spread; NaN for fewer than two."""
     retries: Int32
     judge: Text
     """Version of the judging model."""
+    verifiers: NotRequired[Numbers]
+    """Verifier -> its value, within its range; NaN where it could not decide. Not there in a run without verifiers."""
 
 
 class CanaryRow(TypedDict):

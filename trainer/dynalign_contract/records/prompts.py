@@ -1,6 +1,6 @@
 """What the stage prompts writes."""
 
-from typing import Final, TypedDict
+from typing import Final, NotRequired, TypedDict
 
 from dynalign_contract.records.columns import Float32, Messages, Text, Texts
 from dynalign_contract.records.table import Table
@@ -25,6 +25,9 @@ class PromptRow(TypedDict):
     """The author's text if the reviser has rewritten it; empty otherwise."""
     draft_score: Float32
     """The critic's score of that text; NaN if nothing was rewritten."""
+    columns: NotRequired[Texts]
+    """Column of the supplied prompts -> its value in the prompt's row, as text; a row without one lacks it. Not there
+    in a run whose verifiers read no columns."""
 
 
 class DraftRow(TypedDict):

@@ -2,7 +2,7 @@
 
 from typing import Final, NotRequired, TypedDict
 
-from dynalign_contract.records.columns import Ids, Int32, Logprobs, Messages, Text
+from dynalign_contract.records.columns import Ids, Int32, Logprobs, Messages, Text, Texts
 from dynalign_contract.records.table import Table
 
 
@@ -28,6 +28,9 @@ class RolloutRow(TypedDict):
     """What the model thought before it answered; not there in a run whose model does not think."""
     thought_tokens: NotRequired[Int32]
     """Tokens of the completion before the answer."""
+    columns: NotRequired[Texts]
+    """Column of the supplied prompts -> its value in the prompt's row, as text; a row without one lacks it. Not there
+    in a run whose verifiers read no columns."""
 
 
 ROLLOUT: Final = Table(RolloutRow)

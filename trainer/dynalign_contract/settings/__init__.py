@@ -34,6 +34,20 @@ from dynalign_contract.settings.prompts import (
     SuppliedPrompts,
 )
 from dynalign_contract.settings.quantized import Quantized
+from dynalign_contract.settings.rewards import (
+    DEFAULT_BATCH,
+    REWARD_KEY_VARIABLES,
+    Comparison,
+    LengthUnit,
+    RewardEndpoint,
+    RewardRange,
+    Rewards,
+    RewardSettings,
+    RewardType,
+    columns_of_rewards,
+    read_columns,
+    reward_endpoint,
+)
 from dynalign_contract.settings.training import (
     AUTO_TARGETS,
     AdvantageScale,
@@ -51,15 +65,18 @@ from dynalign_contract.settings.training import (
 
 __all__ = [
     "AUTO_TARGETS",
+    "DEFAULT_BATCH",
     "DEFAULT_CHAT",
     "OWN_TASKS",
     "OWN_TASK_PREFIX",
+    "REWARD_KEY_VARIABLES",
     "AdvantageScale",
     "CanarySettings",
     "CapabilitySettings",
     "ChatSettings",
     "ClipSettings",
     "ClusterSettings",
+    "Comparison",
     "DType",
     "DecontaminationSettings",
     "DedupSettings",
@@ -73,6 +90,7 @@ __all__ = [
     "JudgingSettings",
     "KlReference",
     "KlSettings",
+    "LengthUnit",
     "LoraSettings",
     "LossAggregation",
     "ModuleName",
@@ -84,6 +102,11 @@ __all__ = [
     "Ratings",
     "RatioBand",
     "Refresh",
+    "RewardEndpoint",
+    "RewardRange",
+    "RewardSettings",
+    "RewardType",
+    "Rewards",
     "SeedSettings",
     "SuppliedPrompts",
     "TaskName",
@@ -93,4 +116,7 @@ __all__ = [
     "TrainingSettings",
     "WinRateMethod",
     "WinRateSettings",
+    "columns_of_rewards",
+    "read_columns",
+    "reward_endpoint",
 ]

@@ -96,6 +96,8 @@ class JudgingSettings(Model):
     """How the aspects of an answer become one reward. Default: the objective's own."""
     min_mass: float = Field(default=0.01, ge=0, le=1)
     """Minimum probability that the judge's next token is a digit; below it the score counts as failed."""
+    weight: float = Field(default=1.0, ge=0, le=1000, exclude_if=lambda weight: weight == 1)
+    """Weight of the judge's reward beside the verifiers of `spec.rewards`. With 0 the judge is measured only."""
     penalties: Penalties = Penalties()
     canaries: CanarySettings = CanarySettings()
     base_agreement_prompts: int = Field(default=8, ge=0, le=1024)

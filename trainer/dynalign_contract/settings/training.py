@@ -118,6 +118,9 @@ class RatioBand(Model):
     """Maximum ratio."""
 
 
+_LEARNING_RATES: Final = {TrainingMethod.LORA: 1e-5, TrainingMethod.FULL: 1e-6}
+
+
 class TrainingSettings(Model):
     """GRPO on recorded groups."""
 
@@ -125,8 +128,8 @@ class TrainingSettings(Model):
     method: TrainingMethod = TrainingMethod.LORA
     lora: LoraSettings | None = None
     """The adapter, for `method: LoRA`. Default: rank 16, alpha 32, no dropout, `targetModules: [Auto]`."""
-    learning_rate: float = Field(default=1e-5, gt=0, le=1)
-    """Learning rate of AdamW, constant."""
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """Learning rate of AdamW, constant. Default: 1e-5 for `method: LoRA`, 1e-6 for `method: Full`."""
     prompts_per_step: int = Field(default=8, ge=1, le=65_536)
     """Groups that one optimiser step consumes."""
     micro_batch: int | None = Field(default=None, ge=1, le=4096)
@@ -165,6 +168,11 @@ class TrainingSettings(Model):
         return self.lora or LoraSettings()
 
     @property
+    def rate(self) -> float:
+        """`learning_rate`, or the default of the method."""
+        return self.learning_rate or _LEARNING_RATES[self.method]
+
+    @property
     def sequences_per_pass(self) -> int:
         """`micro_batch`, or its default."""
         return self.micro_batch or _MICRO_BATCH
@@ -179,6 +187,7 @@ class TrainingSettings(Model):
         return self.model_copy(
             update={
                 "lora": self.adapter,
+                "learning_rate": self.rate,
                 "micro_batch": self.sequences_per_pass,
                 "tokens_per_micro_batch": self.tokens_per_pass,
             }

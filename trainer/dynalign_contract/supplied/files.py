@@ -50,8 +50,8 @@ class SuppliedFile:
         return [f"{self.path}: in {counts[note]} of {len(self.rows)} rows {note}." for note in Note if counts[note]]
 
 
-def read_supplied(path: Path, field: str) -> SuppliedFile:
-    """Read all rows; `field` names the file in the run file, without its `uri`.
+def read_supplied(path: Path, field: str, columns: Sequence[str] = ()) -> SuppliedFile:
+    """Read all rows, with the values of further `columns`; `field` names the file in the run file, without its `uri`.
 
     Raises BadInputError naming the file, and the lines or rows that cannot be used.
     """
@@ -61,9 +61,9 @@ def read_supplied(path: Path, field: str) -> SuppliedFile:
         raise BadInputError(f"{field}.uri: {path} is no {_or(SUFFIXES)} file. {SHAPE}")
     rows: list[SuppliedRow] = []
     troubles: list[tuple[str, str]] = []
-    for place, data in _read_parquet(path) if path.suffix == ".parquet" else _read_json(path):
+    for place, data in _read_parquet(path, columns) if path.suffix == ".parquet" else _read_json(path):
         try:
-            rows.append(SuppliedRow(place, read_row(data)))
+            rows.append(SuppliedRow(place, read_row(data, columns)))
         except ShapeError as error:
             troubles.append((place, str(error)))
     if troubles:
@@ -135,14 +135,14 @@ def _explain_line(path: Path, text: str, number: int, error: Exception) -> str:
     return f"{path}, line {number} is not JSON ({why}). Write one JSON object a line."
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
+def _read_parquet(path: Path, further: Sequence[str]) -> Iterator[tuple[str, Any]]:
     import pyarrow as pa  # noqa: PLC0415 - it comes with the stages; a file of JSON is read without
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
         file = pq.ParquetFile(path)
         names = file.schema_arrow.names
-        columns = [name for name in (*COLUMNS, *SYSTEM_COLUMNS) if name in names]
+        columns = [name for name in (*COLUMNS, *SYSTEM_COLUMNS, *further) if name in names]
         if set(columns).isdisjoint(COLUMNS):
             first = next(file.iter_batches(batch_size=1), None)
             yield from (("row 1", row) for row in (first.to_pylist() if first is not None else ()))

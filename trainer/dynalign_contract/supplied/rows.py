@@ -1,8 +1,9 @@
 """Reads a row of any known columns as a chat that ends with the user. Pure."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -37,10 +38,36 @@ class Chat:
     turns: tuple[Message, ...]
     """The last one is the user's."""
     notes: frozenset[Note] = frozenset()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Further columns that were asked for -> their values, as text; those that are empty in the row are absent."""
 
 
-def read_row(row: Any) -> Chat:
-    """The chat of one row. Raises ShapeError with a clause that follows the name of a file and a line."""
+def read_row(row: Any, columns: Sequence[str] = ()) -> Chat:
+    """The chat of one row, with the values of further `columns`.
+
+    Raises ShapeError with a clause that follows the name of a file and a line.
+    """
+    extra = {name: row.get(name) for name in columns} if isinstance(row, Mapping) else {}
+    turns, notes = _read_chat(row)
+    texts = {name: _read_value(value, name) for name, value in extra.items() if not _is_absent(value)}
+    return Chat(tuple(turns), frozenset(notes), texts)
+
+
+def _is_absent(value: Any) -> bool:
+    """Whether a row has no value: null, or NaN, which data frames write for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _read_value(value: Any, column: str) -> str:
+    """A value as text: true, false and numbers as JSON writes them."""
+    if isinstance(value, str):
+        return read_text(value, column)
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    raise ShapeError(f"{column} is {name_type(value)}; write a text or a number")
+
+
+def _read_chat(row: Any) -> tuple[list[Message], set[Note]]:
     if isinstance(row, list):
         row = {"messages": row}
     if not isinstance(row, Mapping):
@@ -62,7 +89,7 @@ def read_row(row: Any) -> Chat:
         raise ShapeError(f"{columns[0]} holds no turn of the user's; the last turn must be the user's")
     if turns[-1]["role"] != "user":
         raise ShapeError(f"{columns[0]} ends with a {turns[-1]['role']} turn; the last turn must be the user's")
-    return Chat(tuple(turns), frozenset(notes))
+    return turns, notes
 
 
 def _read_column(value: Any, column: str) -> tuple[list[Message], set[Note]]:

@@ -1,1 +1,1 @@
-"""Models behind OpenAI-compatible servers: requests, retries, budgets, and what to do when a server refuses."""
+"""Servers that are asked by HTTP, models behind OpenAI-compatible ones first: requests, retries, budgets, refusals."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dynalign_contract.endpoints import EndpointBudget
+from dynalign_contract.endpoints import EndpointBudget, RequestBudget
 from dynalign_trainer.models.chat_model import Usage
 
 
@@ -10,7 +10,7 @@ from dynalign_trainer.models.chat_model import Usage
 class BudgetTracker:
     """A budget with the usage that counts against it."""
 
-    budget: EndpointBudget
+    budget: RequestBudget
     field: str
     """The run file's field that holds the endpoint, for messages."""
     usage: Usage
@@ -24,9 +24,10 @@ class BudgetTracker:
 
     def exhausted_message(self) -> str | None:
         """Which budget is exhausted, and what to do, as a clause; None while something is left."""
+        tokens = self.budget.tokens if isinstance(self.budget, EndpointBudget) else None
         for name, limit, spent in (
             ("requests", self.budget.requests, self.usage.requests),
-            ("tokens", self.budget.tokens, self.usage.tokens),
+            ("tokens", tokens, self.usage.tokens),
         ):
             if limit is not None and spent >= limit:
                 return f"{self.field}.budget.{name} of {limit:,} is used up ({spent:,} spent); raise it"

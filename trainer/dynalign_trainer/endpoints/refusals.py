@@ -77,8 +77,7 @@ def unreachable_error(at: Address, reason: str) -> EndpointError:
 def forbidden_address_error(at: Address, what: str) -> BadConfigError:
     """The error for an address to which no connection is allowed."""
     return BadConfigError(
-        f"{at.url} leads to {what}: such addresses are never asked. Write the address of a server of models in "
-        f"{at.field}.url."
+        f"{at.url} leads to {what}: such addresses are never asked. Write another one in {at.field}.url."
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from dynalign_contract.config import EvaluateParams, Policy
+from dynalign_contract.estimate import Estimate
 from dynalign_contract.inputs import Input
 from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, HELD_OUT_FILE
 from dynalign_contract.metrics import EvaluateMetrics, MetricValues
@@ -20,9 +21,13 @@ from dynalign_trainer.evaluate.comparison_sets import BASE, PREVIOUS, Comparison
 from dynalign_trainer.evaluate.judges import build_judges, measure_spending, open_judge_endpoint
 from dynalign_trainer.evaluate.policy_ratings import rate_policies
 from dynalign_trainer.evaluate.progress import Progress
+from dynalign_trainer.evaluate.statistics import Comparison
+from dynalign_trainer.evaluate.verified import verifier_metrics, with_values
 from dynalign_trainer.models.engine import Engine, start_engine
 from dynalign_trainer.models.thoughts import Lengths
 from dynalign_trainer.runtime.context import StageContext, StageOutput
+from dynalign_trainer.verifiers.opening import open_verifiers, surroundings_of
+from dynalign_trainer.verifiers.verifier import Verifier, explain_failures
 
 
 def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
@@ -37,13 +42,14 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
     policies = (Policy(), params.previous, params.policy)
     opponents = {BASE: Policy()} | ({PREVIOUS: params.previous} if params.previous.version != BASE else {})
     endpoint = open_judge_endpoint(context, os.environ)
+    opened = open_verifiers(params.rewards, surroundings_of(context, os.environ))
     engine = start_engine(context, [policy for policy in policies if policy.adapter is not None])
     judges = build_judges(context, engine, endpoint)
     examination = CapabilityEvaluation(context)
     versions = len({policy.version for policy in policies})
     units = len(prompts) * (versions + len(judges) * len(opponents)) + examination.units
     progress = Progress(context, units)
-    answers = _answer(context, engine, prompts, policies, progress)
+    answers = _answer(context, engine, prompts, policies, verifiers=opened.verifiers, progress=progress)
     comparison_sets = [
         _compare(params.policy, opponent, judge, answers, progress)
         for judge in judges.items()
@@ -54,6 +60,9 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
     ratings = rate_policies(context, rows)
     capability = examination.run(engine, progress)
     (context.folder / JOURNAL_FILE).unlink(missing_ok=True)
+    opened.close()
+    if reasons := explain_failures(opened.verifiers):
+        context.warn(reasons)
     return StageOutput(
         files={
             ANSWERS_FILE: len(prompts) * versions,
@@ -66,6 +75,7 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
             **ratings.metrics,
             **measure_spending(endpoint),
         },
+        producers=opened.producers,
     )
 
 
@@ -74,6 +84,8 @@ def _answer(
     engine: Engine,
     prompts: Sequence[PromptRow],
     policies: Sequence[Policy],
+    *,
+    verifiers: Sequence[Verifier],
     progress: Progress,
 ) -> dict[str, list[AnswerRow]]:
     """Greedy answers by policy version, kept from an earlier attempt where it wrote them."""
@@ -81,7 +93,8 @@ def _answer(
     lengths = Lengths(params.evaluation.win_rate.max_tokens or params.max_tokens, params.thinking_tokens)
 
     def sample(policy: Policy) -> list[AnswerRow]:
-        return sample_answers(engine, prompts, policy, lengths=lengths, watch=progress.begin(len(prompts)))
+        rows = sample_answers(engine, prompts, policy, lengths=lengths, watch=progress.begin(len(prompts)))
+        return with_values(verifiers, prompts, rows)
 
     return keep_or_sample(context.folder / ANSWERS_FILE, prompts, policies, sample)
 
@@ -130,7 +143,11 @@ def _measure(
         "resamples": settings.resamples,
         "seed": context.seed("bootstrap"),
     }
-    rate = estimate(statistics.win_rate(comparisons), statistics.bootstrap_interval(comparisons, **options))
+
+    def rate_of(those: Sequence[Comparison]) -> Estimate | None:
+        return estimate(statistics.win_rate(those), statistics.bootstrap_interval(those, **options))
+
+    rate = rate_of(comparisons)
     return {
         **EvaluateMetrics.win_rate.split(rate),
         **EvaluateMetrics.win_rate_lc.split(
@@ -139,9 +156,8 @@ def _measure(
                 statistics.length_controlled_interval(comparisons, **options),
             )
         ),
-        **EvaluateMetrics.win_rate_previous.split(
-            estimate(statistics.win_rate(previous), statistics.bootstrap_interval(previous, **options))
-        ),
+        **EvaluateMetrics.win_rate_consistent.split(rate_of(statistics.consistent(comparisons))),
+        **EvaluateMetrics.win_rate_previous.split(rate_of(previous)),
         EvaluateMetrics.preference: statistics.mean_preference(comparisons),
         EvaluateMetrics.win_rate_live: win_rate_of(EvaluationJudge.LIVE),
         EvaluateMetrics.win_rate_endpoint: win_rate_of(EvaluationJudge.ENDPOINT),
@@ -153,6 +169,7 @@ def _measure(
         EvaluateMetrics.mean_length_base: _mean_length(answers[Policy().version]),
         EvaluateMetrics.prompts: len(comparisons),
         **capability.metrics,
+        **verifier_metrics(answers[params.policy.version], answers[Policy().version], **options),
     }
 
 

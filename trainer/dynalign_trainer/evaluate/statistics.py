@@ -135,8 +135,13 @@ def fit_logistic(design: Floats, outcomes: Floats, *, ridge: float = _RIDGE) -> 
 def order_flips(comparisons: Sequence[Comparison]) -> float:
     """Share of comparisons in which the two orders favour different answers; NaN when none was asked in both."""
     asked = _asked(comparisons)
-    flips = [(comparison.first - 0.5) * (comparison.second - 0.5) < 0 for comparison in asked]
+    flips = [_is_flipped(comparison) for comparison in asked]
     return sum(flips) / len(flips) if flips else math.nan
+
+
+def consistent(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons whose two orders do not favour different answers; all of those that were not asked in both."""
+    return [comparison for comparison in comparisons if not _is_flipped(comparison)]
 
 
 def first_position(comparisons: Sequence[Comparison]) -> float:
@@ -167,6 +172,10 @@ def _outcomes(comparisons: Sequence[Comparison]) -> Floats:
 
 def _asked(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [comparison for comparison in comparisons if comparison.both_orders and not math.isnan(comparison.outcome)]
+
+
+def _is_flipped(comparison: Comparison) -> bool:
+    return comparison.both_orders and (comparison.first - 0.5) * (comparison.second - 0.5) < 0
 
 
 def _above_half(value: float) -> float:

@@ -44,7 +44,9 @@ def run(context: StageContext[FetchParams]) -> StageOutput[FetchParams]:
         clear_strangers(target, ())  # what an earlier attempt copied may be gone from the source since
     config = context.config
     quantized = context.params.quantized
-    inspection = Inspection(uri, context.params.preflight, config.engine, config.chat, context.check_stop, quantized)
+    inspection = Inspection(
+        uri, context.params.preflight, config.engine, config.chat, context.check_stop, quantized=quantized
+    )
     context.telemetry.begin()
     fetch_task_data(context.params.tasks, context.layout.tasks, watch)
     if quantized is Quantized.DEQUANTIZE:

@@ -163,6 +163,8 @@ def _row(prompt: PromptRow, ids: Sequence[int], candidate: int, written: Written
         "text": sample.text,
         "messages": prompt["messages"],
     }
+    if "columns" in prompt:
+        row["columns"] = prompt["columns"]
     if thought is not None:
         row |= {"thought": thought.text, "thought_tokens": thought.tokens}
     return row

@@ -30,8 +30,9 @@ class Shape:
 def judgement_metrics(rows: Sequence[JudgementRow], lengths: Sequence[int], objective: Objective) -> Shape:
     """Means, spreads and shares over JUDGEMENT rows (groups adjacent) and the candidates' lengths in tokens.
 
-    `reward` is after penalties, an aspect's reward is its score divided by 9; NaN rewards are left out. The length
-    correlation is Spearman's with the reward before penalties, within groups, averaged over those where it is defined.
+    `reward` is after verifiers and penalties, an aspect's reward is its score divided by 9; NaN rewards are left out.
+    The length correlation is Spearman's with the judge's reward, within groups, averaged over those where it is
+    defined.
     """
     groups = _by_prompt(rows, lengths)
     rewards = [row["reward"] for row in rows]
@@ -43,12 +44,13 @@ def judgement_metrics(rows: Sequence[JudgementRow], lengths: Sequence[int], obje
         rewards={
             JudgeMetrics.reward: mean_of(rewards),
             **_aspect_means(rows, objective),
+            **_verifier_metrics(rows),
             JudgeMetrics.judged: float(len(rows)),
             JudgeMetrics.scored: float(sum(not math.isnan(reward) for reward in rewards)),
             JudgeMetrics.reward_std: _deviation(rewards),
             JudgeMetrics.group_std: mean_of(deviations),
             JudgeMetrics.zero_variance_share: _share([not deviation > _NO_SPREAD for deviation in deviations]),
-            JudgeMetrics.failed_share: failed_share(rows),
+            JudgeMetrics.failed_share: _share([math.isnan(reward) for reward in rewards]),
             JudgeMetrics.retried: sum(row["retries"] for row in rows),
             JudgeMetrics.mass: mean_of(entry["mass"] for row in rows for entry in row["scores"]),
         },
@@ -59,9 +61,28 @@ def judgement_metrics(rows: Sequence[JudgementRow], lengths: Sequence[int], obje
     )
 
 
-def failed_share(rows: Sequence[JudgementRow]) -> float:
-    """Share of JUDGEMENT rows without a reward; NaN when there are no rows."""
-    return _share([math.isnan(row["reward"]) for row in rows])
+def unscored_share(rows: Sequence[JudgementRow]) -> float:
+    """Share of JUDGEMENT rows without a reward of the judge's; NaN when there are no rows."""
+    return _share([math.isnan(row["raw_reward"]) for row in rows])
+
+
+def undecided_shares(rows: Sequence[JudgementRow]) -> dict[str, float]:
+    """Verifier -> share of JUDGEMENT rows that it could not decide."""
+    return {name: _share([math.isnan(value) for value in values]) for name, values in _verified(rows).items()}
+
+
+def _verified(rows: Sequence[JudgementRow]) -> dict[str, list[float]]:
+    """Verifier -> its values of all rows."""
+    names = rows[0].get("verifiers", {}) if rows else {}
+    return {name: [row["verifiers"][name] for row in rows] for name in names}
+
+
+def _verifier_metrics(rows: Sequence[JudgementRow]) -> MetricValues[JudgeParams]:
+    shares = undecided_shares(rows)
+    return {
+        **{JudgeMetrics.verifier_reward.of(name): mean_of(values) for name, values in _verified(rows).items()},
+        **{JudgeMetrics.verifier_failed_share.of(name): share for name, share in shares.items()},
+    }
 
 
 def _aspect_means(rows: Sequence[JudgementRow], objective: Objective) -> MetricValues[JudgeParams]:

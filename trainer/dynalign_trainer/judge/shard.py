@@ -27,6 +27,9 @@ from dynalign_trainer.runtime.progress import Watch, watch_progress
 from dynalign_trainer.scoring.contexts import Candidate
 from dynalign_trainer.scoring.pointwise import CandidateScore, PointwiseJudge
 from dynalign_trainer.scoring.scores import mean_of
+from dynalign_trainer.verifiers.answer import Answer
+from dynalign_trainer.verifiers.combining import combine_rewards, judge_share
+from dynalign_trainer.verifiers.verifier import Verifier, verify, weights_of
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,14 @@ class Shard:
         judges: Judges,
         parts: Sequence[Part[RolloutGroup]],
         leading: Sequence[RolloutGroup],
+        verifiers: Sequence[Verifier] = (),
     ) -> None:
         """`leading` are the groups of shard 0, whichever shard this is: canaries are made for the first of them."""
         self._context = context
         self._judges = judges
         self._parts = parts
         self._leading = leading
+        self._verifiers = verifiers
         self.decides = context.shard == 0 or self._decides_like_shard_0()
         """Whether this shard finds out for itself if the judge is fit; otherwise shard 0 does it for all."""
         judging = context.params.judging
@@ -77,6 +82,8 @@ class Shard:
         self._canaries = make_canaries(
             [_as_group(group) for group in self._canary_groups], context.seed, judging.canaries.injections
         )
+        self._verified: dict[int, list[dict[str, float]]] = {}
+        """Part -> the verifiers' values of its answers, which are the same whoever judges."""
         self._done = 0
         self._total = 0
 
@@ -177,11 +184,18 @@ class Shard:
         self, part: Part[RolloutGroup], scores: Sequence[CandidateScore], judge: ChatModel
     ) -> list[JudgementRow]:
         rollouts = [row for group in part.inputs for row in group.candidates]
-        rows = [self._judgement(rollout, score, judge) for rollout, score in zip(rollouts, scores, strict=True)]
+        if part.index not in self._verified:
+            self._verified[part.index] = verify(self._verifiers, [_answer(rollout) for rollout in rollouts])
+        rows = [
+            self._judgement(rollout, score, judge, values)
+            for rollout, score, values in zip(rollouts, scores, self._verified[part.index], strict=True)
+        ]
         write_rows(self._context.folder / part.name, rows, JUDGEMENT)
         return rows
 
-    def _judgement(self, rollout: RolloutRow, score: CandidateScore, judge: ChatModel) -> JudgementRow:
+    def _judgement(
+        self, rollout: RolloutRow, score: CandidateScore, judge: ChatModel, values: dict[str, float]
+    ) -> JudgementRow:
         params = self._context.params
         penalties = find_penalties(
             rollout["text"],
@@ -191,17 +205,20 @@ class Shard:
             settings=params.judging.penalties,
             max_tokens=params.max_tokens,
         )
-        return {
+        weights = weights_of(self._verifiers)
+        weight = params.judging.weight
+        row: JudgementRow = {
             "prompt_id": rollout["prompt_id"],
             "candidate": rollout["candidate"],
             "scores": self._scores(score),
             "raw_reward": score.reward,
             "penalties": penalties,
-            "reward": final_reward(score.reward, penalties),
-            "reward_error": score.error,
+            "reward": final_reward(combine_rewards(score.reward, weight, values, weights), penalties),
+            "reward_error": score.error * judge_share(weight, weights),
             "retries": score.retries,
             "judge": judge.version,
         }
+        return {**row, "verifiers": values} if self._verifiers else row
 
     def _canary_row(self, canary: Canary, score: CandidateScore, judge: ChatModel) -> CanaryRow:
         return {
@@ -223,6 +240,17 @@ class Shard:
 
 def _candidates(groups: Sequence[RolloutGroup]) -> list[Candidate]:
     return [Candidate(group.prompt_id, group.messages, row["text"]) for group in groups for row in group.candidates]
+
+
+def _answer(rollout: RolloutRow) -> Answer:
+    return Answer(
+        rollout["text"],
+        answer_length(rollout),
+        rollout.get("columns", {}),
+        prompt_id=rollout["prompt_id"],
+        candidate=rollout["candidate"],
+        messages=rollout["messages"],
+    )
 
 
 def _as_group(group: RolloutGroup) -> Group:

@@ -1,6 +1,7 @@
 """judge: score every candidate of this shard, measure the judge, and refuse to go on with an unfit one."""
 
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from dynalign_contract.records import CANARY, JUDGEMENT, JudgementRow, answer_le
 from dynalign_contract.settings import JudgingSettings, OnUnfitJudge
 from dynalign_trainer.judge.groups import RolloutGroup, read_groups
 from dynalign_trainer.judge.judges import Judges, is_base, open_judges
-from dynalign_trainer.judge.metrics import failed_share, judgement_metrics
+from dynalign_trainer.judge.metrics import judgement_metrics, undecided_shares, unscored_share
 from dynalign_trainer.judge.shard import JudgedShard, PairedRewards, Shard
 from dynalign_trainer.judge.trust import CanaryTrust, find_unfitness, kendall_tau, mean_offset
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 from dynalign_trainer.runtime.parts import Part, reuse_finished_parts, split_parts
 from dynalign_trainer.scoring.scores import mean_of
+from dynalign_trainer.verifiers.opening import open_verifiers, surroundings_of
+from dynalign_trainer.verifiers.verifier import Verifier, explain_failures
 
 log = logging.getLogger("dynalign.judge")
 
@@ -31,10 +34,11 @@ def run(context: StageContext[JudgeParams]) -> StageOutput[JudgeParams]:
     """Write this shard's judgements, one Parquet part after the other, and in shard 0 the canaries.
 
     Raises BadInputError when there is nothing to judge or a prompt leaves no room for an answer, UnfitError when a gate
-    refuses the judge and there is no other judge to fall back on.
+    refuses the judge and there is no other judge to fall back on, or when verifiers leave too many answers undecided.
     """
     params = context.params
     check_gates(params.judging)
+    opened = open_verifiers(params.rewards, surroundings_of(context, os.environ))
     groups = read_groups(context)
     mine = groups[context.shard :: context.config.shards]
     if not mine:
@@ -43,15 +47,18 @@ def run(context: StageContext[JudgeParams]) -> StageOutput[JudgeParams]:
     finished = reuse_finished_parts(context.folder, parts, JUDGEMENT, is_complete)
     judges = open_judges(context)
     started = time.monotonic()
-    shard = Shard(context, judges, parts, groups[:: context.config.shards])
+    shard = Shard(context, judges, parts, groups[:: context.config.shards], opened.verifiers)
     outcome = _judge(shard, judges, context, parts, finished)
+    check_verifiers(context, _rows(outcome.judged, parts), opened.verifiers)
     judged = outcome.judged
     rate = judges.tokens_read / max(time.monotonic() - started, 1e-9)
     files = {part.name: len(judged.rows[part.index]) for part in parts}
     if context.shard == 0:
         write_rows(context.folder / CANARIES_FILE, judged.canary_rows, CANARY)
         files[CANARIES_FILE] = len(judged.canary_rows)
-    return StageOutput(files=files, metrics=_measure(params, parts, outcome) | {JudgeMetrics.tokens_per_second: rate})
+    opened.close()
+    metrics = _measure(params, parts, outcome) | {JudgeMetrics.tokens_per_second: rate}
+    return StageOutput(files=files, metrics=metrics, producers=opened.producers)
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,37 @@ def check_gates(judging: JudgingSettings) -> None:
                 f"judging.gates.{name} needs canaries, but judging.canaries.{field} is 0. Set it to 1 or more, or "
                 "remove the gate."
             )
+
+
+def check_verifiers(
+    context: StageContext[JudgeParams], rows: Sequence[JudgementRow], verifiers: Sequence[Verifier] = ()
+) -> None:
+    """Hold verifiers whose values count to the limit of failures that the judge has (`gates.maxFailedShare`).
+
+    Warns, or raises UnfitError where an unfit judge would stop the run: no other judge decides what a verifier cannot.
+    Reasons for which answers were left undecided are always told.
+    """
+    reasons = explain_failures(verifiers)
+    if reasons:
+        context.warn(reasons)
+    gates, weights = context.params.judging.gates, {reward.name: reward.weight for reward in context.params.rewards}
+    refused = {
+        name: share
+        for name, share in undecided_shares(rows).items()
+        if weights[name] > 0 and share > gates.max_failed_share
+    }
+    if not refused:
+        return
+    told = ", ".join(f"{name} {share:.1%}" for name, share in refused.items())
+    text = (
+        f"verifiers of spec.rewards could not decide so many answers: {told} (judging.gates.maxFailedShare is "
+        f"{gates.max_failed_share:.1%}). An answer that is not decided has no reward. Add the column that is missing "
+        "to the supplied prompts, simplify the schema, ask for longer answers where their language is checked, or set "
+        f"the verifier's weight to 0.{f' {reasons}' if reasons else ''}"
+    )
+    if gates.on_unfit is not OnUnfitJudge.CONTINUE:
+        raise UnfitError(text)
+    context.warn(text)
 
 
 def is_complete(part: Part[RolloutGroup], rows: Sequence[JudgementRow]) -> bool:
@@ -133,7 +171,7 @@ def _find_refusal(
     by_base = is_base(judged.judge)
     return find_unfitness(
         params.judging.gates,
-        failed_share=failed_share(_rows(judged, parts)),
+        failed_share=unscored_share(_rows(judged, parts)),
         canaries=judged.trust,
         injections=judged.injection_trust,
         agreement=None if opinions is None or by_base else _agreement(opinions),

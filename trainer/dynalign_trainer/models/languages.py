@@ -20,13 +20,13 @@ def recognise_language(text: str) -> str | None:
 class LanguageFilter:
     """Lets pass what is recognised as one of the wanted languages, and what is too short to tell."""
 
-    def __init__(self, wanted: Sequence[str]) -> None:
-        """Raises BadConfigError naming codes that cannot be recognised."""
+    def __init__(self, wanted: Sequence[str], field: str) -> None:
+        """`field` is their place in the run file. Raises BadConfigError naming it and the codes that are not known."""
         self._wanted = frozenset(wanted)
         known = frozenset(map(str, _identifier().labels))
         if unknown := sorted(self._wanted - known):
             raise BadConfigError(
-                f"prompts.languages: {', '.join(unknown)} cannot be recognised. Remove it, or write one of "
+                f"{field}: {', '.join(unknown)} cannot be recognised. Remove it, or write one of "
                 f"{', '.join(sorted(known))}."
             )
 

@@ -22,6 +22,7 @@ from dynalign_trainer.preflight.headers import Tensor, read_header
 from dynalign_trainer.preflight.model import check_tokenizer
 from dynalign_trainer.preflight.modules import build_model, check_names, check_shapes, check_training, count_rows
 from dynalign_trainer.preflight.quantised import Quantisation, check_quantised_tensors, read_quantisation
+from dynalign_trainer.preflight.rewards import find_in_rewards
 from dynalign_trainer.preflight.rows import Room, check_rows
 from dynalign_trainer.preflight.template import check_template
 from dynalign_trainer.preflight.tokens import check_ids
@@ -40,6 +41,8 @@ class Inspection:
     chat: ChatSettings
     look: Callable[[], None]
     """Called now and then; may raise to stop."""
+    in_place: bool = True
+    """Whether the stages run here, with their packages, their keys and their network; otherwise no server is asked."""
     quantized: Quantized = Quantized.REFUSE
     findings: Findings = field(default_factory=Findings)
     quantisation: Quantisation | None = None
@@ -147,9 +150,10 @@ class Inspection:
         self, folder: Path, preflight: Preflight, template: ChatTemplate | None, rows: int | None
     ) -> None:
         found, prompts = self.findings, preflight.prompts
+        find_in_rewards(found, preflight.rewards, self.look, in_place=self.in_place)
         room = found.attempt(lambda: check_window(folder, self.engine.max_length, preflight))
         if prompts.languages:
-            found.attempt(lambda: LanguageFilter(prompts.languages))
+            found.attempt(lambda: LanguageFilter(prompts.languages, "prompts.languages"))
         if prompts.decontamination.uri is not None:
             texts, where = prompts.decontamination.uri, "prompts.decontamination"
             found.attempt(lambda: read_supplied(supplied_path(texts, where, os.environ), where))
@@ -162,7 +166,9 @@ class Inspection:
         if template is None or room is None:
             found.attempt(lambda: read_supplied(path, "prompts.supplied"))
             return
-        found.notes += found.attempt(lambda: check_rows(template, prompts, Room(room, rows), path, self.look)) or []
+        space, rewards = Room(room, rows), preflight.rewards
+        notes = found.attempt(lambda: check_rows(template, prompts, space, path, self.look, rewards=rewards))
+        found.notes += notes or []
 
 
 def inspect_folder(
@@ -173,7 +179,9 @@ def inspect_folder(
     quantized: Quantized = Quantized.REFUSE,
 ) -> Findings:
     """All checks of a model that lies in a folder, for the person who wrote the run file."""
-    inspection = Inspection(os.fspath(folder), preflight, engine, chat, lambda: None, quantized)
+    inspection = Inspection(
+        os.fspath(folder), preflight, engine, chat, lambda: None, in_place=False, quantized=quantized
+    )
     files = inspection.findings.attempt(lambda: read_model_files(folder))
     inspection.find_in_metadata(folder)
     if files is not None:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from dynalign_contract.errors import BadInputError
-from dynalign_contract.settings import PromptSettings
+from dynalign_contract.settings import PromptSettings, Rewards, columns_of_rewards
 from dynalign_contract.supplied.amount import explain_shortage
 from dynalign_contract.supplied.files import SuppliedFile, SuppliedRow, read_supplied
 from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.template_errors import TemplateRefusalError
 from dynalign_trainer.preflight.advice import advise
+from dynalign_trainer.preflight.reward_columns import check_columns
 
 _BATCH: Final = 512
 _NAMED: Final = 8
@@ -29,13 +30,20 @@ class Room:
 
 
 def check_rows(
-    template: ChatTemplate, settings: PromptSettings, room: Room, path: Path, look: Callable[[], None]
+    template: ChatTemplate,
+    settings: PromptSettings,
+    room: Room,
+    path: Path,
+    look: Callable[[], None],
+    *,
+    rewards: Rewards = (),
 ) -> list[str]:
     """Check every row of the file; returns notes. `look` is called now and then and may raise.
 
     Raises BadInputError naming the file, the lines and what to change in them, or the number of rows.
     """
-    file = read_supplied(path, "prompts.supplied")
+    file = read_supplied(path, "prompts.supplied", columns_of_rewards(rewards))
+    columns = check_columns(file, rewards)
     texts = _render(template, file)
     _check_shown(template, file, texts)
     lengths = _measure(template.tokenizer, file, texts, room, look)
@@ -45,7 +53,7 @@ def check_rows(
     usable = len(file.rows) - len(unused)
     if explain_shortage(settings, usable, path) is not None:
         raise BadInputError(" ".join([*told, _remedy(settings, file, drops, usable)]))
-    return [*file.notes(), *told]
+    return [*file.notes(), *columns, *told]
 
 
 @dataclass(frozen=True)

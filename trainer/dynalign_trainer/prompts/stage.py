@@ -64,7 +64,7 @@ def run(context: StageContext[PromptsParams]) -> StageOutput[PromptsParams]:
     Raises BadInputError, quoting samples, when fewer than `minYield` of the wanted prompts remain.
     """
     settings = context.params.prompts
-    supply = read_supply(settings, context.config.seed)
+    supply = read_supply(settings, context.config.seed, context.params.columns)
     writer = open_writer(context)
     total = settings.per_iteration + (settings.held_out if context.iteration == 0 else 0)
     files: dict[str, int] = {}
@@ -127,7 +127,7 @@ def _checks(context: StageContext[PromptsParams], window: Window) -> Checks:
     return Checks(
         benchmarks=benchmarks,
         held_out=Protected(words),
-        languages=LanguageFilter(settings.languages) if settings.languages else None,
+        languages=LanguageFilter(settings.languages, "prompts.languages") if settings.languages else None,
         clusters=None if clusters is None else Clusters(clusters, _embedding(context, window)),
     )
 
@@ -143,7 +143,8 @@ def _hold_out(writer: PromptWriter, supply: Supply, total: int) -> PromptSet:
     chats = writer.admit(supply.held_out(), supply.amount.held_out, tally)
     wanted = writer.context.params.prompts.held_out
     order = PromptRequest("heldout", wanted - len(chats), done=len(chats), total=total)
-    return _fill(writer, order, chats, tally, name="heldout", wanted=wanted)
+    rows = _fill(writer, order, chats, tally, name="heldout", wanted=wanted)
+    return PromptSet("heldout", wanted, _with_columns(writer, supply, rows), tally)
 
 
 def _train(writer: PromptWriter, supply: Supply, held_out: Sequence[PromptRow], total: int) -> PromptSet:
@@ -153,12 +154,13 @@ def _train(writer: PromptWriter, supply: Supply, held_out: Sequence[PromptRow], 
     chats = writer.admit(supply.training(held_out, iteration), from_user, tally)
     done = total - settings.per_iteration + len(chats)
     order = PromptRequest("train", settings.per_iteration - from_user, done=done, total=total)
-    return _fill(writer, order, chats, tally, name=f"{iteration:03d}", wanted=settings.per_iteration)
+    rows = _fill(writer, order, chats, tally, name=f"{iteration:03d}", wanted=settings.per_iteration)
+    return PromptSet("train", settings.per_iteration, _with_columns(writer, supply, rows), tally)
 
 
 def _fill(
     writer: PromptWriter, order: PromptRequest, chats: Sequence[Chat], tally: Tally, *, name: str, wanted: int
-) -> PromptSet:
+) -> list[PromptRow]:
     """The user's chats, and after them what the agents write. Raises BadInputError when there are too few."""
     drafts = writer.write(order, tally)
     writer.context.telemetry.begin()
@@ -168,7 +170,14 @@ def _fill(
     versions = {role.value: model.version for role, model in writer.roles.items()} if drafts else {}
     rows += [agent_row(f"{name}-{i:05d}", draft, versions) for i, draft in enumerate(drafts, start=len(chats))]
     _check_yield(writer.context.params, order, len(rows), wanted, tally)
-    return PromptSet(order.purpose, wanted, rows, tally)
+    return rows
+
+
+def _with_columns(writer: PromptWriter, supply: Supply, rows: list[PromptRow]) -> list[PromptRow]:
+    """The rows with the columns that verifiers read; as they are in a run whose verifiers read none."""
+    if not writer.context.params.columns:
+        return rows
+    return [{**row, "columns": supply.columns_of(row["messages"])} for row in rows]
 
 
 def _remember(writer: PromptWriter, rows: Sequence[PromptRow]) -> None:

@@ -3,8 +3,8 @@
 import logging
 import os
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from dynalign_contract.records import PromptRow
 from dynalign_contract.settings import PromptSettings
@@ -16,6 +16,8 @@ from dynalign_contract.supplied.turns import Message
 log = logging.getLogger("dynalign.prompts")
 
 Chat = tuple[Message, ...]
+Key = tuple[tuple[str, str], ...]
+"""Role and text of every turn of a chat."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,12 @@ class Supply:
     amount: Amount
     seed: int
     """The run's."""
+    columns: Mapping[Key, Mapping[str, str]] = field(default_factory=dict)
+    """Chat -> values of the columns that verifiers read; of several rows with the same chat, those of the first."""
+
+    def columns_of(self, messages: Sequence[Message]) -> dict[str, str]:
+        """Column -> value in the row of a prompt; empty for prompts that are not the user's."""
+        return dict(self.columns.get(_key(messages), {}))
 
     def held_out(self) -> Iterator[Chat]:
         """Candidates for the held-out set, in the order in which they are tried."""
@@ -44,15 +52,20 @@ class Supply:
         yield from (left[order[(start + i) % len(left)]] for i in range(len(left)))
 
 
-def read_supply(settings: PromptSettings, seed: int) -> Supply:
-    """Read the user's prompts, if any. Raises BadInputError naming the file and the lines."""
+def read_supply(settings: PromptSettings, seed: int, columns: Sequence[str] = ()) -> Supply:
+    """Read the user's prompts, if any, with the values of further `columns`.
+
+    Raises BadInputError naming the file and the lines.
+    """
     if settings.supplied is None:
         return Supply((), share_out(settings, 0), seed)
-    file = read_supplied(supplied_path(settings.supplied.uri, "prompts.supplied", os.environ), "prompts.supplied")
+    path = supplied_path(settings.supplied.uri, "prompts.supplied", os.environ)
+    file = read_supplied(path, "prompts.supplied", columns)
     for note in file.notes():
         log.info("%s", note)
-    return Supply(tuple(file.chats), share_out(settings, len(file.rows)), seed)
+    values = {_key(row.turns): row.chat.columns for row in reversed(file.rows)} if columns else {}
+    return Supply(tuple(file.chats), share_out(settings, len(file.rows)), seed, values)
 
 
-def _key(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
+def _key(messages: Sequence[Message]) -> Key:
     return tuple((message["role"], message["content"]) for message in messages)

@@ -30,6 +30,8 @@ class StageOutput(Generic[P]):
     """The most important first: the end is cut off if the result grows too long."""
     training: TrainingChoice | None = None
     """How the policy is trained, from the stages that know."""
+    producers: Mapping[str, str] = field(default_factory=dict)
+    """Distribution -> version, of packages that took part beside dynalign's own libraries."""
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,7 @@ def _describe(config: StageConfig, folder: Path, output: StageOutput[Any], secon
         config_digest=config.digest,
         files=tuple(describe_file(folder, name, rows) for name, rows in sorted(output.files.items())),
         metrics=tuple(_metrics(config.stage, output.metrics)),
-        producers=_producers(),
+        producers={**output.producers, **_producers()},
         seconds=round(seconds, 3),
     )
 

@@ -15,6 +15,7 @@ from dynalign_operator.api.rules.model import MODEL_RULES
 from dynalign_operator.api.rules.pods import POD_RULES
 from dynalign_operator.api.rules.policy import POLICY_RULES
 from dynalign_operator.api.rules.prompts import PROMPT_RULES
+from dynalign_operator.api.rules.rewards import REWARD_RULES
 from dynalign_operator.api.rules.rule import ClusterRule, Rule
 from dynalign_operator.api.rules.storage import STORAGE_RULES
 from dynalign_operator.api.rules.training import TRAINING_RULES
@@ -26,6 +27,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *GENERATION_RULES,
     *PROMPT_RULES,
     *JUDGING_RULES,
+    *REWARD_RULES,
     *TRAINING_RULES,
     *EVALUATION_RULES,
     *ENDPOINT_RULES,

@@ -7,7 +7,7 @@ from dynalign_contract.addresses import FORBIDDEN_URL, INSIDE_URL, LOOPBACK_URL,
 from dynalign_contract.endpoints import KEY_IN_THE_CLEAR, keeps_key
 from dynalign_operator.api.rules.rule import ClusterRule, Rule
 
-_ENDPOINTS: Final = ("spec.prompts.agents.*.endpoint", "spec.evaluation.winRate.endpoint")
+_ENDPOINTS: Final = ("spec.prompts.agents.*.endpoint", "spec.evaluation.winRate.endpoint", "spec.rewards[].endpoint")
 
 
 def _matches(pattern: str) -> str:
@@ -20,8 +20,8 @@ def _rules() -> Iterator[Rule]:
             at=at,
             field="url",
             cel=f"!{_matches(FORBIDDEN_URL)}",
-            message="is link-local, a metadata service's, or no address of a server; write the address of a server of "
-            "models, IPv4 addresses in their usual form",
+            message="is link-local, a metadata service's, or no address of a server; write the address of a server, "
+            "IPv4 addresses in their usual form",
             holds=lambda endpoint: not matches(FORBIDDEN_URL, endpoint.url),
         )
         yield Rule(
@@ -40,7 +40,7 @@ ENDPOINT_CLUSTER_RULES: Final = tuple(
         at=at,
         field="url",
         cel=f"!{_matches(LOOPBACK_URL)}",
-        message="is the pod's own address, where no server of models is; write the name of its Service",
+        message="is the pod's own address, where no such server is; write the name of its Service",
     )
     for at in _ENDPOINTS
 )

@@ -14,7 +14,7 @@ from dynalign_operator.clusters.local.workdir import Workdir
 from dynalign_operator.manifests.labels import RUN
 from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.manifests.pod import COMMAND
-from dynalign_operator.manifests.secrets import SECRET_VARIABLES
+from dynalign_operator.manifests.secrets import may_hold_secret
 
 STAGE_MODULE: Final = "dynalign_trainer.main"
 """What `dynalign-stage` runs."""
@@ -69,7 +69,7 @@ def build_command(job: KubernetesObject, index: int, port: int, placement: Place
     variables = _variables(container, port, folders, placement.environment)
     if spec.get("completionMode") == "Indexed":
         variables[Variable.COMPLETION_INDEX] = str(index)
-    inherited = {name: value for name, value in placement.environment.items() if name not in SECRET_VARIABLES}
+    inherited = {name: value for name, value in placement.environment.items() if not may_hold_secret(name)}
     command = [map_paths(expand_references(text, variables), folders) for text in container["command"]]
     arguments = [map_paths(expand_references(text, variables), folders) for text in container.get("args", [])]
     if command == [COMMAND]:

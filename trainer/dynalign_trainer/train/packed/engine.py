@@ -61,7 +61,7 @@ def start_engine(job: TrainJob) -> Any:
         policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": is_sharded})
     module = PackedPolicy(policy, job.temperature)
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=training.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trained, lr=training.rate, weight_decay=0.0)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     use_plain_checkpoints(engine)
     restore_fp32(job, policy)

@@ -56,7 +56,7 @@ def trainer_arguments(job: TrainJob, schedule: Schedule) -> dict[str, Any]:
         "max_completion_length": job.max_tokens,
         "scale_rewards": "none",
         "shuffle_dataset": False,
-        "learning_rate": training.learning_rate,
+        "learning_rate": training.rate,
         "lr_scheduler_type": "constant",
         "weight_decay": 0.0,
         "optim": "adamw_torch",

@@ -1,0 +1,29 @@
+"""Distributions with rewards, as an installer leaves them in a folder of packages."""
+
+from pathlib import Path
+
+import pytest
+
+from dynalign_contract.reward_protocol import ENTRY_POINTS
+
+
+def install_rewards(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    *,
+    distribution: str = "own-rewards",
+    version: str = "1.2.3",
+    group: str = ENTRY_POINTS,
+    **entry_points: str,
+) -> None:
+    """Install a distribution whose module has this code; `entry_points` are names with functions of the module."""
+    module = distribution.replace("-", "_")
+    packages = folder / f"{distribution}-packages"
+    info = packages / f"{module}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (packages / f"{module}.py").write_text(code)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+    lines = [f"{name} = {module}:{function}" for name, function in entry_points.items()]
+    (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
+    monkeypatch.syspath_prepend(packages)

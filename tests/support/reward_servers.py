@@ -1,0 +1,90 @@
+"""The example server of rewards, as it is and with troubles that a test decides."""
+
+import io
+import runpy
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "reward_server.py"
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A response in place of the example's."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    waits: threading.Event | None = None
+    """The response comes once this is set."""
+
+
+@dataclass
+class RewardServerLog:
+    """What the server was asked by POST."""
+
+    url: str = ""
+    bodies: list[bytes] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+    probes: int = 0
+
+
+def example_handler(**methods: Any) -> type[BaseHTTPRequestHandler]:
+    """The request handler of examples/reward_server.py, silent, with other methods in place of its own."""
+    example: type[BaseHTTPRequestHandler] = runpy.run_path(str(EXAMPLE))["Rewards"]
+    return type("Handler", (example,), {"log_message": lambda *_: None, **methods})
+
+
+@contextmanager
+def serve_rewards(trouble: Callable[[int], Trouble | None] = lambda number: None) -> Iterator[RewardServerLog]:
+    """The example server on a loopback port; `trouble` may replace the response to the POST of that number, from 0."""
+    example: Any = example_handler()
+    log, lock = RewardServerLog(), threading.Lock()
+
+    class Handler(example):
+        rfile: Any
+
+        def do_GET(self) -> None:  # noqa: N802 - http.server names it so
+            log.probes += 1
+            super().do_GET()
+
+        def do_POST(self) -> None:  # noqa: N802 - http.server names it so
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            with lock:
+                number = len(log.bodies)
+                log.bodies.append(body)
+                log.keys.append(self.headers["Authorization"])
+            found = trouble(number)
+            if found is None:
+                connection, self.rfile = self.rfile, io.BytesIO(body)
+                super().do_POST()
+                self.rfile = connection
+                return
+            if found.waits is not None:
+                found.waits.wait(60)
+            self.send_response(found.status)
+            for name, value in {"Content-Length": str(len(found.body)), **found.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(found.body)
+
+    with serve(Handler) as log.url:
+        yield log
+
+
+@contextmanager
+def serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The URL of a server on a loopback port of its own."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/score"
+    finally:
+        server.shutdown()
+        server.server_close()
