@@ -83,6 +83,8 @@ IN_THE_WORDS_OF_KUBERNETES: Final = {
     *("chat-argument-fraction", "chat-argument-nested", "chat-argument-read-as-true", "chat-arguments-not-a-mapping"),
     *("chat-arguments-too-many", "chat-system-prompt-empty", "chat-thinking-case", "chat-thinking-read-as-false"),
     *("chat-thinking-unknown", "chat-unknown-field", "thinking-tokens-zero"),
+    *("quantized-british", "quantized-case", "quantized-auto", "quantized-field-name", "quantized-under-training"),
+    "quantized-unknown",
     *("reward-schema-is-text", "reward-type", "reward-unknown-field", "reward-weight"),
     *("reward-batch-size-zero", "reward-endpoint-budget-tokens", "reward-endpoint-model", "reward-endpoint-retries"),
     "reward-endpoint-without-url",

@@ -13,8 +13,11 @@ from safetensors.numpy import load_file, save_file
 
 from dynalign_contract.config import FetchParams, StageConfig
 from dynalign_contract.result import StageResult
+from dynalign_contract.settings import Quantized
+from dynalign_trainer.preflight.headers import read_header
 from lab.tiny_qwen3 import write_tiny_qwen3
 from support.hub_server import Hub, commit_id
+from support.quantised_models import CHECKPOINTS
 
 pytestmark = pytest.mark.slow
 
@@ -44,10 +47,12 @@ def repository(tiny: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def fetch(hub: Hub, root: Path, *, uri: str = URI, token: str | None = None) -> StageResult:
+def fetch(
+    hub: Hub, root: Path, *, uri: str = URI, token: str | None = None, quantized: Quantized = Quantized.REFUSE
+) -> StageResult:
     """Run the stage as its own process: huggingface_hub reads its address when it is imported."""
     root.mkdir(exist_ok=True)
-    (root / "stage.json").write_text(StageConfig(run="r", params=FetchParams(uri=uri)).to_json())
+    (root / "stage.json").write_text(StageConfig(run="r", params=FetchParams(uri=uri, quantized=quantized)).to_json())
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     environment = inherited | {"HF_ENDPOINT": hub.url, "HF_HOME": str(root / "home")}
     if token is not None:
@@ -144,3 +149,32 @@ def test_a_model_with_code_of_its_own_is_refused_before_its_weights_are_fetched(
     assert result.exit_code == 11
     assert "asks for code of its own" in message(result)
     assert "model.safetensors" not in hub.sent
+
+
+def test_a_quantised_model_is_refused_before_its_weights_are_fetched(tmp_path: Path) -> None:
+    folder, _ = CHECKPOINTS["mxfp4"].write(tmp_path / "repository")
+    with Hub("org/tiny", folder) as hub:
+        result = fetch(hub, tmp_path / "run")
+    assert result.exit_code == 11
+    assert "Write spec.model.quantized: Dequantize to have fetch convert them to BFloat16" in message(result)
+    assert "model.safetensors" not in hub.sent
+
+
+def test_a_quantised_model_is_converted_and_its_commit_and_method_are_recorded(tmp_path: Path) -> None:
+    folder, meant = CHECKPOINTS["mxfp4"].write(tmp_path / "repository")
+    with Hub("org/tiny", folder, broken=True) as hub:
+        assert fetch(hub, tmp_path / "run", quantized=Quantized.DEQUANTIZE).exit_code == 1
+        hub.broken = False
+        hub.sent.clear()
+        result = fetch(hub, tmp_path / "run", quantized=Quantized.DEQUANTIZE)
+    assert result.exit_code == 0, result
+    assert hub.sent == ["model.safetensors"]
+    model = tmp_path / "run" / "model"
+    assert load_header(model / "model.safetensors") == dict.fromkeys(meant, "BF16")
+    assert json.loads((model / "source.json").read_text()) == {"uri": URI, "commit": hub.commit, "quantized": "mxfp4"}
+    assert not [path for path in model.iterdir() if path.is_dir()]
+
+
+def load_header(path: Path) -> dict[str, str]:
+    """Name of each tensor -> its number format."""
+    return {name: tensor.format for name, tensor in read_header(path).items()}

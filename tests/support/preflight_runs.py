@@ -14,6 +14,7 @@ from dynalign_contract.settings import (
     EngineSettings,
     LoraSettings,
     PromptSettings,
+    Quantized,
     SuppliedPrompts,
     TrainingMethod,
     TrainingSettings,
@@ -54,9 +55,11 @@ def fetch(
     root: Path,
     engine: EngineSettings | None = None,
     chat: ChatSettings = DEFAULT_CHAT,
+    *,
+    quantized: Quantized = Quantized.REFUSE,
 ) -> StageResult:
     root.mkdir(exist_ok=True)
-    params = FetchParams(uri=str(model), preflight=preflight)
+    params = FetchParams(uri=str(model), preflight=preflight, quantized=quantized)
     config = StageConfig(run="r", params=params, engine=engine or EngineSettings(), chat=chat)
     (root / "stage.json").write_text(config.to_json())
     run_stage(root / "stage.json", root, root / "result", Place())

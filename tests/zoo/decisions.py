@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from dynalign_contract.settings import ChatSettings, EngineSettings, Thinking, TrainingBackend
+from dynalign_contract.settings import ChatSettings, EngineSettings, Quantized, Thinking, TrainingBackend
 from dynalign_trainer.models.template_errors import ThinkingError
 from dynalign_trainer.preflight.checks import inspect_folder
 from dynalign_trainer.preflight.findings import Findings
@@ -15,10 +15,10 @@ _OBSTACLE: Final = re.compile(r"Packed does not compute (?P<what>.*) of \w+")
 _RENAMED: Final = re.compile(r"method is Full, but \w+ trains (?P<name>[\w.]+), which the model's files do not have")
 
 
-def decide(folder: Path) -> Passes | Refused:
+def decide(folder: Path, quantized: Quantized = Quantized.REFUSE) -> Passes | Refused:
     """Inspect a folder twice: adapters without thoughts, as the defaults are, and full training with thoughts."""
-    usual = _inspect(folder, "LoRA", Thinking.OFF)
-    other = _inspect(folder, "Full", Thinking.ON)
+    usual = _inspect(folder, "LoRA", Thinking.OFF, quantized)
+    other = _inspect(folder, "Full", Thinking.ON, quantized)
     needs_thoughts = [error for error in usual.errors if isinstance(error, ThinkingError)]
     if len(usual.errors) > len(needs_thoughts) or usual.training is None:
         return Refused(" ".join(str(error) for error in usual.errors if error not in needs_thoughts))
@@ -32,8 +32,9 @@ def decide(folder: Path) -> Passes | Refused:
     )
 
 
-def _inspect(folder: Path, method: str, thinking: Thinking) -> Findings:
-    return inspect_folder(folder, a_preflight(method=method), EngineSettings(), ChatSettings(thinking=thinking))
+def _inspect(folder: Path, method: str, thinking: Thinking, quantized: Quantized) -> Findings:
+    chat = ChatSettings(thinking=thinking)
+    return inspect_folder(folder, a_preflight(method=method), EngineSettings(), chat, quantized)
 
 
 def _renamed(findings: Findings) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 
 from lab.byte_tokenizer import write_byte_tokenizer
 from support.chat_templates import TOKENS, read_template
-from support.odd_models import set_json
+from support.quantised_models import Quantiser
 from support.tiny_models import TinyModel
 
 _PAD: Final = "<|endoftext|>"
@@ -62,8 +62,9 @@ class Family:
     decision: Passes | Refused
     is_nearest: bool = False
     """The template is that of another family: the own one is not among the test data."""
-    quantized: str = ""
-    """The method that the published `config.json` names; empty for weights in BFloat16."""
+    quantiser: Quantiser | None = None
+    """How the published weights are quantised; None for weights in BFloat16. The decision is the one with
+    `model.quantized: Dequantize`; with the default every such family is refused."""
 
     def write(self, folder: Path) -> Path:
         """The model as a Hugging Face folder: configuration, tokenizer, template, weights."""
@@ -71,6 +72,6 @@ class Family:
         text = read_template(self.template)
         tokenizer = write_byte_tokenizer(folder, text, marks=list(named.values()), named=named)
         self.model.write(folder, tokenizer)
-        if self.quantized:
-            set_json("config.json", quantization_config={"quant_method": self.quantized})(folder)
+        if self.quantiser is not None:
+            self.quantiser.change(folder)
         return folder

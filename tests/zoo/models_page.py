@@ -6,7 +6,7 @@ from typing import Final
 
 from dynalign_operator.generate.generator import run_generator
 from zoo.families import Family, Passes, Refused
-from zoo.table import DENSE, FAMILIES, HYBRIDS, MIXTURES
+from zoo.table import DENSE, FAMILIES, HYBRIDS, MIXTURES, QUANTISED
 
 _HEAD: Final = """\
 <!-- Generated from tests/zoo by `make generate`; change the table there instead. -->
@@ -17,8 +17,8 @@ What the [preflight](preflight.md) decides about families of models with the def
 two layers of each family, with that family's configuration, names of tensors and chat template, and compares. No other
 stage has run with them for this page: it says neither whether vLLM samples a family nor whether training goes well.
 
-A checkpoint can differ from its family: quantised weights, names of tensors from before transformers had the architecture,
-another template. `dynalign validate FILE` tells for a model on this machine.
+A checkpoint can differ from its family: names of tensors from before transformers had the architecture, another template.
+`dynalign validate FILE` tells for a model on this machine.
 
 - **thinking**: what `model.chat.thinking` may be. *none*: the template says nothing of thoughts, and answers begin at once.
   *Off or On*: the template leads to an answer or to a thought, as the run says. *On only*: the template asks for a thought every
@@ -31,6 +31,11 @@ another template. `dynalign validate FILE` tells for a model on this machine.
   follows from it.
 """
 
+_CONVERTED: Final = """\
+With `model.quantized: Refuse`, the default, fetch refuses all of these. With `Dequantize` it converts them to BFloat16
+([what is converted](preflight.md#quantised-checkpoints)), and decides about the copy as about the family:
+"""
+
 
 def render_page() -> str:
     """The page: a table for each kind of model, and one of those that are refused."""
@@ -39,8 +44,9 @@ def render_page() -> str:
         ("Dense models", DENSE),
         ("Mixtures of experts", MIXTURES),
         ("Layers without attention", HYBRIDS),
+        ("Quantised checkpoints", QUANTISED),
     ):
-        parts += [f"## {title}\n", *_passing(families), ""]
+        parts += [f"## {title}\n", *([_CONVERTED] if families is QUANTISED else []), *_passing(families), ""]
     return "\n".join([*parts, "## Refused\n", *_refused(FAMILIES), ""])
 
 

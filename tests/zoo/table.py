@@ -6,6 +6,7 @@ architecture where their templates differ.
 
 from typing import Any, Final
 
+from support.quantised_models import AUTO_FP8, AWQ, BITSANDBYTES, FP8, FP8_DYNAMIC, GPTQ, MXFP4, W4A16, W8A8
 from support.tiny_models import COHERE2, GEMMA2, GEMMA3, GPT_OSS, MISTRAL, OLMO3, PHI_MOE, TinyModel
 from zoo.families import ATTENTION, EXPERTS, USUAL, Family, Passes, Refused, Thoughts
 
@@ -234,21 +235,52 @@ HYBRIDS: Final = (
 )
 """Models that mix tokens by other means than attention in some of their layers."""
 
-REFUSED: Final = (
+_FOUR_BITS: Final[dict[str, Any]] = {"intermediate_size": 64}
+"""A multiple of the 32 columns that share a scale."""
+_REST: Final = (
+    "spec.model.quantized: Dequantize converts mxfp4, fp8, compressed-tensors, awq as config.json describes them"
+)
+
+QUANTISED: Final = (
     Family(
         "gpt-oss, as published",
-        GPT_OSS,
+        GPT_OSS.changed(**_FOUR_BITS),
         "gpt-oss",
-        Refused("config.json has a quantization_config (mxfp4). Quantised weights can be neither trained nor merged."),
-        quantized="mxfp4",
+        Passes(_CHOICE, ATTENTION),
+        quantiser=MXFP4,
     ),
     Family(
         "DeepSeek-V3.1, as published",
         _DEEPSEEK,
         "deepseek-v3.1",
-        Refused("config.json has a quantization_config (fp8). Quantised weights can be neither trained nor merged."),
-        quantized="fp8",
+        Passes(_CHOICE, ("o_proj",), _LATENT, EXPERTS),
+        quantiser=FP8,
     ),
+    Family("Qwen3 FP8", TinyModel("Qwen3"), "qwen3", Passes(_CHOICE), quantiser=FP8),
+    Family(
+        "Qwen3 MoE FP8",
+        TinyModel("Qwen3Moe", _MOE),
+        "qwen3",
+        Passes(_CHOICE, ATTENTION, renamed=EXPERTS),
+        quantiser=FP8,
+    ),
+    Family("Llama 3.1, AutoFP8", _LLAMA, "llama-3.2", Passes(_NONE), quantiser=AUTO_FP8),
+    Family("Llama 3.1 FP8 dynamic, llm-compressor", _LLAMA, "llama-3.2", Passes(_NONE), quantiser=FP8_DYNAMIC),
+    Family("Llama 3.1 W8A8, llm-compressor", _LLAMA, "llama-3.2", Passes(_NONE), quantiser=W8A8),
+    Family(
+        "Llama 3.1 W4A16, llm-compressor",
+        _LLAMA.changed(**_FOUR_BITS),
+        "llama-3.2",
+        Passes(_NONE),
+        quantiser=W4A16,
+    ),
+    Family("Qwen2.5 AWQ", TinyModel("Qwen2", _FOUR_BITS), "qwen2.5", Passes(_NONE), quantiser=AWQ),
+    Family("Qwen2.5 GPTQ", TinyModel("Qwen2"), "qwen2.5", Refused(_REST), quantiser=GPTQ),
+    Family("Llama 3.1, 4 bits of bitsandbytes", _LLAMA, "llama-3.2", Refused(_REST), quantiser=BITSANDBYTES),
+)
+"""Checkpoints whose weights are quantised, decided with `model.quantized: Dequantize`."""
+
+REFUSED: Final = (
     Family(
         "Gemma 3, with images",
         TinyModel("Gemma3", GEMMA3.settings, _EYE),
@@ -329,4 +361,4 @@ REFUSED: Final = (
 )
 """Models that are refused with the default settings."""
 
-FAMILIES: Final = (*DENSE, *MIXTURES, *HYBRIDS, *REFUSED)
+FAMILIES: Final = (*DENSE, *MIXTURES, *HYBRIDS, *QUANTISED, *REFUSED)

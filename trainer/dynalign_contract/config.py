@@ -20,6 +20,7 @@ from dynalign_contract.settings import (
     GenerationSettings,
     JudgingSettings,
     PromptSettings,
+    Quantized,
     Rewards,
     TaskName,
     TrainingSettings,
@@ -55,6 +56,8 @@ class FetchParams(Model):
     tasks: tuple[TaskName, ...] = Field(default=(), exclude_if=lambda tasks: not tasks)
     """Tasks whose data come from elsewhere (`CapabilitySettings.foreign_tasks`). Where there are none, the field is
     left out of the file and of the digest."""
+    quantized: Quantized = Field(default=Quantized.REFUSE, exclude_if=lambda quantized: quantized is Quantized.REFUSE)
+    """`model.quantized`, left out of the file and of the digest where it is `Refuse`."""
     preflight: Preflight | None = None
     """Settings that the model and the user's files are held against. No part of the digest: they decide nothing about
     what is fetched, so that changing them fetches nothing anew."""

@@ -3,7 +3,14 @@
 from pydantic import Field
 
 from dynalign_contract.base import Model
-from dynalign_contract.settings import ChatSettings, EngineSettings, PromptSettings, Rewards, TrainingSettings
+from dynalign_contract.settings import (
+    ChatSettings,
+    EngineSettings,
+    PromptSettings,
+    Quantized,
+    Rewards,
+    TrainingSettings,
+)
 from dynalign_contract.training_choice import TrainingChoice
 
 
@@ -28,6 +35,7 @@ class PreflightOrder(Model):
     preflight: Preflight
     engine: EngineSettings = EngineSettings()
     chat: ChatSettings = ChatSettings()
+    quantized: Quantized = Quantized.REFUSE
 
 
 class Finding(Model):

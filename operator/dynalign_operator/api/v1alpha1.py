@@ -26,6 +26,7 @@ from dynalign_contract.settings import (
     GenerationSettings,
     JudgingSettings,
     PromptSettings,
+    Quantized,
     Rewards,
     TrainingSettings,
 )
@@ -101,6 +102,9 @@ class ModelSpec(Model):
     token_secret_ref: SecretKeyRef | None = None
     """Access token for the model hub; only the fetch stage sees it."""
     chat: ChatSettings = ChatSettings()
+    quantized: Quantized = Quantized.REFUSE
+    """What fetch does with a checkpoint whose weights are quantised. `Dequantize` converts `mxfp4`, `fp8`,
+    `compressed-tensors` and `awq`; copy and export are larger than the checkpoint, up to four times."""
 
 
 class ObjectiveSpec(Model):

@@ -58,7 +58,13 @@ def _can_look() -> bool:
 def _check_model(run_file: RunFile, folder: Path, found: FileChecks) -> None:
     """Ask the trainer, in a process of its own: it imports what this one must not."""
     spec = run_file.run.spec
-    order = PreflightOrder(model=str(folder), preflight=build_preflight(spec), engine=spec.engine, chat=spec.model.chat)
+    order = PreflightOrder(
+        model=str(folder),
+        preflight=build_preflight(spec),
+        engine=spec.engine,
+        chat=spec.model.chat,
+        quantized=spec.model.quantized,
+    )
     try:
         done = subprocess.run(
             _COMMAND, input=order.to_json().encode(), capture_output=True, timeout=_TIMEOUT_SECONDS, check=False

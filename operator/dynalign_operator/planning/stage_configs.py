@@ -103,7 +103,10 @@ def build_preflight(spec: AlignmentRunSpec) -> Preflight:
 def _fetch(given: _StageInputs) -> _StageParams:
     spec = given.spec
     tasks = spec.evaluation.capability.foreign_tasks
-    return _StageParams(FetchParams(uri=spec.model.uri, tasks=tasks, preflight=build_preflight(spec)))
+    params = FetchParams(
+        uri=spec.model.uri, tasks=tasks, quantized=spec.model.quantized, preflight=build_preflight(spec)
+    )
+    return _StageParams(params)
 
 
 def _prompts(given: _StageInputs) -> _StageParams:

@@ -15,6 +15,7 @@ from dynalign_contract.settings import (
     GenerationSettings,
     JudgingSettings,
     PromptSettings,
+    Quantized,
     RewardSettings,
     RewardType,
     Thinking,
@@ -42,6 +43,12 @@ def test_a_fetch_without_tasks_is_the_fetch_that_it_was_before_there_were_any() 
     assert isinstance(FETCH.params, FetchParams)
     with_task = FetchParams(uri=FETCH.params.uri, tasks=("ifeval",))
     assert FETCH.model_copy(update={"params": with_task}).digest != FETCH.digest
+
+
+def test_a_fetch_that_refuses_quantised_weights_is_the_fetch_that_it_was() -> None:
+    assert "quantized" not in FETCH.to_json()
+    converting = FetchParams(uri="bundled://smollm2-135m-instruct", quantized=Quantized.DEQUANTIZE)
+    assert FETCH.model_copy(update={"params": converting}).digest != FETCH.digest
 
 
 def test_a_run_that_says_nothing_of_chats_is_the_run_that_it_was() -> None:

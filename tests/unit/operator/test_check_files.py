@@ -13,14 +13,18 @@ from typer.testing import CliRunner, Result
 from dynalign_operator.cli import check_files
 from dynalign_operator.cli.main import app
 from support.odd_models import NO_SYSTEM, set_json, set_template
+from support.quantised_models import CHECKPOINTS
 
 QUESTIONS = [f"Question number {i}: is it long enough for this?" for i in range(12)]
 
 
-def a_run_file(folder: Path, rows: Sequence[Any], *, model: str = "bundled://smollm2-135m-instruct") -> Path:
+def a_run_file(
+    folder: Path, rows: Sequence[Any], *, model: str = "bundled://smollm2-135m-instruct", **more: object
+) -> Path:
+    """`more` are further fields of `spec.model`."""
     (folder / "mine.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     spec = {
-        "model": {"uri": model},
+        "model": {"uri": model, **more},
         "prompts": {"perIteration": 4, "heldOut": 1, "supplied": {"uri": "./mine.jsonl"}},
         "generation": {"maxTokens": 24},
     }
@@ -115,3 +119,16 @@ def test_a_model_on_this_machine_is_looked_at_as_fetch_would(
         assert word in result.stderr
     assert "Traceback" not in result.stderr
     assert ("training: backend Packed (Auto: " in result.stdout) == (not words)
+
+
+@pytest.mark.slow
+def test_what_a_conversion_takes_is_told_beforehand(tmp_path: Path) -> None:
+    CHECKPOINTS["fp8-blocks"].write(tmp_path / "model")
+    rows = [{"prompt": question} for question in QUESTIONS]
+    refused = validate(a_run_file(tmp_path, rows, model="./model"))
+    assert refused.exit_code == 10
+    assert "Write spec.model.quantized: Dequantize" in refused.stderr
+    told = validate(a_run_file(tmp_path, rows, model="./model", quantized="Dequantize"))
+    assert told.exit_code == 0, told.stderr
+    assert "note: the weights are quantised (fp8): fetch converts" in told.stderr
+    assert "fetch needs about 2.5 GiB of memory" in told.stderr

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from dynalign_contract.config import ExportParams, FetchParams, JudgeParams, StageConfig
+from dynalign_contract.settings import Quantized
 from dynalign_contract.stages import Stage
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.names import MAX_NAME, job_name
@@ -171,6 +172,15 @@ def test_fetch_brings_the_data_of_the_tasks_that_do_not_ship_with_dynalign() -> 
     made = configs(a_run().with_spec(evaluation={"capability": {"tasks": tasks}}))
     assert isinstance(made["fetch"].params, FetchParams)
     assert made["fetch"].params.tasks == ("ifeval", "gsm8k")
+
+
+def test_fetch_alone_is_told_what_to_do_with_quantised_weights() -> None:
+    model = {"uri": "hf://openai/gpt-oss-20b"}
+    refusing = configs(a_run().with_spec(model=model))
+    converting = configs(a_run().with_spec(model={**model, "quantized": "Dequantize"}))
+    assert isinstance(converting["fetch"].params, FetchParams)
+    assert converting["fetch"].params.quantized is Quantized.DEQUANTIZE
+    assert [name for name in converting if converting[name].digest != refusing[name].digest] == ["fetch"]
 
 
 def test_an_attempt_does_not_change_the_digest_of_its_configuration() -> None:

@@ -6,6 +6,7 @@ from dynalign_contract.config import ExportParams, Policy
 from dynalign_contract.objective import builtin_objective
 from dynalign_trainer.export.model_card import build_model_card
 from dynalign_trainer.models.answer_start import QUESTION
+from dynalign_trainer.models.origin import Origin
 from support.chat_templates import template_of
 
 PARAMS = ExportParams(policy=Policy(), model_uri="hf://a/b", objective=builtin_objective("collective-agency"))
@@ -44,3 +45,11 @@ def test_the_card_of_a_model_that_is_asked_as_its_template_has_it_says_nothing_o
     assert "- Chats" not in build_model_card("r", PARAMS, template)
     assert "apply_chat_template(messages, add_generation_prompt=True, return" in build_model_card("r", PARAMS, template)
     assert template.complete([QUESTION]) == [QUESTION]
+
+
+def test_the_card_says_from_what_the_base_weights_were_converted() -> None:
+    template, origin = template_of("llama-3"), Origin(uri="hf://a/b", commit="0123abcd")
+    assert "Base weights" not in build_model_card("r", PARAMS, template, origin)
+    converted = origin.model_copy(update={"quantized": "mxfp4"})
+    card = build_model_card("r", PARAMS, template, converted)
+    assert "\n- Base weights: converted from mxfp4 to BFloat16 before the run, commit `0123abcd`\n- Policy" in card

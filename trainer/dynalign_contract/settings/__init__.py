@@ -41,6 +41,7 @@ from dynalign_contract.settings.prompts import (
     SeedSettings,
     SuppliedPrompts,
 )
+from dynalign_contract.settings.quantized import Quantized
 from dynalign_contract.settings.rewards import (
     DEFAULT_BATCH,
     REWARD_KEY_VARIABLES,
@@ -110,6 +111,7 @@ __all__ = [
     "PanelJudge",
     "Penalties",
     "PromptSettings",
+    "Quantized",
     "Ratings",
     "RatioBand",
     "Refresh",

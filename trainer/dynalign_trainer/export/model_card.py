@@ -7,14 +7,15 @@ from dynalign_contract.config import BASE_POLICY, ExportParams, IterationSummary
 from dynalign_contract.estimate import Estimate
 from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.models.chat_template import ChatTemplate
+from dynalign_trainer.models.origin import Origin
 
 _MISSING: Final = "-"
 
 
-def build_model_card(run: str, params: ExportParams, chat: ChatTemplate) -> str:
+def build_model_card(run: str, params: ExportParams, chat: ChatTemplate, origin: Origin | None = None) -> str:
     """Markdown with the YAML front matter of hub model cards.
 
-    `chat` is the base model's template as the run used it.
+    `chat` is the base model's template as the run used it, `origin` where the base model came from, if that is known.
     """
     objective = params.objective
     aspects = "\n".join(f"- **{aspect.title}**: {aspect.definition.strip()}" for aspect in objective.aspects)
@@ -29,7 +30,7 @@ tags: [dynalign, grpo, {objective.name}]
 {_introduction(params)}
 
 - Base model: `{params.model_uri}`
-- Policy: `{params.policy.version}`
+{_converted(origin)}- Policy: `{params.policy.version}`
 - Objective: {objective.name}, version {objective.version}
 {_training(params)}{_chat(chat)}
 ## Objective
@@ -63,6 +64,14 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=200)[0]))
 A model that rewards itself can learn to please its own judge. Read the canaries, and the win rate of a judge that took
 no part in the training, before you trust the rewards. The licence and the limits of the base model apply.
 """
+
+
+def _converted(origin: Origin | None) -> str:
+    """A line of the list where the base weights are not as they were published."""
+    if origin is None or origin.quantized is None:
+        return ""
+    commit = f", commit `{origin.commit}`" if origin.commit is not None else ""
+    return f"- Base weights: converted from {origin.quantized} to BFloat16 before the run{commit}\n"
 
 
 def _training(params: ExportParams) -> str:

@@ -13,6 +13,7 @@ from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.files import read_model_files
 from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.models.merging import TrainedWeights, check_fit, file_tensors, load_trained_weights
+from dynalign_trainer.models.origin import read_origin
 from dynalign_trainer.preflight.model import check_model
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 
@@ -37,7 +38,7 @@ def run(context: StageContext[ExportParams]) -> StageOutput[ExportParams]:
             shutil.copyfile(base / name, temporary)
             temporary.chmod(_READABLE)
     chat = ChatTemplate(load_tokenizer(base), context.config.chat)
-    write_bytes(target / _CARD, build_model_card(context.config.run, params, chat).encode())
+    write_bytes(target / _CARD, build_model_card(context.config.run, params, chat, read_origin(base)).encode())
     parameters = check_model(target)
     check_export(base, target)
     written = [*files.all, _CARD]

@@ -9,7 +9,6 @@ from dynalign_contract.source_files import LinkError, LocatedSource
 from dynalign_trainer.fetch.copying import Watch, copy_files
 from dynalign_trainer.models.files import read_model_files
 from dynalign_trainer.preflight.checks import Inspection
-from dynalign_trainer.preflight.quantised import check_quantised_names
 
 log = logging.getLogger("dynalign.fetch")
 
@@ -28,11 +27,11 @@ def fetch_folder(source: LocatedSource, target: Path, watch: Watch, inspection: 
     chosen = read_model_files(source.path)
     if chosen.left:
         log.info("left behind in %s, no part of the model: %s", source.path, ", ".join(chosen.left))
-    check_quantised_names((*chosen.all, *chosen.left), str(source.path), str(source.path))
     files = _follow_links(source, chosen.all)
     weights = {name: files[name] for name in chosen.weights}
     copy_files({name: files[name] for name in chosen.metadata}, target, watch)
     inspection.check(target, weights)
+    inspection.check_conversion(sum(path.stat().st_size for path in weights.values()), target)
     copy_files(weights, target, watch)
 
 

@@ -8,19 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import ValidationError
-
-from dynalign_contract.base import Model
 from dynalign_contract.errors import BadConfigError, BadInputError, StageError
-from dynalign_contract.files import write_bytes
-from dynalign_contract.layout import SOURCE_FILE
 from dynalign_contract.pod_paths import Variable
 from dynalign_contract.sources import HubSource
 from dynalign_trainer.fetch.copying import Watch
 from dynalign_trainer.fetch.hub_progress import progress_bar
 from dynalign_trainer.models.files import choose_files, choose_metadata
+from dynalign_trainer.models.origin import Origin, read_origin, write_origin
 from dynalign_trainer.preflight.checks import Inspection
-from dynalign_trainer.preflight.quantised import check_quantised_names
 
 _DOWNLOADS: Final = ".cache"
 """Where huggingface_hub keeps its half-finished files, below the target."""
@@ -30,13 +25,6 @@ class HubUnreachableError(StageError):
     """The hub did not answer, or broke off; retriable."""
 
     reason = "HubUnreachable"
-
-
-class HubRecord(Model):
-    """Where a model came from; part of the artifact."""
-
-    uri: str
-    commit: str
 
 
 @dataclass(frozen=True)
@@ -67,12 +55,12 @@ def fetch_hub(source: HubSource, target: Path, watch: Watch, inspection: Inspect
     request = Request(source.uri, source.repository, source.revision or "main", token, target)
     try:
         commit = _pin(request)
-        names = _list_names(request, commit)
+        sizes = _list_files(request, commit)
         where = f"spec.model.uri: {source.uri}"
-        check_quantised_names(names, where, source.uri)
-        _download(request, commit, choose_metadata(names, where), watch)
+        _download(request, commit, choose_metadata(sizes, where), watch)
         inspection.check_metadata(target)
-        weights = choose_files(names, target, where).weights
+        weights = choose_files(sizes, target, where).weights
+        inspection.check_conversion(sum(sizes[name] for name in weights), target)
         _download(request, commit, weights, watch)
         inspection.check_weights({name: target / name for name in weights})
     except HFValidationError as error:
@@ -88,20 +76,21 @@ def _pin(request: Request) -> str:
     """The commit to download: the one that an earlier attempt began with, else the one that the revision means now."""
     from huggingface_hub import HfApi
 
-    record = request.target / SOURCE_FILE
-    try:
-        return HubRecord.model_validate_json(record.read_bytes()).commit
-    except (FileNotFoundError, ValidationError):
-        info = HfApi(token=request.token).model_info(request.repository, revision=request.revision)
-    pinned = HubRecord(uri=request.uri, commit=str(info.sha))
-    write_bytes(record, pinned.to_json(indent=2).encode())
-    return pinned.commit
+    earlier = read_origin(request.target)
+    if earlier is not None and earlier.commit is not None:
+        return earlier.commit
+    commit = str(HfApi(token=request.token).model_info(request.repository, revision=request.revision).sha)
+    write_origin(request.target, Origin(uri=request.uri, commit=commit))
+    return commit
 
 
-def _list_names(request: Request, commit: str) -> list[str]:
+def _list_files(request: Request, commit: str) -> dict[str, int]:
+    """Name -> size in bytes of every file of the repository."""
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
 
-    return list(HfApi(token=request.token).list_repo_files(request.repository, revision=commit))
+    tree = HfApi(token=request.token).list_repo_tree(request.repository, revision=commit, recursive=True)
+    return {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
 
 
 def _download(request: Request, commit: str, names: Sequence[str], watch: Watch) -> None:

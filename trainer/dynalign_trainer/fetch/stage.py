@@ -9,11 +9,13 @@ from dynalign_contract.errors import BadConfigError
 from dynalign_contract.layout import SOURCE_FILE
 from dynalign_contract.metrics import FetchMetrics
 from dynalign_contract.preflight import PreflightReport
+from dynalign_contract.settings import Quantized
 from dynalign_contract.source_files import locate
 from dynalign_contract.sources import BundledSource, HubSource, SourceError, parse_source
 from dynalign_contract.strangers import clear_strangers
 from dynalign_trainer.fetch.bundled import fetch_bundled
 from dynalign_trainer.fetch.copying import Watch
+from dynalign_trainer.fetch.dequantising import fetch_dequantised
 from dynalign_trainer.fetch.folder import fetch_folder
 from dynalign_trainer.fetch.hub import fetch_hub
 from dynalign_trainer.fetch.task_data import fetch_task_data
@@ -41,10 +43,16 @@ def run(context: StageContext[FetchParams]) -> StageOutput[FetchParams]:
     if not uri.startswith(_RESUMED):
         clear_strangers(target, ())  # what an earlier attempt copied may be gone from the source since
     config = context.config
-    inspection = Inspection(uri, context.params.preflight, config.engine, config.chat, context.check_stop)
+    quantized = context.params.quantized
+    inspection = Inspection(
+        uri, context.params.preflight, config.engine, config.chat, context.check_stop, quantized=quantized
+    )
     context.telemetry.begin()
     fetch_task_data(context.params.tasks, context.layout.tasks, watch)
-    fetch_model(uri, target, watch, inspection)
+    if quantized is Quantized.DEQUANTIZE:
+        fetch_dequantised(lambda folder: fetch_model(uri, folder, watch, inspection), uri, target, watch, inspection)
+    else:
+        fetch_model(uri, target, watch, inspection)
     for note in inspection.findings.notes:
         context.warn(note)
     context.check_stop()

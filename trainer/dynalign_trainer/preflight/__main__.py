@@ -19,7 +19,7 @@ def main() -> None:
     order = PreflightOrder.model_validate_json(sys.stdin.buffer.read())
     from dynalign_trainer.preflight.checks import inspect_folder
 
-    report = inspect_folder(Path(order.model), order.preflight, order.engine, order.chat).report()
+    report = inspect_folder(Path(order.model), order.preflight, order.engine, order.chat, order.quantized).report()
     answers.write(f"{report.to_json()}\n")
     answers.flush()
 

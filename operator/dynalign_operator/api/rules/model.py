@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from dynalign_contract.settings import Quantized
 from dynalign_contract.settings.chat import RESERVED, SWITCHES
 from dynalign_contract.sources import BUNDLED_MODELS, BundledSource, HubSource, parse_source
 from dynalign_operator.api.rules.rule import Rule
@@ -35,6 +36,15 @@ MODEL_RULES: Final = (
         cel="!has(self.tokenSecretRef) || self.uri.startsWith('hf://')",
         message="is for models from a hub only; remove it, or write an hf:// uri",
         holds=lambda model: model.token_secret_ref is None or isinstance(parse_source(model.uri), HubSource),
+    ),
+    Rule(
+        at="spec.model",
+        field="quantized",
+        cel="self.quantized != 'Dequantize' || !self.uri.startsWith('bundled://')",
+        message="is Dequantize, but bundled models are not quantised; remove it",
+        holds=lambda model: (
+            model.quantized is not Quantized.DEQUANTIZE or not isinstance(parse_source(model.uri), BundledSource)
+        ),
     ),
     Rule(
         at="spec.model.chat",
