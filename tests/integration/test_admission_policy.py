@@ -33,6 +33,7 @@ REWARD: dict[str, Any] = {
     "type": "Http",
     "endpoint": {"url": "https://api.example.com/score", "apiKeySecretRef": {"name": "dynalign-keys", "key": "k"}},
 }
+OUTSIDE: dict[str, Any] = {"name": "outside", "judge": "Endpoint", "endpoint": SERVER}
 GOOD: dict[str, Any] = {
     "model": {"uri": "hf://org/name", "tokenSecretRef": {"name": "hub", "key": "token"}},
     "prompts": {
@@ -42,6 +43,7 @@ GOOD: dict[str, Any] = {
     "evaluation": {
         "winRate": {"judges": ["Endpoint"], "endpoint": {**SERVER, "url": "http://vllm.models.svc:8000/v1"}}
     },
+    "judging": {"judges": [{"name": "self", "judge": "Live"}, OUTSIDE]},
     "rewards": [
         REWARD,
         {"name": "short", "type": "Length", "max": 9},
@@ -139,6 +141,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "host of the judge": (
         {"evaluation": {"winRate": {"endpoint": {"url": "https://evil.example.com/v1"}}}},
+        "the host evil.example.com",
+    ),
+    "key of one of several judges": (
+        {
+            "judging": {
+                "judges": [{**OUTSIDE, "endpoint": {**SERVER, "apiKeySecretRef": {"name": "db-root", "key": "k"}}}]
+            }
+        },
+        "the Secret db-root",
+    ),
+    "host of one of several judges": (
+        {"judging": {"judges": [{**OUTSIDE, "endpoint": {**SERVER, "url": "https://evil.example.com/v1"}}]}},
         "the host evil.example.com",
     ),
     "key of a reward": (
