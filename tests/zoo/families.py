@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from lab.byte_tokenizer import write_byte_tokenizer
 from support.chat_templates import TOKENS, read_template
@@ -12,6 +12,10 @@ from support.tiny_models import TinyModel
 
 _PAD: Final = "<|endoftext|>"
 """A token of this name is what transformers' own tokenizer class of Qwen2 adds where it is missing."""
+
+_MARKS: Final = ("<think>", "</think>", "<|start|>", "<|channel|>", "<|message|>", "<|end|>")
+"""Marks of thoughts, which the tokenizers of models whose templates have them write as one token each."""
+_LENGTH: Final = 4096
 
 ATTENTION: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
 USUAL: Final = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
@@ -62,15 +66,21 @@ class Family:
     decision: Passes | Refused
     is_nearest: bool = False
     """The template is that of another family: the own one is not among the test data."""
+    obstacle_to_loop: str = ""
+    """Why the whole loop does not run on a CPU; empty where it does."""
     quantized: str = ""
     """The method that the published `config.json` names; empty for weights in BFloat16."""
 
-    def write(self, folder: Path) -> Path:
-        """The model as a Hugging Face folder: configuration, tokenizer, template, weights."""
+    def write(self, folder: Path, **sizes: Any) -> Path:
+        """The model as a Hugging Face folder: configuration, tokenizer, template, weights.
+
+        `sizes` are settings of its configuration that hold unless the family has its own.
+        """
         named = {"pad_token": _PAD, **TOKENS[self.template]}
         text = read_template(self.template)
-        tokenizer = write_byte_tokenizer(folder, text, marks=list(named.values()), named=named)
-        self.model.write(folder, tokenizer)
+        marks = [*named.values(), *(mark for mark in _MARKS if mark in text)]
+        tokenizer = write_byte_tokenizer(folder, text, marks=marks, named=named, length=_LENGTH)
+        self.model.changed(**sizes | self.model.settings).write(folder, tokenizer)
         if self.quantized:
             set_json("config.json", quantization_config={"quant_method": self.quantized})(folder)
         return folder

@@ -6,6 +6,7 @@ architecture where their templates differ.
 
 from typing import Any, Final
 
+from dynalign_contract.settings import Thinking
 from support.tiny_models import COHERE2, GEMMA2, GEMMA3, GPT_OSS, MISTRAL, OLMO3, PHI_MOE, TinyModel
 from zoo.families import ATTENTION, EXPERTS, USUAL, Family, Passes, Refused, Thoughts
 
@@ -43,7 +44,8 @@ _GRANITE4_DENSE: Final = _GRANITE4 | {
     "num_experts_per_tok": 0,
 }
 _NO_WINDOW: Final[dict[str, Any]] = {"sliding_window": None}
-_GEMMA_HEADS: Final[dict[str, Any]] = {"head_dim": 256}
+_TIED: Final[dict[str, Any]] = {"tie_word_embeddings": True}
+_GEMMA: Final = _TIED | {"head_dim": 256}
 _LLAMA4: Final[dict[str, Any]] = {"num_local_experts": 4, "intermediate_size_mlp": 48}
 _EYE: Final[dict[str, Any]] = {
     "hidden_size": 16,
@@ -74,9 +76,9 @@ DENSE: Final = (
     Family("Qwen2.5", TinyModel("Qwen2"), "qwen2.5", Passes(_NONE)),
     Family("Qwen3", TinyModel("Qwen3"), "qwen3", Passes(_CHOICE)),
     Family("Qwen3 Thinking", TinyModel("Qwen3"), "qwen3-thinking", Passes(_ALWAYS)),
-    Family("Gemma", TinyModel("Gemma", _GEMMA_HEADS), "gemma-2", Passes(_NONE), is_nearest=True),
-    Family("Gemma 2", GEMMA2.changed(**_GEMMA_HEADS), "gemma-2", Passes(_NONE)),
-    Family("Gemma 3, text", GEMMA3.changed(**_GEMMA_HEADS), "gemma-3", Passes(_NONE)),
+    Family("Gemma", TinyModel("Gemma", _GEMMA), "gemma-2", Passes(_NONE), is_nearest=True),
+    Family("Gemma 2", GEMMA2.changed(**_GEMMA), "gemma-2", Passes(_NONE)),
+    Family("Gemma 3, text", GEMMA3.changed(**_GEMMA), "gemma-3", Passes(_NONE)),
     Family("Mistral 7B", MISTRAL, "mistral-v0.3", Passes(_NONE)),
     Family("Mistral Small 3", MISTRAL.changed(**_NO_WINDOW), "mistral-small-3", Passes(_NONE)),
     Family("Ministral 8B", TinyModel("Ministral", _BOTH), "mistral-v0.3", Passes(_NONE), is_nearest=True),
@@ -91,8 +93,10 @@ DENSE: Final = (
         Passes(_CHOICE, ATTENTION, "a forward pass that cannot be looked into (RuntimeError)"),
         is_nearest=True,
     ),
-    Family("Command R", TinyModel("Cohere", {"logit_scale": 0.25}), "command-r7b", Passes(_CHOICE), is_nearest=True),
-    Family("Command R7B", COHERE2, "command-r7b", Passes(_CHOICE)),
+    Family(
+        "Command R", TinyModel("Cohere", _TIED | {"logit_scale": 0.25}), "command-r7b", Passes(_CHOICE), is_nearest=True
+    ),
+    Family("Command R7B", COHERE2.changed(**_TIED), "command-r7b", Passes(_CHOICE)),
     Family("OLMo 2", TinyModel("Olmo2"), "smollm2", Passes(_NONE), is_nearest=True),
     Family("OLMo 3", OLMO3, "smollm2", Passes(_NONE), is_nearest=True),
     Family("EXAONE 4", TinyModel("Exaone4", _BOTH), "qwen3", Passes(_CHOICE), is_nearest=True),
@@ -329,4 +333,28 @@ REFUSED: Final = (
 )
 """Models that are refused with the default settings."""
 
+WITH_TEXT_MODEL: Final = (
+    "Gemma 3, with images",
+    "Llama 4, as published",
+    "Qwen3.5, as published",
+    "Mistral Small 3.1 and 3.2",
+    "Nemotron-H",
+)
+"""Refused families of which fetch says how to get a model that passes."""
+
 FAMILIES: Final = (*DENSE, *MIXTURES, *HYBRIDS, *REFUSED)
+
+_BOTH_WAYS: Final = ("Qwen3", "gpt-oss, in BFloat16")
+"""Families that go through the loop with thoughts too, where their templates leave the choice."""
+LOOPS: Final = tuple(
+    (family, thinking)
+    for family in FAMILIES
+    if isinstance(family.decision, Passes) and not family.obstacle_to_loop
+    for thinking in (Thinking.OFF, Thinking.ON)
+    if (
+        family.decision.thoughts is not Thoughts.ALWAYS
+        if thinking is Thinking.OFF
+        else family.decision.thoughts is Thoughts.ALWAYS or family.name in _BOTH_WAYS
+    )
+)
+"""Families and settings of `model.chat.thinking` with which the whole loop runs on a CPU."""

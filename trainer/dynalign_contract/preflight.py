@@ -1,7 +1,8 @@
 """What is asked of a model and of the user's files before a run's work begins, and what is answered."""
 
 from dynalign_contract.base import Model
-from dynalign_contract.settings import ChatSettings, EngineSettings, PromptSettings, TrainingSettings
+from dynalign_contract.objective import Objective
+from dynalign_contract.settings import ChatSettings, EngineSettings, PromptSettings, TrainingSettings, WinRateSettings
 from dynalign_contract.training_choice import TrainingChoice
 
 
@@ -14,6 +15,10 @@ class Preflight(Model):
     """`generation.maxTokens`: tokens that the context window must keep free for an answer."""
     thinking_tokens: int | None = None
     """`generation.thinkingTokens`: tokens that it must keep free for the thought before it."""
+    objective: Objective | None = None
+    """Its questions are answered by a digit or a letter, which must be one token. None: that is not looked at."""
+    win_rate: WinRateSettings | None = None
+    """`evaluation.winRate`: whether answers are compared by letters, and by the model itself."""
 
 
 class PreflightOrder(Model):

@@ -14,6 +14,7 @@ from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.files import INDEX, read_index, read_model_files
 from dynalign_trainer.models.languages import LanguageFilter
 from dynalign_trainer.models.training_choice import choose_backend
+from dynalign_trainer.preflight.answers import check_answers
 from dynalign_trainer.preflight.architecture import check_architecture
 from dynalign_trainer.preflight.findings import Findings
 from dynalign_trainer.preflight.headers import read_header
@@ -61,7 +62,7 @@ class Inspection:
         """Collect what the configuration, the tokenizer, the template and the rows show."""
         found = self.findings
         errors = len(found.errors)
-        found.attempt(lambda: check_architecture(folder))
+        found.attempt(lambda: check_architecture(folder, self.uri))
         found.attempt(lambda: check_quantised_settings(folder, self.uri))
         if len(found.errors) == errors:
             self._model = found.attempt(lambda: build_model(folder))
@@ -78,6 +79,8 @@ class Inspection:
             notes = found.attempt(lambda: check_template(template, self.uri))
             found.notes += notes or []
             rows = self._check_ids(template)
+            if (preflight := self.preflight) is not None:
+                found.attempt(lambda: check_answers(tokenizer, preflight))
             usable = template if notes is not None else None
         if self.preflight is not None:
             self._find_in_settings(folder, self.preflight, usable, rows)
