@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from lab.byte_tokenizer import write_byte_tokenizer
 from support.chat_templates import TOKENS, read_template
@@ -16,6 +16,8 @@ _PAD: Final = "<|endoftext|>"
 _MARKS: Final = ("<think>", "</think>", "<|start|>", "<|channel|>", "<|message|>", "<|end|>")
 """Marks of thoughts, which the tokenizers of models whose templates have them write as one token each."""
 _LENGTH: Final = 4096
+_SIZES: Final = {"hidden_size": 128, "head_dim": 32, "intermediate_size": 128, "max_position_embeddings": _LENGTH}
+"""The least that vLLM has kernels for on a CPU: heads of 32, experts of multiples of 32."""
 
 ATTENTION: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
 USUAL: Final = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
@@ -71,16 +73,13 @@ class Family:
     quantized: str = ""
     """The method that the published `config.json` names; empty for weights in BFloat16."""
 
-    def write(self, folder: Path, **sizes: Any) -> Path:
-        """The model as a Hugging Face folder: configuration, tokenizer, template, weights.
-
-        `sizes` are settings of its configuration that hold unless the family has its own.
-        """
+    def write(self, folder: Path) -> Path:
+        """The model as a Hugging Face folder: configuration, tokenizer, template, weights."""
         named = {"pad_token": _PAD, **TOKENS[self.template]}
         text = read_template(self.template)
         marks = [*named.values(), *(mark for mark in _MARKS if mark in text)]
         tokenizer = write_byte_tokenizer(folder, text, marks=marks, named=named, length=_LENGTH)
-        self.model.changed(**sizes | self.model.settings).write(folder, tokenizer)
+        self.model.changed(**_SIZES | self.model.settings).write(folder, tokenizer)
         if self.quantized:
             set_json("config.json", quantization_config={"quant_method": self.quantized})(folder)
         return folder

@@ -17,8 +17,6 @@ from zoo.families import Family
 from zoo.thinking import teach_thoughts
 
 ITERATIONS: Final = 2
-_SIZES: Final = {"head_dim": 32, "max_position_embeddings": 4096}
-"""vLLM's attention on CPUs needs heads of a multiple of 32."""
 _OBJECTIVE: Final = """\
 name: short
 version: "1"
@@ -99,7 +97,7 @@ class Loop:
 def run_loop(family: Family, thinking: Thinking, folder: Path) -> Loop:
     """Align a family's random model. Raises AssertionError with the logs where the run does not succeed."""
     chat = ChatSettings(thinking=thinking)
-    source = family.write(folder / "model", **_SIZES)
+    source = family.write(folder / "model")
     if thinking is Thinking.ON:
         teach_thoughts(source, chat)
     spec = _SPEC | {"model": {"uri": str(source), "chat": {"thinking": thinking.value}}}

@@ -36,7 +36,7 @@ _MLA: Final[dict[str, Any]] = {
 _HYBRID: Final[dict[str, Any]] = {"layer_types": ["linear_attention", "full_attention"]}
 _CONVOLUTIONS: Final[dict[str, Any]] = {"layer_types": ["conv", "full_attention"]}
 _BOTH: Final[dict[str, Any]] = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 4}
-_MAMBA: Final[dict[str, Any]] = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8}
+_MAMBA: Final[dict[str, Any]] = {"hidden_size": 128, "mamba_n_heads": 16, "mamba_d_head": 16, "mamba_d_state": 8}
 _GRANITE4: Final = _FEW | _MAMBA | {"layer_types": ["mamba", "attention"], "shared_intermediate_size": 16}
 _GRANITE4_DENSE: Final = _GRANITE4 | {
     "layer_types": ["attention", "attention"],
@@ -55,7 +55,7 @@ _EYE: Final[dict[str, Any]] = {
     "image_size": 28,
     "patch_size": 14,
 }
-_QWEN_EYE: Final = _EYE | {"depth": 1, "num_heads": 2, "out_hidden_size": 32, "num_position_embeddings": 16}
+_QWEN_EYE: Final = _EYE | {"depth": 1, "num_heads": 2, "out_hidden_size": 128, "num_position_embeddings": 16}
 _LLAMA4_EYE: Final = _EYE | {"vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32}
 _LLAMA: Final = TinyModel("Llama")
 _DEEPSEEK: Final = TinyModel("DeepseekV3", _MLA | _ROUTED)
@@ -223,7 +223,7 @@ HYBRIDS: Final = (
     ),
     Family(
         "Falcon-H1",
-        TinyModel("FalconH1", _MAMBA | {"mamba_d_ssm": 64}),
+        TinyModel("FalconH1", _MAMBA | {"mamba_d_ssm": 256}),
         "smollm2",
         Passes(_NONE, USUAL, "layers of type hybrid"),
         is_nearest=True,

@@ -16,6 +16,7 @@ from dynalign_trainer.models.languages import LanguageFilter
 from dynalign_trainer.models.training_choice import choose_backend
 from dynalign_trainer.preflight.answers import check_answers
 from dynalign_trainer.preflight.architecture import check_architecture
+from dynalign_trainer.preflight.cpu import check_heads
 from dynalign_trainer.preflight.findings import Findings
 from dynalign_trainer.preflight.headers import read_header
 from dynalign_trainer.preflight.model import check_tokenizer
@@ -25,6 +26,7 @@ from dynalign_trainer.preflight.rows import Room, check_rows
 from dynalign_trainer.preflight.template import check_template
 from dynalign_trainer.preflight.tokens import check_ids
 from dynalign_trainer.preflight.window import check_window
+from dynalign_trainer.runtime.machine import is_cpu_build
 
 
 @dataclass
@@ -69,6 +71,8 @@ class Inspection:
         if self._model is not None and self.preflight is not None:
             backend = self.preflight.training.backend
             found.attempt(lambda: choose_backend(self._model, backend))
+            if is_cpu_build():
+                found.attempt(lambda: check_heads(self._model, self.uri))
         if self._model is not None and (folder / INDEX).is_file():
             found.attempt(lambda: self._check_names(list(read_index(folder / INDEX))))
         # a tokenizer is loaded by way of config.json: where that is wrong, it would tell the same once more

@@ -1,0 +1,28 @@
+"""A model that vLLM samples on GPUs alone is refused by fetch where vLLM was built for CPUs."""
+
+from pathlib import Path
+
+import pytest
+
+from dynalign_contract.result import Outcome
+from dynalign_trainer.preflight import checks
+from dynalign_trainer.preflight.cpu import HEAD_SIZES
+from lab.tiny_qwen3 import write_tiny_qwen3
+from support.preflight_runs import a_preflight, fetch, refusal
+
+
+@pytest.mark.parametrize("is_cpu_build", [True, False])
+def test_heads_without_a_kernel(is_cpu_build: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "is_cpu_build", lambda: is_cpu_build)
+    result = fetch(write_tiny_qwen3(tmp_path / "model", head_dim=16), a_preflight(), tmp_path / "root")
+    if is_cpu_build:
+        assert "attention heads of 16 elements" in refusal(result, tmp_path / "root")
+    else:
+        assert result.outcome is Outcome.SUCCEEDED, result.error
+
+
+@pytest.mark.slow
+def test_the_sizes_are_those_of_the_installed_engine() -> None:
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    assert sorted(HEAD_SIZES) == CPUAttentionBackend.get_supported_head_sizes()
