@@ -15,6 +15,8 @@ _PAD: Final = "<|endoftext|>"
 
 _MARKS: Final = ("<think>", "</think>", "<|start|>", "<|channel|>", "<|message|>", "<|end|>")
 """Marks of thoughts, which the tokenizers of models whose templates have them write as one token each."""
+_WINDOW: Final = 96
+"""Tokens; two layers of it reach from a judge's answer back to the candidate, but not to the beginning."""
 _LENGTH: Final = 4096
 _SIZES: Final = {"hidden_size": 128, "head_dim": 32, "intermediate_size": 128, "max_position_embeddings": _LENGTH}
 """The least that vLLM has kernels for on a CPU: heads of 32, experts of multiples of 32."""
@@ -79,7 +81,10 @@ class Family:
         text = read_template(self.template)
         marks = [*named.values(), *(mark for mark in _MARKS if mark in text)]
         tokenizer = write_byte_tokenizer(folder, text, marks=marks, named=named, length=_LENGTH)
-        self.model.changed(**_SIZES | self.model.settings).write(folder, tokenizer)
+        model = self.model.changed(**_SIZES | self.model.settings)
+        if model.settings.get("sliding_window"):
+            model = model.changed(sliding_window=_WINDOW)
+        model.write(folder, tokenizer)
         if self.quantized:
             set_json("config.json", quantization_config={"quant_method": self.quantized})(folder)
         return folder

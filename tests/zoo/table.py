@@ -15,13 +15,13 @@ _FUSED: Final = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
 _LINEAR: Final = "layers of type linear_attention"
 _LATENT: Final = "multi-head latent attention (kv_lora_rank 16)"
 
-_MOE: Final[dict[str, Any]] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-_SHARED: Final = _MOE | {"shared_expert_intermediate_size": 16}
+_MOE: Final[dict[str, Any]] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_SHARED: Final = _MOE | {"shared_expert_intermediate_size": 32}
 _FEW: Final[dict[str, Any]] = {"num_local_experts": 4, "num_experts_per_tok": 2}
 _ROUTED: Final[dict[str, Any]] = {
     "n_routed_experts": 4,
     "num_experts_per_tok": 2,
-    "moe_intermediate_size": 16,
+    "moe_intermediate_size": 32,
     "first_k_dense_replace": 1,
     "n_group": 1,
     "topk_group": 1,
@@ -46,6 +46,12 @@ _GRANITE4_DENSE: Final = _GRANITE4 | {
 _NO_WINDOW: Final[dict[str, Any]] = {"sliding_window": None}
 _TIED: Final[dict[str, Any]] = {"tie_word_embeddings": True}
 _GEMMA: Final = _TIED | {"head_dim": 256}
+_CAPS: Final[dict[str, Any]] = {
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+    "query_pre_attn_scalar": 256,
+}
+"""As they are published; vLLM's tanh on a CPU is NaN from 44 times the cap of attention on."""
 _LLAMA4: Final[dict[str, Any]] = {"num_local_experts": 4, "intermediate_size_mlp": 48}
 _EYE: Final[dict[str, Any]] = {
     "hidden_size": 16,
@@ -58,7 +64,7 @@ _EYE: Final[dict[str, Any]] = {
 _QWEN_EYE: Final = _EYE | {"depth": 1, "num_heads": 2, "out_hidden_size": 128, "num_position_embeddings": 16}
 _LLAMA4_EYE: Final = _EYE | {"vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32}
 _LLAMA: Final = TinyModel("Llama")
-_DEEPSEEK: Final = TinyModel("DeepseekV3", _MLA | _ROUTED)
+_DEEPSEEK: Final = TinyModel("DeepseekV3", _MLA | _ROUTED | {"topk_method": "noaux_tc"})
 _FOREIGN: Final = "calls its tensors otherwise than {} does: it has {} and no {}. vLLM and merging go by these names."
 _UNKNOWN: Final = "has no causal language model of the model_type {}"
 _UNUSUAL: Final = (
@@ -77,7 +83,7 @@ DENSE: Final = (
     Family("Qwen3", TinyModel("Qwen3"), "qwen3", Passes(_CHOICE)),
     Family("Qwen3 Thinking", TinyModel("Qwen3"), "qwen3-thinking", Passes(_ALWAYS)),
     Family("Gemma", TinyModel("Gemma", _GEMMA), "gemma-2", Passes(_NONE), is_nearest=True),
-    Family("Gemma 2", GEMMA2.changed(**_GEMMA), "gemma-2", Passes(_NONE)),
+    Family("Gemma 2", GEMMA2.changed(**_GEMMA, **_CAPS), "gemma-2", Passes(_NONE)),
     Family("Gemma 3, text", GEMMA3.changed(**_GEMMA), "gemma-3", Passes(_NONE)),
     Family("Mistral 7B", MISTRAL, "mistral-v0.3", Passes(_NONE)),
     Family("Mistral Small 3", MISTRAL.changed(**_NO_WINDOW), "mistral-small-3", Passes(_NONE)),
@@ -318,7 +324,7 @@ REFUSED: Final = (
     ),
     Family(
         "Mamba 2",
-        TinyModel("Mamba2", {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1}),
+        TinyModel("Mamba2", {"num_heads": 32, "head_dim": 8, "state_size": 8, "n_groups": 1}),
         "smollm2",
         Refused(_UNUSUAL.format("Mamba2ForCausalLM", "Write some of in_proj, out_proj.")),
         is_nearest=True,

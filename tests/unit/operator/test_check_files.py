@@ -18,12 +18,16 @@ from support.odd_models import NO_SYSTEM, set_json, set_template
 QUESTIONS = [f"Question number {i}: is it long enough for this?" for i in range(12)]
 
 
-def a_run_file(folder: Path, rows: Sequence[Any], *, model: str = "bundled://smollm2-135m-instruct") -> Path:
+def a_run_file(
+    folder: Path, rows: Sequence[Any], *, model: str = "bundled://smollm2-135m-instruct", compares: bool = False
+) -> Path:
     (folder / "mine.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     spec = {
         "model": {"uri": model},
         "prompts": {"perIteration": 4, "heldOut": 1, "supplied": {"uri": "./mine.jsonl"}},
         "generation": {"maxTokens": 24},
+        # the tiny model's tokenizer writes a space and a letter as two tokens
+        "evaluation": {"winRate": {"method": "Pairwise" if compares else "Pointwise"}},
     }
     run = {"apiVersion": "dynalign.io/v1alpha1", "kind": "AlignmentRun", "metadata": {"name": "r"}, "spec": spec}
     (folder / "run.yaml").write_text(json.dumps(run, indent=1))
@@ -121,3 +125,11 @@ def test_a_model_on_this_machine_is_looked_at_as_fetch_would(
         assert word in result.stderr
     assert "Traceback" not in result.stderr
     assert ("training: backend Packed (Auto: " in result.stdout) == (not words)
+
+
+@pytest.mark.slow
+def test_letters_that_the_tokenizer_writes_as_two_tokens_are_found(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    result = validate(a_run_file(tmp_path, [{"prompt": q} for q in QUESTIONS], model="./model", compares=True))
+    assert result.exit_code == 10
+    assert "cannot write ' A' as exactly one token after the prefill 'Better answer:'" in result.stderr
