@@ -49,6 +49,8 @@ class Passes:
     renamed: str = ""
     """The last two parts of the name of a parameter for which `method: Full` is refused: the files call it otherwise.
     Empty where full training is possible."""
+    unsampled: str = ""
+    """Why the vLLM for CPUs cannot sample it; empty where it can."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Family:
     decision: Passes | Refused
     is_nearest: bool = False
     """The template is that of another family: the own one is not among the test data."""
-    obstacle_to_loop: str = ""
-    """Why the whole loop does not run on a CPU; empty where it does."""
+    differs: str = ""
+    """How vLLM computes it otherwise than transformers, so that the loop with a short window cannot agree."""
     quantized: str = ""
     """The method that the published `config.json` names; empty for weights in BFloat16."""
 

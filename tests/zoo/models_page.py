@@ -68,7 +68,11 @@ def _columns(decision: Passes) -> tuple[str, str, str]:
 
 def _loop(family: Family) -> str:
     """What is on record of the family's loops."""
-    return ", ".join(str(record.thinking) for record in recorded(family.name)) or family.obstacle_to_loop or "not run"
+    unsampled = family.decision.unsampled if isinstance(family.decision, Passes) else ""
+    ran = ", ".join(str(record.thinking) for record in recorded(family.name))
+    if ran or not unsampled:
+        return ran or family.differs or "not run"
+    return f"refused: vLLM's code {unsampled}"
 
 
 def _refused(families: Sequence[Family]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from zoo.families import ATTENTION, EXPERTS, USUAL, Family, Passes, Refused, Tho
 _NONE, _CHOICE, _ALWAYS = Thoughts
 _FUSED: Final = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
 _LINEAR: Final = "layers of type linear_attention"
+_VISION: Final = "imports torchvision, which is not installed"
 _LATENT: Final = "multi-head latent attention (kv_lora_rank 16)"
 
 _MOE: Final[dict[str, Any]] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
@@ -102,7 +103,13 @@ DENSE: Final = (
     Family(
         "Command R", TinyModel("Cohere", _TIED | {"logit_scale": 0.25}), "command-r7b", Passes(_CHOICE), is_nearest=True
     ),
-    Family("Command R7B", COHERE2.changed(**_TIED), "command-r7b", Passes(_CHOICE)),
+    Family(
+        "Command R7B",
+        COHERE2.changed(**_TIED),
+        "command-r7b",
+        Passes(_CHOICE),
+        differs="vLLM's window is one token longer, which matters where the context is longer than the window",
+    ),
     Family("OLMo 2", TinyModel("Olmo2"), "smollm2", Passes(_NONE), is_nearest=True),
     Family("OLMo 3", OLMO3, "smollm2", Passes(_NONE), is_nearest=True),
     Family("EXAONE 4", TinyModel("Exaone4", _BOTH), "qwen3", Passes(_CHOICE), is_nearest=True),
@@ -204,13 +211,17 @@ HYBRIDS: Final = (
         is_nearest=True,
     ),
     Family(
-        "Qwen3.5, text", TinyModel("Qwen3_5Text", _HYBRID), "qwen3", Passes(_CHOICE, USUAL, _LINEAR), is_nearest=True
+        "Qwen3.5, text",
+        TinyModel("Qwen3_5Text", _HYBRID),
+        "qwen3",
+        Passes(_CHOICE, USUAL, _LINEAR, unsampled=_VISION),
+        is_nearest=True,
     ),
     Family(
         "Qwen3.5 MoE, text",
         TinyModel("Qwen3_5MoeText", _SHARED | _HYBRID),
         "qwen3",
-        Passes(_CHOICE, ATTENTION, _LINEAR, EXPERTS),
+        Passes(_CHOICE, ATTENTION, _LINEAR, EXPERTS, _VISION),
         is_nearest=True,
     ),
     Family(
@@ -355,7 +366,7 @@ _BOTH_WAYS: Final = ("Qwen3", "gpt-oss, in BFloat16")
 LOOPS: Final = tuple(
     (family, thinking)
     for family in FAMILIES
-    if isinstance(family.decision, Passes) and not family.obstacle_to_loop
+    if isinstance(family.decision, Passes) and not family.decision.unsampled and not family.differs
     for thinking in (Thinking.OFF, Thinking.ON)
     if (
         family.decision.thoughts is not Thoughts.ALWAYS

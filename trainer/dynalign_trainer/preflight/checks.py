@@ -16,13 +16,13 @@ from dynalign_trainer.models.languages import LanguageFilter
 from dynalign_trainer.models.training_choice import choose_backend
 from dynalign_trainer.preflight.answers import check_answers
 from dynalign_trainer.preflight.architecture import check_architecture
-from dynalign_trainer.preflight.cpu import check_heads
 from dynalign_trainer.preflight.findings import Findings
 from dynalign_trainer.preflight.headers import read_header
 from dynalign_trainer.preflight.model import check_tokenizer
 from dynalign_trainer.preflight.modules import build_model, check_names, check_shapes, check_training, count_rows
 from dynalign_trainer.preflight.quantised import check_quantised_settings, check_quantised_tensors
 from dynalign_trainer.preflight.rows import Room, check_rows
+from dynalign_trainer.preflight.sampler import check_heads, check_imports
 from dynalign_trainer.preflight.template import check_template
 from dynalign_trainer.preflight.tokens import check_ids
 from dynalign_trainer.preflight.window import check_window
@@ -71,6 +71,7 @@ class Inspection:
         if self._model is not None and self.preflight is not None:
             backend = self.preflight.training.backend
             found.attempt(lambda: choose_backend(self._model, backend))
+            found.attempt(lambda: check_imports(self._model, self.uri))
             if is_cpu_build():
                 found.attempt(lambda: check_heads(self._model, self.uri))
         if self._model is not None and (folder / INDEX).is_file():

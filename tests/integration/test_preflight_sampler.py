@@ -1,12 +1,14 @@
-"""A model that vLLM samples on GPUs alone is refused by fetch where vLLM was built for CPUs."""
+"""A model that the installed vLLM cannot sample is refused by fetch."""
 
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from dynalign_contract.result import Outcome
 from dynalign_trainer.preflight import checks
-from dynalign_trainer.preflight.cpu import HEAD_SIZES
+from dynalign_trainer.preflight.sampler import HEAD_SIZES, IMPORTS
 from lab.tiny_qwen3 import write_tiny_qwen3
 from support.preflight_runs import a_preflight, fetch, refusal
 
@@ -26,3 +28,12 @@ def test_the_sizes_are_those_of_the_installed_engine() -> None:
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
     assert sorted(HEAD_SIZES) == CPUAttentionBackend.get_supported_head_sizes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "package"), sorted(set(IMPORTS.values())))
+def test_the_imports_are_those_of_the_installed_engine(module: str, package: str) -> None:
+    if find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    with pytest.raises(ModuleNotFoundError, match=package):
+        import_module(f"vllm.model_executor.models.{module}")
