@@ -8,7 +8,7 @@ import pytest
 
 from dynalign_contract.result import Outcome
 from dynalign_trainer.preflight import checks
-from dynalign_trainer.preflight.sampler import HEAD_SIZES, IMPORTS
+from dynalign_trainer.preflight.sampler import HEAD_SIZES, IMPORTS, SamplerError, check_experts
 from lab.tiny_qwen3 import write_tiny_qwen3
 from support.preflight_runs import a_preflight, fetch, refusal
 
@@ -21,6 +21,12 @@ def test_heads_without_a_kernel(is_cpu_build: bool, tmp_path: Path, monkeypatch:
         assert "attention heads of 16 elements" in refusal(result, tmp_path / "root")
     else:
         assert result.outcome is Outcome.SUCCEEDED, result.error
+
+
+def test_experts_that_the_files_keep_one_by_one() -> None:
+    check_experts(["model.layers.0.mlp.experts.gate_up_proj", "model.layers.0.mlp.shared_expert.up_proj.weight"], "m")
+    with pytest.raises(SamplerError, match=r"keeps its experts one by one \(model\.layers\.0\.mlp\.experts\.1\.up"):
+        check_experts(["model.layers.0.mlp.experts.1.up_proj.weight"], "m")
 
 
 @pytest.mark.slow

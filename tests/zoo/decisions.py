@@ -14,7 +14,7 @@ from zoo.families import Passes, Refused, Thoughts
 
 _OBSTACLE: Final = re.compile(r"Packed does not compute (?P<what>.*) of \w+")
 _RENAMED: Final = re.compile(r"method is Full, but \w+ trains (?P<name>[\w.]+), which the model's files do not have")
-_UNSAMPLED: Final = re.compile(r"vLLM samples .* with code that (?P<what>imports \w+, which is not installed)")
+_UNSAMPLED: Final = re.compile(r"(?P<what>imports \w+, which is not installed|keeps its experts one by one)")
 
 
 def decide(folder: Path) -> Passes | Refused:
@@ -33,7 +33,7 @@ def decide(folder: Path) -> Passes | Refused:
         targets=choice.target_modules,
         obstacle="" if choice.backend is TrainingBackend.PACKED else _part(_OBSTACLE, choice.backend_reason),
         renamed=_renamed(other),
-        unsampled=" ".join(_part(_UNSAMPLED, str(error)) for error in unsampled),
+        unsampled=" and ".join(_part(_UNSAMPLED, str(error)) for error in unsampled),
     )
 
 

@@ -72,7 +72,7 @@ def _loop(family: Family) -> str:
     ran = ", ".join(str(record.thinking) for record in recorded(family.name))
     if ran or not unsampled:
         return ran or family.differs or "not run"
-    return f"refused: vLLM's code {unsampled}"
+    return f"refused with vLLM for CPUs: {unsampled}"
 
 
 def _refused(families: Sequence[Family]) -> Iterator[str]:

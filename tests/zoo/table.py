@@ -14,6 +14,7 @@ _NONE, _CHOICE, _ALWAYS = Thoughts
 _FUSED: Final = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
 _LINEAR: Final = "layers of type linear_attention"
 _VISION: Final = "imports torchvision, which is not installed"
+_SINGLE: Final = "keeps its experts one by one"
 _LATENT: Final = "multi-head latent attention (kv_lora_rank 16)"
 
 _MOE: Final[dict[str, Any]] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
@@ -157,25 +158,43 @@ MIXTURES: Final = (
         "Mixtral",
         TinyModel("Mixtral", _FEW),
         "mistral-v0.3",
-        Passes(_NONE, ATTENTION, renamed=EXPERTS),
+        Passes(_NONE, ATTENTION, renamed=EXPERTS, unsampled=_SINGLE),
         is_nearest=True,
     ),
-    Family("Phi-3.5-MoE", PHI_MOE, "phi-4", Passes(_NONE, ATTENTION, renamed=EXPERTS), is_nearest=True),
+    Family(
+        "Phi-3.5-MoE", PHI_MOE, "phi-4", Passes(_NONE, ATTENTION, renamed=EXPERTS, unsampled=_SINGLE), is_nearest=True
+    ),
     Family(
         "Qwen1.5-MoE",
         TinyModel("Qwen2Moe", _SHARED),
         "qwen2.5",
-        Passes(_NONE, ATTENTION, renamed=EXPERTS),
+        Passes(_NONE, ATTENTION, renamed=EXPERTS, unsampled=_SINGLE),
         is_nearest=True,
     ),
-    Family("Qwen3 MoE", TinyModel("Qwen3Moe", _MOE), "qwen3", Passes(_CHOICE, ATTENTION, renamed=EXPERTS)),
-    Family("OLMoE", TinyModel("Olmoe", _MOE), "smollm2", Passes(_NONE, ATTENTION, renamed=EXPERTS), is_nearest=True),
-    Family("GLM-4.5", TinyModel("Glm4Moe", _ROUTED), "glm-4.5", Passes(_CHOICE, ATTENTION, renamed=EXPERTS)),
+    Family(
+        "Qwen3 MoE",
+        TinyModel("Qwen3Moe", _MOE),
+        "qwen3",
+        Passes(_CHOICE, ATTENTION, renamed=EXPERTS, unsampled=_SINGLE),
+    ),
+    Family(
+        "OLMoE",
+        TinyModel("Olmoe", _MOE),
+        "smollm2",
+        Passes(_NONE, ATTENTION, renamed=EXPERTS, unsampled=_SINGLE),
+        is_nearest=True,
+    ),
+    Family(
+        "GLM-4.5",
+        TinyModel("Glm4Moe", _ROUTED),
+        "glm-4.5",
+        Passes(_CHOICE, ATTENTION, renamed=EXPERTS, unsampled=_SINGLE),
+    ),
     Family(
         "GLM-4.7-Flash",
         TinyModel("Glm4MoeLite", _MLA | _ROUTED),
         "glm-4.5",
-        Passes(_CHOICE, ("o_proj",), _LATENT, EXPERTS),
+        Passes(_CHOICE, ("o_proj",), _LATENT, EXPERTS, unsampled=_SINGLE),
         is_nearest=True,
     ),
     Family(
@@ -188,7 +207,7 @@ MIXTURES: Final = (
         "MiniMax-M2",
         TinyModel("MiniMaxM2", _FEW),
         "qwen3-thinking",
-        Passes(_ALWAYS, ATTENTION, renamed=EXPERTS),
+        Passes(_ALWAYS, ATTENTION, renamed=EXPERTS, unsampled=_SINGLE),
         is_nearest=True,
     ),
     Family(
@@ -198,7 +217,12 @@ MIXTURES: Final = (
         Passes(_NONE, ATTENTION, "layers of type chunked_attention"),
         is_nearest=True,
     ),
-    Family("DeepSeek-V3.1, in BFloat16", _DEEPSEEK, "deepseek-v3.1", Passes(_CHOICE, ("o_proj",), _LATENT, EXPERTS)),
+    Family(
+        "DeepSeek-V3.1, in BFloat16",
+        _DEEPSEEK,
+        "deepseek-v3.1",
+        Passes(_CHOICE, ("o_proj",), _LATENT, EXPERTS, unsampled=_SINGLE),
+    ),
 )
 """Mixtures of experts whose layers all attend."""
 
@@ -207,7 +231,7 @@ HYBRIDS: Final = (
         "Qwen3-Next",
         TinyModel("Qwen3Next", _SHARED | _HYBRID),
         "qwen2.5",
-        Passes(_NONE, ATTENTION, _LINEAR, EXPERTS),
+        Passes(_NONE, ATTENTION, _LINEAR, EXPERTS, unsampled=_SINGLE),
         is_nearest=True,
     ),
     Family(
@@ -221,7 +245,7 @@ HYBRIDS: Final = (
         "Qwen3.5 MoE, text",
         TinyModel("Qwen3_5MoeText", _SHARED | _HYBRID),
         "qwen3",
-        Passes(_CHOICE, ATTENTION, _LINEAR, EXPERTS, _VISION),
+        Passes(_CHOICE, ATTENTION, _LINEAR, EXPERTS, f"{_VISION} and {_SINGLE}"),
         is_nearest=True,
     ),
     Family(
@@ -249,7 +273,7 @@ HYBRIDS: Final = (
         "Kimi Linear",
         TinyModel("KimiLinear", _MLA | _HYBRID | {"num_experts": 4}),
         "deepseek-v3.1",
-        Passes(_CHOICE, ATTENTION, f"{_LINEAR} and {_LATENT}", "mlp.down_proj"),
+        Passes(_CHOICE, ATTENTION, f"{_LINEAR} and {_LATENT}", "mlp.down_proj", unsampled=_SINGLE),
         is_nearest=True,
     ),
 )

@@ -22,7 +22,7 @@ from dynalign_trainer.preflight.model import check_tokenizer
 from dynalign_trainer.preflight.modules import build_model, check_names, check_shapes, check_training, count_rows
 from dynalign_trainer.preflight.quantised import check_quantised_settings, check_quantised_tensors
 from dynalign_trainer.preflight.rows import Room, check_rows
-from dynalign_trainer.preflight.sampler import check_heads, check_imports
+from dynalign_trainer.preflight.sampler import check_experts, check_heads, check_imports
 from dynalign_trainer.preflight.template import check_template
 from dynalign_trainer.preflight.tokens import check_ids
 from dynalign_trainer.preflight.window import check_window
@@ -117,6 +117,8 @@ class Inspection:
     def _check_names(self, names: list[str]) -> None:
         check_names(self._model, names, self.uri)
         if self.preflight is not None:
+            if is_cpu_build():
+                self.findings.attempt(lambda: check_experts(names, self.uri))
             self.findings.training = check_training(self._model, frozenset(names), self.preflight.training)
 
     def _find_in_settings(
