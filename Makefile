@@ -36,16 +36,16 @@ demo: venv ## Align a real small model on this machine: three iterations, no GPU
 # One file after the other for each worker, in the order of tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test: venv ## Every test: root on Debian 12, or a KUBECONFIG; builds Kubernetes and the images once
-	tests/cluster/around.sh $(PYTEST)
+test: venv ## Every test but the zoo's loops: root on Debian 12, or a KUBECONFIG; builds Kubernetes and the images once
+	tests/cluster/around.sh $(PYTEST) -m "not zoo"
 
 test-local: venv ## Every test that needs no Kubernetes, real engines included
-	$(PYTEST) -m "not cluster"
+	$(PYTEST) -m "not cluster and not zoo"
 
 test-fast: venv ## The tests that take no seconds each: about a minute
 	$(PYTEST) -q -m "not slow and not gpu and not cluster"
 
-test-zoo: venv ## What is decided about each family of models, of which docs/models.md is made
+test-zoo: venv ## Each family of models of docs/models.md: what fetch decides, and the whole loop (an hour)
 	$(PYTEST) -q tests/zoo
 
 test-cluster: venv ## The tests on a real API server and on a real cluster

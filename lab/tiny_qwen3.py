@@ -14,8 +14,8 @@ _MARKS: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _NAMED: Final = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
 
 
-def write_tiny_qwen3(folder: Path, *, seed: int = 0, head_dim: int = 16) -> Path:
-    """Write model and tokenizer, with weights drawn from `seed`. vLLM's CPU attention needs a `head_dim` of 32."""
+def write_tiny_qwen3(folder: Path, *, seed: int = 0, head_dim: int = 32) -> Path:
+    """Write model and tokenizer, with weights drawn from `seed`. vLLM has no CPU kernel for a smaller `head_dim`."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 

@@ -236,7 +236,7 @@ def test_an_adapter_that_fits_in_part_only_is_bad_input(root: Path) -> None:
 
 
 def test_whole_weights_of_another_model_are_bad_input(root: Path) -> None:
-    write_tiny_qwen3(root / "whole", head_dim=32)
+    write_tiny_qwen3(root / "whole", head_dim=64)
     result = export(root, "whole")
     assert result.exit_code == 11
     assert result.error is not None

@@ -112,7 +112,7 @@ def damage_tokenizer(folder: Path) -> None:
         pytest.param(
             [store_as(bare_names)],
             {},
-            ["embed_tokens.weight and no model.embed_tokens.weight", "save_pretrained"],
+            ["embed_tokens.weight and no model.embed_tokens.weight", "python -m dynalign_trainer.preflight.text_model"],
             id="c13",
         ),
         pytest.param([store_as(bare_names)], {"method": "Full"}, ["no model.embed_tokens.weight"], id="c13-full"),

@@ -23,7 +23,7 @@ THINKS_BY_DEFAULT = CHATML.replace(
     "{{ '<think>\n\n</think>\n\n' }}{%- endif -%}",
 )
 
-_WINDOW: Final = {"max_position_embeddings": 512, "original_max_position_embeddings": 512}
+_WINDOW: Final = {"head_dim": 32, "max_position_embeddings": 512, "original_max_position_embeddings": 512}
 
 Change = Callable[[Path], None]
 

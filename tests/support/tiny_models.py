@@ -21,6 +21,7 @@ _SIZES: Final = {
     "tie_word_embeddings": False,
 }
 _SPREAD: Final = 0.2
+"""Standard deviation of the weights; that of embeddings that are the head too is a fifth, or a token followed itself."""
 _BOTH_KINDS: Final = ["sliding_attention", "full_attention"]
 
 
@@ -48,6 +49,8 @@ class TinyModel:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=_SPREAD)
+            if model.config.get_text_config().tie_word_embeddings:
+                model.get_input_embeddings().weight.mul_(_SPREAD)
         return model.eval()
 
     def _make(self) -> Any:

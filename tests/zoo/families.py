@@ -13,6 +13,14 @@ from support.tiny_models import TinyModel
 _PAD: Final = "<|endoftext|>"
 """A token of this name is what transformers' own tokenizer class of Qwen2 adds where it is missing."""
 
+_MARKS: Final = ("<think>", "</think>", "<|start|>", "<|channel|>", "<|message|>", "<|end|>")
+"""Marks of thoughts, which the tokenizers of models whose templates have them write as one token each."""
+_WINDOW: Final = 96
+"""Tokens; two layers of it reach from a judge's answer back to the candidate, but not to the beginning."""
+_LENGTH: Final = 4096
+_SIZES: Final = {"hidden_size": 128, "head_dim": 32, "intermediate_size": 128, "max_position_embeddings": _LENGTH}
+"""The least that vLLM has kernels for on a CPU: heads of 32, experts of multiples of 32."""
+
 ATTENTION: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
 USUAL: Final = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
 EXPERTS: Final = "experts.down_proj"
@@ -41,6 +49,8 @@ class Passes:
     renamed: str = ""
     """The last two parts of the name of a parameter for which `method: Full` is refused: the files call it otherwise.
     Empty where full training is possible."""
+    unsampled: str = ""
+    """Why the vLLM for CPUs cannot sample it; empty where it can."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +75,19 @@ class Family:
     quantiser: Quantiser | None = None
     """How the published weights are quantised; None for weights in BFloat16. The decision is the one with
     `model.quantized: Dequantize`; with the default every such family is refused."""
+    differs: str = ""
+    """How vLLM computes it otherwise than transformers, so that the loop with a short window cannot agree."""
 
     def write(self, folder: Path) -> Path:
         """The model as a Hugging Face folder: configuration, tokenizer, template, weights."""
         named = {"pad_token": _PAD, **TOKENS[self.template]}
         text = read_template(self.template)
-        tokenizer = write_byte_tokenizer(folder, text, marks=list(named.values()), named=named)
-        self.model.write(folder, tokenizer)
+        marks = [*named.values(), *(mark for mark in _MARKS if mark in text)]
+        tokenizer = write_byte_tokenizer(folder, text, marks=marks, named=named, length=_LENGTH)
+        model = self.model.changed(**_SIZES | self.model.settings)
+        if model.settings.get("sliding_window"):
+            model = model.changed(sliding_window=_WINDOW)
+        model.write(folder, tokenizer)
         if self.quantiser is not None:
             self.quantiser.change(folder)
         return folder

@@ -6,6 +6,7 @@ architecture where their templates differ.
 
 from typing import Any, Final
 
+from dynalign_contract.settings import Thinking
 from support.quantised_models import AUTO_FP8, AWQ, BITSANDBYTES, FP8, FP8_DYNAMIC, GPTQ, MXFP4, W4A16, W8A8
 from support.tiny_models import COHERE2, GEMMA2, GEMMA3, GPT_OSS, MISTRAL, OLMO3, PHI_MOE, TinyModel
 from zoo.families import ATTENTION, EXPERTS, USUAL, Family, Passes, Refused, Thoughts
@@ -13,15 +14,17 @@ from zoo.families import ATTENTION, EXPERTS, USUAL, Family, Passes, Refused, Tho
 _NONE, _CHOICE, _ALWAYS = Thoughts
 _FUSED: Final = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
 _LINEAR: Final = "layers of type linear_attention"
+_VISION: Final = "imports torchvision, which is not installed"
+_SINGLE: Final = "keeps its experts one by one"
 _LATENT: Final = "multi-head latent attention (kv_lora_rank 16)"
 
-_MOE: Final[dict[str, Any]] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-_SHARED: Final = _MOE | {"shared_expert_intermediate_size": 16}
+_MOE: Final[dict[str, Any]] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_SHARED: Final = _MOE | {"shared_expert_intermediate_size": 32}
 _FEW: Final[dict[str, Any]] = {"num_local_experts": 4, "num_experts_per_tok": 2}
 _ROUTED: Final[dict[str, Any]] = {
     "n_routed_experts": 4,
     "num_experts_per_tok": 2,
-    "moe_intermediate_size": 16,
+    "moe_intermediate_size": 32,
     "first_k_dense_replace": 1,
     "n_group": 1,
     "topk_group": 1,
@@ -36,7 +39,7 @@ _MLA: Final[dict[str, Any]] = {
 _HYBRID: Final[dict[str, Any]] = {"layer_types": ["linear_attention", "full_attention"]}
 _CONVOLUTIONS: Final[dict[str, Any]] = {"layer_types": ["conv", "full_attention"]}
 _BOTH: Final[dict[str, Any]] = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 4}
-_MAMBA: Final[dict[str, Any]] = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8}
+_MAMBA: Final[dict[str, Any]] = {"hidden_size": 128, "mamba_n_heads": 16, "mamba_d_head": 16, "mamba_d_state": 8}
 _GRANITE4: Final = _FEW | _MAMBA | {"layer_types": ["mamba", "attention"], "shared_intermediate_size": 16}
 _GRANITE4_DENSE: Final = _GRANITE4 | {
     "layer_types": ["attention", "attention"],
@@ -44,7 +47,14 @@ _GRANITE4_DENSE: Final = _GRANITE4 | {
     "num_experts_per_tok": 0,
 }
 _NO_WINDOW: Final[dict[str, Any]] = {"sliding_window": None}
-_GEMMA_HEADS: Final[dict[str, Any]] = {"head_dim": 256}
+_TIED: Final[dict[str, Any]] = {"tie_word_embeddings": True}
+_GEMMA: Final = _TIED | {"head_dim": 256}
+_CAPS: Final[dict[str, Any]] = {
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+    "query_pre_attn_scalar": 256,
+}
+"""As they are published; vLLM's tanh on a CPU is NaN from 44 times the cap of attention on."""
 _LLAMA4: Final[dict[str, Any]] = {"num_local_experts": 4, "intermediate_size_mlp": 48}
 _EYE: Final[dict[str, Any]] = {
     "hidden_size": 16,
@@ -54,10 +64,10 @@ _EYE: Final[dict[str, Any]] = {
     "image_size": 28,
     "patch_size": 14,
 }
-_QWEN_EYE: Final = _EYE | {"depth": 1, "num_heads": 2, "out_hidden_size": 32, "num_position_embeddings": 16}
+_QWEN_EYE: Final = _EYE | {"depth": 1, "num_heads": 2, "out_hidden_size": 128, "num_position_embeddings": 16}
 _LLAMA4_EYE: Final = _EYE | {"vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32}
 _LLAMA: Final = TinyModel("Llama")
-_DEEPSEEK: Final = TinyModel("DeepseekV3", _MLA | _ROUTED)
+_DEEPSEEK: Final = TinyModel("DeepseekV3", _MLA | _ROUTED | {"topk_method": "noaux_tc"})
 _FOREIGN: Final = "calls its tensors otherwise than {} does: it has {} and no {}. vLLM and merging go by these names."
 _UNKNOWN: Final = "has no causal language model of the model_type {}"
 _UNUSUAL: Final = (
@@ -75,9 +85,9 @@ DENSE: Final = (
     Family("Qwen2.5", TinyModel("Qwen2"), "qwen2.5", Passes(_NONE)),
     Family("Qwen3", TinyModel("Qwen3"), "qwen3", Passes(_CHOICE)),
     Family("Qwen3 Thinking", TinyModel("Qwen3"), "qwen3-thinking", Passes(_ALWAYS)),
-    Family("Gemma", TinyModel("Gemma", _GEMMA_HEADS), "gemma-2", Passes(_NONE), is_nearest=True),
-    Family("Gemma 2", GEMMA2.changed(**_GEMMA_HEADS), "gemma-2", Passes(_NONE)),
-    Family("Gemma 3, text", GEMMA3.changed(**_GEMMA_HEADS), "gemma-3", Passes(_NONE)),
+    Family("Gemma", TinyModel("Gemma", _GEMMA), "gemma-2", Passes(_NONE), is_nearest=True),
+    Family("Gemma 2", GEMMA2.changed(**_GEMMA, **_CAPS), "gemma-2", Passes(_NONE)),
+    Family("Gemma 3, text", GEMMA3.changed(**_GEMMA), "gemma-3", Passes(_NONE)),
     Family("Mistral 7B", MISTRAL, "mistral-v0.3", Passes(_NONE)),
     Family("Mistral Small 3", MISTRAL.changed(**_NO_WINDOW), "mistral-small-3", Passes(_NONE)),
     Family("Ministral 8B", TinyModel("Ministral", _BOTH), "mistral-v0.3", Passes(_NONE), is_nearest=True),
@@ -92,8 +102,16 @@ DENSE: Final = (
         Passes(_CHOICE, ATTENTION, "a forward pass that cannot be looked into (RuntimeError)"),
         is_nearest=True,
     ),
-    Family("Command R", TinyModel("Cohere", {"logit_scale": 0.25}), "command-r7b", Passes(_CHOICE), is_nearest=True),
-    Family("Command R7B", COHERE2, "command-r7b", Passes(_CHOICE)),
+    Family(
+        "Command R", TinyModel("Cohere", _TIED | {"logit_scale": 0.25}), "command-r7b", Passes(_CHOICE), is_nearest=True
+    ),
+    Family(
+        "Command R7B",
+        COHERE2.changed(**_TIED),
+        "command-r7b",
+        Passes(_CHOICE),
+        differs="vLLM's window is one token longer, which matters where the context is longer than the window",
+    ),
     Family("OLMo 2", TinyModel("Olmo2"), "smollm2", Passes(_NONE), is_nearest=True),
     Family("OLMo 3", OLMO3, "smollm2", Passes(_NONE), is_nearest=True),
     Family("EXAONE 4", TinyModel("Exaone4", _BOTH), "qwen3", Passes(_CHOICE), is_nearest=True),
@@ -141,25 +159,43 @@ MIXTURES: Final = (
         "Mixtral",
         TinyModel("Mixtral", _FEW),
         "mistral-v0.3",
-        Passes(_NONE, ATTENTION, renamed=EXPERTS),
+        Passes(_NONE, ATTENTION, renamed=EXPERTS, unsampled=_SINGLE),
         is_nearest=True,
     ),
-    Family("Phi-3.5-MoE", PHI_MOE, "phi-4", Passes(_NONE, ATTENTION, renamed=EXPERTS), is_nearest=True),
+    Family(
+        "Phi-3.5-MoE", PHI_MOE, "phi-4", Passes(_NONE, ATTENTION, renamed=EXPERTS, unsampled=_SINGLE), is_nearest=True
+    ),
     Family(
         "Qwen1.5-MoE",
         TinyModel("Qwen2Moe", _SHARED),
         "qwen2.5",
-        Passes(_NONE, ATTENTION, renamed=EXPERTS),
+        Passes(_NONE, ATTENTION, renamed=EXPERTS, unsampled=_SINGLE),
         is_nearest=True,
     ),
-    Family("Qwen3 MoE", TinyModel("Qwen3Moe", _MOE), "qwen3", Passes(_CHOICE, ATTENTION, renamed=EXPERTS)),
-    Family("OLMoE", TinyModel("Olmoe", _MOE), "smollm2", Passes(_NONE, ATTENTION, renamed=EXPERTS), is_nearest=True),
-    Family("GLM-4.5", TinyModel("Glm4Moe", _ROUTED), "glm-4.5", Passes(_CHOICE, ATTENTION, renamed=EXPERTS)),
+    Family(
+        "Qwen3 MoE",
+        TinyModel("Qwen3Moe", _MOE),
+        "qwen3",
+        Passes(_CHOICE, ATTENTION, renamed=EXPERTS, unsampled=_SINGLE),
+    ),
+    Family(
+        "OLMoE",
+        TinyModel("Olmoe", _MOE),
+        "smollm2",
+        Passes(_NONE, ATTENTION, renamed=EXPERTS, unsampled=_SINGLE),
+        is_nearest=True,
+    ),
+    Family(
+        "GLM-4.5",
+        TinyModel("Glm4Moe", _ROUTED),
+        "glm-4.5",
+        Passes(_CHOICE, ATTENTION, renamed=EXPERTS, unsampled=_SINGLE),
+    ),
     Family(
         "GLM-4.7-Flash",
         TinyModel("Glm4MoeLite", _MLA | _ROUTED),
         "glm-4.5",
-        Passes(_CHOICE, ("o_proj",), _LATENT, EXPERTS),
+        Passes(_CHOICE, ("o_proj",), _LATENT, EXPERTS, unsampled=_SINGLE),
         is_nearest=True,
     ),
     Family(
@@ -172,7 +208,7 @@ MIXTURES: Final = (
         "MiniMax-M2",
         TinyModel("MiniMaxM2", _FEW),
         "qwen3-thinking",
-        Passes(_ALWAYS, ATTENTION, renamed=EXPERTS),
+        Passes(_ALWAYS, ATTENTION, renamed=EXPERTS, unsampled=_SINGLE),
         is_nearest=True,
     ),
     Family(
@@ -182,7 +218,12 @@ MIXTURES: Final = (
         Passes(_NONE, ATTENTION, "layers of type chunked_attention"),
         is_nearest=True,
     ),
-    Family("DeepSeek-V3.1, in BFloat16", _DEEPSEEK, "deepseek-v3.1", Passes(_CHOICE, ("o_proj",), _LATENT, EXPERTS)),
+    Family(
+        "DeepSeek-V3.1, in BFloat16",
+        _DEEPSEEK,
+        "deepseek-v3.1",
+        Passes(_CHOICE, ("o_proj",), _LATENT, EXPERTS, unsampled=_SINGLE),
+    ),
 )
 """Mixtures of experts whose layers all attend."""
 
@@ -191,17 +232,21 @@ HYBRIDS: Final = (
         "Qwen3-Next",
         TinyModel("Qwen3Next", _SHARED | _HYBRID),
         "qwen2.5",
-        Passes(_NONE, ATTENTION, _LINEAR, EXPERTS),
+        Passes(_NONE, ATTENTION, _LINEAR, EXPERTS, unsampled=_SINGLE),
         is_nearest=True,
     ),
     Family(
-        "Qwen3.5, text", TinyModel("Qwen3_5Text", _HYBRID), "qwen3", Passes(_CHOICE, USUAL, _LINEAR), is_nearest=True
+        "Qwen3.5, text",
+        TinyModel("Qwen3_5Text", _HYBRID),
+        "qwen3",
+        Passes(_CHOICE, USUAL, _LINEAR, unsampled=_VISION),
+        is_nearest=True,
     ),
     Family(
         "Qwen3.5 MoE, text",
         TinyModel("Qwen3_5MoeText", _SHARED | _HYBRID),
         "qwen3",
-        Passes(_CHOICE, ATTENTION, _LINEAR, EXPERTS),
+        Passes(_CHOICE, ATTENTION, _LINEAR, EXPERTS, f"{_VISION} and {_SINGLE}"),
         is_nearest=True,
     ),
     Family(
@@ -220,7 +265,7 @@ HYBRIDS: Final = (
     ),
     Family(
         "Falcon-H1",
-        TinyModel("FalconH1", _MAMBA | {"mamba_d_ssm": 64}),
+        TinyModel("FalconH1", _MAMBA | {"mamba_d_ssm": 256}),
         "smollm2",
         Passes(_NONE, USUAL, "layers of type hybrid"),
         is_nearest=True,
@@ -229,7 +274,7 @@ HYBRIDS: Final = (
         "Kimi Linear",
         TinyModel("KimiLinear", _MLA | _HYBRID | {"num_experts": 4}),
         "deepseek-v3.1",
-        Passes(_CHOICE, ATTENTION, f"{_LINEAR} and {_LATENT}", "mlp.down_proj"),
+        Passes(_CHOICE, ATTENTION, f"{_LINEAR} and {_LATENT}", "mlp.down_proj", unsampled=_SINGLE),
         is_nearest=True,
     ),
 )
@@ -346,7 +391,7 @@ REFUSED: Final = (
     ),
     Family(
         "Mamba 2",
-        TinyModel("Mamba2", {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1}),
+        TinyModel("Mamba2", {"num_heads": 32, "head_dim": 8, "state_size": 8, "n_groups": 1}),
         "smollm2",
         Refused(_UNUSUAL.format("Mamba2ForCausalLM", "Write some of in_proj, out_proj.")),
         is_nearest=True,
@@ -361,4 +406,29 @@ REFUSED: Final = (
 )
 """Models that are refused with the default settings."""
 
+WITH_TEXT_MODEL: Final = (
+    "Gemma 3, with images",
+    "Llama 4, as published",
+    "Qwen3.5, as published",
+    "Mistral Small 3.1 and 3.2",
+    "Nemotron-H",
+)
+"""Refused families of which fetch says how to get a model that passes."""
+
 FAMILIES: Final = (*DENSE, *MIXTURES, *HYBRIDS, *QUANTISED, *REFUSED)
+
+_BOTH_WAYS: Final = ("Qwen3", "gpt-oss, in BFloat16")
+"""Families that go through the loop with thoughts too, where their templates leave the choice."""
+LOOPS: Final = tuple(
+    (family, thinking)
+    for family in FAMILIES
+    if isinstance(family.decision, Passes)
+    and not (family.decision.unsampled or family.differs or family.quantiser is not None)
+    for thinking in (Thinking.OFF, Thinking.ON)
+    if (
+        family.decision.thoughts is not Thoughts.ALWAYS
+        if thinking is Thinking.OFF
+        else family.decision.thoughts is Thoughts.ALWAYS or family.name in _BOTH_WAYS
+    )
+)
+"""Families and settings of `model.chat.thinking` with which the whole loop runs on a CPU."""

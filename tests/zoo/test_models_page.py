@@ -1,12 +1,14 @@
-"""docs/models.md has every family of the zoo, each where its decision puts it."""
+"""docs/models.md has every family of the zoo, each where its decision puts it, and the loops that are on record."""
 
 from pathlib import Path
 
 import pytest
 
-from zoo.families import Family, Refused
+from dynalign_contract.settings import TrainingBackend
+from zoo.families import Family, Passes, Refused
+from zoo.loop_records import FOLDER, read_record, record_path
 from zoo.models_page import main, render_page
-from zoo.table import FAMILIES
+from zoo.table import FAMILIES, LOOPS
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 
@@ -25,3 +27,14 @@ def test_a_family_has_one_row(family: Family) -> None:
     part, other = (after, before) if isinstance(family.decision, Refused) else (before, after)
     row = f"\n| {family.name} | {family.model.family} | "
     assert (part.count(row), other.count(row)) == (1, 0)
+
+
+def test_every_record_is_of_a_loop_of_the_table() -> None:
+    records = {path: read_record(path) for path in FOLDER.glob("*.json")}
+    wanted = {record_path(family.name, thinking): (family, thinking) for family, thinking in LOOPS}
+    assert records.keys() <= wanted.keys()
+    for path, record in records.items():
+        family, thinking = wanted[path]
+        assert isinstance(family.decision, Passes)
+        backend = TrainingBackend.TRL if family.decision.obstacle else TrainingBackend.PACKED
+        assert (record.family, record.thinking, record.backend) == (family.name, thinking, backend)

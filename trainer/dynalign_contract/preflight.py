@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from dynalign_contract.base import Model
+from dynalign_contract.objective import Objective
 from dynalign_contract.settings import (
     ChatSettings,
     EngineSettings,
@@ -10,6 +11,7 @@ from dynalign_contract.settings import (
     Quantized,
     Rewards,
     TrainingSettings,
+    WinRateSettings,
 )
 from dynalign_contract.training_choice import TrainingChoice
 
@@ -25,6 +27,10 @@ class Preflight(Model):
     """`generation.thinkingTokens`: tokens that it must keep free for the thought before it."""
     rewards: Rewards = Field(default=(), exclude_if=lambda rewards: not rewards)
     """Verifiers, and the columns of the user's rows that they read."""
+    objective: Objective | None = None
+    """Its questions are answered by a digit or a letter, which must be one token. None: that is not looked at."""
+    win_rate: WinRateSettings | None = None
+    """`evaluation.winRate`: whether answers are compared by letters, and by the model itself."""
 
 
 class PreflightOrder(Model):

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from dynalign_contract.errors import StageError
 from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.objective import BUILTIN, Objective, builtin_objective
 from dynalign_contract.preflight import PreflightOrder, PreflightReport
 from dynalign_contract.settings import columns_of_rewards
 from dynalign_contract.supplied.amount import explain_shortage
@@ -19,7 +20,7 @@ from dynalign_contract.supplied.files import read_supplied
 from dynalign_contract.training_choice import TrainingChoice
 from dynalign_operator.planning.stage_configs import build_preflight
 from dynalign_operator.runfile.problems import Problem
-from dynalign_operator.runfile.run_file import RunFile
+from dynalign_operator.runfile.run_file import RunFile, read_referenced_objective
 
 _COMMAND: Final = (sys.executable, "-m", "dynalign_trainer.preflight")
 _NEEDED: Final = ("dynalign_trainer", "torch", "transformers")
@@ -60,7 +61,7 @@ def _check_model(run_file: RunFile, folder: Path, found: FileChecks) -> None:
     spec = run_file.run.spec
     order = PreflightOrder(
         model=str(folder),
-        preflight=build_preflight(spec),
+        preflight=build_preflight(spec, _find_objective(run_file)),
         engine=spec.engine,
         chat=spec.model.chat,
         quantized=spec.model.quantized,
@@ -77,6 +78,16 @@ def _check_model(run_file: RunFile, folder: Path, found: FileChecks) -> None:
     found.problems += [_place(run_file, finding.message, finding.exit_code) for finding in report.findings]
     found.notes += report.notes
     found.training = report.training
+
+
+def _find_objective(run_file: RunFile) -> Objective | None:
+    """The run's objective; None where it stands in a ConfigMap outside the file."""
+    named = run_file.run.spec.objective
+    reference = named.config_map_ref
+    if reference is None:
+        return builtin_objective(named.builtin or BUILTIN[0])
+    data = run_file.config_maps.get(reference.name)
+    return None if data is None else read_referenced_objective(reference, data)
 
 
 def _place(run_file: RunFile, message: str, exit_code: int) -> Problem:

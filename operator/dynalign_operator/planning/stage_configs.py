@@ -89,14 +89,19 @@ def build_stage_config(
     )
 
 
-def build_preflight(spec: AlignmentRunSpec) -> Preflight:
-    """The settings that fetch, and `dynalign validate`, hold against the model and the user's files."""
+def build_preflight(spec: AlignmentRunSpec, objective: Objective | None) -> Preflight:
+    """The settings that fetch, and `dynalign validate`, hold against the model and the user's files.
+
+    An objective that is not at hand is left out.
+    """
     return Preflight(
         prompts=spec.prompts,
         training=spec.training.with_defaults(),
         max_tokens=spec.generation.max_tokens,
         thinking_tokens=spec.generation.thinking_tokens,
         rewards=spec.rewards,
+        objective=objective,
+        win_rate=spec.evaluation.win_rate,
     )
 
 
@@ -104,7 +109,10 @@ def _fetch(given: _StageInputs) -> _StageParams:
     spec = given.spec
     tasks = spec.evaluation.capability.foreign_tasks
     params = FetchParams(
-        uri=spec.model.uri, tasks=tasks, quantized=spec.model.quantized, preflight=build_preflight(spec)
+        uri=spec.model.uri,
+        tasks=tasks,
+        quantized=spec.model.quantized,
+        preflight=build_preflight(spec, given.objective),
     )
     return _StageParams(params)
 

@@ -19,7 +19,12 @@ QUESTIONS = [f"Question number {i}: is it long enough for this?" for i in range(
 
 
 def a_run_file(
-    folder: Path, rows: Sequence[Any], *, model: str = "bundled://smollm2-135m-instruct", **more: object
+    folder: Path,
+    rows: Sequence[Any],
+    *,
+    model: str = "bundled://smollm2-135m-instruct",
+    compares: bool = False,
+    **more: object,
 ) -> Path:
     """`more` are further fields of `spec.model`."""
     (folder / "mine.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
@@ -27,6 +32,8 @@ def a_run_file(
         "model": {"uri": model, **more},
         "prompts": {"perIteration": 4, "heldOut": 1, "supplied": {"uri": "./mine.jsonl"}},
         "generation": {"maxTokens": 24},
+        # the tiny model's tokenizer writes a space and a letter as two tokens
+        "evaluation": {"winRate": {"method": "Pairwise" if compares else "Pointwise"}},
     }
     run = {"apiVersion": "dynalign.io/v1alpha1", "kind": "AlignmentRun", "metadata": {"name": "r"}, "spec": spec}
     (folder / "run.yaml").write_text(json.dumps(run, indent=1))
@@ -132,3 +139,11 @@ def test_what_a_conversion_takes_is_told_beforehand(tmp_path: Path) -> None:
     assert told.exit_code == 0, told.stderr
     assert "note: the weights are quantised (fp8): fetch converts" in told.stderr
     assert "fetch needs about 2.5 GiB of memory" in told.stderr
+
+
+@pytest.mark.slow
+def test_letters_that_the_tokenizer_writes_as_two_tokens_are_found(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    result = validate(a_run_file(tmp_path, [{"prompt": q} for q in QUESTIONS], model="./model", compares=True))
+    assert result.exit_code == 10
+    assert "cannot write ' A' as exactly one token after the prefill 'Better answer:'" in result.stderr

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from dynalign_contract.errors import BadInputError
 
@@ -48,6 +48,22 @@ LETTERS: Final = Choices(
     spaced=True,
 )
 """A prefill ends without a space: most tokenizers write a word and the space before it as one token."""
+
+
+class DigitLeads(NamedTuple):
+    """The texts right before a judge's digit."""
+
+    plain: str
+    """After a question."""
+    insistent: str
+    """After a question that is asked a second time."""
+    after_reasons: str
+    """After reasons that the judge has written."""
+
+
+def digit_leads(prefill: str) -> DigitLeads:
+    """The texts right before a judge's digit, from the beginning of the answer that an objective gives."""
+    return DigitLeads(prefill, f"I reply with one digit. {prefill}", f"\n{prefill}")
 
 
 def choice_tokens(tokenizer: Any, prefill: str, choices: Sequence[str]) -> tuple[int, ...]:

@@ -5,13 +5,14 @@ from typing import Any
 
 from dynalign_contract.errors import BadInputError
 from dynalign_trainer.models.folder import read_json
+from dynalign_trainer.preflight.text_model import text_model_remedy
 
 
-def check_architecture(folder: Path) -> None:
+def check_architecture(folder: Path, where: str) -> None:
     """Make sure that no code beside the weights is needed.
 
-    An `auto_map` alone does not matter: many models keep theirs from the time before transformers had them. Raises
-    BadInputError naming the field of config.json.
+    An `auto_map` alone does not matter: many models keep theirs from the time before transformers had them. `where` is
+    the model as the run file names it. Raises BadInputError naming the field of config.json.
     """
     path = folder / "config.json"
     config = read_json(path)
@@ -29,9 +30,13 @@ def check_architecture(folder: Path) -> None:
             f"{path} asks for code of its own (auto_map, model_type {kind}), which dynalign never runs. Name a model "
             "whose architecture is part of transformers in spec.model.uri."
         )
+    text = config.get("text_config")
+    inner = text.get("model_type") if isinstance(text, dict) else None
+    remedy = "Name a text model whose architecture is part of it in spec.model.uri."
+    if isinstance(inner, str) and _is_known(inner):
+        remedy = f"It has one of {inner}, which is in this model. {text_model_remedy(where)}"
     raise BadInputError(
-        f"transformers {_version()} has no causal language model of the model_type {kind} ({path}). Name a text model "
-        "whose architecture is part of it in spec.model.uri."
+        f"transformers {_version()} has no causal language model of the model_type {kind} ({path}). {remedy}"
     )
 
 

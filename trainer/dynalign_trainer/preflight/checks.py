@@ -14,6 +14,7 @@ from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.files import INDEX, read_index, read_model_files
 from dynalign_trainer.models.languages import LanguageFilter
 from dynalign_trainer.models.training_choice import choose_backend
+from dynalign_trainer.preflight.answers import check_answers
 from dynalign_trainer.preflight.architecture import check_architecture
 from dynalign_trainer.preflight.capacity import Needs, check_capacity, estimate_needs
 from dynalign_trainer.preflight.dequantised import Conversion, plan_conversion
@@ -24,9 +25,11 @@ from dynalign_trainer.preflight.modules import build_model, check_names, check_s
 from dynalign_trainer.preflight.quantised import Quantisation, check_quantised_tensors, read_quantisation
 from dynalign_trainer.preflight.rewards import find_in_rewards
 from dynalign_trainer.preflight.rows import Room, check_rows
+from dynalign_trainer.preflight.sampler import check_experts, check_heads, check_imports
 from dynalign_trainer.preflight.template import check_template
 from dynalign_trainer.preflight.tokens import check_ids
 from dynalign_trainer.preflight.window import check_window
+from dynalign_trainer.runtime.machine import is_cpu_build
 
 
 @dataclass
@@ -88,13 +91,16 @@ class Inspection:
         """Collect what the configuration, the tokenizer, the template and the rows show."""
         found = self.findings
         errors = len(found.errors)
-        found.attempt(lambda: check_architecture(folder))
+        found.attempt(lambda: check_architecture(folder, self.uri))
         self.quantisation = found.attempt(lambda: read_quantisation(folder, self.uri, self.quantized))
         if len(found.errors) == errors:
             self._model = found.attempt(lambda: build_model(folder))
         if self._model is not None and self.preflight is not None:
             backend = self.preflight.training.backend
             found.attempt(lambda: choose_backend(self._model, backend))
+            found.attempt(lambda: check_imports(self._model, self.uri))
+            if is_cpu_build():
+                found.attempt(lambda: check_heads(self._model, self.uri))
         if self._model is not None and (folder / INDEX).is_file():
             found.attempt(lambda: self._check_names(self._plan(list(read_index(folder / INDEX))).names))
         # a tokenizer is loaded by way of config.json: where that is wrong, it would tell the same once more
@@ -105,6 +111,8 @@ class Inspection:
             notes = found.attempt(lambda: check_template(template, self.uri))
             found.notes += notes or []
             rows = self._check_ids(template)
+            if (preflight := self.preflight) is not None:
+                found.attempt(lambda: check_answers(tokenizer, preflight))
             usable = template if notes is not None else None
         if self.preflight is not None:
             self._find_in_settings(folder, self.preflight, usable, rows)
@@ -144,6 +152,8 @@ class Inspection:
         self._names = names
         check_names(self._model, names, self.uri)
         if self.preflight is not None:
+            if is_cpu_build():
+                self.findings.attempt(lambda: check_experts(list(names), self.uri))
             self.findings.training = check_training(self._model, names, self.preflight.training)
 
     def _find_in_settings(

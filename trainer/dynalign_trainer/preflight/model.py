@@ -20,7 +20,7 @@ def check_model(folder: Path) -> int:
     Raises BadInputError naming the file: no causal language model that transformers itself knows, no tokenizer, no chat
     template, no end-of-sequence token, weights that are missing or cut short.
     """
-    check_architecture(folder)
+    check_architecture(folder, str(folder))
     check_tokenizer(folder)
     return _check_tensors(folder)
 

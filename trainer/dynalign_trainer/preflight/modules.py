@@ -2,15 +2,14 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.settings import TrainingMethod, TrainingSettings
 from dynalign_contract.training_choice import TrainingChoice
 from dynalign_trainer.models.training_choice import choose_training
 from dynalign_trainer.preflight.headers import Tensor
-
-_REMEDY: Final = "Load the model with transformers, save it (save_pretrained), and name the result in spec.model.uri."
+from dynalign_trainer.preflight.text_model import text_model_remedy
 
 
 def build_model(folder: Path) -> Any:
@@ -40,7 +39,8 @@ def check_names(model: Any, names: Collection[str], where: str) -> None:
         return
     raise BadInputError(
         f"{where} calls its tensors otherwise than {type(model).__name__} does: it has "
-        f"{next(iter(sorted(names)), 'none')} and no {wanted[0]}. vLLM and merging go by these names. {_REMEDY}"
+        f"{next(iter(sorted(names)), 'none')} and no {wanted[0]}. vLLM and merging go by these names. "
+        f"{text_model_remedy(where)}"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from dynalign_contract.objective import Aspect, Objective
 from dynalign_contract.settings import JudgingMethod, JudgingSettings
 from dynalign_trainer.models.chat_model import ChatModel, ChatTurn, Sampling
-from dynalign_trainer.models.choices import DIGITS, expected_digit
+from dynalign_trainer.models.choices import DIGITS, digit_leads, expected_digit
 from dynalign_trainer.runtime.progress import Watch, part_of
 from dynalign_trainer.scoring import wording
 from dynalign_trainer.scoring.contexts import Candidate, ContextBuilder, JudgeContext
@@ -82,7 +82,7 @@ class PointwiseJudge:
         self._settings = settings
         self._seed = seed
         self._votes = settings.method is JudgingMethod.VOTES and model.takes_prefill
-        for lead in (objective.judge.prefill, self._phrase_again("").prefill, wording.closing(objective)):
+        for lead in digit_leads(objective.judge.prefill):
             model.check_choices(DIGITS, lead)
         self._contexts = ContextBuilder(
             model.window, objective, question_tokens=self._question_tokens(), delimiter_seed=seed("delimiters")
@@ -169,9 +169,6 @@ class PointwiseJudge:
         if not turns:
             return []
         return [AspectScore(*expected_digit(row)) for row in self.model.choose(turns, DIGITS, watch)]
-
-    def _phrase_again(self, context: str) -> ChatTurn:
-        return wording.ask_again(self._objective, context, self._objective.aspects[0])
 
     def _question_tokens(self) -> int:
         """Tokens that the longest question, in every wording, and the answer to it take of the context window."""

@@ -11,12 +11,12 @@ from typing import Final
 from dynalign_contract.objective import Aspect, Objective
 from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.models.chat_model import ChatTurn
+from dynalign_trainer.models.choices import digit_leads
 from dynalign_trainer.models.quoting import Delimiters, quote, render_request
 
 RATIONALE_PREFILL: Final = "Reasons: "
 
 _INSIST: Final = "Your reply must be nothing but one digit from 0 to 9."
-_INSIST_PREFILL: Final = "I reply with one digit. "
 _REASON: Final = "First give your reasons in one or two sentences, then the digit."
 
 
@@ -70,7 +70,7 @@ def ask_plainly(objective: Objective, context: str, aspect: Aspect) -> ChatTurn:
 def ask_again(objective: Objective, context: str, aspect: Aspect) -> ChatTurn:
     """The wording of a retry: it insists on a digit, in the question and at the beginning of the answer."""
     message = f"{context}\n\n{_question(objective, aspect)} {_INSIST}"
-    return ChatTurn(message, _INSIST_PREFILL + objective.judge.prefill)
+    return ChatTurn(message, digit_leads(objective.judge.prefill).insistent)
 
 
 def ask_for_reasons(objective: Objective, context: str, aspect: Aspect) -> ChatTurn:
@@ -80,7 +80,7 @@ def ask_for_reasons(objective: Objective, context: str, aspect: Aspect) -> ChatT
 
 def closing(objective: Objective) -> str:
     """The text between sampled reasons and the digit."""
-    return f"\n{objective.judge.prefill}"
+    return digit_leads(objective.judge.prefill).after_reasons
 
 
 def _question(objective: Objective, aspect: Aspect) -> str:

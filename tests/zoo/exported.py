@@ -1,0 +1,55 @@
+"""An exported model in transformers, held against the answers that vLLM wrote with the last policy."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from dynalign_contract.config import policy_version
+from dynalign_trainer.models.chat_template import ChatTemplate
+from dynalign_trainer.models.folder import load_tokenizer
+from zoo.loop import ITERATIONS, Loop
+
+
+@dataclass(frozen=True)
+class ExportCheck:
+    """How the exported model, and the base model, continue the prompts that the last policy answered greedily."""
+
+    gap: float
+    """Largest difference of the likeliest token's log-probability and that of the answer's token, nats."""
+    distance: float
+    """Mean absolute difference of the two models' log-probabilities of the answers' tokens, nats."""
+    tokens: int
+
+
+def check_export(loop: Loop) -> ExportCheck:
+    """Compute the answers' tokens with both models, teacher-forced."""
+    import torch
+
+    chat = ChatTemplate(load_tokenizer(loop.layout.export), loop.chat)
+    exported, base = (_load(folder) for folder in (loop.layout.export, loop.source))
+    gaps, distances = [], []
+    for row in loop.answers:
+        if row["policy"] != policy_version(ITERATIONS - 1):
+            continue
+        prompt, answer = chat.encode(loop.held_out[row["prompt_id"]]["messages"]), row["completion_ids"]
+        ours, theirs = (_logprobs(model, prompt, answer) for model in (exported, base))
+        tokens = torch.tensor(answer)[:, None]
+        gaps.append(ours.amax(-1) - ours.gather(1, tokens)[:, 0])
+        distances.append((ours - theirs).gather(1, tokens)[:, 0].abs())
+    gap, distance = torch.cat(gaps), torch.cat(distances)
+    return ExportCheck(gap=float(gap.max()), distance=float(distance.mean()), tokens=len(gap))
+
+
+def _load(folder: Any) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def _logprobs(model: Any, prompt: list[int], answer: list[int]) -> Any:
+    """Log-probabilities of every token at the places of the answer; shape (answer, vocabulary)."""
+    import torch
+
+    with torch.no_grad():
+        logits = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
+    return logits.log_softmax(-1)
