@@ -27,13 +27,13 @@ _AWQ_ORDER: Final = (0, 2, 4, 6, 1, 3, 5, 7)
 _MARKS: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _NAMED: Final = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "bos_token": "<|im_start|>"}
 
-RAGGED: Final = TinyModel("Qwen3", {"hidden_size": 192, "intermediate_size": 320, "head_dim": 48})
+RAGGED: Final = TinyModel("Qwen3", {"hidden_size": 192, "intermediate_size": 320, "head_dim": 80})
 """Sizes that blocks of 128 do not divide."""
 EVEN: Final = TinyModel(
     "Qwen3", {"hidden_size": 256, "intermediate_size": 384, "head_dim": 64, "num_key_value_heads": 4}
 )
 """Sizes that blocks of 128 divide."""
-EXPERTS: Final = GPT_OSS.changed(hidden_size=64, intermediate_size=96)
+EXPERTS: Final = GPT_OSS.changed(hidden_size=64, intermediate_size=96, head_dim=32)
 
 
 def mxfp4(name: str, weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:

@@ -6,7 +6,6 @@ architecture where their templates differ.
 
 from typing import Any, Final
 
-from dynalign_contract.settings import Thinking
 from support.quantised_models import AUTO_FP8, AWQ, BITSANDBYTES, FP8, FP8_DYNAMIC, GPTQ, MXFP4, W4A16, W8A8
 from support.tiny_models import COHERE2, GEMMA2, GEMMA3, GPT_OSS, MISTRAL, OLMO3, PHI_MOE, TinyModel
 from zoo.families import ATTENTION, EXPERTS, USUAL, Family, Passes, Refused, Thoughts
@@ -288,17 +287,13 @@ _REST: Final = (
 
 QUANTISED: Final = (
     Family(
-        "gpt-oss, as published",
-        GPT_OSS.changed(**_FOUR_BITS),
-        "gpt-oss",
-        Passes(_CHOICE, ATTENTION),
-        quantiser=MXFP4,
+        "gpt-oss, as published", GPT_OSS.changed(**_FOUR_BITS), "gpt-oss", Passes(_CHOICE, ATTENTION), quantiser=MXFP4
     ),
     Family(
         "DeepSeek-V3.1, as published",
         _DEEPSEEK,
         "deepseek-v3.1",
-        Passes(_CHOICE, ("o_proj",), _LATENT, EXPERTS),
+        Passes(_CHOICE, ("o_proj",), _LATENT, EXPERTS, unsampled=_SINGLE),
         quantiser=FP8,
     ),
     Family("Qwen3 FP8", TinyModel("Qwen3"), "qwen3", Passes(_CHOICE), quantiser=FP8),
@@ -306,18 +301,14 @@ QUANTISED: Final = (
         "Qwen3 MoE FP8",
         TinyModel("Qwen3Moe", _MOE),
         "qwen3",
-        Passes(_CHOICE, ATTENTION, renamed=EXPERTS),
+        Passes(_CHOICE, ATTENTION, renamed=EXPERTS, unsampled=_SINGLE),
         quantiser=FP8,
     ),
     Family("Llama 3.1, AutoFP8", _LLAMA, "llama-3.2", Passes(_NONE), quantiser=AUTO_FP8),
     Family("Llama 3.1 FP8 dynamic, llm-compressor", _LLAMA, "llama-3.2", Passes(_NONE), quantiser=FP8_DYNAMIC),
     Family("Llama 3.1 W8A8, llm-compressor", _LLAMA, "llama-3.2", Passes(_NONE), quantiser=W8A8),
     Family(
-        "Llama 3.1 W4A16, llm-compressor",
-        _LLAMA.changed(**_FOUR_BITS),
-        "llama-3.2",
-        Passes(_NONE),
-        quantiser=W4A16,
+        "Llama 3.1 W4A16, llm-compressor", _LLAMA.changed(**_FOUR_BITS), "llama-3.2", Passes(_NONE), quantiser=W4A16
     ),
     Family("Qwen2.5 AWQ", TinyModel("Qwen2", _FOUR_BITS), "qwen2.5", Passes(_NONE), quantiser=AWQ),
     Family("Qwen2.5 GPTQ", TinyModel("Qwen2"), "qwen2.5", Refused(_REST), quantiser=GPTQ),
@@ -406,29 +397,4 @@ REFUSED: Final = (
 )
 """Models that are refused with the default settings."""
 
-WITH_TEXT_MODEL: Final = (
-    "Gemma 3, with images",
-    "Llama 4, as published",
-    "Qwen3.5, as published",
-    "Mistral Small 3.1 and 3.2",
-    "Nemotron-H",
-)
-"""Refused families of which fetch says how to get a model that passes."""
-
 FAMILIES: Final = (*DENSE, *MIXTURES, *HYBRIDS, *QUANTISED, *REFUSED)
-
-_BOTH_WAYS: Final = ("Qwen3", "gpt-oss, in BFloat16")
-"""Families that go through the loop with thoughts too, where their templates leave the choice."""
-LOOPS: Final = tuple(
-    (family, thinking)
-    for family in FAMILIES
-    if isinstance(family.decision, Passes)
-    and not (family.decision.unsampled or family.differs or family.quantiser is not None)
-    for thinking in (Thinking.OFF, Thinking.ON)
-    if (
-        family.decision.thoughts is not Thoughts.ALWAYS
-        if thinking is Thinking.OFF
-        else family.decision.thoughts is Thoughts.ALWAYS or family.name in _BOTH_WAYS
-    )
-)
-"""Families and settings of `model.chat.thinking` with which the whole loop runs on a CPU."""

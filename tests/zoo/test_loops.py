@@ -10,7 +10,7 @@ from zoo.exported import check_export
 from zoo.families import Family
 from zoo.loop import ITERATIONS, Loop, run_loop
 from zoo.loop_records import LoopRecord, LoopRecords, measured
-from zoo.table import LOOPS
+from zoo.loop_table import LOOPS
 
 pytestmark = pytest.mark.slow
 

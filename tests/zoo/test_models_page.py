@@ -7,8 +7,9 @@ import pytest
 from dynalign_contract.settings import TrainingBackend
 from zoo.families import Family, Passes, Refused
 from zoo.loop_records import FOLDER, read_record, record_path
+from zoo.loop_table import LOOPS
 from zoo.models_page import main, render_page
-from zoo.table import FAMILIES, LOOPS
+from zoo.table import FAMILIES
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 

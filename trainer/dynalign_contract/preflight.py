@@ -28,7 +28,7 @@ class Preflight(Model):
     rewards: Rewards = Field(default=(), exclude_if=lambda rewards: not rewards)
     """Verifiers, and the columns of the user's rows that they read."""
     objective: Objective | None = None
-    """Its questions are answered by a digit or a letter, which must be one token. None: that is not looked at."""
+    """The objective, whose questions are answered by a digit or a letter: one token each. None: not looked at."""
     win_rate: WinRateSettings | None = None
     """`evaluation.winRate`: whether answers are compared by letters, and by the model itself."""
 

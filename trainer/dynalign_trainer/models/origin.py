@@ -13,7 +13,7 @@ class Origin(Model):
     """The source of a model, and what fetch has made of it."""
 
     uri: str
-    """As the run names it."""
+    """The source as the run names it."""
     commit: str | None = Field(default=None, exclude_if=lambda commit: commit is None)
     """Commit of a hub's repository; None for other sources."""
     quantized: str | None = Field(default=None, exclude_if=lambda method: method is None)

@@ -15,14 +15,14 @@ SHARD_BYTES: Final = 1 << 30
 """Size at which a file of the copy is written; it is held in memory until then."""
 
 _BYTES: Final = 2
-"""Of a weight in BFloat16."""
+"""Size of a weight in BFloat16."""
 _LIBRARIES: Final = 3 << 29
 """Bytes that the process holds before it converts anything: 1.5 GiB."""
 _AT_ONCE: Final = {Method.MXFP4: 3}
 """Memory while a weight is converted, in sizes of the result, as measured; embeddings are copied as they are."""
 _AT_ONCE_OTHERWISE: Final = 6
 _LARGE: Final = 1 << 29
-"""From here on sizes are told in GiB."""
+"""Sizes from this one on are told in GiB."""
 _LIMITS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """Where a container reads its memory limit, in versions 2 and 1 of control groups."""
 

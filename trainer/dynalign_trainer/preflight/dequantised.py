@@ -69,7 +69,7 @@ class Conversion:
     """What becomes of the tensors of a quantised checkpoint."""
 
     weights: tuple[StoredWeight, ...]
-    """Those that are computed."""
+    """Tensors that are computed."""
     kept: tuple[str, ...]
     """Names of tensors that the copy holds as they are."""
 
