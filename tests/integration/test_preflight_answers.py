@@ -1,5 +1,6 @@
 """Digits and letters that answer an objective's questions are one token each, or fetch refuses the model."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from dynalign_contract.agents import AgentModel, AgentsSettings, CriticSettings
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.objective import BUILTIN, CompareTemplate, Objective, builtin_objective
 from dynalign_contract.preflight import Preflight
-from dynalign_contract.settings import EvaluationJudge, SuppliedPrompts, WinRateMethod, WinRateSettings
+from dynalign_contract.settings import EvaluationJudge, JudgingSettings, SuppliedPrompts, WinRateMethod, WinRateSettings
 from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.preflight.answers import check_answers
 from lab.tiny_qwen3 import write_tiny_qwen3
@@ -105,3 +106,28 @@ def test_digits_are_asked_for_by_judge_and_critic(preflight: Preflight) -> None:
 )
 def test_a_critic_that_is_not_the_model_may_begin_as_it_likes(preflight: Preflight) -> None:
     check_answers(MergingTokenizer(), preflight)
+
+
+JUDGE_ELSEWHERE = JudgingSettings.model_validate(
+    {"judges": [{"name": "outside", "judge": "Endpoint", "endpoint": {"url": "http://vllm:8000/v1", "model": "m"}}]}
+)
+
+
+@pytest.mark.parametrize(
+    ("judging", "method", "evaluator", "asked"),
+    [
+        (JudgingSettings(), WinRateMethod.PAIRWISE, EvaluationJudge.ENDPOINT, True),
+        (JUDGE_ELSEWHERE, WinRateMethod.PAIRWISE, EvaluationJudge.ENDPOINT, False),
+        (JUDGE_ELSEWHERE, WinRateMethod.POINTWISE, EvaluationJudge.ENDPOINT, False),
+        (JUDGE_ELSEWHERE, WinRateMethod.POINTWISE, EvaluationJudge.BASE, True),
+    ],
+)
+def test_judges_elsewhere_may_be_asked_in_any_way(
+    judging: JudgingSettings, method: WinRateMethod, evaluator: EvaluationJudge, asked: bool
+) -> None:
+    objective = SPACED.model_copy(
+        update={"judge": SPACED.judge.model_copy(update={"prefill": "Score:"}), "critic": None}
+    )
+    preflight = asking(objective, method=method, judge=evaluator).model_copy(update={"judging": judging})
+    with pytest.raises(BadInputError, match="after the prefill 'Score:'") if asked else nullcontext():
+        check_answers(MergingTokenizer(), preflight)

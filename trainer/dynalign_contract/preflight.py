@@ -7,6 +7,7 @@ from dynalign_contract.objective import Objective
 from dynalign_contract.settings import (
     ChatSettings,
     EngineSettings,
+    JudgingSettings,
     PromptSettings,
     Quantized,
     Rewards,
@@ -29,6 +30,8 @@ class Preflight(Model):
     """Verifiers, and the columns of the user's rows that they read."""
     objective: Objective | None = None
     """The objective, whose questions are answered by a digit or a letter: one token each. None: not looked at."""
+    judging: JudgingSettings | None = None
+    """`judging`: whether the model itself is a judge. None: it is."""
     win_rate: WinRateSettings | None = None
     """`evaluation.winRate`: whether answers are compared by letters, and by the model itself."""
 

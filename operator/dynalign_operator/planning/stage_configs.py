@@ -101,6 +101,7 @@ def build_preflight(spec: AlignmentRunSpec, objective: Objective | None) -> Pref
         thinking_tokens=spec.generation.thinking_tokens,
         rewards=spec.rewards,
         objective=objective,
+        judging=spec.judging,
         win_rate=spec.evaluation.win_rate,
     )
 

@@ -20,11 +20,12 @@ def _leads(preflight: Preflight) -> Iterator[tuple[Choices, str]]:
     objective = preflight.objective
     if objective is None:
         return
-    for lead in digit_leads(objective.judge.prefill):
-        yield DIGITS, lead
+    if _scores_itself(preflight):
+        for lead in digit_leads(objective.judge.prefill):
+            yield DIGITS, lead
     if objective.critic is not None and _is_own_critic(preflight.prompts):
         yield DIGITS, objective.critic.prefill
-    if preflight.win_rate is not None and _compares_itself(preflight.win_rate):
+    if _evaluates_itself(preflight.win_rate, WinRateMethod.PAIRWISE):
         yield LETTERS, objective.compare.prefill
 
 
@@ -34,6 +35,14 @@ def _is_own_critic(prompts: PromptSettings) -> bool:
     return not all_supplied and prompts.agents.critic.model is not AgentModel.ENDPOINT
 
 
-def _compares_itself(win_rate: WinRateSettings) -> bool:
-    own = set(win_rate.judges) - {EvaluationJudge.ENDPOINT}
-    return win_rate.method is WinRateMethod.PAIRWISE and bool(own)
+def _scores_itself(preflight: Preflight) -> bool:
+    """Whether the model scores answers: as a judge of the training, or one by one in the evaluation."""
+    judges = preflight.judging is None or preflight.judging.need_engine
+    return judges or _evaluates_itself(preflight.win_rate, WinRateMethod.POINTWISE)
+
+
+def _evaluates_itself(win_rate: WinRateSettings | None, method: WinRateMethod) -> bool:
+    """Whether the model judges win rates by this method."""
+    return (
+        win_rate is not None and win_rate.method is method and bool(set(win_rate.judges) - {EvaluationJudge.ENDPOINT})
+    )
