@@ -25,7 +25,7 @@ def check_export(loop: Loop) -> ExportCheck:
     import torch
 
     chat = ChatTemplate(load_tokenizer(loop.layout.export), loop.chat)
-    exported, base = (_load(folder) for folder in (loop.layout.export, loop.source))
+    exported, base = (_load(folder) for folder in (loop.layout.export, loop.layout.model))
     gaps, distances = [], []
     for row in loop.answers:
         if row["policy"] != policy_version(ITERATIONS - 1):

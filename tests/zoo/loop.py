@@ -59,8 +59,6 @@ class Loop:
     """A run of a family's model, which `run_loop` has brought to its end."""
 
     run: LocalRun
-    source: Path
-    """The model that was aligned."""
     chat: ChatSettings
 
     @property
@@ -100,7 +98,8 @@ def run_loop(family: Family, thinking: Thinking, folder: Path) -> Loop:
     source = family.write(folder / "model")
     if thinking is Thinking.ON:
         teach_thoughts(source, chat)
-    spec = _SPEC | {"model": {"uri": str(source), "chat": {"thinking": thinking.value}}}
+    model = {"uri": str(source), "chat": {"thinking": thinking.value}}
+    spec = _SPEC | {"model": model if family.quantiser is None else {**model, "quantized": "Dequantize"}}
     run = LocalRun(folder / "run.yaml", folder / "run")
     objects = [
         {"apiVersion": "dynalign.io/v1alpha1", "kind": "AlignmentRun", "metadata": {"name": "zoo"}, "spec": spec},
@@ -116,4 +115,4 @@ def run_loop(family: Family, thinking: Thinking, folder: Path) -> Loop:
     run.file.write_text(yaml.safe_dump_all(objects))
     result = run.finish()
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr}\n{run.logs()}"
-    return Loop(run, source, chat)
+    return Loop(run, chat)
