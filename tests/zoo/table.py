@@ -48,12 +48,8 @@ _GRANITE4_DENSE: Final = _GRANITE4 | {
 _NO_WINDOW: Final[dict[str, Any]] = {"sliding_window": None}
 _TIED: Final[dict[str, Any]] = {"tie_word_embeddings": True}
 _GEMMA: Final = _TIED | {"head_dim": 256}
-_CAPS: Final[dict[str, Any]] = {
-    "attn_logit_softcapping": 50.0,
-    "final_logit_softcapping": 30.0,
-    "query_pre_attn_scalar": 256,
-}
-"""As they are published; vLLM's tanh on a CPU is NaN from 44 times the cap of attention on."""
+_CAPS: Final[dict[str, Any]] = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
+"""Caps as they are published; with much smaller ones vLLM gave NaN on a CPU."""
 _LLAMA4: Final[dict[str, Any]] = {"num_local_experts": 4, "intermediate_size_mlp": 48}
 _EYE: Final[dict[str, Any]] = {
     "hidden_size": 16,
@@ -85,7 +81,7 @@ DENSE: Final = (
     Family("Qwen3", TinyModel("Qwen3"), "qwen3", Passes(_CHOICE)),
     Family("Qwen3 Thinking", TinyModel("Qwen3"), "qwen3-thinking", Passes(_ALWAYS)),
     Family("Gemma", TinyModel("Gemma", _GEMMA), "gemma-2", Passes(_NONE), is_nearest=True),
-    Family("Gemma 2", GEMMA2.changed(**_GEMMA, **_CAPS), "gemma-2", Passes(_NONE)),
+    Family("Gemma 2", GEMMA2.changed(**_GEMMA, **_CAPS, query_pre_attn_scalar=256), "gemma-2", Passes(_NONE)),
     Family("Gemma 3, text", GEMMA3.changed(**_GEMMA), "gemma-3", Passes(_NONE)),
     Family("Mistral 7B", MISTRAL, "mistral-v0.3", Passes(_NONE)),
     Family("Mistral Small 3", MISTRAL.changed(**_NO_WINDOW), "mistral-small-3", Passes(_NONE)),
@@ -123,6 +119,7 @@ DENSE: Final = (
         "smollm2",
         Passes(_NONE, (*ATTENTION, "up_proj", "down_proj")),
         is_nearest=True,
+        differs="log-probabilities of sampler and trainer differ by 1e-3",
     ),
     Family(
         "StarCoder2",
