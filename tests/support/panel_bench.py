@@ -7,14 +7,18 @@ from typing import Any
 
 from dynalign_contract.config import JudgeParams, StageConfig
 from dynalign_contract.layout import RunLayout
+from dynalign_contract.objective import Aspect, builtin_objective
 from dynalign_contract.records import JUDGEMENT, ROLLOUT, JudgementRow, read_rows
 from dynalign_contract.settings import JudgingSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer.judge import stage
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 from dynalign_trainer.runtime.telemetry import Telemetry
-from support.judge_bench import OBJECTIVE
 from support.training_data import write_artifact
+
+OBJECTIVE = builtin_objective("collective-agency").model_copy(
+    update={"aspects": (Aspect(id="care", title="Care", definition="d"),)}
+)
 
 
 def rollout_rows(

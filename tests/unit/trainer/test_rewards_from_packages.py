@@ -93,7 +93,7 @@ def test_a_failure_is_nan_counted_and_told_and_never_0(
 
 
 def _again(bench: JudgeBench) -> JudgeBench:
-    for part in (bench.root / "judgements").glob("part-*"):
+    for part in bench.folder().glob("part-*"):
         part.unlink()
     return bench
 

@@ -87,7 +87,7 @@ def test_the_example_server_rewards_answers(bench: JudgeBench, server: RewardSer
     assert output.metrics[JudgeMetrics.verifier_reward.of("variety")] == pytest.approx(2.5 / 3)
     assert output.metrics[JudgeMetrics.verifier_failed_share.of("variety")] == 0.25
     assert bench.warnings == ["variety left answers undecided (1): it answered null."]
-    assert not (bench.root / "judgements" / REWARDS_JOURNAL).exists()
+    assert not (bench.folder() / REWARDS_JOURNAL).exists()
 
 
 def test_it_has_forty_lines() -> None:
@@ -153,9 +153,9 @@ def test_without_retries_half_the_answers_are_undecided_and_the_gate_decides(ben
 
     with pytest.raises(UnfitError, match=r"could not decide so many answers: variety 50\.0%.*status 503"):
         run(max_failed_share=0.4)
-    for part in (bench.root / "judgements").glob("part-*"):
+    for part in bench.folder().glob("part-*"):
         part.unlink()
-    (bench.root / "judgements" / REWARDS_JOURNAL).unlink()
+    (bench.folder() / REWARDS_JOURNAL).unlink()
     run(max_failed_share=0.5)
     assert values_of(bench) == [1.0, None, 1.0, None]
     assert numbers([row["reward"] for row in bench.rows()]) == [(JUDGE + 1) / 2, None] * 2

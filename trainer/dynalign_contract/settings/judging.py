@@ -82,6 +82,12 @@ class JudgeGates(Model):
     """Maximum share of candidates without a reward."""
     on_unfit: OnUnfitJudge = OnUnfitJudge.STOP
 
+    @property
+    def need_figures(self) -> bool:
+        """Whether a gate looks at canaries, injections or the agreement with the base model."""
+        figures = (self.min_canary_margin, self.min_canary_auc, self.min_injection_margin, self.min_base_agreement)
+        return any(figure is not None for figure in figures)
+
 
 class JudgingSettings(Model):
     """How the policy's candidates are rewarded."""

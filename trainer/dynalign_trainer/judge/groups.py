@@ -1,5 +1,6 @@
 """The candidates of a prompt together: what the judge sees at once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dynalign_contract.config import JudgeParams
@@ -7,7 +8,9 @@ from dynalign_contract.errors import BadInputError
 from dynalign_contract.inputs import Input
 from dynalign_contract.records import ROLLOUT, RolloutRow, read_parts
 from dynalign_contract.supplied.turns import Message
+from dynalign_trainer.judge.canaries import Group
 from dynalign_trainer.runtime.context import StageContext
+from dynalign_trainer.scoring.contexts import Candidate
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,16 @@ class RolloutGroup:
     prompt_id: str
     messages: list[Message]
     candidates: list[RolloutRow] = field(default_factory=list)
+
+
+def candidates_of(groups: Sequence[RolloutGroup]) -> list[Candidate]:
+    """The candidates of groups, those of a prompt adjacent."""
+    return [Candidate(group.prompt_id, group.messages, row["text"]) for group in groups for row in group.candidates]
+
+
+def as_canary_groups(groups: Sequence[RolloutGroup]) -> list[Group]:
+    """The prompts with their answers, from which canaries are made."""
+    return [Group(group.prompt_id, group.messages, [row["text"] for row in group.candidates]) for group in groups]
 
 
 def read_groups(context: StageContext[JudgeParams]) -> list[RolloutGroup]:

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dynalign_contract.config import JudgeParams
+from dynalign_contract.objective import Objective
 from dynalign_contract.records import JudgementRow, RolloutRow, ScoreRow, answer_length
 from dynalign_trainer.judge.penalties import final_reward, find_penalties
+from dynalign_trainer.scoring.pointwise import CandidateScore
 from dynalign_trainer.verifiers.answer import Answer
 from dynalign_trainer.verifiers.combining import combine_rewards, judge_share
 
@@ -32,6 +34,14 @@ def answer_of(rollout: RolloutRow) -> Answer:
         candidate=rollout["candidate"],
         messages=rollout["messages"],
     )
+
+
+def score_rows(objective: Objective, score: CandidateScore) -> list[ScoreRow]:
+    """The columns of a score, one an aspect."""
+    return [
+        {"aspect": aspect.id, "score": found.score, "mass": found.mass}
+        for aspect, found in zip(objective.aspects, score.aspects, strict=True)
+    ]
 
 
 def build_judgement(

@@ -10,14 +10,13 @@ from dynalign_contract.records import (
     CanaryRow,
     JudgementRow,
     RolloutRow,
-    ScoreRow,
     write_rows,
 )
 from dynalign_contract.settings import OnUnfitJudge
-from dynalign_trainer.judge.canaries import Canary, CanaryKind, Group, make_canaries
-from dynalign_trainer.judge.groups import RolloutGroup
+from dynalign_trainer.judge.canaries import Canary, CanaryKind, make_canaries
+from dynalign_trainer.judge.groups import RolloutGroup, as_canary_groups, candidates_of
 from dynalign_trainer.judge.judges import Judges, is_base
-from dynalign_trainer.judge.rewarding import Opinion, answer_of, build_judgement
+from dynalign_trainer.judge.rewarding import Opinion, answer_of, build_judgement, score_rows
 from dynalign_trainer.judge.trust import CanaryTrust, canary_trust
 from dynalign_trainer.models.chat_model import ChatModel
 from dynalign_trainer.runtime.context import StageContext
@@ -76,9 +75,7 @@ class Shard:
         """Whether this shard finds out for itself if the judge is fit; otherwise shard 0 does it for all."""
         judging = context.params.judging
         self._canary_groups = leading[: judging.canaries.prompts] if self.decides else ()
-        self._canaries = make_canaries(
-            [_as_group(group) for group in self._canary_groups], context.seed, judging.canaries.injections
-        )
+        self._canaries = make_canaries(as_canary_groups(self._canary_groups), context.seed, judging.canaries.injections)
         self._verified: dict[int, list[dict[str, float]]] = {}
         """Part -> the verifiers' values of its answers, which are the same whoever judges."""
         self._done = 0
@@ -93,7 +90,7 @@ class Shard:
         for part in self._parts:
             if part.index in rows:
                 continue
-            found = self._score(judge, _candidates(part.inputs))
+            found = self._score(judge, candidates_of(part.inputs))
             rows[part.index] = self._write(part, found, judge)
             scores += found
             self._context.telemetry.metric(
@@ -133,7 +130,7 @@ class Shard:
         return [[known[_key(row)] for row in group.candidates] for group in groups]
 
     def _rewards(self, judge: ChatModel, groups: Sequence[RolloutGroup]) -> list[list[float]]:
-        scores = iter(self._score(judge, _candidates(groups), counts=False))
+        scores = iter(self._score(judge, candidates_of(groups), counts=False))
         return [[next(scores).reward for _ in group.candidates] for group in groups]
 
     def _decides_like_shard_0(self) -> bool:
@@ -143,9 +140,7 @@ class Shard:
         """
         params = self._context.params
         gates = params.judging.gates
-        figures = (gates.min_canary_margin, gates.min_canary_auc, gates.min_injection_margin, gates.min_base_agreement)
-        gated = any(figure is not None for figure in figures)
-        return gated and gates.on_unfit is OnUnfitJudge.USE_BASE and self._judges.differ
+        return gates.need_figures and gates.on_unfit is OnUnfitJudge.USE_BASE and self._judges.differ
 
     def _judge_canaries(
         self, judge: ChatModel, rows: Mapping[int, list[JudgementRow]]
@@ -193,7 +188,7 @@ class Shard:
     def _judgement(
         self, rollout: RolloutRow, score: CandidateScore, judge: ChatModel, values: dict[str, float]
     ) -> JudgementRow:
-        opinion = Opinion(self._scores(score), score.reward, score.error, score.retries)
+        opinion = Opinion(score_rows(self._context.params.objective, score), score.reward, score.error, score.retries)
         return build_judgement(
             self._context.params, weights_of(self._verifiers), rollout, opinion, values, judge=judge.version
         )
@@ -204,24 +199,10 @@ class Shard:
             "kind": canary.kind.value,
             "attack": canary.attack,
             "text": canary.text,
-            "scores": self._scores(score),
+            "scores": score_rows(self._context.params.objective, score),
             "reward": score.reward,
             "judge": judge.version,
         }
-
-    def _scores(self, score: CandidateScore) -> list[ScoreRow]:
-        return [
-            {"aspect": aspect.id, "score": found.score, "mass": found.mass}
-            for aspect, found in zip(self._context.params.objective.aspects, score.aspects, strict=True)
-        ]
-
-
-def _candidates(groups: Sequence[RolloutGroup]) -> list[Candidate]:
-    return [Candidate(group.prompt_id, group.messages, row["text"]) for group in groups for row in group.candidates]
-
-
-def _as_group(group: RolloutGroup) -> Group:
-    return Group(group.prompt_id, group.messages, [row["text"] for row in group.candidates])
 
 
 def _size(part: Part[RolloutGroup]) -> int:

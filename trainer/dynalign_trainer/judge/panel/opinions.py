@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Final, TypedDict
 
 from dynalign_contract.config import JudgeParams
-from dynalign_contract.records import RolloutRow, ScoreRow, Table, read_rows, write_rows
+from dynalign_contract.records import RolloutRow, Table, read_rows, write_rows
 from dynalign_contract.records.columns import Flag, Float32, Int32, Scores, Text
 from dynalign_contract.settings import JudgingSettings, OnUnfitJudge
 from dynalign_trainer.endpoints.refusals import EndpointError
-from dynalign_trainer.judge.groups import RolloutGroup
+from dynalign_trainer.judge.groups import RolloutGroup, candidates_of
 from dynalign_trainer.judge.panel.members import Member
-from dynalign_trainer.judge.panel.questions import Key, Questions, candidates_of, key_of, keys_of
+from dynalign_trainer.judge.panel.questions import Key, Questions, key_of, keys_of
+from dynalign_trainer.judge.rewarding import score_rows
 from dynalign_trainer.models.chat_model import ChatModel
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.parts import Part, reuse_finished_parts
@@ -124,7 +125,7 @@ class PanelShard:
         return {
             "prompt_id": key[0],
             "candidate": key[1],
-            "scores": self.scores(score),
+            "scores": score_rows(self.context.params.objective, score),
             "reward": score.reward,
             "error": score.error,
             "retries": score.retries,
@@ -132,13 +133,6 @@ class PanelShard:
             "spread": mean_of(aspect.spread for aspect in score.aspects),
             "judge": member.model.version,
         }
-
-    def scores(self, score: CandidateScore) -> list[ScoreRow]:
-        """The columns of a score, one an aspect."""
-        return [
-            {"aspect": aspect.id, "score": found.score, "mass": found.mass}
-            for aspect, found in zip(self.context.params.objective.aspects, score.aspects, strict=True)
-        ]
 
     def _complete(
         self, member: Member, given: Mapping[Key, OpinionRow], rewards: Mapping[Key, float]

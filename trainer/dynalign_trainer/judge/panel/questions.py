@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from dynalign_contract.config import JudgeParams
 from dynalign_contract.records import RolloutRow
 from dynalign_contract.settings import OnUnfitJudge
-from dynalign_trainer.judge.canaries import Canary, Group, make_canaries
-from dynalign_trainer.judge.groups import RolloutGroup
+from dynalign_trainer.judge.canaries import Canary, make_canaries
+from dynalign_trainer.judge.groups import RolloutGroup, as_canary_groups
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.parts import Part
-from dynalign_trainer.scoring.contexts import Candidate
 
 Key = tuple[str, int]
 """(prompt_id, candidate)."""
@@ -51,9 +50,7 @@ def plan_questions(
     shard 0 alone can do that.
     """
     judging = context.params.judging
-    gates = judging.gates
-    figures = (gates.min_canary_margin, gates.min_canary_auc, gates.min_injection_margin, gates.min_base_agreement)
-    is_gated = any(figure is not None for figure in figures) and gates.on_unfit is OnUnfitJudge.LEAVE_OUT
+    is_gated = judging.gates.need_figures and judging.gates.on_unfit is OnUnfitJudge.LEAVE_OUT
     decides = context.shard == 0 or is_gated
     canary_groups = leading[: judging.canaries.prompts] if decides else ()
     own = [group for part in parts for group in part.inputs]
@@ -64,10 +61,7 @@ def plan_questions(
         parts=parts,
         foreign=[group for prompt, group in wanted.items() if prompt not in known],
         canaries=make_canaries(
-            [
-                Group(group.prompt_id, group.messages, [row["text"] for row in group.candidates])
-                for group in canary_groups
-            ],
+            as_canary_groups(canary_groups),
             context.seed,
             judging.canaries.injections,
         ),
@@ -75,11 +69,6 @@ def plan_questions(
         compared=compared,
         decides=decides,
     )
-
-
-def candidates_of(groups: Sequence[RolloutGroup]) -> list[Candidate]:
-    """The candidates of groups, those of a prompt adjacent."""
-    return [Candidate(group.prompt_id, group.messages, row["text"]) for group in groups for row in group.candidates]
 
 
 def keys_of(group: RolloutGroup) -> list[Key]:

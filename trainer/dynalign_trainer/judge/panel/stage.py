@@ -16,6 +16,7 @@ from dynalign_trainer.judge.panel.opinions import OPINIONS_FOLDER, Opinions, Pan
 from dynalign_trainer.judge.panel.questions import Key, Questions, keys_of, plan_questions
 from dynalign_trainer.judge.panel.rows import canary_rows, judgement_rows
 from dynalign_trainer.judge.panel.verdict import decide
+from dynalign_trainer.judge.rewarding import score_rows
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 from dynalign_trainer.runtime.parts import Part
 from dynalign_trainer.verifiers.verifier import Verifier
@@ -48,7 +49,9 @@ def judge_by_panel(
         write_rows(context.folder / name, found, JUDGEMENT)
     files = {name: len(found) for name, found in rows.items()}
     if context.shard == 0:
-        scores = {name: [shard.scores(score) for score in found.canaries] for name, found in opinions.items()}
+        scores = {
+            name: [score_rows(params.objective, score) for score in found.canaries] for name, found in opinions.items()
+        }
         canaries = canary_rows(questions, verdict.rule, opinions, scores)
         write_rows(context.folder / CANARIES_FILE, canaries, CANARY)
         files[CANARIES_FILE] = len(canaries)
