@@ -32,6 +32,7 @@ author: {message: "Ask about $topic.", opening: "Why"}
 facets: {topic: [anything]}
 """
 _TOPICS: Final = ("sky", "sea", "sun", "moon", "wind", "rain", "snow", "sand", "fire", "frost")
+_QUESTIONS: Final = tuple(f"What colour has the {topic}?" for topic in _TOPICS)
 _SPEC: Final[dict[str, Any]] = {
     "objective": {"configMapRef": {"name": "short"}},
     "iterations": ITERATIONS,
@@ -45,7 +46,7 @@ _SPEC: Final[dict[str, Any]] = {
         # a random model writes no questions
         "supplied": {"uri": "./prompts.jsonl"},
     },
-    "generation": {"candidates": 4, "maxTokens": 40},
+    "generation": {"candidates": 4, "maxTokens": 60},
     # a random model's next token is hardly ever a digit
     "judging": {"minMass": 0, "canaries": {"prompts": 1, "injections": 1}, "baseAgreementPrompts": 1},
     "training": {"learningRate": 2e-2, "lora": {"rank": 4}, "promptsPerStep": 2, "gradientCheckpointing": False},
@@ -97,7 +98,7 @@ def run_loop(family: Family, thinking: Thinking, folder: Path) -> Loop:
     chat = ChatSettings(thinking=thinking)
     source = family.write(folder / "model")
     if thinking is Thinking.ON:
-        teach_thoughts(source, chat)
+        teach_thoughts(source, chat, _QUESTIONS)
     model = {"uri": str(source), "chat": {"thinking": thinking.value}}
     spec = _SPEC | {"model": model if family.quantiser is None else {**model, "quantized": "Dequantize"}}
     run = LocalRun(folder / "run.yaml", folder / "run")
@@ -110,7 +111,7 @@ def run_loop(family: Family, thinking: Thinking, folder: Path) -> Loop:
             "data": {"objective.yaml": _OBJECTIVE},
         },
     ]
-    rows = [{"prompt": f"What colour has the {topic}?"} for topic in _TOPICS]
+    rows = [{"prompt": question} for question in _QUESTIONS]
     (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
     run.file.write_text(yaml.safe_dump_all(objects))
     result = run.finish()
