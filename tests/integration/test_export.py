@@ -98,6 +98,28 @@ def test_the_merged_model_is_the_base_with_its_adapter(root: Path) -> None:
         assert str(root) not in path.read_text()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "scale", "least", "greatest"),
+    [
+        pytest.param(torch.float32, 1.0, 0.0, 1e-6, id="float32 holds the change"),
+        pytest.param(torch.bfloat16, 1.0, 1e-4, 0.1, id="bfloat16 holds a large change"),
+        pytest.param(torch.bfloat16, 1e-6, 0.9, 1.1, id="bfloat16 loses a small change"),
+    ],
+)
+def test_what_rounding_loses_of_the_training_is_measured(
+    root: Path, dtype: torch.dtype, scale: float, least: float, greatest: float
+) -> None:
+    AutoModelForCausalLM.from_pretrained(root / "model", dtype=dtype).save_pretrained(root / "model")
+    weights = root / "adapter" / "adapter_model.safetensors"
+    save_file({name: w * scale if "lora_B" in name else w for name, w in load_file(weights).items()}, weights)
+    result = export(root, "adapter")
+    assert result.exit_code == 0, result
+    error = metrics_of(result)["rounding_error"]
+    assert error is not None
+    assert least <= error <= greatest
+    assert [("number format" in warning) for warning in result.warnings] == ([True] if least > 0.5 else [])
+
+
 def test_without_an_adapter_the_base_model_is_exported(root: Path) -> None:
     result = export(root, None)
     assert {m.name: m.value for m in result.metrics}["relative_change"] == 0

@@ -1,20 +1,25 @@
 """An exported model in transformers, held against the answers that vLLM wrote with the last policy."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from dynalign_contract.config import policy_version
 from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.folder import load_tokenizer
 from zoo.loop import ITERATIONS, Loop
 
+AGREES: Final = 1e-4
+"""Nats; what the order of computation in float32 makes."""
+
 
 @dataclass(frozen=True)
 class ExportCheck:
     """How the exported model, and the base model, continue the prompts that the last policy answered greedily."""
 
-    gap: float
-    """Largest difference of the likeliest token's log-probability and that of the answer's token, nats."""
+    agreement: float
+    """Share of the answers' tokens that are the likeliest of the exported model, within `AGREES` nats."""
+    is_rounded: bool
+    """Whether the weights are stored in fewer digits than they were trained in."""
     distance: float
     """Mean absolute difference of the two models' log-probabilities of the answers' tokens, nats."""
     tokens: int
@@ -23,6 +28,7 @@ class ExportCheck:
 def check_export(loop: Loop) -> ExportCheck:
     """Compute the answers' tokens with both models, teacher-forced."""
     import torch
+    from transformers import AutoConfig
 
     chat = ChatTemplate(load_tokenizer(loop.layout.export), loop.chat)
     exported, base = (_load(folder) for folder in (loop.layout.export, loop.layout.model))
@@ -36,7 +42,12 @@ def check_export(loop: Loop) -> ExportCheck:
         gaps.append(ours.amax(-1) - ours.gather(1, tokens)[:, 0])
         distances.append((ours - theirs).gather(1, tokens)[:, 0].abs())
     gap, distance = torch.cat(gaps), torch.cat(distances)
-    return ExportCheck(gap=float(gap.max()), distance=float(distance.mean()), tokens=len(gap))
+    return ExportCheck(
+        agreement=float((gap < AGREES).float().mean()),
+        is_rounded=AutoConfig.from_pretrained(loop.layout.export).dtype != torch.float32,
+        distance=float(distance.mean()),
+        tokens=len(gap),
+    )
 
 
 def _load(folder: Any) -> Any:

@@ -6,7 +6,7 @@ import pytest
 
 from dynalign_contract.metrics import TrainMetrics
 from dynalign_contract.settings import Thinking
-from zoo.exported import check_export
+from zoo.exported import AGREES, check_export
 from zoo.families import Family
 from zoo.loop import ITERATIONS, Loop, run_loop
 from zoo.loop_records import LoopRecord, LoopRecords, measured
@@ -14,10 +14,10 @@ from zoo.loop_table import LOOPS
 
 pytestmark = pytest.mark.slow
 
-AGREES = 1e-4
-"""Nats; sampler and trainer compute in float32, in another order."""
 DIFFERS = 1e-2
 """Nats; a hundred times what the order of computation makes."""
+ROUNDED_AGREEMENT = 0.9
+"""Share of greedy tokens that survive an export in bfloat16: where two tokens are close, rounding may exchange them."""
 IN_EVERY_TEST = {("Qwen3", Thinking.OFF), ("Qwen3", Thinking.ON), ("gpt-oss, in BFloat16", Thinking.ON)}
 """Loops of the documentation's first files, which `make test` runs too."""
 
@@ -54,7 +54,7 @@ def test_a_family_goes_through_the_whole_loop(
 
     export = check_export(loop)
     assert export.tokens > 0
-    assert export.gap < AGREES
+    assert export.agreement >= (ROUNDED_AGREEMENT if export.is_rounded else 1)
     assert export.distance > DIFFERS
 
     choice = loop.run.status.training

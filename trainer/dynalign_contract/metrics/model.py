@@ -22,3 +22,8 @@ class ExportMetrics(StageMetrics):
     relative_change = MetricDef[ExportParams](
         Unit.PLAIN, "Norm of the change of the trained weights divided by the norm of these weights."
     )
+    rounding_error = MetricDef[ExportParams](
+        Unit.PLAIN,
+        "Norm of what rounding to the number format of the base model's files changes in the trained weights, divided "
+        "by the norm of their change in training: 0 where the format holds that exactly, 1 where it loses all of it.",
+    )

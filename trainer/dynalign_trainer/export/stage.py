@@ -1,6 +1,7 @@
 """The export stage: write the chosen policy, an adapter merged, as a folder that anyone can load."""
 
 import shutil
+from pathlib import Path
 from typing import Final
 
 from dynalign_contract.config import ExportParams
@@ -9,17 +10,18 @@ from dynalign_contract.inputs import Input
 from dynalign_contract.metrics import ExportMetrics
 from dynalign_trainer.export.check import check_export
 from dynalign_trainer.export.model_card import build_model_card
+from dynalign_trainer.export.weights import READABLE, WeightChange, write_weights
 from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.files import read_model_files
 from dynalign_trainer.models.folder import load_tokenizer
-from dynalign_trainer.models.merging import TrainedWeights, check_fit, file_tensors, load_trained_weights
+from dynalign_trainer.models.merging import TrainedWeights, check_fit, load_trained_weights
 from dynalign_trainer.models.origin import read_origin
 from dynalign_trainer.preflight.model import check_model
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 
 _CARD: Final = "README.md"
-_READABLE: Final = 0o644
-"""Others serve the model: pods of another user, on the same volume."""
+_LOST: Final = 0.5
+"""Rounding errors, in units of the change that training made, from which the export warns."""
 
 
 def run(context: StageContext[ExportParams]) -> StageOutput[ExportParams]:
@@ -32,11 +34,12 @@ def run(context: StageContext[ExportParams]) -> StageOutput[ExportParams]:
     policy = context.policy_folder(params.policy)
     context.telemetry.begin()
     files = read_model_files(base)
-    moved = _write_weights(context, files.weights, None if policy is None else load_trained_weights(policy))
+    change = write_weights(context, files.weights, _trained_weights(policy, base))
+    _warn_of_rounding(context, change)
     for name in files.metadata:
         with atomic_path(target / name) as temporary:
             shutil.copyfile(base / name, temporary)
-            temporary.chmod(_READABLE)
+            temporary.chmod(READABLE)
     chat = ChatTemplate(load_tokenizer(base), context.config.chat)
     write_bytes(target / _CARD, build_model_card(context.config.run, params, chat, read_origin(base)).encode())
     parameters = check_model(target)
@@ -47,35 +50,28 @@ def run(context: StageContext[ExportParams]) -> StageOutput[ExportParams]:
         metrics={
             ExportMetrics.parameters: parameters,
             ExportMetrics.bytes: sum((target / name).stat().st_size for name in written),
-            ExportMetrics.relative_change: moved,
+            ExportMetrics.relative_change: change.relative,
+            ExportMetrics.rounding_error: change.rounding_error,
         },
     )
 
 
-def _write_weights(context: StageContext[ExportParams], files: tuple[str, ...], change: TrainedWeights | None) -> float:
-    """Write the trained weights in the base model's own number formats and files.
+def _trained_weights(policy: Path | None, base: Path) -> TrainedWeights | None:
+    """The policy's weights; None for the base model's. Raises BadInputError when they do not fit the base model."""
+    if policy is None:
+        return None
+    trained = load_trained_weights(policy)
+    check_fit(trained, base)
+    return trained
 
-    SIGTERM is obeyed between two files. Returns ‖W' - W‖ / ‖W‖ over the trained weights, before rounding; 0 for the
-    base model.
-    """
-    from safetensors.torch import save_file
 
-    base = context.input(Input.MODEL)
-    if change is not None:
-        check_fit(change, base)
-    moved = size = 0.0
-    for done, file in enumerate(files):
-        context.telemetry.progress(done, len(files))
-        context.check_stop()
-        before = dict(file_tensors(base / file))
-        after = before if change is None else {name: change.apply(name, w) for name, w in before.items()}
-        for name in change.names & before.keys() if change is not None else ():
-            old = before[name].double()
-            moved += float((after[name].double() - old).norm()) ** 2
-            size += float(old.norm()) ** 2
-        stored = {name: weight.to(before[name].dtype).contiguous() for name, weight in after.items()}
-        with atomic_path(context.folder / file) as temporary:
-            save_file(stored, temporary, metadata={"format": "pt"})
-            temporary.chmod(_READABLE)  # safetensors leaves it to the owner alone
-    context.telemetry.progress(len(files), len(files))
-    return (moved / size) ** 0.5 if size else 0.0
+def _warn_of_rounding(context: StageContext[ExportParams], change: WeightChange) -> None:
+    policy = context.policy_folder(context.params.policy)
+    if policy is None or change.rounding_error < _LOST:
+        return
+    context.warn(
+        f"the base model's number format keeps little of what was trained: rounding moves the exported weights by "
+        f"{change.rounding_error:.0%} of the change that training made. The exported model may answer like the base "
+        f"model, and evaluate measured the policy as it is in {policy}, before rounding. Serve that folder with the "
+        "base model instead, or train further from it (a larger training.learningRate, more iterations)."
+    )
