@@ -72,7 +72,7 @@ bench-transition: venv ## Time from a Job's completion to the next Job's creatio
 bench-judge: venv ## What shared prefixes save the judge, with the bundled model (minutes)
 	$(BIN)/python -m benchmarks.judge
 
-bench-learning: venv ## Self-alignment against a known rule, five seeds, healthy, hacked, rescued, advised (80 minutes)
+bench-learning: venv ## Self-alignment against a known rule, five seeds, healthy, hacked, rescued, advised, honest (100 minutes)
 	$(BIN)/python -m benchmarks.learning
 
 bench-injections: venv ## What the answers that give orders to the judge get beside plain ones (minutes)

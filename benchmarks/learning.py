@@ -5,7 +5,8 @@ judge was taught a rule, and the rule is known here, so four things can be told 
 answers really got better, how well the model's own judgement agrees with the truth, whether the fitness gates speak
 before the truth is lost, and whether `Rollback` gets back what was lost. For the last two, every seed runs again with
 settings that drive the policy away from what its judge understands: without any protection (`HACKED`), with a gate and
-`Rollback` (`RESCUED`), and with an honest judge from outside beside the policy's own (`ADVISED`).
+`Rollback` (`RESCUED`), with an honest judge from outside beside the policy's own, which evaluates too (`advised`), and,
+to tell a judge's faults from those of so large a step, with the honest judge alone and no protection (`honest`).
 
 The gates' figures were chosen by looking at seed 0 alone; the seeds that are reported begin at 1.
 """
@@ -61,9 +62,8 @@ RESCUED: Final[Mapping[str, Any]] = {
 
 The canary gate would stop it: once the answers are as bad as canaries no judge tells them apart.
 """
-ADVISED: Final[Mapping[str, Any]] = {**HACKED, "evaluation": RESCUED["evaluation"] | {"onRegression": "Continue"}}
-"""As `HACKED`, evaluated after each iteration, with two judges (`_judging`)."""
-KINDS: Final = {"healthy": HEALTHY, "hacked": HACKED, "rescued": RESCUED, "advised": ADVISED}
+KINDS: Final = {"healthy": HEALTHY, "hacked": HACKED, "rescued": RESCUED, "advised": HACKED, "honest": HACKED}
+"""Name -> settings; `_ask_outside` has the rest of those that ask a judge from outside."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,7 +106,7 @@ def align(folder: Path, testbed: Testbed, kind: str, seed: int, iterations: int)
     """
     folder.mkdir()
     with serve_rule(testbed.rule) as url:
-        settings = {**KINDS[kind], **({"judging": _judging(url)} if kind == "advised" else {})}
+        settings = {**KINDS[kind], **_ask_outside(kind, url)}
         run = write_run(folder, testbed, {**settings, "seed": seed, "iterations": iterations})
         done = run.finish(env=os.environ | {"OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"})
     if done.returncode != 0 and kind != "hacked":
@@ -123,13 +123,21 @@ def align(folder: Path, testbed: Testbed, kind: str, seed: int, iterations: int)
     )
 
 
-def _judging(url: str) -> dict[str, Any]:
-    """The policy and the rule as judges of equal weight; one that says nothing any more is left out."""
-    judges = [
-        {"name": "self", "judge": "Live"},
-        {"name": "outside", "judge": "Endpoint", "endpoint": {"url": url, "model": MODEL}},
-    ]
-    return {**SPEC["judging"], "judges": judges, "gates": {"onUnfit": "LeaveOut"}}
+def _ask_outside(kind: str, url: str) -> dict[str, Any]:
+    """Settings for the judge behind a server: beside the policy, and as the evaluation's; or alone."""
+    server = {"url": url, "model": MODEL}
+    outside = {"name": "outside", "judge": "Endpoint", "endpoint": server}
+    if kind == "honest":
+        return {"judging": {**SPEC["judging"], "judges": [outside], "gates": {"onUnfit": "Continue"}}}
+    if kind == "advised":
+        judges = [{"name": "self", "judge": "Live"}, outside]
+        win_rate = {**SPEC["evaluation"]["winRate"], "judges": ["Endpoint"], "endpoint": server}
+        return {
+            # a judge that says nothing any more is left out
+            "judging": {**SPEC["judging"], "judges": judges, "gates": {"onUnfit": "LeaveOut"}},
+            "evaluation": {**RESCUED["evaluation"], "winRate": win_rate},
+        }
+    return {}
 
 
 def _read_records(path: Path | None) -> Iterator[tuple[tuple[str, int], Run]]:

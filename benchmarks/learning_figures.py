@@ -115,8 +115,11 @@ def summarise(runs: Sequence[Run]) -> tuple[Table, dict[str, float]]:
         f"are worth {LOST:.0%} less than the best before. Kept: worth of the exported policy's held-out answers as a "
         "share of the best iteration's."
     )
-    kinds = {kind: [run for run in runs if run.kind == kind] for kind in ("healthy", "hacked", "rescued", "advised")}
-    return table, _healthy(kinds) | _hacked(kinds) | _rescued(kinds) | _advised(kinds)
+    kinds = {
+        kind: [run for run in runs if run.kind == kind]
+        for kind in ("healthy", "hacked", "rescued", "advised", "honest")
+    }
+    return table, _healthy(kinds) | _hacked(kinds) | _rescued(kinds) | _advised(kinds) | _honest(kinds)
 
 
 def _healthy(kinds: Mapping[str, Sequence[Run]]) -> dict[str, float]:
@@ -173,7 +176,16 @@ def _advised(kinds: Mapping[str, Sequence[Run]]) -> dict[str, float]:
         "advised_lost": sum(first_loss(run) is not None for run in runs),
         "advised_end_near_their_best": sum(end_share(run) >= 1 - LOST for run in runs),
         "advised_end_least": round(min(map(end_share, runs)), 3),
+        "advised_with_the_best": sum(kept_share(run) >= 1 for run in runs),
+        "advised_kept_least": round(min(map(kept_share, runs)), 3),
     }
+
+
+def _honest(kinds: Mapping[str, Sequence[Run]]) -> dict[str, float]:
+    runs = kinds["honest"]
+    if not runs:
+        return {}
+    return {"honest_runs": len(runs), "honest_lost": sum(first_loss(run) is not None for run in runs)}
 
 
 def _path(run: Run, name: str) -> str:

@@ -16,4 +16,6 @@ def test_an_advised_run_is_measured_by_how_it_ends() -> None:
         "advised_lost": 1,
         "advised_end_near_their_best": 2,
         "advised_end_least": 0.75,
+        "advised_with_the_best": 0,
+        "advised_kept_least": 0.25,
     }
