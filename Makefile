@@ -90,6 +90,10 @@ fuzz: venv ## Run files, cluster states and artifacts that nobody would write, b
 bench-scale: venv ## 500 active runs and 2,000 finished ones: memory, restart, transitions, scrapes (half an hour)
 	$(BIN)/python -m benchmarks.scale
 
+CLI := operator/dynalign_operator/cli
+# What `dynalign init` writes where there is no copy of the repository.
+INIT_EXAMPLES := tutorial smollm2 kubernetes-cpu
+
 check: venv check-generated ## Format, lint, types, architecture, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -105,6 +109,7 @@ check-generated: venv
 	PYTHONPATH=tests $(BIN)/python -m zoo.models_page --check docs/models.md
 	$(BIN)/python -m release.check
 	cmp crds/dynalign.io_alignmentruns.yaml charts/dynalign/files/dynalign.io_alignmentruns.yaml
+	for example in $(INIT_EXAMPLES); do cmp examples/$$example.yaml $(CLI)/examples/$$example.yaml || exit 1; done
 
 format: venv ## Format and fix what can be fixed
 	$(BIN)/ruff format .
@@ -118,6 +123,7 @@ generate: venv ## Regenerate what is generated from the models
 	$(BIN)/python -m dynalign_operator.generate.reward_schema --write docs/reference/rewards.v1.schema.json
 	PYTHONPATH=tests $(BIN)/python -m zoo.models_page --write docs/models.md
 	cp crds/dynalign.io_alignmentruns.yaml charts/dynalign/files/
+	cp $(INIT_EXAMPLES:%=examples/%.yaml) $(CLI)/examples/
 
 # The documentation has an environment of its own, which `make venv` does not need.
 DOCS := .venv-docs
@@ -158,10 +164,11 @@ version: venv ## VERSION=X.Y.Z: state a new version everywhere and close the cha
 release: venv ## Dry run of a release: build and check what it publishes into dist/, print the tag; pushes nothing
 	$(BIN)/python -m release.dry_run
 
-lock: ## Resolve requirements/cpu.txt, gpu.txt and docs.txt anew: no hosts, no paths
-	rm -f requirements/cpu.txt requirements/gpu.txt requirements/docs.txt
+lock: ## Resolve requirements/*.txt, and what `dynalign requirements` prints, anew: no hosts, no paths
+	rm -f requirements/cpu.txt requirements/gpu.txt requirements/docs.txt $(CLI)/locks/*.txt
 	requirements/compile.sh cpu requirements/cpu.txt
 	requirements/compile.sh gpu requirements/gpu.txt
+	requirements/compile.sh cpu $(CLI)/locks/cpu.txt requirements/cpu.txt
 	$(UV) pip compile requirements/docs.in --universal --python-version 3.11 --no-header --no-annotate --quiet -o requirements/docs.txt
 
 clean: ## Remove what the targets above made, runs included

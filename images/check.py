@@ -13,7 +13,10 @@ def problems(extra: str) -> list[str]:
     """One sentence for each requirement of dynalign[extra] that is not met."""
     found = []
     for requirement in map(Requirement, requires("dynalign") or ()):
-        asked = [requirement.marker is None or requirement.marker.evaluate({"extra": e}) for e in ("trainer", extra)]
+        asked = [
+            requirement.marker is None or requirement.marker.evaluate({"extra": e})
+            for e in ("trainer", "bundled", extra)
+        ]
         if requirement.name == "dynalign" or not any(asked):
             continue
         try:

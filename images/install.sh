@@ -20,10 +20,12 @@ tools() {
 
 wanted() {
   case $1 in
-    gpu) extra=trainer lock=gpu overrides=/dev/null given='^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==' ;;
-    *) extra=$1 lock=cpu overrides=requirements/cpu-overrides.txt given='^$' ;;
+    gpu) extras="trainer bundled" lock=gpu overrides=/dev/null given='^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==' ;;
+    cpu) extras="cpu bundled" lock=cpu overrides=requirements/cpu-overrides.txt given='^$' ;;
+    *) extras=$1 lock=cpu overrides=requirements/cpu-overrides.txt given='^$' ;;
   esac
-  $UV pip compile pyproject.toml --extra "$extra" --constraint "requirements/$lock.txt" --overrides "$overrides" \
+  # shellcheck disable=SC2086 # every extra is a word of its own
+  $UV pip compile pyproject.toml $(printf ' --extra %s' $extras) --constraint "requirements/$lock.txt" --overrides "$overrides" \
     --python "$(command -v python3)" --no-header --no-annotate --quiet -o /tmp/all.txt
   grep -vE "$given" /tmp/all.txt > /opt/wanted.txt
   touch -d @0 /opt/wanted.txt

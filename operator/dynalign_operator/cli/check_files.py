@@ -18,6 +18,7 @@ from dynalign_contract.settings import columns_of_rewards
 from dynalign_contract.supplied.amount import explain_shortage
 from dynalign_contract.supplied.files import read_supplied
 from dynalign_contract.training_choice import TrainingChoice
+from dynalign_operator.cli.installed import HOW_TO_ADD
 from dynalign_operator.planning.stage_configs import build_preflight
 from dynalign_operator.runfile.problems import Problem
 from dynalign_operator.runfile.run_file import RunFile, read_referenced_objective
@@ -47,7 +48,9 @@ def check_files(run_file: RunFile) -> FileChecks:
         _check_model(run_file, folder, found)
         return found
     if folder.is_absolute():
-        found.notes.append("the model was not looked at, for the stages are not installed here: install dynalign[cpu]")
+        found.notes.append(
+            f"the model was not looked at, for the stages are not installed here; to add them: {HOW_TO_ADD}"
+        )
     _check_rows(run_file, found)
     return found
 

@@ -1,12 +1,17 @@
 """`dynalign`: the commands, and nothing else."""
 
+from typing import Annotated
+
 import typer
 
+from dynalign_operator.cli.init import init
 from dynalign_operator.cli.logs import logs
 from dynalign_operator.cli.prompts import prompts
 from dynalign_operator.cli.render import render
+from dynalign_operator.cli.requirements import requirements
 from dynalign_operator.cli.run import run
 from dynalign_operator.cli.status import status
+from dynalign_operator.cli.terminal import say
 from dynalign_operator.cli.validate import validate
 
 app = typer.Typer(
@@ -17,7 +22,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (validate, render, run, status, prompts, logs):
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's callback
+    if value:
+        from importlib.metadata import version
+
+        say(f"dynalign {version('dynalign')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[  # noqa: FBT002 - typer's flag
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    del version
+
+
+for _command in (init, validate, render, run, status, prompts, logs, requirements):
     app.command()(_command)
 
 

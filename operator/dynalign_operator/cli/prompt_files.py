@@ -12,6 +12,7 @@ from dynalign_contract.layout import DRAFTS_FILE, PROMPTS_FILE, YIELD_FILE, RunL
 from dynalign_contract.manifest import read_manifest
 from dynalign_contract.prompt_yield import PromptYields
 from dynalign_contract.stages import Stage
+from dynalign_operator.cli.installed import HOW_TO_ADD
 from dynalign_operator.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _read(folder: Path, iteration: int) -> PromptArtifact:
     try:
         from dynalign_contract.records import DRAFT, PROMPT, read_rows
     except ModuleNotFoundError as error:
-        _exit(f"reading prompts needs {error.name}, which comes with the stages: install dynalign[cpu].")
+        _exit(f"reading prompts needs {error.name}, which comes with the stages; to add them: {HOW_TO_ADD}")
     try:
         yields = PromptYields.model_validate_json((folder / YIELD_FILE).read_bytes())
         prompts, drafts = read_rows(folder / PROMPTS_FILE, PROMPT), read_rows(folder / DRAFTS_FILE, DRAFT)

@@ -30,6 +30,8 @@ def run(
     Exit code 0: the run is complete. 10: bad configuration. 11: bad input. 12: a gate refused. 75: another dynalign
     works in the folder. 130 or 143: stopped by a signal. 1: anything else.
     """
+    from dynalign_contract.exit_codes import ExitCode
+    from dynalign_operator.cli.installed import explain_missing, missing_packages
     from dynalign_operator.cli.load import load_run_file, require_keys, require_objective
     from dynalign_operator.cli.report_problems import report_notes, report_problems
     from dynalign_operator.runfile.run_file import RunFileError
@@ -38,6 +40,9 @@ def run(
         run_file = report_notes(file, require_keys(require_objective(load_run_file(file)), os.environ))
     except RunFileError as error:
         raise typer.Exit(report_problems(file, error)) from error
+    if missing := missing_packages():
+        say(explain_missing(missing), err=True)
+        raise typer.Exit(ExitCode.BAD_CONFIG)
     folder = workdir or Path("runs") / run_file.run.metadata.name
     raise typer.Exit(_run(run_file, file, folder, plain=plain, quiet=quiet))
 

