@@ -5,23 +5,19 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from release.artifacts import check_chart, check_wheel, file_names, find_drift
 from release.changelog import find_faults, section
+from release.contexts import IMAGES, build_context, context_name
+from release.errors import ReleaseError
 from release.version import find_disagreements, read_version
 
 ROOT: Final = Path(__file__).parents[1]
 DIST: Final = ROOT / "dist"
 CHART: Final = ROOT / "charts" / "dynalign"
-PACKAGES: Final = ("dynalign_contract", "dynalign_operator", "dynalign_trainer")
-
-
-class ReleaseError(Exception):
-    """Something that a release needs is missing; the message says what to do."""
 
 
 def main() -> None:
@@ -50,44 +46,25 @@ def main() -> None:
 
 
 def build(version: str) -> list[Path]:
-    """Source distribution, wheel and chart package. Raises ReleaseError."""
+    """Source distribution, wheel, chart package and build contexts, all of this version. Raises ReleaseError."""
     shutil.rmtree(DIST, ignore_errors=True)
     run("uv", str(ROOT / ".venv/bin/uv"), "build", "--quiet", "--out-dir", str(DIST), str(ROOT))
     run("helm", find_helm(), "package", "--destination", str(DIST), str(CHART))
-    files = [
-        DIST / f"dynalign-{version}.tar.gz",
-        DIST / f"dynalign-{version}-py3-none-any.whl",
-        DIST / f"dynalign-{version}.tgz",
-    ]
+    for image in IMAGES:
+        build_context(ROOT, image, DIST / context_name(image, version))
+    files = [DIST / name for name in file_names(version)]
     if absent := [file.name for file in files if not file.is_file()]:
         raise ReleaseError(f"the build did not leave {', '.join(absent)} in dist/; it left {names(DIST)}")
-    check_wheel(files[1])
-    check_chart(files[2])
+    check_wheel(ROOT, DIST / f"dynalign-{version}-py3-none-any.whl")
+    check_chart(DIST / f"dynalign-{version}.tgz")
+    if drift := [*find_drift(files, version)]:
+        raise ReleaseError("\n".join(drift))
     return files
 
 
 def names(folder: Path) -> str:
     """Names of what is in a folder."""
     return ", ".join(sorted(path.name for path in folder.iterdir()))
-
-
-def check_wheel(wheel: Path) -> None:
-    """Every file of the packages that is no Python code (types, objectives, tasks) is in the wheel."""
-    inside = set(zipfile.ZipFile(wheel).namelist())
-    for package in PACKAGES:
-        source = next(ROOT.glob(f"*/{package}"))
-        data = (path for path in source.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc"))
-        if lost := sorted(
-            str(path.relative_to(source.parent)) for path in data if str(path.relative_to(source.parent)) not in inside
-        ):
-            raise ReleaseError(f"the wheel lacks {', '.join(lost)}; add them to [tool.setuptools.package-data]")
-
-
-def check_chart(package: Path) -> None:
-    """The chart package brings the CustomResourceDefinition."""
-    with tarfile.open(package) as chart:
-        if not any(name.endswith("dynalign.io_alignmentruns.yaml") for name in chart.getnames()):
-            raise ReleaseError(f"{package.name} has no CustomResourceDefinition")
 
 
 def find_missing(version: str) -> Iterator[str]:
