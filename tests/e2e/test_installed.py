@@ -1,5 +1,8 @@
 """The wheel in empty environments, outside the repository: the command line alone, and a whole run with the stages."""
 
+import os
+import re
+import sys
 import zipfile
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from lab.local_runs import SPEC, write_run
 from lab.testbed import load_testbed
 from release.version import read_version
 from support.installations import INSTALLERS, ROOT, UV, Installation, build_wheel, call, check, install_with_uv
+from support.pages import Block, blocks
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +81,34 @@ def test_a_run_says_how_to_add_the_stages(base: Installation, tmp_path: Path) ->
     assert "dynalign requirements cpu > requirements.txt" in refused.stderr
 
 
+def test_the_lines_of_the_documentation_work(base: Installation, tmp_path: Path) -> None:
+    """The block of docs/install.md that begins with `pip install dynalign`, which `base` has done."""
+    (block,) = [b for b in blocks(ROOT / "docs/install.md") if b.text.startswith("pip install dynalign\ndynalign init")]
+    script = block.text.removeprefix("pip install dynalign\n")
+    said = check("env", f"PATH={base.folder / 'bin'}:{os.environ['PATH']}", "bash", "-euc", script, cwd=tmp_path)
+    assert "kind: Job" in said
+
+
+LAUNCHED = [b for page in ("README.md", "docs/install.md") for b in blocks(ROOT / page) if "uvx dynalign" in b.text]
+
+
+@pytest.mark.parametrize("block", LAUNCHED, ids=str)
+def test_the_lines_that_install_nothing_work(block: Block, wheel: Path, tmp_path: Path) -> None:
+    """uvx and pipx, with the wheel in place of the package on PyPI; pipx itself comes by uvx."""
+    uvx = f"{UV} tool run --python {sys.executable}"
+    script = block.text.replace("uvx dynalign", f"{uvx} --from {wheel} dynalign")
+    script = re.sub("^pipx run dynalign", f"{uvx} pipx run --spec {wheel} dynalign", script, flags=re.MULTILINE)
+    check("env", f"PIPX_HOME={tmp_path / 'pipx'}", "bash", "-euc", script, cwd=tmp_path)
+    assert (tmp_path / "tutorial.yaml").is_file()
+
+
+def test_uvx_and_pipx_are_both_documented() -> None:
+    assert {word for block in LAUNCHED for word in ("uvx", "pipx run") if f"\n{word} " in f"\n{block.text}"} == {
+        "uvx",
+        "pipx run",
+    }
+
+
 @pytest.fixture(scope="module")
 def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """The command line, and then the stages by the lines of docs/install.md."""
@@ -86,6 +118,16 @@ def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation
     listed.write_text(installation.dynalign("requirements", "cpu", cwd=folder).stdout)
     check(UV, "pip", "install", "--quiet", "--python", installation.python, "--no-deps", "-r", listed)
     return installation
+
+
+def test_pip_reads_the_list_as_uv_does(whole: Installation, tmp_path: Path) -> None:
+    """Nothing is left for it to install where uv has installed the list, so a pip that begins alone ends there too."""
+    listed = tmp_path / "requirements.txt"
+    listed.write_text(whole.dynalign("requirements", "cpu", cwd=tmp_path).stdout)
+    pip = (UV, "tool", "run", "pip", "--python", whole.python, "install", "--dry-run", "--no-deps", "-r", listed)
+    said = check(*pip)
+    assert "Requirement already satisfied: torch==2.13.0" in said
+    assert "Would install" not in said
 
 
 def test_a_whole_run_ends_with_a_model(whole: Installation, tmp_path: Path) -> None:
