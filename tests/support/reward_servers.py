@@ -1,14 +1,23 @@
 """The example server of rewards, as it is and with troubles that a test decides."""
 
 import io
+import os
 import runpy
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
+
+import httpx
+import pytest
+
+from dynalign_operator.clusters.local.processes import free_port
 
 EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "reward_server.py"
 
@@ -88,3 +97,30 @@ def serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def start_example(key: str) -> Iterator[str]:
+    """The URL of the example server as a process of its own, which answers those who know the key."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/score"
+    with subprocess.Popen(
+        [sys.executable, str(EXAMPLE), str(port)], env={**os.environ, "REWARDS_KEY": key}, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            _wait_until_it_answers(url, process)
+            yield url
+        finally:
+            process.terminate()
+
+
+def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Poll until the server answers; its end ends the wait too."""
+    while process.poll() is None:
+        try:
+            httpx.get(url, trust_env=False)
+        except httpx.TransportError:
+            time.sleep(0.1)  # between two looks at it
+        else:
+            return
+    pytest.fail(f"{EXAMPLE} ended with {process.returncode}")
