@@ -21,7 +21,17 @@ from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_trainer.train.job import REPORTS_FILE
 from lab.cluster import Cluster, Image, LabError
 from lab.testbed import load_testbed
-from support.cluster_runs import OPERATOR, TINY, ClusterRun, Site, open_site, place_testbed, violations
+from support.cluster_runs import (
+    OPERATOR,
+    REWARDS_URL,
+    TINY,
+    ClusterRun,
+    Site,
+    open_site,
+    place_reward_server,
+    place_testbed,
+    violations,
+)
 from support.firewall import dropped_packets
 from support.prometheus import HOUR, Prometheus, documented_series, start_prometheus
 
@@ -41,7 +51,10 @@ SPEC = {
         "ratings": "BradleyTerry",
     },
     "judging": {**TINY["judging"], "judges": [{"name": "self", "judge": "Live"}, {"name": "base", "judge": "Base"}]},
-    "rewards": [{"name": "brief", "type": "Length", "max": 48}],
+    "rewards": [
+        {"name": "brief", "type": "Length", "max": 48},
+        {"name": "variety", "type": "Http", "endpoint": {"url": REWARDS_URL}, "weight": 0.5},
+    ],
     "training": {**TINY["training"], "tokensPerMicroBatch": 64, "nodes": 2, "zeroStage": 2},
 }
 WITH_TWO_PODS = (Stage.GENERATE, Stage.JUDGE, Stage.TRAIN)
@@ -98,6 +111,7 @@ def other_site(cluster: Cluster, operator_image: Image, trainer_image: Image) ->
 def interrupted(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     """One iteration, suspended in the middle of generate and of train, and then another one."""
     place_testbed(site, load_testbed())
+    place_reward_server(site)
     folder = tmp_path_factory.mktemp("prometheus")
     with (
         site.forward(folder, "svc/dynalign", 9090) as port,
@@ -116,6 +130,7 @@ def interrupted(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Interru
 def orphaned(other_site: Site) -> Seen:
     """Two iterations, while the operator is killed whenever a Job has been made, has begun or has ended."""
     place_testbed(other_site, load_testbed())
+    place_reward_server(other_site)
     seen = Seen(other_site.apply(NAME, SPEC))
 
     def step() -> bool:
@@ -300,6 +315,14 @@ def of_training(pods: Iterable[dict[str, Any]], iteration: str) -> list[dict[str
     """The training pods of an iteration."""
     wanted = {"dynalign.io/stage": Stage.TRAIN, "dynalign.io/iteration": iteration}
     return [pod for pod in pods if wanted.items() <= pod["metadata"]["labels"].items()]
+
+
+def test_both_shards_and_the_evaluation_reached_the_server_of_rewards(orphaned: Seen) -> None:
+    for iteration in orphaned.run.status["iterations"]:
+        metrics = {m["name"]: m.get("value") for stage in iteration["stages"] for m in stage["metrics"]}
+        assert 0 < metrics["verifier_reward/variety"] <= 1
+        assert metrics["verifier_failed_share/variety"] < 0.5  # an answer without a word is undecided
+        assert 0 < metrics["verifier_value/variety"] <= 1
 
 
 def test_no_pod_could_write_its_root_or_had_a_token(orphaned: Seen) -> None:

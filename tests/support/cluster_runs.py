@@ -13,6 +13,7 @@ from dynalign_contract.stages import Stage
 from lab.cluster import Cluster, Image, install_operator, own_namespace
 from lab.processes import free_port, running
 from lab.testbed import Testbed
+from support.reward_servers import EXAMPLE
 
 Object = dict[str, Any]
 
@@ -21,6 +22,10 @@ PATIENCE = 900.0
 OPERATOR = "app.kubernetes.io/instance=dynalign"
 """Selects the operator's pod."""
 _CLAIM = "weights"
+_REWARDS = "rewards"
+_REWARDS_PORT = 8000
+REWARDS_URL = f"http://{_REWARDS}:{_REWARDS_PORT}/score"
+"""Where pods of the namespace reach the example server of rewards. `place_reward_server` starts it."""
 _LOOK_EVERY = 0.5
 
 NO_GPU: Object = {"resources": {"limits": {"nvidia.com/gpu": "0"}}}
@@ -223,6 +228,22 @@ def _copy(site: Site, folder: Path, target: str) -> None:
     site.kubectl("exec", "loader", "--", "mkdir", "-p", target)
     packed = subprocess.run(["tar", "-C", str(folder), "-c", "."], capture_output=True, check=True).stdout
     site.cluster.pipe(packed, "kubectl", "-n", site.namespace, "exec", "-i", "loader", "--", "tar", "-C", target, "-x")
+
+
+def place_reward_server(site: Site) -> None:
+    """Run the example server of rewards behind the Service of `REWARDS_URL`."""
+    command = ["python", "-c", EXAMPLE.read_text(), str(_REWARDS_PORT)]
+    pod = a_pod(_REWARDS, command, site.trainer.reference)
+    pod["metadata"]["labels"] = {"app": _REWARDS}
+    service: Object = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": _REWARDS},
+        "spec": {"selector": {"app": _REWARDS}, "ports": [{"port": _REWARDS_PORT}]},
+    }
+    site.kubectl("create", "-f-", manifest=pod)
+    site.kubectl("create", "-f-", manifest=service)
+    site.kubectl("wait", f"pod/{_REWARDS}", "--for=condition=Ready", "--timeout=300s")
 
 
 def a_pod(name: str, command: list[str], image: str, claim: str | None = None, *, read_only: bool = True) -> Object:
