@@ -1,8 +1,10 @@
 """The engine against transformers and PEFT: the same log-probabilities, for the base model and an adapter."""
 
+import dataclasses
 import json
+import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from dynalign_trainer.runtime.progress import watch_progress
 from dynalign_trainer.runtime.telemetry import Telemetry
 from lab.tiny_qwen3 import write_tiny_qwen3
 from support.judging_data import write_random_adapter
+from support.odd_models import break_weights
 
 pytestmark = pytest.mark.slow
 
@@ -202,6 +205,24 @@ def test_a_policy_that_was_not_loaded_is_refused(engine: Engine, prompts: list[l
     other = ADAPTED.model_copy(update={"version": "iteration-007"})
     with pytest.raises(BadConfigError, match="iteration-007 was not loaded"):
         engine.score_next(prompts, [1], policy=other)
+
+
+def test_weights_that_are_no_numbers_are_refused_whatever_is_asked(
+    context: StageContext[Any], tmp_path: Path, prompts: list[list[int]]
+) -> None:
+    break_weights(Path(shutil.copytree(context.layout.root / "model", tmp_path / "broken")))
+    inputs = {**context.inputs, WHOLE.version: (tmp_path / "broken",)}
+    engine = start_engine(dataclasses.replace(context, inputs=inputs), [BASE, WHOLE])
+    refusal = "the policy iteration-001 gives a token the log-probability nan: its training has diverged"
+    asked: list[Callable[[Policy], object]] = [
+        lambda policy: engine.sample(prompts, Sampling(1.0, max_tokens=4), policy=policy, seeds=[1, 2, 3]),
+        lambda policy: engine.score_next(prompts, [5, 6], policy=policy),
+        lambda policy: engine.score_continuations(prompts, prompts, policy=policy),
+    ]
+    for ask in asked:
+        assert ask(BASE)
+        with pytest.raises(BadInputError, match=refusal):
+            ask(WHOLE)
 
 
 def test_whole_weights_take_turns_with_the_base_models(context: StageContext[Any], prompts: list[list[int]]) -> None:

@@ -35,7 +35,7 @@ from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.runtime.lifecycle import Place, run_stage
 from lab.testbed import load_testbed
 from support.judging_data import metrics_of, rule_objective
-from support.odd_models import OPENS_THOUGHT, set_template
+from support.odd_models import OPENS_THOUGHT, break_weights, set_template
 from support.training_data import write_artifact
 
 pytestmark = pytest.mark.slow
@@ -231,6 +231,17 @@ def test_a_thought_that_never_ends_leaves_an_empty_answer_to_be_judged(
     by_prompt = {row["prompt_id"]: row["raw_reward"] for row in judgements}
     assert empty
     assert all(by_prompt[row["prompt_id"]] == pytest.approx(row["reward"], abs=1e-5) for row in empty)
+
+
+def test_log_probabilities_that_are_no_numbers_stop_the_run(run: Run, first: ArtifactRef, tmp_path: Path) -> None:
+    break_weights(Path(shutil.copytree(run.root / "model", tmp_path / "model")))
+    shutil.copytree(run.root / first.path, tmp_path / first.path)
+    broken = Run(tmp_path, write_artifact(tmp_path, "model", Stage.FETCH))
+    result = broken.finish(broken.config(GenerateParams(generation=GENERATION), prompts=first))
+    assert result.exit_code == ExitCode.BAD_INPUT
+    assert result.error is not None
+    assert "the base model gives a token the log-probability nan: its weights are damaged" in result.error.message
+    assert result.artifact is None
 
 
 def test_thoughts_that_cannot_be_switched_off_are_refused(run: Run, first: ArtifactRef, tmp_path: Path) -> None:

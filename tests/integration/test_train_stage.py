@@ -122,6 +122,13 @@ def test_leaves_an_adapter_a_batch_and_metrics(whole: tuple[TrainingRun, StageOu
     assert set(output.training.target_modules) == set(adapter["target_modules"])
 
 
+@pytest.mark.parametrize("backend", [TrainingBackend.PACKED, TrainingBackend.TRL])
+def test_training_that_diverges_ends_the_stage_with_what_to_lower(tmp_path: Path, backend: TrainingBackend) -> None:
+    run = a_run(tmp_path, backend=backend, learning_rate=1.0, kl=KlSettings(coefficient=1.0))
+    with pytest.raises(UnfitError, match=r"training has diverged\. Lower spec\.training\.learningRate"):
+        train_on(run, rollouts_of(run))
+
+
 @pytest.mark.parametrize(("backend", "tolerance"), [(TrainingBackend.PACKED, 0), (TrainingBackend.TRL, 1e-4)])
 def test_stopped_and_with_its_last_checkpoint_planted_it_ends_with_the_same_adapter(
     whole: tuple[TrainingRun, StageOutput[TrainParams]],

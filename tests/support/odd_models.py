@@ -137,3 +137,14 @@ def map_to_own_code(folder: Path) -> None:
             "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
         },
     )(folder)
+
+
+def break_weights(folder: Path) -> None:
+    """NaN in the final norm, as after weights that were damaged or trained until they overflowed."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.norm.weight"] = torch.full_like(tensors["model.norm.weight"], float("nan"))
+    save_file(tensors, path, metadata={"format": "pt"})

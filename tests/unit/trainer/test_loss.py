@@ -1,12 +1,15 @@
 """The loss of single tokens and the head in chunks, against the plainest formulas."""
 
+import math
+
 import pytest
 import torch
 
+from dynalign_contract.errors import UnfitError
 from dynalign_contract.settings import ClipSettings, LossAggregation, TrainingSettings
 from dynalign_trainer.models.logit_map import LogitMap
 from dynalign_trainer.train.loss import LossTokens, Normaliser, clipped_ratio, token_losses
-from dynalign_trainer.train.measure import measure_tokens
+from dynalign_trainer.train.measure import check_change, measure_tokens, summarise_step
 from dynalign_trainer.train.packed import head
 
 
@@ -88,3 +91,12 @@ def test_chosen_logprobs_and_their_gradients_are_those_of_whole_logits(
     found = torch.autograd.grad((logps * outer).sum(), trained)
     wanted = torch.autograd.grad((plain[range(10), targets] * outer).sum(), trained)
     assert all((a - b).abs().max().item() < 1e-5 for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_or_weights_that_are_no_numbers_end_the_training_with_what_to_lower(value: float) -> None:
+    words = rf"{value}: training has diverged\. Lower spec\.training\.learningRate or spec\.training\.maxGradNorm"
+    with pytest.raises(UnfitError, match=f"the loss of optimiser step 3 is {words}"):
+        summarise_step(torch.ones(6, dtype=torch.float64), value, 3)
+    with pytest.raises(UnfitError, match=f"the norm of the change of the trained weights is {words}"):
+        check_change(value)

@@ -14,6 +14,7 @@ from typing import Any
 from dynalign_contract.config import BASE_POLICY, Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.inputs import Input
+from dynalign_trainer.models.broken_numbers import refuse_infinite, refuse_nan
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.engine_start import Lora, engine_arguments, prepare_environment, start_llm
@@ -76,7 +77,8 @@ class Engine:
     ) -> list[list[Sample]]:
         """Draw completions; shape (prompts, n), order kept. Candidate k of a prompt is drawn with its seed + k.
 
-        Raises BadInputError naming the index of a prompt that leaves no room for `max_tokens`.
+        Raises BadInputError naming the index of a prompt that leaves no room for `max_tokens`, and where a
+        log-probability is NaN or infinite.
         """
         from vllm import SamplingParams
 
@@ -97,6 +99,7 @@ class Engine:
         self._check_lengths(prompts, sampling.max_tokens)
         repeated = [prompt for prompt in prompts for _ in range(sampling.n)]
         samples = [_as_sample(request.outputs[0]) for request in self._run(repeated, params, policy, watch)]
+        refuse_infinite((value for sample in samples for value in sample.logprobs), policy)
         return [samples[i : i + sampling.n] for i in range(0, len(samples), sampling.n)]
 
     def score_next(
@@ -113,7 +116,8 @@ class Engine:
         Without `share_prefixes` each prompt is computed whole, as an engine without a prefix cache would.
 
         They are those of the model itself: at temperature 1 and top-p 1 vLLM's processed values equal the raw ones.
-        Raises BadInputError naming the index of a prompt that fills the context window.
+        Raises BadInputError naming the index of a prompt that fills the context window, and where a log-probability is
+        NaN.
         """
         from vllm import SamplingParams
 
@@ -127,7 +131,9 @@ class Engine:
             skip_reading_prefix_cache=not share_prefixes,
         )
         finished = [request.outputs[0] for request in self._run(prompts, [params] * len(prompts), policy, watch)]
-        return [[output.logprobs[0][token].logprob for token in wanted] for output in finished]
+        scores = [[output.logprobs[0][token].logprob for token in wanted] for output in finished]
+        refuse_nan((value for row in scores for value in row), policy)
+        return scores
 
     def score_continuations(
         self,
@@ -140,7 +146,7 @@ class Engine:
         """Log-probability of each continuation after its context, teacher-forced; order kept, neither may be empty.
 
         The prefix cache is of no use here: it holds no logits. Raises BadInputError naming the index of a pair that
-        fills the context window.
+        fills the context window, and where a log-probability is NaN.
         """
         from vllm import SamplingParams
 
@@ -148,10 +154,12 @@ class Engine:
         self._check_lengths(texts, 1)
         params = SamplingParams(temperature=1.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
         finished = self._run(texts, [params] * len(texts), policy, watch)
-        return [
+        likelihoods = [
             _as_likelihood(continuation, request.prompt_logprobs[len(context) :])
             for context, continuation, request in zip(contexts, continuations, finished, strict=True)
         ]
+        refuse_nan((likelihood.logprob for likelihood in likelihoods), policy)
+        return likelihoods
 
     def forget_prefixes(self) -> None:
         """Empty the prefix cache, so that what follows does not depend, in its last bits, on what came before."""

@@ -2,13 +2,20 @@
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from dynalign_contract.errors import UnfitError
 from dynalign_contract.settings import TrainingSettings
 from dynalign_trainer.train.job import StepMeasures
 from dynalign_trainer.train.loss import LossTokens, clipped_ratio
+
+_DIVERGED: Final = (
+    "training has diverged. Lower spec.training.learningRate or spec.training.maxGradNorm; the run goes on with this "
+    "training."
+)
 
 
 def measure_tokens(logps: Tensor, entropies: Tensor, tokens: LossTokens, training: TrainingSettings) -> Tensor:
@@ -37,9 +44,9 @@ def add_sums(sums: Sequence[Tensor]) -> Tensor:
 
 
 def summarise_step(sums: Tensor, loss: float, step: int) -> StepMeasures:
-    """Means from the sums of `measure_tokens`. Raises RuntimeError when the loss is not a finite number."""
+    """Means from the sums of `measure_tokens`. Raises UnfitError when the loss is not a finite number."""
     if not math.isfinite(loss):
-        raise RuntimeError(f"the loss of optimiser step {step} is {loss}: training has diverged")
+        raise UnfitError(f"the loss of optimiser step {step} is {loss}: {_DIVERGED}")
     tokens, kl, entropy, ratio, clipped, ratio_max = sums.tolist()
     count = max(tokens, 1.0)
     return StepMeasures(
@@ -51,3 +58,9 @@ def summarise_step(sums: Tensor, loss: float, step: int) -> StepMeasures:
         ratio_max=ratio_max,
         clip_share=clipped / count,
     )
+
+
+def check_change(norm: float) -> None:
+    """Raise UnfitError when the trained weights are not finite numbers; `norm` is that of their change."""
+    if not math.isfinite(norm):
+        raise UnfitError(f"the norm of the change of the trained weights is {norm}: {_DIVERGED}")

@@ -54,7 +54,7 @@ class PackedTrainer:
     def train(self) -> bool:
         """Take the steps that remain; False when the stage asked to stop, after a checkpoint.
 
-        Raises StoppedError before the first step, UnfitError when no row remains, RuntimeError on divergence.
+        Raises StoppedError before the first step, UnfitError when no row remains or training diverges.
         """
         job = self.job
         mark_ready(job, self.rank)

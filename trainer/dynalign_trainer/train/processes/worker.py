@@ -43,8 +43,12 @@ def train(job: TrainJob) -> WorkerResult:
 
     Raises StageError.
     """
+    from dynalign_trainer.train.measure import check_change
+
     settled, choice = settle(job)
-    return _take_steps(settled).model_copy(update={"training": choice})
+    result = _take_steps(settled)
+    check_change(result.norm_change)
+    return result.model_copy(update={"training": choice})
 
 
 def _take_steps(job: TrainJob) -> WorkerResult:
