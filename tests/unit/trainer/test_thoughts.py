@@ -1,5 +1,6 @@
 """Thoughts are part of a completion's tokens and of nothing else."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynalign_contract.config import Policy
-from dynalign_contract.metrics import GenerateMetrics
-from dynalign_contract.records import ANSWER, ROLLOUT, RolloutRow, answer_length, read_rows, write_rows
+from dynalign_contract.metrics import EvaluateMetrics, GenerateMetrics
+from dynalign_contract.records import ANSWER, ROLLOUT, AnswerRow, RolloutRow, answer_length, read_rows, write_rows
 from dynalign_contract.settings import GenerationSettings
-from dynalign_trainer.evaluate.answers import sample_answers
+from dynalign_trainer.evaluate.answers import answer_metrics, sample_answers
 from dynalign_trainer.evaluate.comparing import Pair
 from dynalign_trainer.evaluate.harness_model import EngineLM
 from dynalign_trainer.generate.stage import explain_unfinished, rollout_metrics
@@ -141,6 +142,20 @@ def test_lengths_are_those_of_answers_and_unfinished_thoughts_are_counted() -> N
         metrics[GenerateMetrics.mean_thought_length]
         == (token_count("<think>aaaa</think>") + token_count("<think>aaaa") + 1) / 2
     )
+
+
+def answer(written: Written) -> AnswerRow:
+    return cast(AnswerRow, row(written))  # with columns of its own, which the metrics do not read
+
+
+def test_held_out_answers_that_never_left_their_thought_are_counted_for_policy_and_base() -> None:
+    done, lost = write("qwen3", "<think>aaaa</think>xyz"), write("qwen3", "<think>aaaa")
+    metrics = answer_metrics([answer(done), answer(lost)], [answer(lost), answer(lost)])
+    assert metrics[EvaluateMetrics.unfinished_thought_share] == 0.5
+    assert metrics[EvaluateMetrics.unfinished_thought_share_base] == 1.0
+    assert (metrics[EvaluateMetrics.mean_length], metrics[EvaluateMetrics.mean_length_base]) == (2.0, 0.0)
+    silent = [answer(replace(done, thought=None))]
+    assert answer_metrics(silent, silent)[EvaluateMetrics.unfinished_thought_share] is None
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,12 @@ class EvaluateMetrics(StageMetrics):
     regressed = _Metric(Unit.FLAG, "1 if the policy is worse than the base model, with confidence, 0 otherwise.")
     mean_length = _Metric(Unit.TOKENS, "Mean length of the policy's answers.")
     mean_length_base = _Metric(Unit.TOKENS, "Mean length of the base model's answers.")
+    unfinished_thought_share = _Metric(
+        Unit.SHARE, "Share of the policy's answers that are empty because they never left their thought."
+    )
+    unfinished_thought_share_base = _Metric(
+        Unit.SHARE, "Share of the base model's answers that are empty because they never left their thought."
+    )
     prompts = _Metric(Unit.COUNT, "Held-out prompts that were compared.")
     capability = _Interval(
         Unit.SHARE, "Mean score over the tasks of evaluation.capability, each of equal weight.", export=Export()

@@ -17,7 +17,7 @@ from dynalign_contract.records.evaluation import (
     RatingRow,
 )
 from dynalign_contract.records.judgements import CANARY, JUDGEMENT, CanaryRow, JudgementRow
-from dynalign_contract.records.lengths import answer_length
+from dynalign_contract.records.lengths import answer_length, unfinished_thought_share
 from dynalign_contract.records.prompts import DRAFT, PROMPT, DraftRow, PromptRow
 from dynalign_contract.records.rollouts import ROLLOUT, RolloutRow
 from dynalign_contract.records.table import Table, read_parts, read_rows, write_rows
@@ -48,5 +48,6 @@ __all__ = [
     "answer_length",
     "read_parts",
     "read_rows",
+    "unfinished_thought_share",
     "write_rows",
 ]

@@ -4,9 +4,19 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dynalign_contract.config import Policy
+from dynalign_contract.config import EvaluateParams, Policy
 from dynalign_contract.errors import BadInputError, CorruptArtifactError
-from dynalign_contract.records import ANSWER, PROMPT, AnswerRow, PromptRow, read_rows, write_rows
+from dynalign_contract.metrics import EvaluateMetrics, MetricValues
+from dynalign_contract.records import (
+    ANSWER,
+    PROMPT,
+    AnswerRow,
+    PromptRow,
+    answer_length,
+    read_rows,
+    unfinished_thought_share,
+    write_rows,
+)
 from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.engine import Engine
@@ -64,6 +74,21 @@ def _row(prompt_id: str, messages: list[Message], written: Written, policy: Poli
     if thought is not None:
         row |= {"thought": thought.text, "thought_tokens": thought.tokens}
     return row
+
+
+def answer_metrics(policy: Sequence[AnswerRow], base: Sequence[AnswerRow]) -> MetricValues[EvaluateParams]:
+    """Mean lengths in tokens, and shares of thoughts that never end; these are None in a run that does not think."""
+    return {
+        EvaluateMetrics.mean_length: _mean_length(policy),
+        EvaluateMetrics.mean_length_base: _mean_length(base),
+        EvaluateMetrics.unfinished_thought_share: unfinished_thought_share(policy),
+        EvaluateMetrics.unfinished_thought_share_base: unfinished_thought_share(base),
+    }
+
+
+def _mean_length(rows: Sequence[AnswerRow]) -> float:
+    """Mean length of the answers in tokens, without their thoughts."""
+    return sum(map(answer_length, rows)) / len(rows)
 
 
 def keep_or_sample(

@@ -9,11 +9,11 @@ from dynalign_contract.estimate import Estimate
 from dynalign_contract.inputs import Input
 from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, HELD_OUT_FILE
 from dynalign_contract.metrics import EvaluateMetrics, MetricValues
-from dynalign_contract.records import COMPARISON, AnswerRow, PromptRow, answer_length, write_rows
+from dynalign_contract.records import COMPARISON, AnswerRow, PromptRow, write_rows
 from dynalign_contract.settings import EvaluationJudge
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE
 from dynalign_trainer.evaluate import statistics
-from dynalign_trainer.evaluate.answers import keep_or_sample, read_held_out, sample_answers
+from dynalign_trainer.evaluate.answers import answer_metrics, keep_or_sample, read_held_out, sample_answers
 from dynalign_trainer.evaluate.bootstrap import estimate
 from dynalign_trainer.evaluate.capability import CapabilityEvaluation, CapabilityResult
 from dynalign_trainer.evaluate.comparing import Pair, PairJudge
@@ -165,14 +165,8 @@ def _measure(
         EvaluateMetrics.order_flips: statistics.order_flips(comparisons),
         EvaluateMetrics.first_position: statistics.first_position(comparisons),
         EvaluateMetrics.regressed: float((rate is not None and rate.is_below(0.5)) or capability.regressed),
-        EvaluateMetrics.mean_length: _mean_length(answers[params.policy.version]),
-        EvaluateMetrics.mean_length_base: _mean_length(answers[Policy().version]),
+        **answer_metrics(answers[params.policy.version], answers[Policy().version]),
         EvaluateMetrics.prompts: len(comparisons),
         **capability.metrics,
         **verifier_metrics(answers[params.policy.version], answers[Policy().version], **options),
     }
-
-
-def _mean_length(rows: Sequence[AnswerRow]) -> float:
-    """Mean length of the answers of ANSWER rows in tokens, without their thoughts."""
-    return sum(map(answer_length, rows)) / len(rows)

@@ -9,7 +9,16 @@ from dynalign_contract.errors import BadInputError
 from dynalign_contract.inputs import Input
 from dynalign_contract.layout import PROMPTS_FILE
 from dynalign_contract.metrics import GenerateMetrics, MetricValues
-from dynalign_contract.records import PROMPT, ROLLOUT, PromptRow, RolloutRow, answer_length, read_rows, write_rows
+from dynalign_contract.records import (
+    PROMPT,
+    ROLLOUT,
+    PromptRow,
+    RolloutRow,
+    answer_length,
+    read_rows,
+    unfinished_thought_share,
+    write_rows,
+)
 from dynalign_contract.settings import GenerationSettings
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.engine import Engine, start_engine
@@ -99,10 +108,9 @@ def explain_unfinished(share: float | None, settings: GenerationSettings) -> str
 def _thought_metrics(rows: Sequence[RolloutRow]) -> MetricValues[GenerateParams]:
     """Length of thoughts, and share of those that never end; None in a run whose model does not think."""
     thoughts = [row["thought_tokens"] for row in rows if "thought_tokens" in row]
-    unfinished = sum(answer_length(row) == 0 for row in rows)
     return {
         GenerateMetrics.mean_thought_length: sum(thoughts) / len(thoughts) if thoughts else None,
-        GenerateMetrics.unfinished_thought_share: unfinished / len(rows) if thoughts else None,
+        GenerateMetrics.unfinished_thought_share: unfinished_thought_share(rows),
     }
 
 
