@@ -6,6 +6,7 @@ import pytest
 
 from dynalign_contract.errors import BadConfigError
 from dynalign_trainer.models.lora_targets import check_targets, find_targets
+from dynalign_trainer.preflight import text_model
 
 LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 SIZES = {
@@ -75,7 +76,16 @@ def test_transposed_layers_of_gpt2_cannot_be_merged() -> None:
 @pytest.mark.parametrize("rename", [lambda n: n.removeprefix("model."), lambda n: f"language_model.{n}"])
 def test_names_that_differ_between_file_and_memory_are_refused(rename: Any) -> None:
     model = on_meta("Qwen3")
-    with pytest.raises(BadConfigError, match=r"q_proj has another name in the model's files.*save_pretrained"):
+    with pytest.raises(BadConfigError, match=r"q_proj has another name in the model's files") as caught:
         check_targets(model, ["q_proj"], {rename(name) for name in names_of(model)})
+    assert f"`python -m {text_model.__name__} MODEL FOLDER`" in str(caught.value)
     partly = names_of(model) - {"model.layers.0.mlp.up_proj.weight"}
     check_targets(model, ["q_proj"], partly)
+
+
+def test_a_layer_that_some_of_the_files_call_otherwise_is_named_with_the_command_that_renames_it() -> None:
+    model = on_meta("Qwen3", num_hidden_layers=2)
+    names = names_of(model) - {"model.layers.1.self_attn.q_proj.weight"} | {"model.layers.1.attention.query.weight"}
+    with pytest.raises(BadConfigError, match=r"calls model\.layers\.1\.self_attn\.q_proj\.weight otherwise") as caught:
+        check_targets(model, ["k_proj", "q_proj"], names)
+    assert f"`python -m {text_model.__name__} MODEL FOLDER`" in str(caught.value)

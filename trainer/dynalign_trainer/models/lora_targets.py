@@ -15,6 +15,11 @@ _FIELD: Final = "spec.training.lora.targetModules"
 _ATTENTION: Final = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj")
 _MLP: Final = ("gate_proj", "up_proj", "gate_up_proj", "down_proj")
 """The usual names of linear layers, fused ones included, in the order of a forward pass."""
+_RENAME: Final = (
+    "Write the model into a folder with the names that it has in memory, `python -m "
+    "dynalign_trainer.preflight.text_model MODEL FOLDER`, and name that folder in spec.model.uri."
+)
+"""Saving it with transformers alone would not help: `save_pretrained` writes the names that it has read."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,7 @@ def check_targets(model: Any, target_modules: Iterable[str], tensor_names: Colle
     if foreign := sorted(module for module in targets.renamed if module.rpartition(".")[2] in wanted):
         raise BadConfigError(
             f"{_FIELD}: {name} calls {foreign[0]}.weight{_and_more(foreign)} otherwise in memory than in the model's "
-            "files, so an adapter could not be merged into them. Load the model with transformers and save it "
-            "(save_pretrained), and name the result in spec.model.uri."
+            f"files, so an adapter could not be merged into them. {_RENAME}"
         )
 
 
@@ -104,10 +108,9 @@ def auto_targets(model: Any, tensor_names: Collection[str]) -> tuple[tuple[str, 
 def _offer(targets: Targets, model: str) -> str:
     if targets.allowed:
         return f"Write some of {', '.join(sorted(targets.allowed))}."
-    return (
-        f"No module of {model} can be adapted: its linear layers have other names in the model's files, or there are "
-        "none. Load the model with transformers and save it (save_pretrained), or write spec.training.method: Full."
-    )
+    if targets.renamed:
+        return f"No module of {model} can be adapted: all its linear layers have other names in the files. {_RENAME}"
+    return f"No module of {model} can be adapted, for it has no linear layers. Write spec.training.method: Full."
 
 
 def _and_more(names: list[str]) -> str:
