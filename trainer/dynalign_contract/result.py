@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -20,6 +20,17 @@ MAX_WARNINGS: Final = 5
 """Warnings of one attempt that are reported; the log has all of them."""
 MAX_WARNING_LENGTH: Final = 400
 """Characters of a warning."""
+SHORT_WARNING_LENGTH: Final = 200
+"""Characters of a warning in a result that would be too long."""
+
+WARNINGS: Final = "warnings"
+"""What `StageResult.omitted` calls warnings that are left out."""
+_OTHERS: Final = "others"
+"""What it calls metrics for whose names there is no room either."""
+_MAX_OMITTED_BYTES: Final = 512
+MEMBER_SEPARATOR: Final = "/"
+"""Between the name of a family of metrics and its member: names that users choose never meet a name of dynalign's
+own."""
 
 _MOST: Final = 2**53 - 1
 """The largest whole number that JSON carries exactly."""
@@ -101,29 +112,74 @@ class StageResult(Model):
     """How the policy is trained, in the results of fetch and train."""
     seconds: float = 0.0
     """Wall time of the attempt."""
+    omitted: tuple[PlainText, ...] = Field(default=(), exclude_if=lambda names: not names)
+    """What this result had no room for: families of metrics, metrics, `warnings`. The artifact's manifest has all
+    metrics, the log all warnings."""
 
     def encode(self) -> bytes:
         """Serialise into at most `MAX_RESULT_BYTES`.
 
-        Warnings go first, then metrics, the choice of training, and the error message's end.
+        A result that is too long is shortened step by step until it fits: numbers to six significant digits and
+        warnings to `SHORT_WARNING_LENGTH`; then it loses families of metrics, the last one first and each as a whole,
+        warnings, single metrics from the end, the choice of training, and the error message's end. `omitted` names the
+        metrics that are left out, and says if warnings are.
         """
-        result = self
-        while len(data := result.to_json().encode()) > MAX_RESULT_BYTES:
-            if result.warnings:
-                result = result.model_copy(update={"warnings": result.warnings[:-1]})
-            elif result.metrics:
-                result = result.model_copy(update={"metrics": result.metrics[:-1]})
-            elif result.training is not None:
-                result = result.model_copy(update={"training": None})
-            elif result.error is not None and result.error.message:
-                keep = max(0, len(result.error.message) - (len(data) - MAX_RESULT_BYTES) - 8)
-                error = result.error.model_copy(update={"message": result.error.message[:keep]})
-                result = result.model_copy(update={"error": error})
-            else:
-                raise ValueError(f"a StageResult of {len(data)} bytes cannot be shortened to {MAX_RESULT_BYTES}")
-        return data
+        for result in _shorter(self):
+            if len(data := result.to_json().encode()) <= MAX_RESULT_BYTES:
+                return data
+        raise ValueError(f"a StageResult of {len(data)} bytes cannot be shortened to {MAX_RESULT_BYTES}")
 
     @classmethod
     def decode(cls, data: bytes | str) -> "StageResult":
         """Parse a termination message; raises pydantic's ValidationError when it is not one."""
         return cls.model_validate_json(data)
+
+
+def shorten(text: str, longest: int) -> str:
+    """The text, or its beginning and three dots, in at most `longest` characters."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def _shorter(result: StageResult) -> Iterator[StageResult]:
+    """The result, then shorter and shorter ones."""
+    yield result
+    rounded = (metric.model_copy(update={"value": _rounded(metric.value)}) for metric in result.metrics)
+    warnings = (shorten(text, SHORT_WARNING_LENGTH) for text in result.warnings)
+    result = result.model_copy(update={"metrics": tuple(rounded), "warnings": tuple(warnings)})
+    yield result
+    families = dict.fromkeys(family for metric in result.metrics if (family := _family(metric)))
+    for family in reversed(families):
+        left = tuple(metric for metric in result.metrics if _family(metric) != family)
+        result = _without(result, family, metrics=left)
+        yield result
+    while result.warnings:
+        result = _without(result, WARNINGS, warnings=result.warnings[:-1])
+        yield result
+    while result.metrics:
+        result = _without(result, result.metrics[-1].name, metrics=result.metrics[:-1])
+        yield result
+    result = result.model_copy(update={"training": None})
+    yield result
+    while result.error is not None and result.error.message:
+        excess = len(result.to_json().encode()) - MAX_RESULT_BYTES
+        kept = result.error.message[: max(0, len(result.error.message) - excess - 8)]
+        result = result.model_copy(update={"error": result.error.model_copy(update={"message": kept})})
+        yield result
+
+
+def _family(metric: Metric) -> str:
+    """The family that a metric is a member of; empty for a single one."""
+    family, separator, _ = metric.name.partition(MEMBER_SEPARATOR)
+    return family if separator else ""
+
+
+def _without(result: StageResult, name: str, **left: object) -> StageResult:
+    """The result with less, named among what is omitted as long as there is room for names."""
+    omitted = tuple(dict.fromkeys((*result.omitted, name)))
+    if len(json.dumps(omitted)) > _MAX_OMITTED_BYTES:
+        omitted = tuple(dict.fromkeys((*result.omitted, _OTHERS)))
+    return result.model_copy(update={**left, "omitted": omitted})
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")

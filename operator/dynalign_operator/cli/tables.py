@@ -96,9 +96,9 @@ def summary_tables(status: AlignmentRunStatus) -> Group:
     `start-up` is the time from a stage's process start to its first useful work.
     """
     parts: list[Table | str] = [_scores_table(status), "", _trust_table(status)]
-    if any(JudgeMetrics.judge_failed_share.members(numbers_of(iteration)) for iteration in status.iterations):
+    if any(_judges_of(numbers_of(iteration)) for iteration in status.iterations):
         parts += ["", _judges_table(status)]
-    if any(JudgeMetrics.verifier_failed_share.members(numbers_of(iteration)) for iteration in status.iterations):
+    if any(_verifier_figures(numbers_of(iteration)) for iteration in status.iterations):
         parts += ["", _verifiers_table(status)]
     if any(EvaluateMetrics.verifier_delta.members(numbers_of(iteration)) for iteration in status.iterations):
         parts += ["", _held_out_verifiers_table(status)]
@@ -119,6 +119,7 @@ def _judges_table(status: AlignmentRunStatus) -> Table:
             family.members(metrics)
             for family in (
                 JudgeMetrics.judge_reward,
+                JudgeMetrics.judge_failed_share,
                 JudgeMetrics.judge_canary_auc,
                 JudgeMetrics.judge_injection_auc,
                 JudgeMetrics.judge_agreement,
@@ -126,8 +127,8 @@ def _judges_table(status: AlignmentRunStatus) -> Table:
                 JudgeMetrics.judge_tokens,
             )
         ]
-        for name, failed in JudgeMetrics.judge_failed_share.members(metrics).items():
-            reward, canaries, attacks, agrees, left_out, tokens = (column.get(name) for column in columns)
+        for name in _judges_of(metrics):
+            reward, failed, canaries, attacks, agrees, left_out, tokens = (column.get(name) for column in columns)
             table.add_row(
                 _index(iteration, status),
                 name,
@@ -142,6 +143,11 @@ def _judges_table(status: AlignmentRunStatus) -> Table:
     return table
 
 
+def _judges_of(metrics: Measured) -> list[str]:
+    """Judges of which anything is known: a result may have had no room for a family of metrics."""
+    return list(JudgeMetrics.judge_failed_share.members(metrics) | JudgeMetrics.judge_reward.members(metrics))
+
+
 def _counted(left_out: float | None) -> str:
     """`yes`, `no` where a judge was left out, the share of answers where some shards left it out."""
     if left_out is None:
@@ -154,10 +160,16 @@ def _verifiers_table(status: AlignmentRunStatus) -> Table:
     table = _table("iteration", "verifier", "mean value", "undecided")
     for iteration in status.iterations:
         metrics = numbers_of(iteration)
-        values = JudgeMetrics.verifier_reward.members(metrics)
-        for name, share in JudgeMetrics.verifier_failed_share.members(metrics).items():
-            table.add_row(_index(iteration, status), name, _number(values.get(name)), _number(share, 2))
+        for name, (value, undecided) in _verifier_figures(metrics).items():
+            table.add_row(_index(iteration, status), name, _number(value), _number(undecided, 2))
     return table
+
+
+def _verifier_figures(metrics: Measured) -> dict[str, tuple[float | None, float | None]]:
+    """Verifier -> mean value and undecided share; None where an answer has none, or a result had no room for it."""
+    values = JudgeMetrics.verifier_reward.members(metrics)
+    undecided = JudgeMetrics.verifier_failed_share.members(metrics)
+    return {name: (values.get(name), undecided.get(name)) for name in values | undecided}
 
 
 def _held_out_verifiers_table(status: AlignmentRunStatus) -> Table:

@@ -1,12 +1,13 @@
 """Conversion of a finished Job's results into status: artifacts and metrics of its shards are combined."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
 from dynalign_contract.combining import combine_metrics
 from dynalign_contract.errors import CorruptArtifactError, MemoryFullError
-from dynalign_contract.layout import stage_folder
-from dynalign_contract.result import ArtifactRef, Outcome, combine_artifacts
+from dynalign_contract.layout import MANIFEST, stage_folder
+from dynalign_contract.result import MAX_RESULT_BYTES, ArtifactRef, Outcome, combine_artifacts
 from dynalign_contract.stages import SHARDED_STAGES
 from dynalign_operator.api.status import AlignmentRunStatus, StagePhase, StageStatus
 from dynalign_operator.planning import reasons
@@ -43,8 +44,19 @@ def failure_message(job: JobObservation) -> str:
 
 
 def warnings_of(job: JobObservation) -> tuple[str, ...]:
-    """The warnings of a Job's results, each once: shards often report the same."""
-    return tuple(dict.fromkeys(text for result in job.results if result is not None for text in result.warnings))
+    """The warnings of a Job's results, each once: shards often report the same. The last says what had no room."""
+    results = [result for result in job.results if result is not None]
+    omitted = dict.fromkeys(name for result in results for name in result.omitted)
+    warnings = dict.fromkeys(text for result in results for text in result.warnings)
+    return (*warnings, explain_omitted(omitted)) if omitted else tuple(warnings)
+
+
+def explain_omitted(names: Iterable[str]) -> str:
+    """What a result had no room for, and where it can be read."""
+    return (
+        f"the result of {MAX_RESULT_BYTES} bytes, all that Kubernetes keeps, has no room for {', '.join(names)}. "
+        f"{MANIFEST} of the artifact has all metrics, and the log has all warnings."
+    )
 
 
 def named_reason(job: JobObservation) -> str | None:

@@ -8,6 +8,7 @@ import pytest
 
 from dynalign_contract.config import EvaluateParams, JudgeParams
 from dynalign_contract.estimate import Estimate
+from dynalign_contract.result import Metric, StageResult
 from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_operator.api.status import ConditionType, Phase, StagePhase
 from dynalign_operator.planning import reasons
@@ -86,6 +87,16 @@ def test_warnings_of_a_stage_become_events_each_once() -> None:
     assert [(event.type, event.message) for event in warnings] == [
         (EventType.WARNING, "generate of iteration 0: rows were left out")
     ]
+
+
+def test_what_results_had_no_room_for_is_told_once() -> None:
+    metrics = tuple(Metric(name=f"aspect_reward/{index:030}", value=0.5) for index in range(60))
+    shard = a_result(path="x").model_copy(update={"metrics": metrics})
+    results = [StageResult.decode(shard.encode()) for _ in range(2)]
+    before = Simulation(a_run().with_spec(generation={"shards": 2}).build()).until(Stage.GENERATE, 0)
+    decided = planned(before.run, a_job(Stage.GENERATE, 0).succeeded(*results).build(), after=minutes(10))
+    (warning,) = [event.message for event in decided.events if event.reason == reasons.STAGE_WARNING]
+    assert "has no room for aspect_reward. manifest.json of the artifact has all metrics" in warning
 
 
 def test_suspend_stops_the_job_and_resume_goes_on() -> None:

@@ -1,7 +1,7 @@
 """The judge stage with several judges: their column, their metrics, who is left out, and what a restart keeps."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,17 @@ from dynalign_contract.errors import TerminatedError, UnfitError
 from dynalign_contract.layout import CANARIES_FILE
 from dynalign_contract.metrics import JudgeMetrics
 from dynalign_contract.records import CANARY, read_rows
-from dynalign_contract.settings import CanarySettings, JudgeSettings, JudgingSettings, PanelJudge
+from dynalign_contract.result import MAX_RESULT_BYTES, MEMBER_SEPARATOR, ArtifactRef, Metric, Outcome, StageResult
+from dynalign_contract.settings import (
+    CanarySettings,
+    JudgeSettings,
+    JudgingSettings,
+    PanelJudge,
+    RewardSettings,
+    RewardType,
+)
+from dynalign_contract.settings.judges import MAX_JUDGES
+from dynalign_contract.settings.rewards import MAX_REWARDS
 from dynalign_trainer.endpoints.refusals import EndpointError
 from dynalign_trainer.judge import stage
 from dynalign_trainer.judge.judges import Judges
@@ -79,6 +89,7 @@ class Bench(PanelBench):
         *judges: Mapping[str, Any],
         shard: int = 0,
         shards: int = 1,
+        rewards: Sequence[RewardSettings] = (),
         **judging: Any,
     ) -> StageOutput[JudgeParams]:
         """Judge with models that give these digits; `base` is also what the others are compared with."""
@@ -95,7 +106,7 @@ class Bench(PanelBench):
             judges=tuple(JudgeSettings.model_validate(judge) for judge in judges),
             **{"canaries": NO_CANARIES, **judging},
         )
-        return self.judge(settings, rollout_rows(ANSWERS), shard=shard, shards=shards)
+        return self.judge(settings, rollout_rows(ANSWERS), shard=shard, shards=shards, rewards=tuple(rewards))
 
     def asked(self) -> dict[str, int]:
         return {name: len(model.turns) for name, model in self.models.items()}
@@ -329,3 +340,31 @@ def test_what_is_asked_of_a_panel_s_judge_follows_its_own_method(bench: Bench) -
     )
     assert bench.asked() == {"self": 24, "outside": 6}  # two votes of reasons and a digit for each answer
     assert output.metrics[JudgeMetrics.vote_std] == 0
+
+
+def test_a_result_of_the_largest_panel_has_room_for_what_each_judge_gives_and_names_the_rest(bench: Bench) -> None:
+    names = [f"judge-{index}".ljust(32, "x") for index in range(MAX_JUDGES)]
+    models = {
+        name: ScriptedModel(digit=by_answer(GOOD), version=f"endpoint:{name}", takes_prefill=False) for name in names
+    }
+    rewards = [
+        RewardSettings(name=f"verifier-{index:x}".ljust(32, "x"), type=RewardType.FORBIDDEN_TEXT, texts=("one",))
+        for index in range(MAX_REWARDS)
+    ]
+    output = bench.panel(models, *({**OUTSIDE, "name": name} for name in names), rewards=rewards)
+    metrics = tuple(
+        Metric(name=metric.name, value=None if value is None or math.isnan(value) else value)
+        for metric, value in output.metrics.items()
+    )
+    artifact = ArtifactRef(path="iterations/000/judgements", digest="sha256:" + "a" * 64)
+    whole = StageResult(outcome=Outcome.SUCCEEDED, artifact=artifact, metrics=metrics)
+    assert len(whole.to_json().encode()) > MAX_RESULT_BYTES
+    back = StageResult.decode(whole.encode())
+    told = {metric.name for metric in back.metrics}
+    assert told >= {JudgeMetrics.reward.name, JudgeMetrics.failed_share.name, JudgeMetrics.disagreement.name}
+    for family in (JudgeMetrics.judge_reward, JudgeMetrics.judge_failed_share, JudgeMetrics.judge_left_out):
+        assert told >= {family.of(name).name for name in names}
+    left_out = {metric.name.partition(MEMBER_SEPARATOR)[0] for metric in metrics} - {
+        name.partition(MEMBER_SEPARATOR)[0] for name in told
+    }
+    assert left_out == set(back.omitted)

@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from dynalign_contract.metrics.definition import (
-    MEMBER_SEPARATOR,
     AcrossShards,
     Export,
     IntervalDef,
@@ -26,7 +25,7 @@ from dynalign_contract.metrics.judge import JudgeMetrics
 from dynalign_contract.metrics.model import ExportMetrics, FetchMetrics
 from dynalign_contract.metrics.prompts import PromptsMetrics
 from dynalign_contract.metrics.train import TrainMetrics
-from dynalign_contract.result import Metric
+from dynalign_contract.result import MEMBER_SEPARATOR, Metric
 from dynalign_contract.stages import Stage
 
 STAGE_METRICS: Final[Mapping[Stage, type[StageMetrics]]] = MappingProxyType(

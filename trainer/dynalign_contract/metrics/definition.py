@@ -12,12 +12,10 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from dynalign_contract.estimate import Estimate
+from dynalign_contract.result import MEMBER_SEPARATOR
 from dynalign_contract.stages import Stage
 
 P = TypeVar("P")
-
-MEMBER_SEPARATOR: Final = "/"
-"""Between the name of a family and its member: names that users choose never meet a name of dynalign's own."""
 
 
 class AcrossShards(StrEnum):

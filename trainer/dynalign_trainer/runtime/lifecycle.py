@@ -40,6 +40,7 @@ from dynalign_contract.result import (
     Outcome,
     ResultError,
     StageResult,
+    shorten,
 )
 from dynalign_contract.stages import Stage
 from dynalign_contract.strangers import claim_folder, clear_strangers, shown_name
@@ -191,8 +192,7 @@ def _skip(config: StageConfig, root: Path, path: str, done: Manifest) -> StageRe
 
 def _reported(warnings: Sequence[str]) -> tuple[str, ...]:
     """The warnings that a result carries: the first few, each within its length."""
-    longest = MAX_WARNING_LENGTH
-    return tuple(text if len(text) <= longest else f"{text[: longest - 3]}..." for text in warnings[:MAX_WARNINGS])
+    return tuple(shorten(text, MAX_WARNING_LENGTH) for text in warnings[:MAX_WARNINGS])
 
 
 def _gang(config: StageConfig, place: Place) -> Gang:

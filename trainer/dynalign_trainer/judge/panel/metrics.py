@@ -29,17 +29,18 @@ def panel_metrics(
     said = [row for found in opinions.values() for row in found.rows.values()]
     apart = disagreements_by_key(questions.own, verdict.rule, opinions)
     return {
+        **_by_judge(opinions, verdict),
         **shape.rewards,
         JudgeMetrics.disagreement: mean_of(apart.values()),
         **_trust(together.canaries, together.injections),
         JudgeMetrics.judge_tau: together.agreement,
         JudgeMetrics.judge_offset: together.offset,
         JudgeMetrics.unfit: float(verdict.is_unfit),
-        **_by_judge(questions, opinions, verdict),
         **shape.biases,
         JudgeMetrics.fallback: 0.0,
         JudgeMetrics.truncated_prompts: sum(row["truncated"] for row in said),
         JudgeMetrics.vote_std: mean_of(row["spread"] for row in said),
+        **_details_by_judge(questions, opinions, verdict),
     }
 
 
@@ -55,10 +56,9 @@ def _trust(canaries: CanaryTrust | None, injections: CanaryTrust | None) -> Metr
     }
 
 
-def _by_judge(questions: Questions, opinions: Mapping[str, Opinions], verdict: Verdict) -> MetricValues[JudgeParams]:
+def _by_judge(opinions: Mapping[str, Opinions], verdict: Verdict) -> MetricValues[JudgeParams]:
+    """What each judge gives, what it fails to give, and whether it is trusted."""
     values: MetricValues[JudgeParams] = {}
-    rewards = {name: Rewards(found.rewards, ()) for name, found in opinions.items()}
-    groups = [keys_of(group) for group in questions.own]
     for name, found in opinions.items():
         figures = verdict.figures[name]
         values |= {
@@ -66,8 +66,20 @@ def _by_judge(questions: Questions, opinions: Mapping[str, Opinions], verdict: V
             JudgeMetrics.judge_failed_share.of(name): figures.failed_share,
             JudgeMetrics.judge_left_out.of(name): float(name in verdict.left_out),
             JudgeMetrics.judge_canary_auc.of(name): figures.canaries.auc if figures.canaries else None,
-            JudgeMetrics.judge_injection_auc.of(name): figures.injections.auc if figures.injections else None,
         }
+    return values
+
+
+def _details_by_judge(
+    questions: Questions, opinions: Mapping[str, Opinions], verdict: Verdict
+) -> MetricValues[JudgeParams]:
+    """Further measurements of each judge, and what it cost: the first that a result has no room for."""
+    values: MetricValues[JudgeParams] = {}
+    rewards = {name: Rewards(found.rewards, ()) for name, found in opinions.items()}
+    groups = [keys_of(group) for group in questions.own]
+    for name, found in opinions.items():
+        injections = verdict.figures[name].injections
+        values[JudgeMetrics.judge_injection_auc.of(name)] = injections.auc if injections else None
         if len(opinions) > 1:
             values[JudgeMetrics.judge_agreement.of(name)] = agreement_with_others(name, rewards, groups)
         if found.member.is_outside:
