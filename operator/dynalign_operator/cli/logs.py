@@ -1,28 +1,29 @@
-"""`dynalign logs`: what a stage of a run on this machine says."""
+"""`dynalign logs`: what a stage of a run says, in a cluster as on this machine."""
 
-import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.stages import Stage
+from dynalign_operator.cli.run_choice import (
+    Context,
+    Kubeconfig,
+    Namespace,
+    RunArgument,
+    RunChoice,
+    open_run,
+    run_command,
+)
 from dynalign_operator.cli.terminal import say
-from dynalign_operator.cli.workdirs import find_workdir, load_run
 
-_LOOK_EVERY_SECONDS = 0.5
+if TYPE_CHECKING:
+    from dynalign_operator.clusters.run_source import LogOrigin
 
 
 def logs(
-    place: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="WORKDIR|FILE",
-            help="Working folder or run file. Default: the only run in runs/.",
-            show_default=False,
-        ),
-    ] = None,
+    run: RunArgument = None,
+    *,
     stage: Annotated[Stage | None, typer.Option(help="Stage. Default: the latest.", show_default=False)] = None,
     iteration: Annotated[
         int | None, typer.Option(min=0, help="Iteration, from 0. Default: the latest.", show_default=False)
@@ -30,32 +31,52 @@ def logs(
     attempt: Annotated[
         int | None, typer.Option(min=1, help="Attempt, from 1. Default: the latest.", show_default=False)
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print what is added, until Ctrl-C.")] = False,  # noqa: FBT002 - typer's flag
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Print what is added, retries and later stages too, to the run's end."),
+    ] = False,
+    tail: Annotated[
+        int | None,
+        typer.Option(min=0, help="Begin with this many lines of each shard. Default: all.", show_default=False),
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Print the log of a stage's latest attempt, or of the one asked for."""
-    workdir = find_workdir(place)
-    load_run(workdir)
-    path = latest_log(workdir, stage, iteration, attempt)
-    if path is None:
-        have = ", ".join(sorted(log.stem for log in _logs(workdir))) or "none"
-        say(f"{workdir} has no such log; it has {have}.", err=True)
-        raise typer.Exit(int(ExitCode.BAD_INPUT))
-    with path.open(encoding="utf-8", errors="replace") as file:
-        say(file.read(), end="")
-        while follow:
-            text = file.read()
-            say(text, end="") if text else time.sleep(_LOOK_EVERY_SECONDS)
+    """Print the log of a stage's latest attempt, or of the one asked for; lines of several shards have a prefix.
+
+    With -f it goes on with the next attempt, and with the same stage of the next iteration; without --stage with every
+    stage that follows. It ends with the run, or with the attempt that --attempt names.
+    """
+
+    async def work() -> int:
+        from dynalign_operator.clusters.run_source import LogSelection
+
+        wanted, origin = LogSelection(stage, iteration, attempt), None
+        async with open_run(RunChoice(run, namespace, context, kubeconfig)) as (source, name):
+            async for line in source.logs(name, wanted, follow=follow, tail=tail):
+                if follow and (origin is None or origin.job != line.origin.job):
+                    say(_heading(line.origin), err=True)
+                origin = line.origin
+                say(f"{_prefix(origin)}{line.text}")
+        return 0
+
+    run_command(work)
 
 
-def latest_log(
-    workdir: Path, stage: Stage | None = None, iteration: int | None = None, attempt: int | None = None
-) -> Path | None:
-    """The log that was written to last among those that match; None where there is none."""
-    place = "" if iteration is None else f"-i{iteration:03d}"
-    wanted = f"{place}-{stage or '*'}-a{attempt or '*'}"
-    matching = [path for path in _logs(workdir) if path.match(f"*{wanted}.log") or path.match(f"*{wanted}-[0-9]*.log")]
-    return max(matching, key=lambda path: path.stat().st_mtime, default=None)
+def latest_log(workdir: Path) -> Path | None:
+    """The log in a working folder that was written to last; None where there is none."""
+    from dynalign_operator.clusters.local.log_files import find_logs
+    from dynalign_operator.clusters.local.workdir import Workdir
+    from dynalign_operator.clusters.run_source import LogSelection
+
+    found = max(find_logs(Workdir(workdir), LogSelection()), key=lambda log: log.modified, default=None)
+    return None if found is None else found.path
 
 
-def _logs(workdir: Path) -> list[Path]:
-    return [path for path in (workdir / "logs").glob("*.log") if path.name != "events.log"]
+def _heading(origin: "LogOrigin") -> str:
+    return f"==> {origin.step}, attempt {origin.attempt} (Job {origin.job}) <=="
+
+
+def _prefix(origin: "LogOrigin") -> str:
+    return f"[{origin.step.stage}/{origin.index}] " if origin.has_others else ""

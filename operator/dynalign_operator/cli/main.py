@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from dynalign_operator.cli.init import init
+from dynalign_operator.cli.describe import describe
 from dynalign_operator.cli.logs import logs
 from dynalign_operator.cli.prompts import prompts
 from dynalign_operator.cli.render import render
@@ -12,7 +13,9 @@ from dynalign_operator.cli.requirements import requirements
 from dynalign_operator.cli.run import run
 from dynalign_operator.cli.status import status
 from dynalign_operator.cli.terminal import say
+from dynalign_operator.cli.top import top
 from dynalign_operator.cli.validate import validate
+from dynalign_operator.cli.watch import watch
 
 app = typer.Typer(
     name="dynalign",
@@ -42,7 +45,7 @@ def _options(
     del version
 
 
-for _command in (init, validate, render, run, status, prompts, logs, requirements):
+for _command in (init, validate, render, run, top, watch, describe, status, prompts, logs, requirements):
     app.command()(_command)
 
 

@@ -1,13 +1,23 @@
-"""`dynalign status`: where a run on this machine stands."""
+"""`dynalign status`: where a run stands, in a cluster as on this machine."""
 
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dynalign_operator.cli.run_choice import (
+    Context,
+    Kubeconfig,
+    Namespace,
+    RunArgument,
+    RunChoice,
+    open_run,
+    run_command,
+)
 from dynalign_operator.cli.terminal import open_console, print_json, say
-from dynalign_operator.cli.workdirs import find_workdir, load_run
+
+if TYPE_CHECKING:
+    from dynalign_operator.api.v1alpha1 import AlignmentRun
 
 
 class Output(StrEnum):
@@ -18,20 +28,27 @@ class Output(StrEnum):
 
 
 def status(
-    place: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="WORKDIR|FILE",
-            help="Working folder or run file. Default: the only run in runs/.",
-            show_default=False,
-        ),
-    ] = None,
+    run: RunArgument = None,
+    *,
     output: Annotated[
         Output | None, typer.Option("-o", "--output", help="Print the whole object in this format.", show_default=False)
     ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
     """Print phase, iterations and conditions of a run; -o prints the object as kubectl does."""
-    run = load_run(find_workdir(place))
+
+    async def work() -> int:
+        async with open_run(RunChoice(run, namespace, context, kubeconfig)) as (source, name):
+            found = (await source.get(name)).run
+        _print(found, output)
+        return 0
+
+    run_command(work)
+
+
+def _print(run: "AlignmentRun", output: Output | None) -> None:
     if output is Output.JSON:
         print_json(run.to_json(indent=2))
         return

@@ -13,7 +13,7 @@ from kubernetes.aio import client, config
 from yarl import URL
 
 from dynalign_operator.clusters.errors import ClusterError, ConflictError, GoneError
-from dynalign_operator.clusters.kubernetes.bounded_read import PLAIN, read_bounded
+from dynalign_operator.clusters.kubernetes.bounded_read import PLAIN, read_bounded, read_lines
 from dynalign_operator.clusters.kubernetes.paths import ApiPath
 from dynalign_operator.manifests.objects import KubernetesObject
 
@@ -32,7 +32,7 @@ class RefusedError(ClusterError):
 
     def __init__(self, what: str, status: int, message: str) -> None:
         super().__init__(f"the API server refused to {what} ({status or 'no answer'}): {message}")
-        self.status = status
+        self.status, self.message = status, message
 
 
 def _record_nothing(_method: str, _status: int, _seconds: float) -> None:
@@ -47,6 +47,13 @@ async def open_kube_api(record: Record = _record_nothing) -> AsyncIterator["Kube
         config.load_incluster_config(client_configuration=settings)
     else:
         await config.load_kube_config(config_file=os.environ.get("KUBECONFIG"), client_configuration=settings)
+    async with connect(settings, record) as api:
+        yield api
+
+
+@asynccontextmanager
+async def connect(settings: client.Configuration, record: Record = _record_nothing) -> AsyncIterator["KubeApi"]:
+    """Connect with credentials that have been read."""
     settings.client_session_kwargs = {"auto_decompress": False, "read_bufsize": 2**16, "middlewares": (_take_plain,)}
     async with client.ApiClient(settings) as api:
         for name, value in PLAIN.items():
@@ -149,6 +156,22 @@ class KubeApi:
             raise RefusedError(f"read {path}", 0, f"{type(error).__name__}: {error}") from error
         finally:
             self._record(method, status, time.monotonic() - started)
+
+    async def read_lines(self, path: ApiPath) -> AsyncIterator[str]:
+        """Read a text line by line for as long as the server sends it; a line that is too long comes in pieces."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_TIMEOUT_SECONDS)
+        method, url, *rest = await self._api.param_serialize("GET", path, auth_settings=_AUTH)
+        try:
+            answer = await self._api.call_api(method, URL(url, encoded=True), *rest, _request_timeout=timeout)
+            try:
+                if answer.status >= 300:
+                    raise RefusedError(f"read {path}", answer.status, _message(await answer.read()))
+                async for line in read_lines(answer.response.content):
+                    yield line
+            finally:
+                answer.response.close()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise RefusedError(f"read {path}", 0, f"{type(error).__name__}: {error}") from error
 
     async def _request(
         self, method: str, path: ApiPath, what: str, body: Any = None, content_type: str = _JSON, *, accept: str = _JSON

@@ -1,5 +1,6 @@
 """Reading an answer that somebody else decides about: so many bytes, as they come, from where they were asked for."""
 
+from collections.abc import AsyncIterator
 from typing import Final
 
 import aiohttp
@@ -9,6 +10,8 @@ from dynalign_operator.clusters.errors import ClusterError
 PLAIN: Final = {"Accept-Encoding": "identity"}
 """Headers of a request whose answer is wanted as it is."""
 _OK: Final = 200
+_LONGEST_LINE: Final = 2**16
+"""Bytes of a line of a log that are shown as one."""
 
 
 class UnwantedAnswerError(ClusterError):
@@ -27,3 +30,17 @@ async def read_bounded(answer: aiohttp.ClientResponse, most_bytes: int) -> bytes
         if len(body) > most_bytes:
             raise UnwantedAnswerError(f"the answer is longer than {most_bytes} bytes")
     return bytes(body)
+
+
+async def read_lines(content: aiohttp.StreamReader) -> AsyncIterator[str]:
+    """Lines of a text without their ends; one that is longer than 64 KiB comes in pieces."""
+    left = b""
+    async for chunk in content.iter_any():
+        *lines, left = (left + chunk).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace")
+        if len(left) > _LONGEST_LINE:
+            yield left.decode(errors="replace")
+            left = b""
+    if left:
+        yield left.decode(errors="replace")

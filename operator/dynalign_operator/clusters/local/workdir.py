@@ -21,6 +21,7 @@ from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.errors import ChangedFieldError, ClusterError, LockedError, WorkdirError
 from dynalign_operator.runfile.problems import name_field
 
+_LOCKS: Final = Path("/proc/locks")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -84,6 +85,16 @@ def locked(workdir: Workdir) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_locked(workdir: Workdir) -> bool:
+    """Whether a process holds the folder's lock, found without taking it: the kernel lists every lock."""
+    try:
+        inode = workdir.lock_file.stat().st_ino
+        held = [line.split() for line in _LOCKS.read_text().splitlines()]
+    except OSError:
+        return False
+    return any("FLOCK" in words and any(word.endswith(f":{inode}") for word in words) for words in held)
 
 
 def read_run(workdir: Workdir) -> AlignmentRun | None:
