@@ -11,6 +11,7 @@ from dynalign_operator.cli.prompts import prompts
 from dynalign_operator.cli.render import render
 from dynalign_operator.cli.requirements import requirements
 from dynalign_operator.cli.run import run
+from dynalign_operator.cli.run_choice import installs_completion, program_name
 from dynalign_operator.cli.status import status
 from dynalign_operator.cli.terminal import say
 from dynalign_operator.cli.top import top
@@ -21,7 +22,7 @@ app = typer.Typer(
     name="dynalign",
     help="Check, run and inspect AlignmentRuns: a language model that aligns itself, iteration by iteration.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=installs_completion(),
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -50,5 +51,5 @@ for _command in (init, validate, render, run, top, watch, describe, status, prom
 
 
 def main() -> None:
-    """Entry point of the script `dynalign`."""
-    app()
+    """Entry point of the scripts `dynalign` and `kubectl-dynalign`."""
+    app(prog_name=program_name())

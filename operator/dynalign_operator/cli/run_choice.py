@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from dynalign_operator.clusters.kubernetes.user_access import KubeChoice
     from dynalign_operator.clusters.run_source import RunSource
 
-PLUGIN: Final = "kubectl-dynalign"
+PROGRAM: Final = "dynalign"
+_PLUGIN: Final = "kubectl-dynalign"
 """File name under which kubectl finds the command line as its plugin `kubectl dynalign`."""
+_PLUGIN_COMPLETION: Final = "kubectl_complete-dynalign"
+"""File name under which kubectl finds the plugin's completion."""
 _FILES: Final = (".yaml", ".yml", ".json")
 
 
@@ -74,12 +77,17 @@ class RunChoice:
 
 def is_plugin() -> bool:
     """Whether kubectl has started this process as its plugin, so that names are those of the cluster."""
-    return Path(sys.argv[0]).name.startswith(PLUGIN)
+    return Path(sys.argv[0]).name in (_PLUGIN, _PLUGIN_COMPLETION)
+
+
+def installs_completion() -> bool:
+    """Whether the command line has options that install its completion in a shell: kubectl completes its plugins."""
+    return Path(sys.argv[0]).name != _PLUGIN
 
 
 def program_name() -> str:
     """What a person types: `dynalign`, or `kubectl dynalign`."""
-    return "kubectl dynalign" if is_plugin() else "dynalign"
+    return f"kubectl {PROGRAM}" if is_plugin() else PROGRAM
 
 
 def find_local(choice: RunChoice) -> Path | None:

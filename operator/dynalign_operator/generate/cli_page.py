@@ -30,14 +30,26 @@ def render_reference() -> str:
 def _section(name: str, command: Any) -> Iterator[str]:
     """`command` is typer's; its stub does not name the type."""
     context = command.make_context(name, [], resilient_parsing=True)
-    usage = " ".join(piece.replace("{", "").replace("}", "") for piece in command.collect_usage_pieces(context))
-    yield f"## dynalign {name}\n\n```\ndynalign {name} {usage}\n```\n\n{inspect.cleandoc(command.help)}\n"
+    usage = usage_of(name, command, context)
+    yield f"## dynalign {name}\n\n```\ndynalign {usage}\n```\n\n{inspect.cleandoc(command.help)}\n"
     for parameter in command.params:
-        names, text = parameter.get_help_record(context)
-        if parameter.param_type_name == "argument":
-            names = names.split(" <")[0]
-        yield f"- `{names.replace(' range>', '>')}`: {_sentence(text)}"
+        names, text = describe_parameter(parameter, context)
+        yield f"- `{names}`: {text}"
     yield ""
+
+
+def usage_of(name: str, command: Any, context: Any) -> str:
+    """Name and metavariables of a command: `logs [OPTIONS] [RUN]`."""
+    pieces = (piece.replace("{", "").replace("}", "") for piece in command.collect_usage_pieces(context))
+    return " ".join([name, *pieces])
+
+
+def describe_parameter(parameter: Any, context: Any) -> tuple[str, str]:
+    """Names of an argument or option, and its help as a sentence."""
+    names, text = parameter.get_help_record(context)
+    if parameter.param_type_name == "argument":
+        names = names.split(" <")[0]
+    return names.replace(" range>", ">"), _sentence(text)
 
 
 def _sentence(text: str) -> str:
