@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from typing import Final
 
+from dynalign_contract.plain_text import has_hidden
 from dynalign_operator.cli.run_choice import is_plugin
 from dynalign_operator.cli.workdirs import RUNS
 from dynalign_operator.clusters.errors import ClusterError
@@ -16,7 +17,7 @@ def run_names(incomplete: str) -> list[str]:
     found = [] if is_plugin() else [path.parent.name for path in sorted(RUNS.glob("*/run.json"))]
     with contextlib.suppress(ClusterError, TimeoutError):
         found += asyncio.run(asyncio.wait_for(_names_in_cluster(), _SECONDS))
-    return [name for name in dict.fromkeys(found) if name.startswith(incomplete)]
+    return [name for name in dict.fromkeys(found) if name.startswith(incomplete) and not has_hidden(name)]
 
 
 async def _names_in_cluster() -> list[str]:

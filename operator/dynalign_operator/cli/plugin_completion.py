@@ -10,6 +10,7 @@ import sys
 from typing import Final
 
 from dynalign_operator.cli.run_choice import PROGRAM
+from dynalign_operator.cli.terminal import say
 
 _NO_FILES: Final = ":4"
 """Directive: do not complete file names where there is no candidate."""
@@ -33,4 +34,4 @@ def main() -> None:
     try:
         app(prog_name=PROGRAM)
     finally:
-        sys.stdout.write(f"{_FILES if before[:1] and before[0] in _TAKE_FILES else _NO_FILES}\n")
+        say(_FILES if before[:1] and before[0] in _TAKE_FILES else _NO_FILES)

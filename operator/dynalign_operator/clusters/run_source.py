@@ -176,7 +176,8 @@ class RunSource(Protocol):
 
 def explain_missing(name: str, where: str, known: Sequence[str]) -> RunNotFoundError:
     """The error for a run that is not there, with near names."""
-    near = get_close_matches(name, known, n=_NAMES_SHOWN) or list(known[:_NAMES_SHOWN])
-    more = f" and {len(known) - len(near)} more" if len(known) > len(near) and near == list(known[: len(near)]) else ""
-    there = f"it has {', '.join(near)}{more}" if known else "it has none"
+    near = get_close_matches(name, known, n=_NAMES_SHOWN)
+    shown = near or list(known[:_NAMES_SHOWN])
+    more = f" and {len(known) - len(shown)} more" if not near and len(known) > len(shown) else ""
+    there = f"it has {', '.join(shown)}{more}" if known else "it has none"
     return RunNotFoundError(f"there is no run {name} in {where}; {there}.")
