@@ -97,12 +97,12 @@ class _Looks:
 
     async def look(self) -> "tuple[RunSnapshot, tuple[RunEvent, ...]]":
         """The run and its events now, or as they were last. Raises ClusterError."""
-        from dynalign_operator.clusters.run_source import NoClusterError
+        from dynalign_operator.clusters.run_source import UnreachableError
 
         try:
             snapshot = await self.source.get(self.name)
             self._last = snapshot, await self._events(snapshot)
-        except NoClusterError:
+        except UnreachableError:
             if self._last is None:
                 raise
         return self._last

@@ -35,6 +35,12 @@ class NoClusterError(ClusterError):
     exit_code = ExitCode.BAD_CONFIG
 
 
+class UnreachableError(NoClusterError):
+    """The API server does not answer, or says that it cannot at present."""
+
+    exit_code = 1
+
+
 class NotServedError(ClusterError):
     """The cluster does not know AlignmentRuns: its CustomResourceDefinition is not installed."""
 

@@ -6,6 +6,7 @@ tests/integration/test_terminal_cluster.py has the same commands on a real API s
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -73,6 +74,8 @@ def test_what_may_not_be_read_is_a_note_and_what_must_be_is_an_error(tmp_path: P
         assert "you may not list jobs in namespace team (the cluster of context x)" in snapshot.notes[0]
         api.refused[RUNS.format("team") + "/r"] = 401
         assert "does not accept your credentials" in await error_of(source.get("r"))
+        api.refused[RUNS.format("team") + "/r"] = 503
+        assert "cannot get alignmentruns in namespace team at present (503)" in await error_of(source.get("r"))
 
     with_cluster(tmp_path, story)
 
@@ -189,6 +192,23 @@ def test_following_brings_every_line_once_over_cuts_and_the_next_job(
         assert lines.index("generate/0 a") < lines.index("generate/0 b") < lines.index("generate/0 c")
 
     with_cluster(tmp_path, story)
+
+
+def test_following_can_be_left_while_a_pod_writes_more_than_is_read(tmp_path: Path) -> None:
+    simulation = at_judge()
+    judge = simulation.created[-1]
+
+    async def story(api: LogApi, source: KubeRunSource) -> None:
+        api.put_run(simulation.run)
+        api.put_job(judge, 3, running(), running())
+        api.logs = {f"{judge.name}-{index}": [["x"] * 50] for index in range(2)}
+        lines = source.logs("r", LogSelection(), follow=True)
+        assert (await anext(lines)).text == "x"
+        await asyncio.sleep(0)
+        await asyncio.wait_for(lines.aclose(), 60)  # type: ignore[attr-defined] # it is a generator
+
+    with patch.object(pod_logs, "_LINES_AHEAD", 1):
+        with_cluster(tmp_path, story)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,10 @@ LOOK_EVERY_SECONDS: Final = 1.0
 _LINES_AHEAD: Final = 1000
 """Lines that are read before they are printed."""
 _TIMESTAMP_END: Final = " "
+_CUT: Final = 0
+"""Status of a request whose connection was cut."""
+_NO_LOG: Final = frozenset({400, 404, 500})
+"""The container cannot be read yet, the pod is gone, or its node has no log of it any more."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class _Follower:
     _latest: dict[str, str] = field(default_factory=dict)
     """Pod -> time stamp of its last line."""
     _read: set[str] = field(default_factory=set)
-    """Pods that had ended before their last stream began."""
+    """Pods whose last stream began after their end, and is whole."""
 
     async def work(self) -> None:
         """Look for pods again and again."""
@@ -92,7 +96,9 @@ class _Follower:
             for stream in self._streams.values():
                 stream.cancel()
             await asyncio.gather(*self._streams.values(), return_exceptions=True)
-            await self.lines.put(None)
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():  # once it is cancelled nothing takes lines any more
+                await self.lines.put(None)
 
     def _are_done(self) -> bool:
         self._raise_errors()
@@ -108,8 +114,6 @@ class _Follower:
         stream = self._streams.get(pod.name)
         if pod.name in self._read or (stream is not None and not stream.done()):
             return
-        if pod.has_ended:
-            self._read.add(pod.name)
         self._streams[pod.name] = asyncio.create_task(self._stream(pod))
 
     async def _stream(self, pod: LoggingPod) -> None:
@@ -128,6 +132,9 @@ class _Follower:
                 self._latest[pod.name] = stamp
                 await self.lines.put(LogLine(pod.origin, text))
         except RefusedError as error:
-            # 400: the container is not ready to be read; 404: the pod is gone; 0: the connection was cut
-            if error.status not in (0, 400, 404):
+            if error.status == _CUT:
+                return
+            if error.status not in _NO_LOG:
                 raise
+        if pod.has_ended:
+            self._read.add(pod.name)

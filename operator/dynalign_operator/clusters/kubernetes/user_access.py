@@ -12,7 +12,7 @@ from kubernetes.aio import client, config
 
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kubernetes.api import KubeApi, RefusedError, connect
-from dynalign_operator.clusters.run_source import NoClusterError, NotAllowedError
+from dynalign_operator.clusters.run_source import NoClusterError, NotAllowedError, UnreachableError
 
 _DEFAULT: Final = Path("~/.kube/config")
 _IN_POD: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -107,15 +107,18 @@ def _read_context(kubeconfig: str, choice: KubeChoice) -> tuple[str, str]:
 def explain_refusal(error: RefusedError, access: UserAccess, verb: str) -> ClusterError:
     """A refusal in plain words; `verb` says what was tried, such as `list alignmentruns in namespace ml`."""
     cluster = f"the cluster of context {access.context}" if access.context else "the cluster"
+    said = f"{error.message.rstrip('.')}."
     match error.status:
         case 403:
             return NotAllowedError(
-                f"you may not {verb} ({cluster}): {error.message} Ask an administrator for the rights that "
-                "docs/terminal.md lists."
+                f"you may not {verb} ({cluster}): {said} Ask an administrator for the rights that docs/terminal.md "
+                "lists."
             )
         case 401:
-            return NotAllowedError(f"{cluster} does not accept your credentials: log in again. {error.message}")
+            return NotAllowedError(f"{cluster} does not accept your credentials: log in again. {said}")
         case 0:
-            return NoClusterError(f"{cluster} does not answer: {error.message}")
+            return UnreachableError(f"{cluster} does not answer: {said}")
+        case 429 | 500 | 502 | 503 | 504:
+            return UnreachableError(f"{cluster} cannot {verb} at present ({error.status}): {said}")
         case _:
-            return ClusterError(f"{cluster} refused to {verb} ({error.status}): {error.message}")
+            return ClusterError(f"{cluster} refused to {verb} ({error.status}): {said}")
