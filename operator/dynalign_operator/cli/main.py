@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from dynalign_operator.cli.init import init
 from dynalign_operator.cli.describe import describe
+from dynalign_operator.cli.init import init
 from dynalign_operator.cli.logs import logs
 from dynalign_operator.cli.prompts import prompts
 from dynalign_operator.cli.render import render
