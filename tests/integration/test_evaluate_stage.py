@@ -85,6 +85,14 @@ def test_pairs_are_judged_in_both_orders_by_both_judges_against_base_and_predece
     headline = [row["outcome"] for row in comparisons if (row["judge"], row["opponent"]) == ("base", "base")]
     assert found["win_rate"] == pytest.approx(sum(headline) / PROMPTS)
     assert found["first_position"] is not None
+    by_policy = {
+        version: [row["reward"] for row in answers if row["policy"] == version]
+        for version in ("base", run.policy.version)
+    }
+    means = {version: sum(rewards) / PROMPTS for version, rewards in by_policy.items()}
+    assert all(0 <= reward <= 1 for rewards in by_policy.values() for reward in rewards)
+    assert found["held_out_reward"] == pytest.approx(means[run.policy.version])
+    assert found["held_out_reward_delta"] == pytest.approx(means[run.policy.version] - means["base"])
     ratings = read_rows(run.stages.root / config.folder / RATINGS_FILE, RATING)
     assert [(row["policy"], row["comparisons"]) for row in ratings] == [
         ("base", PROMPTS),
@@ -117,6 +125,7 @@ def test_a_policy_that_says_what_the_base_says_ties_without_asking(run: Evaluati
     config = run.config(WinRateMethod.PAIRWISE, policy=Policy(), previous=Policy())
     found = check_metrics(run.stages.execute(config))
     assert (found["win_rate"], found["ties"], found["order_flips"]) == (0.5, 1.0, None)
+    assert found["held_out_reward_delta"] == 0
     assert found["regressed"] == 0
 
 

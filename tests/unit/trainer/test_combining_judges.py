@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynalign_contract.settings import Combine
-from dynalign_trainer.judge.panel.combining import (
+from dynalign_trainer.scoring.combining import (
     CombinationRule,
     combined_error,
     disagreement_error,

@@ -108,7 +108,7 @@ def test_the_better_answer_wins_in_whichever_order_it_is_shown(bench: Bench) -> 
         (0.0, 0.0, 0.0),
     ]
     assert judge.version == "endpoint:m"
-    assert measure_spending(bench.endpoint) == {
+    assert measure_spending([bench.endpoint.usage]) == {
         EvaluateMetrics.judge_requests: 4,
         EvaluateMetrics.judge_tokens: 60,
     }

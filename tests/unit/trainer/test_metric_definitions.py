@@ -24,7 +24,6 @@ from dynalign_trainer.fetch import stage as fetch
 from dynalign_trainer.generate import stage as generate
 from dynalign_trainer.judge import stage as judge
 from dynalign_trainer.judge.groups import RolloutGroup
-from dynalign_trainer.judge.panel.combining import CombinationRule
 from dynalign_trainer.judge.panel.figures import Figures, Rewards
 from dynalign_trainer.judge.panel.metrics import panel_metrics
 from dynalign_trainer.judge.panel.opinions import Opinions
@@ -35,6 +34,7 @@ from dynalign_trainer.prompts import measuring
 from dynalign_trainer.prompts import stage as prompts
 from dynalign_trainer.prompts.drafts import Tally
 from dynalign_trainer.runtime.parts import Part
+from dynalign_trainer.scoring.combining import CombinationRule
 from dynalign_trainer.train import stage as train
 from dynalign_trainer.train import summary
 from dynalign_trainer.train.batch import Batch
@@ -108,12 +108,12 @@ def of_evaluate() -> MetricValues[Any]:
     settings = EvaluationSettings()
     comparison_sets = [ComparisonSet(BASE, Policy(), which, "base", comparisons) for which in settings.win_rate.judges]
     context: Any = SimpleNamespace(params=SimpleNamespace(evaluation=settings, policy=Policy()), seed=lambda _: 0)
-    answers: Any = {Policy().version: [{"completion_ids": [1, 2], "verifiers": {"short": 1.0}}]}
+    answers: Any = {Policy().version: [{"completion_ids": [1, 2], "verifiers": {"short": 1.0}, "reward": 0.5}]}
     measured = evaluate._measure(context, comparison_sets, answers, capability.CapabilityResult())
     endpoint: Any = SimpleNamespace(usage=SimpleNamespace(requests=1, tokens=2))
     own: Any = SimpleNamespace(points=1.0, interval=SimpleNamespace(low=0.0, high=2.0))
     exam = capability.summarise(exam_scores(), CapabilitySettings(), seed=0)
-    return {**measured, **judges.measure_spending(endpoint), **policy_ratings.rating_metrics(own), **exam}
+    return {**measured, **judges.measure_spending([endpoint.usage]), **policy_ratings.rating_metrics(own), **exam}
 
 
 def exam_scores() -> list[Any]:

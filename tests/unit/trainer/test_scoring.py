@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from dynalign_contract.objective import Aggregate
 from dynalign_contract.settings import Penalties
-from dynalign_trainer.judge.penalties import final_reward, find_penalties, is_refusal
 from dynalign_trainer.models.choices import expected_digit
+from dynalign_trainer.scoring.penalties import final_reward, find_penalties, is_refusal
 from dynalign_trainer.scoring.scores import aggregate, standard_error
 
 NAN = math.nan

@@ -37,6 +37,17 @@ class EvaluateMetrics(StageMetrics):
     win_rate_previous = _Interval(
         Unit.SHARE, "Win rate against the policy that the iteration began with.", export=Export()
     )
+    held_out_reward = _Interval(
+        Unit.REWARD,
+        "Mean reward of the policy's answers to the held-out prompts by judges that stay the same over the iterations.",
+        export=Export(),
+    )
+    held_out_reward_delta = _Interval(
+        Unit.PLAIN,
+        "Mean reward of the policy's answers to the held-out prompts minus that of the base model's.",
+        export=Export(),
+        exports_interval=True,
+    )
     preference = _Metric(Unit.SHARE, "Mean preference for the policy's answers; 0.5 means no preference.")
     win_rate_live = _Metric(Unit.SHARE, "Win rate by the policy as judge.")
     win_rate_endpoint = _Metric(Unit.SHARE, "Win rate by the endpoint's model as judge.")
@@ -72,5 +83,5 @@ class EvaluateMetrics(StageMetrics):
     rating = _Interval(
         Unit.POINTS, "Bradley-Terry points above the base model; 400 for odds of 10 to 1.", export=Export()
     )
-    judge_requests = _Metric(Unit.COUNT, "Requests to the judge's endpoint.")
-    judge_tokens = _Metric(Unit.TOKENS, "Tokens that the judge's endpoint read and wrote.")
+    judge_requests = _Metric(Unit.COUNT, "Requests to the endpoints of judges.")
+    judge_tokens = _Metric(Unit.TOKENS, "Tokens that the endpoints of judges read and wrote.")

@@ -26,7 +26,12 @@ class JudgeMetrics(StageMetrics):
     stage = Stage.JUDGE
     judged = _Metric(Unit.COUNT, "Answers that were judged.", AcrossShards.SUM)
     scored = _Metric(Unit.COUNT, "Answers that got a reward.", AcrossShards.SUM)
-    reward = _Metric(Unit.REWARD, "Mean reward after penalties.", weight=scored, export=Export())
+    reward = _Metric(
+        Unit.REWARD,
+        "Mean reward of the answers to the iteration's own training prompts, after penalties.",
+        weight=scored,
+        export=Export(),
+    )
     aspect_reward = MetricFamily(
         "aspect",
         _Metric(

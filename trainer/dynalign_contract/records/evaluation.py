@@ -21,6 +21,14 @@ class AnswerRow(TypedDict):
     """Tokens of the completion before the answer."""
     verifiers: NotRequired[Numbers]
     """Verifier -> its value, within its range; NaN where it could not decide. Not there in a run without verifiers."""
+    raw_reward: NotRequired[Float32]
+    """Reward by the judges alone, 0 to 1, as in the judgements; NaN where they gave none, and for the previous policy.
+    Not there before version 0.2.0."""
+    reward: NotRequired[Float32]
+    """raw_reward, or its weighted mean with the verifiers' values, minus penalties; NaN where there is none."""
+    rewarded_by: NotRequired[Text]
+    """Digest of everything beside the answer that raw_reward depends on: equal answers with equal digests have equal
+    rewards."""
 
 
 class ComparisonRow(TypedDict):

@@ -102,7 +102,7 @@ def keep_or_sample(
     Policies of one version answer once.
     """
     versions = list(dict.fromkeys(policy.version for policy in policies))
-    rows = _read(path)
+    rows = read_answers(path)
     expected = [(version, prompt["prompt_id"]) for version in versions for prompt in prompts]
     if rows is None or [(row["policy"], row["prompt_id"]) for row in rows] != expected:
         by_version = {policy.version: policy for policy in policies}
@@ -112,7 +112,8 @@ def keep_or_sample(
     return {version: rows[i * count : (i + 1) * count] for i, version in enumerate(versions)}
 
 
-def _read(path: Path) -> list[AnswerRow] | None:
+def read_answers(path: Path) -> list[AnswerRow] | None:
+    """ANSWER rows of a file; None where it is absent or damaged."""
     if not path.exists():
         return None
     try:

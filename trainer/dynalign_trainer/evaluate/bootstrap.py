@@ -1,7 +1,7 @@
 """The bootstrap over items (Efron, 1979): statistics of resamples, and the percentiles between them. Pure."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,8 @@ Floats = NDArray[np.float64]
 
 _CHUNK: Final = 2_000_000
 """Maximum count of numbers that are drawn at once."""
+_MIN_ITEMS: Final = 2
+"""Values from which an interval can be told."""
 
 
 @dataclass(frozen=True)
@@ -56,3 +58,17 @@ def percentile_interval(found: Floats, tail: float) -> Interval:
     """Percentile interval of a statistic's values, shape (resamples,): quantiles `tail` and 1 - `tail`."""
     low, high = np.quantile(found, [tail, 1 - tail])
     return Interval(float(low), float(high))
+
+
+def mean_estimate(values: Sequence[float], *, confidence: float, resamples: int, seed: int) -> Estimate | None:
+    """Mean of the values that are not NaN, with its percentile interval; None where there are none.
+
+    One value alone has no interval.
+    """
+    known = np.array([value for value in values if not math.isnan(value)], dtype=np.float64)
+    if not len(known):
+        return None
+    if len(known) < _MIN_ITEMS:
+        return Estimate(value=float(known.mean()))
+    means = resampled_means(known[:, None], resamples, np.random.default_rng(seed))
+    return estimate(float(known.mean()), percentile_interval(means[:, 0], (1 - confidence) / 2))

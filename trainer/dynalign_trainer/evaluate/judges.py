@@ -15,7 +15,7 @@ from dynalign_trainer.endpoints.endpoint_model import EndpointModel
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
 from dynalign_trainer.evaluate.comparing import Pair, PairJudge, compare_by
 from dynalign_trainer.evaluate.statistics import Comparison
-from dynalign_trainer.models.chat_model import ChatModel
+from dynalign_trainer.models.chat_model import ChatModel, Usage
 from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.models.engine_model import EngineModel
 from dynalign_trainer.models.window import Window
@@ -99,9 +99,11 @@ class BudgetedJudge:
         )
 
 
-def measure_spending(endpoint: Endpoint | None) -> MetricValues[EvaluateParams]:
-    """Metrics of the judge's endpoint: requests and tokens; none without an endpoint."""
-    if endpoint is None:
+def measure_spending(usages: Sequence[Usage]) -> MetricValues[EvaluateParams]:
+    """Metrics of the judges' endpoints: requests and tokens; none without an endpoint."""
+    if not usages:
         return {}
-    usage = endpoint.usage
-    return {EvaluateMetrics.judge_requests: usage.requests, EvaluateMetrics.judge_tokens: usage.tokens}
+    return {
+        EvaluateMetrics.judge_requests: sum(usage.requests for usage in usages),
+        EvaluateMetrics.judge_tokens: sum(usage.tokens for usage in usages),
+    }

@@ -18,6 +18,9 @@ from dynalign_trainer.evaluate.bootstrap import estimate
 from dynalign_trainer.evaluate.capability import CapabilityEvaluation, CapabilityResult
 from dynalign_trainer.evaluate.comparing import Pair, PairJudge
 from dynalign_trainer.evaluate.comparison_sets import BASE, PREVIOUS, ComparisonSet, build_comparisons
+from dynalign_trainer.evaluate.fixed_judges import open_fixed_judges
+from dynalign_trainer.evaluate.held_out import HeldOut
+from dynalign_trainer.evaluate.held_out_reward import held_out_metrics
 from dynalign_trainer.evaluate.judges import build_judges, measure_spending, open_judge_endpoint
 from dynalign_trainer.evaluate.policy_ratings import rate_policies
 from dynalign_trainer.evaluate.progress import Progress
@@ -47,7 +50,8 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
     judges = build_judges(context, engine, endpoint)
     examination = CapabilityEvaluation(context)
     versions = len({policy.version for policy in policies})
-    units = len(prompts) * (versions + len(judges) * len(opponents)) + examination.units
+    held_out = HeldOut(context, open_fixed_judges(context, engine, os.environ))
+    units = len(prompts) * (versions + len(judges) * len(opponents)) + held_out.units(prompts) + examination.units
     progress = Progress(context, units)
     answers = _answer(context, engine, prompts, policies, verifiers=opened.verifiers, progress=progress)
     comparison_sets = [
@@ -57,6 +61,7 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
     ]
     rows = build_comparisons(comparison_sets, prompts, policy=params.policy, method=params.evaluation.win_rate.method)
     write_rows(context.folder / COMPARISONS_FILE, rows, COMPARISON)
+    answers = held_out.reward(answers, progress)
     ratings = rate_policies(context, rows)
     capability = examination.run(engine, progress)
     (context.folder / JOURNAL_FILE).unlink(missing_ok=True)
@@ -73,7 +78,7 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
         metrics={
             **_measure(context, comparison_sets, answers, capability),
             **ratings.metrics,
-            **measure_spending(endpoint),
+            **measure_spending([*([endpoint.usage] if endpoint else []), *held_out.judges.usage]),
         },
         producers=opened.producers,
     )
@@ -111,7 +116,7 @@ def _compare(
 
 
 class _Options(TypedDict):
-    """Arguments of every bootstrap of win rates."""
+    """Arguments of every bootstrap over the held-out prompts."""
 
     confidence: float
     resamples: int
@@ -158,6 +163,7 @@ def _measure(
         ),
         **EvaluateMetrics.win_rate_consistent.split(rate_of(statistics.consistent(comparisons))),
         **EvaluateMetrics.win_rate_previous.split(rate_of(previous)),
+        **held_out_metrics(answers[params.policy.version], answers[Policy().version], **options),
         EvaluateMetrics.preference: statistics.mean_preference(comparisons),
         EvaluateMetrics.win_rate_live: win_rate_of(EvaluationJudge.LIVE),
         EvaluateMetrics.win_rate_endpoint: win_rate_of(EvaluationJudge.ENDPOINT),

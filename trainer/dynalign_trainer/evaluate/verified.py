@@ -5,21 +5,14 @@ Pure. Verifiers are those of the rewards (docs/rewards.md); here their weights d
 
 import math
 from collections.abc import Sequence
-from typing import Final
-
-import numpy as np
 
 from dynalign_contract.config import EvaluateParams
-from dynalign_contract.estimate import Estimate
 from dynalign_contract.metrics import EvaluateMetrics, MetricValues
 from dynalign_contract.records import AnswerRow, PromptRow, answer_length
-from dynalign_trainer.evaluate.bootstrap import percentile_interval, resampled_means
+from dynalign_trainer.evaluate.bootstrap import mean_estimate
 from dynalign_trainer.scoring.scores import mean_of
 from dynalign_trainer.verifiers.answer import Answer
 from dynalign_trainer.verifiers.verifier import Verifier, verify
-
-_MIN_ITEMS: Final = 2
-"""Answers from which an interval can be told."""
 
 
 def with_values(
@@ -52,24 +45,10 @@ def verifier_metrics(
     found: MetricValues[EvaluateParams] = {}
     for name in policy[0].get("verifiers", {}) if policy else ():
         own, other = ([row["verifiers"][name] for row in rows] for rows in (policy, base))
-        change = _change(own, other, confidence=confidence, resamples=resamples, seed=seed)
+        differences = [value - base_value for value, base_value in zip(own, other, strict=True)]
+        change = mean_estimate(differences, confidence=confidence, resamples=resamples, seed=seed)
         found |= {
             EvaluateMetrics.verifier_value.of(name): mean_of(value for value in own if not math.isnan(value)),
             **EvaluateMetrics.verifier_delta.split(name, change),
         }
     return found
-
-
-def _change(
-    policy: Sequence[float], base: Sequence[float], *, confidence: float, resamples: int, seed: int
-) -> Estimate | None:
-    """Mean of the differences, with the percentile interval of the bootstrap over prompts; None where none is known."""
-    pairs = [own - other for own, other in zip(policy, base, strict=True) if not math.isnan(own - other)]
-    if not pairs:
-        return None
-    values = np.array(pairs, dtype=np.float64)
-    if len(values) < _MIN_ITEMS:
-        return Estimate(value=float(values.mean()))
-    means = resampled_means(values[:, None], resamples, np.random.default_rng(seed))
-    ends = percentile_interval(means[:, 0], (1 - confidence) / 2)
-    return Estimate(value=float(values.mean()), low=ends.low, high=ends.high)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dynalign_contract.config import JudgeParams
 from dynalign_contract.objective import Objective
 from dynalign_contract.records import JudgementRow, RolloutRow, ScoreRow, answer_length
-from dynalign_trainer.judge.penalties import final_reward, find_penalties
+from dynalign_trainer.scoring.penalties import final_reward, find_penalties
 from dynalign_trainer.scoring.pointwise import CandidateScore
 from dynalign_trainer.verifiers.answer import Answer
 from dynalign_trainer.verifiers.combining import combine_rewards, judge_share

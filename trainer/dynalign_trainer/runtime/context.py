@@ -107,7 +107,14 @@ class StageContext(Generic[P]):
 
     def seed(self, *salt: object) -> int:
         """A 31-bit seed that depends on the run's seed, the stage, the iteration and the salt, and on nothing else."""
-        import hashlib
+        return _seed_of(self.config.seed, str(self.config.stage), self.config.iteration, *salt)
 
-        text = repr((self.config.seed, str(self.config.stage), self.config.iteration, *salt))
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+    def run_seed(self, *salt: object) -> int:
+        """A 31-bit seed that is the same in every iteration: it depends on the run's seed, the stage and the salt."""
+        return _seed_of(self.config.seed, str(self.config.stage), "every iteration", *salt)
+
+
+def _seed_of(*parts: object) -> int:
+    import hashlib
+
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big") >> 1

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from dynalign_contract.settings import JudgeGates
 from dynalign_trainer.judge.canaries import CanaryKind
 from dynalign_trainer.judge.groups import RolloutGroup
-from dynalign_trainer.judge.panel.combining import CombinationRule
 from dynalign_trainer.judge.panel.questions import Key, Questions, keys_of
 from dynalign_trainer.judge.trust import CanaryTrust, canary_trust, find_unfitness, kendall_tau, mean_offset
+from dynalign_trainer.scoring.combining import CombinationRule
 from dynalign_trainer.scoring.scores import mean_of
 
 

@@ -7,16 +7,16 @@ from dynalign_contract.config import JudgeParams
 from dynalign_contract.records import CanaryRow, JudgementRow, ScoreRow
 from dynalign_contract.settings import Noise
 from dynalign_trainer.judge.groups import RolloutGroup
-from dynalign_trainer.judge.panel.combining import (
+from dynalign_trainer.judge.panel.opinions import Opinions
+from dynalign_trainer.judge.panel.questions import Key, Questions, keys_of
+from dynalign_trainer.judge.rewarding import Opinion, answer_of, build_judgement
+from dynalign_trainer.scoring.combining import (
     CombinationRule,
     combined_error,
     disagreement_error,
     disagreements,
     weighted,
 )
-from dynalign_trainer.judge.panel.opinions import Opinions
-from dynalign_trainer.judge.panel.questions import Key, Questions, keys_of
-from dynalign_trainer.judge.rewarding import Opinion, answer_of, build_judgement
 from dynalign_trainer.scoring.scores import mean_of
 from dynalign_trainer.verifiers.verifier import Verifier, verify, weights_of
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from dynalign_contract.config import JudgeParams
 from dynalign_contract.errors import UnfitError
 from dynalign_contract.settings import OnUnfitJudge
-from dynalign_trainer.judge.panel.combining import CombinationRule
 from dynalign_trainer.judge.panel.figures import Figures, Rewards, combine, measure
 from dynalign_trainer.judge.panel.opinions import Opinions
 from dynalign_trainer.judge.panel.questions import Key, Questions
 from dynalign_trainer.runtime.context import StageContext
+from dynalign_trainer.scoring.combining import CombinationRule
 
 
 @dataclass(frozen=True)
