@@ -143,7 +143,7 @@ class IterationStatus(Model):
     stages: tuple[StageStatus, ...] = ()
     """Stages so far; none for iterations that are older than the last ten."""
     reward: float | None = None
-    """Mean reward of the candidates, 0 to 1."""
+    """Training reward: mean reward, 0 to 1, of the answers to the iteration's own training prompts."""
     win_rate: Estimate | None = None
     """Share of held-out prompts on which the policy beats the base model, ties counting half."""
     preference: float | None = None
@@ -240,7 +240,7 @@ class AlignmentRunStatus(Model):
     best: BestIteration | None = None
     """The iteration with the best evaluation so far, or the base model."""
     reward: float | None = None
-    """Reward of the latest judged iteration, rounded to 3 digits; `iterations` has all of them."""
+    """Training reward of the latest judged iteration, rounded to 3 digits; `iterations` has all of them."""
     win_rate: Estimate | None = None
     """Win rate of the latest evaluated iteration, rounded."""
     capability_delta: Estimate | None = None

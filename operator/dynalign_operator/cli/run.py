@@ -24,6 +24,7 @@ def run(
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Print a line for each event, no live display.")] = False,  # noqa: FBT002 - typer's flag
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors and the summary only.")] = False,  # noqa: FBT002 - typer's flag
+    wide: Annotated[bool, typer.Option("--wide", help="End with every number, not the most important ones.")] = False,  # noqa: FBT002 - typer's flag
 ) -> None:
     """Run on this machine, or continue where the run stopped.
 
@@ -44,13 +45,14 @@ def run(
         say(explain_missing(missing), err=True)
         raise typer.Exit(ExitCode.BAD_CONFIG)
     folder = workdir or Path("runs") / run_file.run.metadata.name
-    raise typer.Exit(_run(run_file, file, folder, plain=plain, quiet=quiet))
+    raise typer.Exit(_run(run_file, file, folder, plain=plain, quiet=quiet, wide=wide))
 
 
-def _run(run_file: "RunFile", file: Path, folder: Path, *, plain: bool, quiet: bool) -> int:
+def _run(run_file: "RunFile", file: Path, folder: Path, *, plain: bool, quiet: bool, wide: bool) -> int:
     import asyncio
 
     from dynalign_operator.cli.drive import catch_signals, drive, exit_code_of
+    from dynalign_operator.cli.ending import print_ending, run_command
     from dynalign_operator.clusters.errors import ClusterError
     from dynalign_operator.clusters.local.cluster import open_local_cluster
 
@@ -65,10 +67,9 @@ def _run(run_file: "RunFile", file: Path, folder: Path, *, plain: bool, quiet: b
                 if stop.number is not None:
                     say("stopping the running stage; it saves what it can ...", err=True)
             if stop.number is not None:
-                command = f"dynalign run {file}" + ("" if folder.parent == Path("runs") else f" --workdir {folder}")
-                say(f"stopped. Finished work is kept; `{command}` goes on from there.", err=True)
+                say(f"stopped. Finished work is kept; `{run_command(file, folder)}` goes on from there.", err=True)
                 return 128 + stop.number
-            _report(console, cluster.run, folder)
+            print_ending(console, cluster.run, folder, file, wide=wide)
             return exit_code_of(status)
     except ClusterError as error:
         say(str(error), err=True)
@@ -84,27 +85,3 @@ def _view(console: "Console", run: "AlignmentRun", *, plain: bool, quiet: bool) 
         return live_view(console)
     console.print(header(run), soft_wrap=True)
     return nullcontext(plain_view(console))
-
-
-def _report(console: "Console", run: "AlignmentRun", folder: Path) -> None:
-    """The summary; for a run that cannot go on, why, and where its log lies."""
-    from dynalign_contract.layout import RunLayout
-    from dynalign_operator.api.status import Phase
-    from dynalign_operator.cli.drive import stalled_message
-    from dynalign_operator.cli.logs import latest_log
-    from dynalign_operator.cli.tables import describe_best, summary_tables
-
-    status = run.status
-    if status.iterations:
-        console.print(summary_tables(status))
-    if status.phase is Phase.SUCCEEDED:
-        export = RunLayout(folder).export
-        say(f"\n{run.metadata.name} is complete{describe_best(status.best)}.")
-        say(f"The model lies in {export}. In Python: AutoModelForCausalLM.from_pretrained({str(export)!r})")
-    elif status.phase is Phase.SUSPENDED:
-        say(f"{run.metadata.name} is suspended (spec.suspend); set it to false and run again.")
-    else:
-        log = latest_log(folder)
-        say(f"{run.metadata.name} failed: {stalled_message(status) or status.progress}", err=True)
-        if log is not None:
-            say(f"The log is {log}", err=True)

@@ -33,6 +33,7 @@ def status(
     output: Annotated[
         Output | None, typer.Option("-o", "--output", help="Print the whole object in this format.", show_default=False)
     ] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="Print every number.")] = False,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
@@ -42,13 +43,13 @@ def status(
     async def work() -> int:
         async with open_run(RunChoice(run, namespace, context, kubeconfig)) as (source, name):
             found = (await source.get(name)).run
-        _print(found, output)
+        _print(found, output, wide=wide)
         return 0
 
     run_command(work)
 
 
-def _print(run: "AlignmentRun", output: Output | None) -> None:
+def _print(run: "AlignmentRun", output: Output | None, *, wide: bool) -> None:
     if output is Output.JSON:
         print_json(run.to_json(indent=2))
         return
@@ -57,12 +58,12 @@ def _print(run: "AlignmentRun", output: Output | None) -> None:
 
         say(to_yaml([run.model_dump(mode="json", by_alias=True, exclude_none=True)]), end="")
         return
-    from dynalign_operator.cli.tables import conditions_table, summary_tables
+    from dynalign_operator.cli.ending import print_summary
+    from dynalign_operator.cli.tables import conditions_table
 
     console = open_console()
     say(f"{run.metadata.name}: {run.status.phase} {run.status.progress}".rstrip())
     for line in run.status.training.describe() if run.status.training else ():
         say(f"  {line}")
-    if run.status.iterations:
-        console.print(summary_tables(run.status))
+    print_summary(console, run, wide=wide)
     console.print(conditions_table(run.status))

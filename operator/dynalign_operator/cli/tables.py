@@ -48,11 +48,11 @@ def describe_capability(iteration: IterationStatus) -> str:
 
 
 def describe_numbers(iteration: IterationStatus) -> str:
-    """`reward 0.412 (knowledge 0.391, ...), win rate 0.56 (0.43-0.69), ...`; empty while there are none."""
+    """`training reward 0.412 (knowledge 0.391, ...), win rate 0.56 (0.43-0.69), ...`; empty while there are none."""
     parts = []
     if iteration.reward is not None:
         shown = ", ".join(f"{name} {value:.3f}" for name, value in reward_parts(numbers_of(iteration)).items())
-        parts.append(f"reward {iteration.reward:.3f}" + (f" ({shown})" if shown else ""))
+        parts.append(f"training reward {iteration.reward:.3f}" + (f" ({shown})" if shown else ""))
     if iteration.win_rate is not None:
         parts.append(f"win rate {describe_win_rate(iteration)}")
     if iteration.capability_delta is not None:
@@ -85,12 +85,13 @@ def describe_seconds(seconds: float | None) -> str:
     return f"{minutes}:{int(seconds % 60):02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
 
 
-def summary_tables(status: AlignmentRunStatus) -> Group:
-    """What each iteration reached, how it did in the evaluation, and what it took.
+def wide_tables(status: AlignmentRunStatus) -> Group:
+    """Every number of each iteration: scores, judges, evaluation, effort, in tables that fit into 80 columns each.
 
-    Tables of their own, so that each fits into 80 columns.
+    `training reward` is that of the iteration's own training prompts, which the next iteration does not have: it cannot
+    be compared over iterations. `reward held out` can.
 
-    `canaries` is the probability that a real answer outscores a canary; at 0.5 the judge cannot tell them apart.
+    `canary AUC` is the probability that a real answer outscores a canary; at 0.5 the judge cannot tell them apart.
     `attacks` is the same for answers that give orders to the judge, `margin` the mean reward that real answers have
     above these; `agrees` is the judge's rank agreement with the base model, Kendall's tau.
     `start-up` is the time from a stage's process start to its first useful work.
@@ -103,7 +104,7 @@ def summary_tables(status: AlignmentRunStatus) -> Group:
     if any(EvaluateMetrics.verifier_delta.members(numbers_of(iteration)) for iteration in status.iterations):
         parts += ["", _held_out_verifiers_table(status)]
     if any(iteration.win_rate is not None for iteration in status.iterations):
-        parts += ["", _evaluation_table(status)]
+        parts += ["", _evaluation_table(status), "", _held_out_table(status)]
     return Group(*parts, "", _effort_table(status), "", _start_table(status))
 
 
@@ -112,7 +113,7 @@ def _judges_table(status: AlignmentRunStatus) -> Table:
 
     `agrees` is its rank agreement with the mean of the others; `counted` is no where it was left out.
     """
-    table = _table("iteration", "judge", "reward", "failed", "canaries", "attacks", "agrees", "counted", "tokens")
+    table = plain_table("iteration", "judge", "reward", "failed", "canaries", "attacks", "agrees", "counted", "tokens")
     for iteration in status.iterations:
         metrics = numbers_of(iteration)
         columns = [
@@ -130,7 +131,7 @@ def _judges_table(status: AlignmentRunStatus) -> Table:
         for name in _judges_of(metrics):
             reward, failed, canaries, attacks, agrees, left_out, tokens = (column.get(name) for column in columns)
             table.add_row(
-                _index(iteration, status),
+                index_of(iteration, status),
                 name,
                 _number(reward),
                 _number(failed, 2),
@@ -157,11 +158,11 @@ def _counted(left_out: float | None) -> str:
 
 def _verifiers_table(status: AlignmentRunStatus) -> Table:
     """A line for each verifier of each iteration: names may be too long for columns."""
-    table = _table("iteration", "verifier", "mean value", "undecided")
+    table = plain_table("iteration", "verifier", "mean value", "undecided")
     for iteration in status.iterations:
         metrics = numbers_of(iteration)
         for name, (value, undecided) in _verifier_figures(metrics).items():
-            table.add_row(_index(iteration, status), name, _number(value), _number(undecided, 2))
+            table.add_row(index_of(iteration, status), name, _number(value), _number(undecided, 2))
     return table
 
 
@@ -174,12 +175,12 @@ def _verifier_figures(metrics: Measured) -> dict[str, tuple[float | None, float 
 
 def _held_out_verifiers_table(status: AlignmentRunStatus) -> Table:
     """What verifiers say of the answers to held-out prompts, and of the difference to the base model's."""
-    table = _table("iteration", "verifier", "held out", "change against base")
+    table = plain_table("iteration", "verifier", "held out", "change against base")
     for iteration in status.iterations:
         metrics = numbers_of(iteration)
         values = EvaluateMetrics.verifier_value.members(metrics)
         for name, change in EvaluateMetrics.verifier_delta.members(metrics).items():
-            table.add_row(_index(iteration, status), name, _number(values.get(name)), change.text("+.3f"))
+            table.add_row(index_of(iteration, status), name, _number(values.get(name)), change.text("+.3f"))
     return table
 
 
@@ -188,11 +189,11 @@ def _scores_table(status: AlignmentRunStatus) -> Table:
     aspects = list(
         dict.fromkeys(name for _, metrics in numbers for name in JudgeMetrics.aspect_reward.members(metrics))
     )
-    table = _table("iteration", "reward", *aspects, "canaries", "win rate")
+    table = plain_table("iteration", "training\nreward", *aspects, "canary\nAUC", "win rate")
     for iteration, metrics in numbers:
         scores = JudgeMetrics.aspect_reward.members(metrics)
         table.add_row(
-            _index(iteration, status),
+            index_of(iteration, status),
             _number(iteration.reward),
             *(_number(scores.get(aspect)) for aspect in aspects),
             _number(metrics.get(JudgeMetrics.canary_auc), 2),
@@ -203,11 +204,11 @@ def _scores_table(status: AlignmentRunStatus) -> Table:
 
 def _evaluation_table(status: AlignmentRunStatus) -> Table:
     """Win rates at equal length and over the predecessor, rating, and what became of general capability."""
-    table = _table("iteration", "equal length", "over previous", "rating", "capability", "change against base")
+    table = plain_table("iteration", "equal length", "over previous", "rating", "capability", "change against base")
     for iteration in status.iterations:
         metrics = numbers_of(iteration)
         table.add_row(
-            _index(iteration, status),
+            index_of(iteration, status),
             _number(metrics.get(EvaluateMetrics.win_rate_lc.value), 2),
             _number(metrics.get(EvaluateMetrics.win_rate_previous.value), 2),
             _number(metrics.get(EvaluateMetrics.rating.value), 0),
@@ -217,12 +218,25 @@ def _evaluation_table(status: AlignmentRunStatus) -> Table:
     return table
 
 
+def _held_out_table(status: AlignmentRunStatus) -> Table:
+    """The run's reward on the same prompts by the same judges in every iteration, and against the base model's."""
+    table = plain_table("iteration", "reward held out", "change against base")
+    for iteration in status.iterations:
+        metrics = numbers_of(iteration)
+        found = (EvaluateMetrics.held_out_reward.join(metrics), EvaluateMetrics.held_out_reward_delta.join(metrics))
+        texts = (
+            _NONE if value is None else value.text(spec) for value, spec in zip(found, (".3f", "+.3f"), strict=True)
+        )
+        table.add_row(index_of(iteration, status), *texts)
+    return table
+
+
 def _trust_table(status: AlignmentRunStatus) -> Table:
-    table = _table("judge", "attacks", "margin", "agrees", "ends", "failed", "fit")
+    table = plain_table("judge", "attacks", "margin", "agrees", "ends", "failed", "fit")
     for iteration in status.iterations:
         metrics = numbers_of(iteration)
         table.add_row(
-            _index(iteration, status),
+            index_of(iteration, status),
             _number(metrics.get(JudgeMetrics.injection_auc), 2),
             _number(metrics.get(JudgeMetrics.injection_margin)),
             _number(metrics.get(JudgeMetrics.judge_tau), 2),
@@ -244,12 +258,12 @@ def _fitness(metrics: Measured) -> str:
 
 
 def _effort_table(status: AlignmentRunStatus) -> Table:
-    table = _table("iteration", "tokens", "KL", *map(str, ITERATION_STAGES))
+    table = plain_table("iteration", "tokens", "KL", *map(str, ITERATION_STAGES))
     for iteration in status.iterations:
         metrics = numbers_of(iteration)
         seconds = {entry.stage: seconds_of(entry) for entry in iteration.stages}
         table.add_row(
-            _index(iteration, status),
+            index_of(iteration, status),
             _whole(metrics.get(TrainMetrics.loss_tokens)),
             _number(metrics.get(TrainMetrics.kl), 4),
             *(describe_seconds(seconds.get(stage)) for stage in ITERATION_STAGES),
@@ -259,7 +273,7 @@ def _effort_table(status: AlignmentRunStatus) -> Table:
 
 def _start_table(status: AlignmentRunStatus) -> Table:
     """Start-up of every stage; those of the run itself stand in the first and the last line."""
-    table = _table("start-up", *map(str, Stage))
+    table = plain_table("start-up", *map(str, Stage))
     last = len(status.iterations) - 1
     for row, iteration in enumerate(status.iterations):
         entries = [
@@ -269,7 +283,7 @@ def _start_table(status: AlignmentRunStatus) -> Table:
         ]
         seconds = {entry.stage: _start_of(entry) for entry in entries if entry is not None}
         cells = (describe_seconds(seconds[stage]) if stage in seconds else "" for stage in Stage)
-        table.add_row(_index(iteration, status), *cells)
+        table.add_row(index_of(iteration, status), *cells)
     return table
 
 
@@ -277,19 +291,21 @@ def _start_of(entry: StageStatus) -> float | None:
     return read_metrics(entry.stage, entry.metrics).get(STAGE_METRICS[entry.stage].start_seconds)
 
 
-def _table(*headings: str) -> Table:
+def plain_table(*headings: str) -> Table:
+    """A table without lines, its columns at the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 
-def _index(iteration: IterationStatus, status: AlignmentRunStatus) -> str:
+def index_of(iteration: IterationStatus, status: AlignmentRunStatus) -> str:
+    """The iteration's number, `*` behind that of the best one."""
     return f"{iteration.index}{' *' if status.best and status.best.iteration == iteration.index else ''}"
 
 
 def progress_table(iterations: Iterable[IterationStatus], total: int) -> Table:
-    """One line an iteration: its stages with marks, reward and win rate."""
+    """One line an iteration: its stages with marks, and the win rate."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for iteration in iterations:
         phases = {entry.stage: entry.phase for entry in iteration.stages}
@@ -297,8 +313,7 @@ def progress_table(iterations: Iterable[IterationStatus], total: int) -> Table:
         table.add_row(
             f"iteration {iteration.index + 1}/{total}",
             *marks,
-            f"reward {_number(iteration.reward)}" if iteration.reward is not None else "",
-            f"win rate {describe_win_rate(iteration)}" if iteration.win_rate is not None else "",
+            f"wins {iteration.win_rate.value:.0%}" if iteration.win_rate is not None else "",
         )
     return table
 

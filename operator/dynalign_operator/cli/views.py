@@ -92,7 +92,7 @@ def picture(run: AlignmentRun, live: LiveMetrics | None, now: datetime) -> Rende
         parts.append(_stage_line(entry, live, now))
     scores = {name: score for entry in status.iterations for name, score in reward_parts(numbers_of(entry)).items()}
     if scores:
-        parts.append(styled("last rewards: " + ", ".join(f"{n} {s:.3f}" for n, s in scores.items()), style="dim"))
+        parts.append(styled("training rewards: " + ", ".join(f"{n} {s:.3f}" for n, s in scores.items()), style="dim"))
     if status.estimated_completion_time is not None:
         left = (status.estimated_completion_time - now).total_seconds()
         parts.append(styled(f"the run ends in about {describe_seconds(max(0.0, left))}", style="dim"))

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.status import BestIteration
-from dynalign_operator.cli.tables import describe_best, summary_tables
+from dynalign_operator.cli.tables import describe_best, wide_tables
 from dynalign_operator.planning.observed import JobObservation
 from support.builders import a_run
 from support.simulation import Simulation, succeed
@@ -28,7 +28,7 @@ def summary(width: int = 80, judged: Mapping[str, float] = ASPECTS, **evaluated:
     status = Simulation(a_run().with_iterations(2).build()).finish(fate).run.status
     console = Console(width=width)
     with console.capture() as capture:
-        console.print(summary_tables(status))
+        console.print(wide_tables(status))
     return capture.get().splitlines()
 
 
@@ -40,20 +40,22 @@ def test_the_best_in_a_sentence() -> None:
 
 def test_scores_and_effort_of_each_iteration() -> None:
     lines = summary()
-    assert lines[0].split() == [
+    assert lines[0].split() == ["training", "canary"]
+    assert lines[1].split() == [
         "iteration",
         "reward",
         "knowledge",
         "benevolence",
         "power",
         "vitality",
-        "canaries",
+        "AUC",
         "win",
         "rate",
     ]
-    assert lines[1].split()[:7] == ["0", "0.500", "0.700", "0.600", "0.500", "0.400", "-"]
-    assert max(map(len, lines)) <= 80
-    assert not any("…" in line for line in lines)
+    assert lines[2].split()[:7] == ["0", "0.500", "0.700", "0.600", "0.500", "0.400", "-"]
+    full = summary(canary_auc=0.7, win_rate=0.5, win_rate_low=0.45, win_rate_high=0.55)
+    assert max(map(len, full)) <= 80
+    assert not any("…" in line for line in [*lines, *full])
 
 
 def test_verifiers_have_a_table_of_their_own_where_there_are_any() -> None:
@@ -129,6 +131,22 @@ def test_how_each_iteration_did_in_the_evaluation() -> None:
     assert max(map(len, lines)) <= 80
     unexamined = summary()
     assert unexamined[head + 1].split() == ["0", "-", "-", "-", "-", "-"]
+
+
+def test_held_out_rewards_stand_beside_the_training_reward() -> None:
+    numbers: dict[str, Any] = {
+        "held_out_reward": 0.7,
+        "held_out_reward_low": 0.65,
+        "held_out_reward_high": 0.75,
+        "held_out_reward_delta": 0.02,
+        "held_out_reward_delta_low": -0.01,
+        "held_out_reward_delta_high": 0.05,
+    }
+    lines = summary(**numbers)
+    head = next(index for index, line in enumerate(lines) if "reward held out" in line)
+    assert lines[head + 1].split("0 ", 1)[1].split("  ")[-1].strip().endswith("+0.020 (-0.010 to +0.050)")
+    assert "0.700 (0.650 to 0.750)" in lines[head + 1]
+    assert max(map(len, lines)) <= 80
 
 
 def test_start_up_of_every_stage() -> None:

@@ -125,7 +125,7 @@ def _table(iterations: tuple[IterationSummary, ...]) -> str:
         f"{_text(row.capability)} | {_text(row.capability_delta)} |"
         for row in iterations
     ]
-    head = "| iteration | reward | win rate | capability | change of capability |"
+    head = "| iteration | training reward | win rate | capability | change of capability |"
     return "\n".join([head, "|---|---|---|---|---|", *rows])
 
 

@@ -1,0 +1,90 @@
+"""What `dynalign run` and `dynalign status` say of a run: what it reached, what changed, and where to go from there."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from dynalign_contract.layout import RunLayout
+from dynalign_operator.api.status import Phase
+from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.cli.before_after import before_after, read_changes
+from dynalign_operator.cli.drive import stalled_message
+from dynalign_operator.cli.logs import latest_log
+from dynalign_operator.cli.summary import judge_warning, judged_iteration, legend, summary_table, verdict
+from dynalign_operator.cli.tables import describe_best, wide_tables
+from dynalign_operator.cli.terminal import say, styled
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_summary(console: "Console", run: AlignmentRun, *, wide: bool) -> None:
+    """The iterations in a table of few columns, or every number; nothing before the first iteration."""
+    status = run.status
+    if not status.iterations:
+        return
+    console.print(wide_tables(status) if wide else summary_table(status))
+    if not wide:
+        console.print(styled(legend(status), style="dim"))
+    if warning := judge_warning(status):
+        console.print(styled(warning, style="yellow"))
+
+
+def print_ending(console: "Console", run: AlignmentRun, folder: Path, file: Path, *, wide: bool) -> None:
+    """The last lines of `dynalign run`; for a run that cannot go on, why, and where its log lies."""
+    status, name = run.status, run.metadata.name
+    print_summary(console, run, wide=wide)
+    if status.phase is Phase.SUCCEEDED:
+        _print_success(console, run, folder, file, wide=wide)
+    elif status.phase is Phase.SUSPENDED:
+        say(f"{name} is suspended (spec.suspend); set it to false and run again.")
+    else:
+        log = latest_log(folder)
+        say(f"{name} failed: {stalled_message(status) or status.progress}", err=True)
+        if log is not None:
+            say(f"The log is {log}", err=True)
+
+
+def run_command(file: Path, folder: Path) -> str:
+    """The command that goes on with a run of this file in this folder."""
+    return f"{_program()} run {file}" + ("" if folder.parent == Path("runs") else f" --workdir {folder}")
+
+
+def _print_success(console: "Console", run: AlignmentRun, folder: Path, file: Path, *, wide: bool) -> None:
+    entry = judged_iteration(run.status)
+    changes = None if entry is None else read_changes(folder, entry.index)
+    if changes is not None:
+        console.print()
+        console.print(before_after(changes))
+    console.print()
+    console.print(styled(verdict(run), style="bold"))
+    if wide:
+        console.print(f"{run.metadata.name} is complete{describe_best(run.status.best)}.")
+    console.print()
+    console.print(_places(run, folder, file))
+
+
+def _places(run: AlignmentRun, folder: Path, file: Path) -> Table:
+    """Where model and report are, and the commands that show more or go on."""
+    layout = RunLayout(folder)
+    lines = {"model": f"{layout.export} (a Hugging Face folder; load it with transformers or vLLM)"}
+    if layout.report.is_file():
+        lines["report"] = f"{layout.report} (open it in a browser)"
+    lines["numbers"] = f"{_program()} status {folder} --wide"
+    lines["go on"] = f"raise spec.iterations (now {run.spec.iterations}) in {file}, then: {run_command(file, folder)}"
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, text in lines.items():
+        grid.add_row(styled(label, style="dim"), styled(text))
+    return grid
+
+
+def _program() -> str:
+    """The program as it was typed, such as `.venv/bin/dynalign`; `dynalign` where that is found by its name."""
+    typed = sys.argv[0]
+    is_found = Path(typed).name != "dynalign" or shutil.which("dynalign") is not None
+    return "dynalign" if is_found else typed
