@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-zoo test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-injections bench-trainer bench-scale testbed fuzz check check-generated format generate docs coverage images chart version release lock clean
+.PHONY: help venv demo test test-local test-fast test-zoo test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-demo bench-injections bench-trainer bench-scale testbed fuzz check check-generated format generate docs coverage images chart version release lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -30,8 +30,8 @@ venv: .venv/.installed-$(EXTRA) ## Create .venv with the exact versions of requi
 	rm -f .venv/.installed-*
 	touch $@
 
-demo: venv ## Align a real small model on this machine: three iterations, no GPU, no cluster
-	$(BIN)/dynalign run examples/smollm2.yaml
+demo: venv ## Align a real small model on this machine: one iteration, no GPU, no cluster
+	$(BIN)/dynalign run examples/demo.yaml
 
 # One file after the other for each worker, in the order of tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -74,6 +74,9 @@ bench-judge: venv ## What shared prefixes save the judge, with the bundled model
 
 bench-learning: venv ## Self-alignment against a known rule, five seeds, healthy, hacked, rescued, advised, honest (100 minutes)
 	$(BIN)/python -m benchmarks.learning
+
+bench-demo: venv ## Whether `make demo` changes the model visibly, five seeds (half an hour)
+	$(BIN)/python -m benchmarks.demo
 
 bench-injections: venv ## What the answers that give orders to the judge get beside plain ones (minutes)
 	$(BIN)/python -m benchmarks.injections

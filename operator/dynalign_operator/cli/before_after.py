@@ -43,7 +43,7 @@ class Changes:
     questions: int
     """Held-out questions."""
     changed: list[BeforeAfter]
-    """Those whose answer is another one, in the order of the prompts."""
+    """Questions that the two policies answer differently, in the order of the prompts."""
 
 
 def read_changes(workdir: Path, iteration: int) -> Changes | None:

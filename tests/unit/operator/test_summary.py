@@ -25,7 +25,7 @@ HOSTILE = "\x1b]52;c;ZXZpbA==\x07[/red]\x1b[2J\u202egnp\r\nnext :smile:"
 SAFE = "[/red]gnp next :smile:"
 
 
-def evaluated(judged: dict[str, float] | None = None, **numbers: float) -> AlignmentRun:
+def evaluated(judged: dict[str, float] | None = None, /, **numbers: float) -> AlignmentRun:
     """A finished run of two iterations whose evaluations found these numbers."""
 
     def fate(job: JobObservation) -> JobObservation:
@@ -105,8 +105,8 @@ def test_without_an_evaluation_nothing_is_known() -> None:
 
 
 def test_an_unfit_judge_is_named() -> None:
-    assert judge_warning(evaluated(judged={"unfit": 0.0}).status) is None
-    warning = judge_warning(evaluated(judged={"unfit": 1.0}).status)
+    assert judge_warning(evaluated({"unfit": 0.0}).status) is None
+    warning = judge_warning(evaluated({"unfit": 1.0}).status)
     assert warning is not None
     assert "in iteration 0, 1:" in warning
 
