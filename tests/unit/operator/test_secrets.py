@@ -35,6 +35,7 @@ RUN = a_run().with_spec(
         "judges": [
             {"name": "self", "judge": "Live"},
             {"name": "from-far", "judge": "Endpoint", "endpoint": with_key("f")["endpoint"]},
+            {"name": "watcher", "judge": "Endpoint", "weight": 0, "endpoint": with_key("w")["endpoint"]},
         ]
     },
     evaluation={"winRate": {"judges": ["Endpoint"], "endpoint": with_key("j")["endpoint"]}},
@@ -51,10 +52,18 @@ RUN = a_run().with_spec(
 KEYS = {
     Stage.FETCH: {"DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t"},
     Stage.PROMPTS: {"DYNALIGN_AUTHOR_API_KEY": "a", "DYNALIGN_REVISER_API_KEY": "r"},
-    Stage.JUDGE: {"DYNALIGN_JUDGE_FROM_FAR_API_KEY": "f", "DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t"},
-    Stage.EVALUATE: {"DYNALIGN_JUDGE_API_KEY": "j", "DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t"},
+    Stage.JUDGE: {
+        "DYNALIGN_JUDGE_FROM_FAR_API_KEY": "f",
+        "DYNALIGN_JUDGE_WATCHER_API_KEY": "w",
+        "DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t",
+    },
+    Stage.EVALUATE: {
+        "DYNALIGN_JUDGE_API_KEY": "j",
+        "DYNALIGN_JUDGE_FROM_FAR_API_KEY": "f",
+        "DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t",
+    },
 }
-"""Stage -> variable -> key of the Secret."""
+"""Stage -> variable -> key of the Secret. A judge without weight is not asked for held-out rewards."""
 
 
 def bundles(run: RunBuilder) -> dict[Stage, JobBundle]:

@@ -107,5 +107,5 @@ def judge_endpoint(index: int, judge: JudgeSettings) -> EndpointUse:
         stage=Stage.JUDGE,
         variable=f"DYNALIGN_JUDGE_{judge.name.upper().replace('-', '_')}_API_KEY",
         lengths="generation.maxTokens",
-        also=(Stage.EVALUATE,),
+        also=(Stage.EVALUATE,) if judge.counts else (),
     )
