@@ -24,6 +24,7 @@ from dynalign_contract.settings import (
     Penalties,
     RewardSettings,
 )
+from dynalign_trainer.endpoints.endpoint_model import EndpointModel
 from dynalign_trainer.endpoints.refusals import EndpointError
 from dynalign_trainer.evaluate.fixed_judges import FixedJudge, FixedJudges, open_fixed_judges
 from dynalign_trainer.evaluate.held_out import HeldOut
@@ -190,6 +191,8 @@ def test_a_model_at_an_endpoint_counts_with_its_weight(held: dict[str, list[Answ
     assert list(judges.judges) == ["self", "out"]
     strict = ScriptedModel(digit=lambda message: 0.0, takes_prefill=False)
     own, outside = judges.judges["self"], judges.judges["out"]
+    assert isinstance(outside.model, EndpointModel)
+    assert outside.model.endpoint.patience >= 16, "one request that fails does not cost all rewards"
     asked = {"self": replace(own, model=ScriptedModel(digit=praise)), "out": replace(outside, model=strict)}
     rewarded = reward_answers(replace(judges, judges=asked), held, policy=POLICY)
     assert rewards(rewarded["base"]) == [0.25, 0.5, 0.25]

@@ -19,6 +19,8 @@ _FIRST_TOKENS: Final = 8
 """Room for a character with a word before it."""
 LONGEST_REPLY: Final = 64
 """Room, in tokens, that the second try gives an answer."""
+_PATIENCE: Final = 16
+"""Minimum of `judge_patience`."""
 _FIRST_TRY: Final = 0.95
 """Share of the progress that is over when only the second tries are left."""
 
@@ -119,6 +121,11 @@ def open_model(
 ) -> EndpointModel:
     """The model of an endpoint. Raises BadConfigError as `open_endpoint` does."""
     return EndpointModel(open_endpoint(use, settings, environment, journal), window)
+
+
+def judge_patience(settings: EndpointSettings) -> int:
+    """Requests in a row that a judge's server may fail to answer before it counts as failed as a whole."""
+    return max(_PATIENCE, 2 * settings.concurrency)
 
 
 def split_opening(opening: str, text: str, *, finished: bool) -> Completion:

@@ -15,7 +15,7 @@ from typing import Final
 from dynalign_contract.config import BASE_POLICY, EvaluateParams, Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.settings import Combine, JudgeSettings, JudgingSettings, PanelJudge, judge_endpoint
-from dynalign_trainer.endpoints.endpoint_model import EndpointModel, open_model
+from dynalign_trainer.endpoints.endpoint_model import EndpointModel, judge_patience, open_model
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
 from dynalign_trainer.endpoints.refusals import EndpointError
 from dynalign_trainer.models.chat_model import ChatModel, Usage
@@ -127,4 +127,6 @@ def _open_endpoint(
     if judge.endpoint is None:
         raise BadConfigError(f"{use.field} is missing with judge: Endpoint; give it a url and a model.")
     window = Window(engine.chat, engine.max_length)
-    return open_model(use, judge.endpoint, environment, Journal(context.folder / JOURNAL_FILE), window)
+    model = open_model(use, judge.endpoint, environment, Journal(context.folder / JOURNAL_FILE), window)
+    model.endpoint.patience = judge_patience(judge.endpoint)
+    return model

@@ -3,23 +3,19 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
 
 from dynalign_contract.config import BASE_POLICY, JudgeParams, Policy
 from dynalign_contract.endpoints import EndpointBudget, EndpointSettings
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.inputs import Input
 from dynalign_contract.settings import JudgeSettings, PanelJudge, judge_endpoint
-from dynalign_trainer.endpoints.endpoint_model import EndpointModel, open_model
+from dynalign_trainer.endpoints.endpoint_model import EndpointModel, judge_patience, open_model
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
 from dynalign_trainer.models.chat_model import ChatModel
 from dynalign_trainer.models.engine import start_engine
 from dynalign_trainer.models.engine_model import EngineModel
 from dynalign_trainer.models.window import read_window
 from dynalign_trainer.runtime.context import StageContext
-
-_PATIENCE: Final = 16
-"""Requests in a row, at least, that a judge's server may fail to answer before it counts as failed as a whole."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class Panel:
             if judge.endpoint is None:
                 raise BadConfigError(f"{use.field} is missing with judge: Endpoint; give it a url and a model.")
             model: EndpointModel = open_model(use, share_of(judge.endpoint, config.shards), os.environ, journal, window)
-            model.endpoint.patience = max(_PATIENCE, 2 * judge.endpoint.concurrency)
+            model.endpoint.patience = judge_patience(judge.endpoint)
             yield Member(judge, model)
         self.context.telemetry.begin()
 
