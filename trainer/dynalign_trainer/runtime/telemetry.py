@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Final
 
 import psutil
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
@@ -13,6 +13,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from dynalign_contract.gang import WaitMetric
 from dynalign_contract.metrics import MetricDef
 from dynalign_contract.telemetry import StageSeries
+
+_CLOSE_WITHIN_SECONDS: Final = 0.05
+"""How long a server that is closed may take to notice; a stage ends after it."""
 
 
 class Telemetry:
@@ -92,7 +95,8 @@ class TelemetryServer:
         self._server = ThreadingHTTPServer(("", port), Handler)
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, daemon=True, name="telemetry").start()
+        serve, interval = self._server.serve_forever, (_CLOSE_WITHIN_SECONDS,)
+        threading.Thread(target=serve, args=interval, daemon=True, name="telemetry").start()
 
     def close(self) -> None:
         """Stop serving."""
