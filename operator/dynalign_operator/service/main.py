@@ -39,6 +39,8 @@ SCRAPE_SECONDS: Final = 2.0
 SERIES_EVERY_SECONDS: Final = 10.0
 SERIES_PAUSE_SECONDS: Final = 0.01
 """Pause between two runs whose series are computed ahead of scrapes: about half a core while there are many."""
+_WATCHES_SECONDS: Final = 5.0
+"""How long the watches may take to end at SIGTERM."""
 
 log = logging.getLogger("dynalign.operator")
 
@@ -89,8 +91,14 @@ def _raise_task_error(task: asyncio.Task[Any]) -> None:
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    """Wait for the watches to end, then cancel the remaining tasks."""
-    _, left = await asyncio.wait(tasks, timeout=5)
+    """Cancel all tasks but the watches, which end by themselves once `stop` is set; cancel them if they take long.
+
+    The others go first, for kopf waits up to five seconds for every task that began after its own.
+    """
+    watches = {task for task in tasks if task.get_name() == WATCHES}
+    for task in set(tasks) - watches:
+        task.cancel()
+    _, left = await asyncio.wait(watches, timeout=_WATCHES_SECONDS)
     for task in left:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
