@@ -4,12 +4,11 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from dynalign_contract.config import ExportParams, IterationSummary, Policy, StageConfig
 from dynalign_contract.estimate import Estimate
@@ -37,8 +36,23 @@ def as_artifact(root: Path, path: str) -> ArtifactRef:
     return ArtifactRef(path=path, digest=manifest.digest)
 
 
-def load(folder: Path) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+def load(folder: Path, dtype: torch.dtype | str = torch.float32) -> Any:
+    """The model. Its library takes seconds to import, as peft does: only workers that run these tests import it."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+
+
+def load_adapted(folder: Path, adapter: Path) -> Any:
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(load(folder), str(adapter)).eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def export(root: Path, policy_folder: str | None, *, trained: bool | None = None) -> StageResult:
@@ -67,6 +81,8 @@ def export(root: Path, policy_folder: str | None, *, trained: bool | None = None
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
+    from peft import LoraConfig, get_peft_model
+
     write_tiny_qwen3(tmp_path / "model")
     torch.manual_seed(1)
     model = get_peft_model(load(tmp_path / "model"), LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
@@ -80,14 +96,13 @@ def root(tmp_path: Path) -> Path:
 def test_the_merged_model_is_the_base_with_its_adapter(root: Path) -> None:
     result = export(root, "adapter")
     assert result.exit_code == 0, result
-    base = load(root / "model")
     with torch.no_grad():
-        unaligned = base(IDS).logits
-        expected = PeftModel.from_pretrained(base, str(root / "adapter")).eval()(IDS).logits
+        unaligned = load(root / "model")(IDS).logits
+        expected = load_adapted(root / "model", root / "adapter")(IDS).logits
         actual = load(root / "export")(IDS).logits
     assert torch.allclose(actual, expected, atol=1e-4)
     assert not torch.allclose(actual, unaligned, atol=1e-2)
-    assert AutoTokenizer.from_pretrained(root / "export").chat_template
+    assert load_tokenizer(root / "export").chat_template
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in (root / "export").iterdir())
     card = (root / "export" / "README.md").read_text()
     assert "| 0 | 0.500 | 0.625 (0.500 to 0.750) |" in card
@@ -150,8 +165,7 @@ def test_whole_weights_are_exported_in_the_base_models_number_format(root: Path)
     result = export(root, "whole")
     assert result.exit_code == 0, result
     assert (metrics_of(result)["relative_change"] or 0) > 0.5
-    exported = AutoModelForCausalLM.from_pretrained(root / "export")
-    assert exported.dtype == AutoModelForCausalLM.from_pretrained(root / "model").dtype
+    assert load(root / "export", "auto").dtype == load(root / "model", "auto").dtype
     with torch.no_grad():
         assert torch.allclose(load(root / "export")(IDS).logits, load(root / "whole")(IDS).logits, atol=2e-2)
 
@@ -162,7 +176,7 @@ def test_a_tokenizer_of_old_files_is_exported_as_it_was(root: Path) -> None:
     before = {path.name: path.read_bytes() for path in (root / "model").iterdir()}
     result = export(root, "adapter")
     assert result.exit_code == 0, result
-    exported, base = (AutoTokenizer.from_pretrained(root / name) for name in ("export", "model"))
+    exported, base = (load_tokenizer(root / name) for name in ("export", "model"))
     text = "<|im_start|>hi<|im_end|>"
     assert exported.encode(text) == base.encode(text)
     assert len(exported.encode(text)) == 4
@@ -190,7 +204,7 @@ def test_a_model_in_several_files_keeps_its_files_its_index_and_its_templates(ro
     assert written - base == {"README.md"}
     assert base <= written
     with torch.no_grad():
-        expected = PeftModel.from_pretrained(load(model), str(root / "adapter")).eval()(IDS).logits
+        expected = load_adapted(model, root / "adapter")(IDS).logits
         assert torch.allclose(load(root / "export")(IDS).logits, expected, atol=1e-4)
 
 
