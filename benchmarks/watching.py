@@ -8,10 +8,11 @@ from queue import Queue
 from typing import Any, Final
 
 import urllib3
-from kubernetes import client, config
+from kubernetes import client
 
 from benchmarks.job_events import Arrival
 from lab.cluster import Cluster, LabError
+from lab.cluster_reads import connect
 
 _SECONDS: Final = 24 * 3600
 """How long the API server may keep a watch open."""
@@ -21,16 +22,12 @@ Feed = Queue[Arrival | Exception]
 
 def follow_jobs(cluster: Cluster, namespace: str, selector: str, feed: Feed) -> None:
     """Put the events of Jobs into the feed from now on, until the process ends."""
-    _follow(client.BatchV1Api(_connect(cluster)).list_namespaced_job, namespace, selector, feed)
+    _follow(client.BatchV1Api(connect(cluster)).list_namespaced_job, namespace, selector, feed)
 
 
 def follow_pods(cluster: Cluster, namespace: str, selector: str, feed: Feed) -> None:
     """Put the events of pods into the feed from now on, until the process ends."""
-    _follow(client.CoreV1Api(_connect(cluster)).list_namespaced_pod, namespace, selector, feed)
-
-
-def _connect(cluster: Cluster) -> client.ApiClient:
-    return config.new_client_from_config(config_file=cluster.kubeconfig)
+    _follow(client.CoreV1Api(connect(cluster)).list_namespaced_pod, namespace, selector, feed)
 
 
 def _follow(watch: Callable[..., Any], namespace: str, selector: str, feed: Feed) -> None:

@@ -281,7 +281,7 @@ def test_no_job_was_made_twice(orphaned: Seen) -> None:
     assert {job["metadata"]["labels"]["dynalign.io/attempt"] for job in jobs} == {"1"}
     made = [
         e["involvedObject"]["name"]
-        for e in orphaned.run.site.items("events")
+        for e in orphaned.run.site.events()
         if e["reason"] == "SuccessfulCreate" and e["involvedObject"]["kind"] == "Job"
     ]
     pods = {job["metadata"]["name"]: job["spec"]["completions"] for job in jobs}

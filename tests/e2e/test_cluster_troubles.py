@@ -62,7 +62,7 @@ def a_schedulable_node(cluster: Cluster) -> str:
 
 def scale(site: Site, replicas: int) -> None:
     site.kubectl("scale", "deployment/dynalign", f"--replicas={replicas}")
-    until(lambda: bool(site.items("pods", "-l", OPERATOR)) is (replicas > 0), "the operator", lambda: "")
+    until(lambda: bool(site.pods(OPERATOR)) is (replicas > 0), "the operator", lambda: "")
 
 
 @pytest.mark.parametrize("is_operator_down", [False, True])

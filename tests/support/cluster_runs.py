@@ -11,11 +11,10 @@ from typing import Any
 
 from dynalign_contract.stages import Stage
 from lab.cluster import Cluster, Image, install_operator, own_namespace
+from lab.cluster_reads import Object, list_events, list_jobs, list_pods, read_run
 from lab.processes import free_port, running
 from lab.testbed import Testbed
 from support.reward_servers import EXAMPLE
-
-Object = dict[str, Any]
 
 PATIENCE = 900.0
 """Seconds for a step of a run with real engines on a machine that others use too."""
@@ -66,10 +65,13 @@ class Site:
         """Run kubectl in this namespace; raises LabError with what it said."""
         return self.cluster.kubectl("-n", self.namespace, *arguments, manifest=manifest)
 
-    def items(self, kind: str, *arguments: str) -> list[Object]:
-        """All objects of a kind."""
-        found: list[Object] = json.loads(self.kubectl("get", kind, "-o", "json", *arguments))["items"]
-        return found
+    def pods(self, selector: str) -> list[Object]:
+        """The pods with these labels."""
+        return list_pods(self.cluster, self.namespace, selector)
+
+    def events(self) -> list[Object]:
+        """All events."""
+        return list_events(self.cluster, self.namespace)
 
     def apply(self, name: str, spec: Mapping[str, Any]) -> "ClusterRun":
         """`kubectl apply -f -` of a run."""
@@ -112,7 +114,7 @@ class ClusterRun:
     @property
     def status(self) -> Object:
         """Its status; empty before the operator has seen it."""
-        found: Object = json.loads(self.site.kubectl("get", "ar", self.name, "-o", "json")).get("status") or {}
+        found: Object = read_run(self.site.cluster, self.site.namespace, self.name).get("status") or {}
         return found
 
     def condition(self, kind: str) -> Object:
@@ -126,12 +128,12 @@ class ClusterRun:
 
     def jobs(self) -> list[Object]:
         """Its Jobs."""
-        return self.site.items("jobs", "-l", f"dynalign.io/run={self.name}")
+        return list_jobs(self.site.cluster, self.site.namespace, f"dynalign.io/run={self.name}")
 
     def pods(self, stage: Stage | None = None) -> list[Object]:
         """Its pods, or those of one stage."""
         selector = f"dynalign.io/run={self.name}" + (f",dynalign.io/stage={stage}" if stage else "")
-        return self.site.items("pods", "-l", selector)
+        return self.site.pods(selector)
 
     def running(self, stage: Stage) -> list[Object]:
         """The pods of a stage whose container runs."""
