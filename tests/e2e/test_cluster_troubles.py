@@ -6,6 +6,7 @@ The stages are scripted, for these tests are about what surrounds them: kubelet,
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -38,6 +39,22 @@ def scripted_image(cluster: Cluster) -> Image:
 def site(cluster: Cluster, operator_image: Image, scripted_image: Image) -> Iterator[Site]:
     with open_site(cluster, operator_image, scripted_image) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def stuck(
+    site: Site, cluster: Cluster, operator_image: Image, scripted_image: Image
+) -> Iterator[dict[str, ClusterRun]]:
+    """Runs that cannot start, each for a reason of its own; they wait for their `pendingTimeout` side by side."""
+    secret = {"uri": "hf://org/name", "tokenSecretRef": {"name": "absent", "key": "token"}}
+    specs = {
+        "nowhere": with_stage(Stage.FETCH, IMPATIENT, nodeSelector={"gpu": "none-such"}),
+        "no-secret": {**IMPATIENT, "model": secret},
+        "unbound": {**IMPATIENT, "storage": {"size": "10Mi", "storageClassName": "none-such"}},
+    }
+    runs = {name: site.apply(name, spec) for name, spec in specs.items()}
+    with open_site(cluster, operator_image, Image("localhost/none-such", "test")) as imageless:
+        yield {**runs, "no-image": imageless.apply("no-image", IMPATIENT)}
 
 
 def with_stage(stage: Stage, spec: dict[str, Any] = SPEC, **settings: Any) -> dict[str, Any]:
@@ -137,27 +154,22 @@ def test_a_stage_without_enough_memory_says_which_limit_to_raise(site: Site) -> 
     assert len(judged) == 1 + SPEC["policy"]["retries"]
 
 
-def test_a_pod_that_fits_nowhere(site: Site) -> None:
-    run = site.apply("nowhere", with_stage(Stage.FETCH, IMPATIENT, nodeSelector={"gpu": "none-such"}))
+def test_a_pod_that_fits_nowhere(stuck: dict[str, ClusterRun]) -> None:
+    run = stuck["nowhere"]
     until_stalled(run, "PendingTimeout", "spec.policy.pendingTimeout", "Unschedulable", "nodeSelector")
     assert run.pods() == []
 
 
-def test_a_secret_that_is_missing(site: Site) -> None:
-    model = {"uri": "hf://org/name", "tokenSecretRef": {"name": "absent", "key": "token"}}
-    run = site.apply("no-secret", {**IMPATIENT, "model": model})
-    until_stalled(run, "PendingTimeout", 'secret "absent" not found', "create")
+def test_a_secret_that_is_missing(stuck: dict[str, ClusterRun]) -> None:
+    until_stalled(stuck["no-secret"], "PendingTimeout", 'secret "absent" not found', "create")
 
 
-def test_a_volume_that_never_binds(site: Site) -> None:
-    run = site.apply("unbound", {**IMPATIENT, "storage": {"size": "10Mi", "storageClassName": "none-such"}})
-    until_stalled(run, "PendingTimeout", "unbound", "PersistentVolumeClaim", "spec.storage")
+def test_a_volume_that_never_binds(stuck: dict[str, ClusterRun]) -> None:
+    until_stalled(stuck["unbound"], "PendingTimeout", "unbound", "PersistentVolumeClaim", "spec.storage")
 
 
-def test_an_image_that_cannot_be_pulled(cluster: Cluster, operator_image: Image) -> None:
-    with open_site(cluster, operator_image, Image("localhost/none-such", "test")) as site:
-        run = site.apply("no-image", IMPATIENT)
-        until_stalled(run, "PendingTimeout", "localhost/none-such", "pull")
+def test_an_image_that_cannot_be_pulled(stuck: dict[str, ClusterRun]) -> None:
+    until_stalled(stuck["no-image"], "PendingTimeout", "localhost/none-such", "pull")
 
 
 def test_a_run_that_the_quota_leaves_no_pod(cluster: Cluster, operator_image: Image, scripted_image: Image) -> None:
@@ -175,12 +187,16 @@ def test_a_run_that_the_quota_leaves_no_pod(cluster: Cluster, operator_image: Im
         run.until_completed()
 
 
-@pytest.mark.parametrize("progress", ["Off", "PodIP"])
-def test_a_stage_outlives_four_operators_that_cannot_read_its_progress(site: Site, progress: str) -> None:
-    """It is older than `stallTimeout` at each restart, and each operator watches it for longer than that.
+def test_a_stage_outlives_four_operators_that_cannot_read_its_progress(
+    site: Site, cluster: Cluster, operator_image: Image, scripted_image: Image
+) -> None:
+    """One setting a namespace, side by side. With `PodIP` its pods are out of reach: this stage serves no /metrics."""
+    with open_site(cluster, operator_image, scripted_image) as other, ThreadPoolExecutor() as pool:
+        list(pool.map(outlives_four_operators, (site, other), ("Off", "PodIP")))
 
-    With `PodIP` its pods are out of reach: this stage serves no /metrics.
-    """
+
+def outlives_four_operators(site: Site, progress: str) -> None:
+    """The stage is older than `stallTimeout` at each restart, and each operator watches it for longer than that."""
     limit = 5.0
     site.kubectl("set", "env", "deployment/dynalign", f"DYNALIGN_PROGRESS={progress}")
     site.kubectl("rollout", "status", "deployment/dynalign", "--timeout=180s")
