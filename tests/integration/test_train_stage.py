@@ -2,19 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from dynalign_contract.config import Policy, TrainParams
+from dynalign_contract.config import Policy, StageConfig, TrainParams
 from dynalign_contract.errors import BadConfigError, BadInputError, TerminatedError, TrainingFailedError, UnfitError
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import MANIFEST
@@ -129,58 +130,81 @@ def test_training_that_diverges_ends_the_stage_with_what_to_lower(tmp_path: Path
         train_on(run, rollouts_of(run))
 
 
+@dataclass(frozen=True)
+class StoppedRun:
+    """A run that was stopped after two steps, with a checkpoint of each."""
+
+    run: TrainingRun
+    config: StageConfig
+    kept: Path
+    """Its iteration as the stop left it."""
+
+    @classmethod
+    def of(cls, root: Path, backend: TrainingBackend) -> "StoppedRun":
+        run = a_run(root / "run", checkpoint_steps=1, backend=backend)
+        rollouts = rollouts_of(run)
+        config = run.write(rollouts, make_judgements(rollouts))
+        context = run.context(config)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(launch, "_POLL_SECONDS", 0.02)  # these steps are short
+            with pytest.raises(TerminatedError):
+                train.run(replace(context, telemetry=StopAfterTwoSteps(context.stopping)))
+        assert not (context.folder / ADAPTER_WEIGHTS).exists()
+        return cls(run, config, shutil.copytree(run.root / "iterations", root / "kept"))
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints as the stop left them, the last one at the end; whatever was done to them is undone."""
+        shutil.rmtree(self.run.root / "iterations")
+        shutil.copytree(self.kept, self.run.root / "iterations")
+        found = (self.run.root / "iterations/000/checkpoints").glob("checkpoint-*")
+        return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+    def seal(self, checkpoint: Path) -> None:
+        """Describe the files of a checkpoint as they are now."""
+        (checkpoint / MANIFEST).unlink()
+        seal_checkpoint(checkpoint, read_job(checkpoint.parent / JOB_FILE))
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[TrainingBackend, StoppedRun]:
+    backends = (TrainingBackend.PACKED, TrainingBackend.TRL)
+    return {backend: StoppedRun.of(tmp_path_factory.mktemp("stopped"), backend) for backend in backends}
+
+
 @pytest.mark.parametrize(("backend", "tolerance"), [(TrainingBackend.PACKED, 0), (TrainingBackend.TRL, 1e-4)])
 def test_stopped_and_with_its_last_checkpoint_planted_it_ends_with_the_same_adapter(
     whole: tuple[TrainingRun, StageOutput[TrainParams]],
+    stopped: dict[TrainingBackend, StoppedRun],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     backend: TrainingBackend,
     tolerance: float,
 ) -> None:
     """Bit for bit as the undisturbed run, which was Packed; TRL, disturbed or not, differs in the order of sums."""
-    monkeypatch.setattr(launch, "_POLL_SECONDS", 0.02)  # these steps are short
-    run = a_run(tmp_path, checkpoint_steps=1, backend=backend)
-    rollouts = rollouts_of(run)
-    config = run.write(rollouts, make_judgements(rollouts))
-    context = run.context(config)
-
-    with pytest.raises(TerminatedError):
-        train.run(replace(context, telemetry=StopAfterTwoSteps(context.stopping)))
-    assert not (context.folder / ADAPTER_WEIGHTS).exists()
-
-    checkpoints = sorted(
-        (run.root / "iterations/000/checkpoints").glob("checkpoint-*"), key=lambda p: p.stat().st_mtime
-    )
+    found = stopped[backend]
+    checkpoints = found.checkpoints()
     assert len(checkpoints) == 2
     assert not list(checkpoints[0].rglob("*.py"))
     for path in [path for path in checkpoints[-1].rglob("*") if path.is_file()]:
         plant_pickle(path, tmp_path / "mark")
-    (checkpoints[-1] / MANIFEST).unlink()
-    seal_checkpoint(checkpoints[-1], read_job(run.root / "iterations/000/checkpoints" / JOB_FILE))
+    found.seal(checkpoints[-1])
 
-    output = train.run(run.context(config))
+    output = train.run(found.run.context(found.config))
     assert output.metrics[TrainMetrics.trained_steps] == PROMPTS
-    assert farthest(weights(run), weights(whole[0])) <= tolerance
+    assert farthest(weights(found.run), weights(whole[0])) <= tolerance
     assert not (tmp_path / "mark").exists(), "a planted file ran"
 
 
-def test_transformers_own_files_of_a_checkpoint_run_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transformers_own_files_of_a_checkpoint_run_no_code(
+    stopped: dict[TrainingBackend, StoppedRun], tmp_path: Path
+) -> None:
     """Its scheduler and random state are in PyTorch's format, of which it opens plain values only."""
-    monkeypatch.setattr(launch, "_POLL_SECONDS", 0.02)
-    run = a_run(tmp_path, checkpoint_steps=1, backend=TrainingBackend.TRL)
-    rollouts = rollouts_of(run)
-    config = run.write(rollouts, make_judgements(rollouts))
-    context = run.context(config)
-    with pytest.raises(TerminatedError):
-        train.run(replace(context, telemetry=StopAfterTwoSteps(context.stopping)))
-    job = read_job(run.root / "iterations/000/checkpoints" / JOB_FILE)
-    for checkpoint in (run.root / "iterations/000/checkpoints").glob("checkpoint-*"):
+    found = stopped[TrainingBackend.TRL]
+    for checkpoint in found.checkpoints():
         for name in ("scheduler.pt", "rng_state.pth"):
             plant_torch_file(checkpoint / name, tmp_path / "mark")
-        (checkpoint / MANIFEST).unlink()
-        seal_checkpoint(checkpoint, job)
+        found.seal(checkpoint)
     with pytest.raises(TrainingFailedError, match=r"weights_only|Weights only"):
-        train.run(run.context(config))
+        train.run(found.run.context(found.config))
     assert not (tmp_path / "mark").exists()
 
 
