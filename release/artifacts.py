@@ -14,7 +14,7 @@ import yaml
 from release.contexts import IMAGES, context_name
 from release.errors import ReleaseError
 
-PACKAGES: Final = ("dynalign_contract", "dynalign_operator", "dynalign_trainer")
+PACKAGES: Final = ("dynalign_contract", "dynalign_operator", "dynalign_report", "dynalign_trainer")
 
 
 def file_names(version: str) -> list[str]:

@@ -30,6 +30,16 @@ def plain_line(text: str) -> str:
     return re.sub(r"[\t\n]+", " ", plain_text(text))
 
 
+def reveal_hidden(text: str) -> str:
+    """A text whose control, surrogate and bidirectional characters are named: U+202E becomes `⟨U+202E⟩`.
+
+    Tabs and line ends stay. For pages, where nothing of a text should be lost and nothing of it should act.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _HIDDEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", _LINE_ENDS.sub("\n", text))
+
+
 def escape_hidden(json_text: str) -> str:
     """JSON whose hidden characters are written as escapes: the same values, harmless on a terminal."""
     return re.sub(

@@ -10,6 +10,7 @@ from dynalign_operator.cli.logs import logs
 from dynalign_operator.cli.prompts import prompts
 from dynalign_operator.cli.render import render
 from dynalign_operator.cli.requirements import requirements
+from dynalign_operator.cli.report import report
 from dynalign_operator.cli.run import run
 from dynalign_operator.cli.run_choice import installs_completion, program_name
 from dynalign_operator.cli.status import status
@@ -46,7 +47,7 @@ def _options(
     del version
 
 
-for _command in (init, validate, render, run, top, watch, describe, status, prompts, logs, requirements):
+for _command in (init, validate, render, run, top, watch, describe, status, report, prompts, logs, requirements):
     app.command()(_command)
 
 

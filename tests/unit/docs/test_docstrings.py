@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("trainer/dynalign_contract", "trainer/dynalign_trainer", "operator/dynalign_operator")
+PACKAGES = (
+    "trainer/dynalign_contract",
+    "trainer/dynalign_report",
+    "trainer/dynalign_trainer",
+    "operator/dynalign_operator",
+)
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 ELLIPSES = ("Of ", "The same", "As ", "Its ", "Those ", "By ", "From ")
 """Beginnings that need the line before, or the name, to be understood."""
