@@ -170,21 +170,20 @@ def build_charts(runs: Sequence[ReportedRun]) -> tuple[Chart, ...]:
 
 
 def _build(spec: ChartSpec, numbers: Sequence[tuple[str, Mapping[int, Numbers]]]) -> Chart | None:
-    lines = tuple(
-        Line(_joined(run, label), points)
+    found = [
+        (metric, Line(_joined(run, label), points))
         for run, by_iteration in numbers
         for index, metric in enumerate(spec.metrics)
         for label, points in _lines_of(metric, _label(spec, index), by_iteration)
-    )
-    if not lines:
+    ]
+    if not found:
         return None
-    texts = dict.fromkeys(_text(metric) for metric in spec.metrics)
     return Chart(
         section=spec.section,
         title=spec.title,
-        text=" ".join(texts),
+        text=" ".join(dict.fromkeys(_text(metric) for metric, _ in found)),
         unit=_unit(spec.metrics[0]),
-        lines=lines,
+        lines=tuple(line for _, line in found),
         reference=spec.reference,
         kind=spec.kind,
     )

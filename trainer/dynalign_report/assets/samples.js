@@ -52,7 +52,7 @@ function measures(title, values, scale, digits = 2) {
 function candidateCard(candidate) {
   const facts = [`reward ${shownNumber(candidate.r, 3)}`];
   if (candidate.a !== undefined) facts.push(`advantage ${shownNumber(candidate.a, 2, true)}`);
-  if (candidate.w !== undefined) facts.push(`before verifiers and penalties ${shownNumber(candidate.w, 3)}`);
+  if (candidate.w !== undefined) facts.push(`by the judge alone ${shownNumber(candidate.w, 3)}`);
   if (candidate.x) facts.push("cut off");
   return element(
     "article",
@@ -88,7 +88,8 @@ const verdicts = { 1: "won", 0.5: "tied", 0: "lost" };
 function verdictText([judge, opponent, outcome, first, second]) {
   const verdict = outcome === null ? "undecided" : (verdicts[outcome] ?? `outcome ${outcome}`);
   const preference = first === null ? "" : ` (preference ${shownNumber(first)} shown first, ${shownNumber(second)} second)`;
-  return `${judge}: ${verdict} against ${opponent}${preference}`;
+  const other = { base: "the base model", previous: "the previous policy" }[opponent] ?? opponent;
+  return `Judge ${judge}: ${verdict} against ${other}${preference}`;
 }
 
 /** The headline outcome against the base model. */
