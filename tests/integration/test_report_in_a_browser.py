@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -23,6 +24,7 @@ PATIENCE = 120_000
 """Milliseconds that a page may take on a busy machine."""
 HOSTILE = "<img src=x onerror='globalThis.hit=1'></script><script>globalThis.hit=1</script> \u202egnp.exe"
 WIDE, PHONE = 1440, 390
+Scheme = Literal["light", "dark"]
 expect.set_options(timeout=PATIENCE)
 
 
@@ -72,9 +74,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return files
 
 
-def open_report(browser: Browser, file: Path, width: int = WIDE, scheme: str = "light") -> Opened:
-    colours = "dark" if scheme == "dark" else "light"
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=colours)
+def open_report(browser: Browser, file: Path, width: int = WIDE, scheme: Scheme = "light") -> Opened:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page.set_default_timeout(PATIENCE)
     opened = Opened(page)
     page.on("console", lambda message: opened.complaints.append(message.text))
@@ -114,7 +115,7 @@ def test_a_phone_shows_all_of_it(chromium: Browser, reports: dict[str, Path], na
     [("finished", WIDE, "light"), ("finished", PHONE, "dark"), ("failed", WIDE, "dark"), ("both", WIDE, "light")],
 )
 def test_axe_finds_nothing_serious(
-    chromium: Browser, reports: dict[str, Path], name: str, width: int, scheme: str
+    chromium: Browser, reports: dict[str, Path], name: str, width: int, scheme: Scheme
 ) -> None:
     opened = open_report(chromium, reports[name], width, scheme)
     opened.draw_all()
