@@ -1,7 +1,7 @@
 """The report's plots as values: which metrics belong together, and their points over the iterations of each run."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -61,6 +61,8 @@ class Line:
     label: str
     points: Mapping[int, Estimate]
     """Iteration -> value."""
+    run: str = ""
+    """Label of its run in a report of several."""
 
 
 @dataclass(frozen=True)
@@ -163,15 +165,34 @@ SPECS: Final = (
 
 
 def build_charts(runs: Sequence[ReportedRun]) -> tuple[Chart, ...]:
-    """The charts that have any point in these runs, then the seconds of each stage."""
+    """The charts that have any point in these runs, then the seconds of each stage.
+
+    Of several runs, bars are sums over stages, one bar a run: stages of all of them would be too many to tell apart.
+    """
     numbers = [(run.label if len(runs) > 1 else "", run.numbers) for run in runs]
-    charts = [_build(spec, numbers) for spec in SPECS]
-    return tuple(chart for chart in (*charts, _seconds(runs)) if chart is not None)
+    charts = [chart for spec in SPECS if (chart := _build(spec, numbers)) is not None]
+    if (seconds := _seconds(runs)) is not None:
+        charts.append(seconds)
+    return tuple(charts if len(runs) == 1 else map(_sum_bars, charts))
+
+
+def _sum_bars(chart: Chart) -> Chart:
+    """The chart with one bar for each run; a chart of lines as it is."""
+    if chart.kind is Kind.LINE:
+        return chart
+    totals: dict[str, dict[int, Estimate]] = {}
+    for line in chart.lines:
+        total = totals.setdefault(line.run, {})
+        for iteration, point in line.points.items():
+            before = total[iteration].value if iteration in total else 0.0
+            total[iteration] = Estimate(value=before + point.value)
+    title = chart.title.replace(" by stage", ", all stages")
+    return replace(chart, title=title, lines=tuple(Line(run, points, run) for run, points in totals.items()))
 
 
 def _build(spec: ChartSpec, numbers: Sequence[tuple[str, Mapping[int, Numbers]]]) -> Chart | None:
     found = [
-        (metric, Line(_joined(run, label), points))
+        (metric, Line(_joined(run, label), points, run))
         for run, by_iteration in numbers
         for index, metric in enumerate(spec.metrics)
         for label, points in _lines_of(metric, _label(spec, index), by_iteration)
@@ -240,20 +261,20 @@ def _joined(*labels: str) -> str:
 
 
 def _seconds(runs: Sequence[ReportedRun]) -> Chart | None:
-    lines: dict[str, dict[int, Estimate]] = {}
+    points: dict[tuple[str, Stage], dict[int, Estimate]] = {}
     for run in runs:
         for entry in run.stages:
             if entry.iteration is not None and entry.seconds is not None:
-                label = _joined(run.label if len(runs) > 1 else "", str(entry.stage))
-                lines.setdefault(label, {})[entry.iteration] = Estimate(value=entry.seconds)
-    if not lines:
+                place = points.setdefault((run.label if len(runs) > 1 else "", entry.stage), {})
+                place[entry.iteration] = Estimate(value=entry.seconds)
+    if not points:
         return None
     return Chart(
         section=Section.COST,
         title="Time by stage",
         text="From a stage's first start to its end, repeated attempts and waiting included.",
         unit=str(Unit.SECONDS),
-        lines=tuple(Line(label, points) for label, points in lines.items()),
+        lines=tuple(Line(_joined(run, str(stage)), found, run) for (run, stage), found in points.items()),
         kind=Kind.STACKED_BARS,
     )
 

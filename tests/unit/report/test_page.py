@@ -160,6 +160,8 @@ def test_several_runs_are_side_by_side(tmp_path: Path) -> None:
     (rates,) = [chart for chart in data["charts"] if chart["title"].startswith("Held-out win rate")]
     assert [line["label"] for line in rates["lines"]] == ["first", "second"]
     assert [run["label"] for run in data["runs"]] == ["first", "second"]
+    (time,) = [chart for chart in data["charts"] if chart["title"] == "Time, all stages"]
+    assert [(line["label"], line["y"]) for line in time["lines"]] == [("first", [244, 244]), ("second", [244, 244])]
     assert rows_in(page, data["runs"][1]["heldOut"]["chunk"])
 
 
