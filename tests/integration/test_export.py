@@ -124,7 +124,7 @@ def test_the_merged_model_is_the_base_with_its_adapter(root: Path) -> None:
 def test_what_rounding_loses_of_the_training_is_measured(
     root: Path, dtype: torch.dtype, scale: float, least: float, greatest: float
 ) -> None:
-    AutoModelForCausalLM.from_pretrained(root / "model", dtype=dtype).save_pretrained(root / "model")
+    load(root / "model", dtype).save_pretrained(root / "model")
     weights = root / "adapter" / "adapter_model.safetensors"
     save_file({name: w * scale if "lora_B" in name else w for name, w in load_file(weights).items()}, weights)
     result = export(root, "adapter")

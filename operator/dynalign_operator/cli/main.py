@@ -9,8 +9,8 @@ from dynalign_operator.cli.init import init
 from dynalign_operator.cli.logs import logs
 from dynalign_operator.cli.prompts import prompts
 from dynalign_operator.cli.render import render
-from dynalign_operator.cli.requirements import requirements
 from dynalign_operator.cli.report import report
+from dynalign_operator.cli.requirements import requirements
 from dynalign_operator.cli.run import run
 from dynalign_operator.cli.run_choice import installs_completion, program_name
 from dynalign_operator.cli.status import status

@@ -32,7 +32,7 @@ class LogNotFoundError(ClusterError):
 class NoClusterError(ClusterError):
     """No kubeconfig, no such context, or a kubeconfig that cannot be read."""
 
-    exit_code = ExitCode.BAD_CONFIG
+    exit_code: int = ExitCode.BAD_CONFIG
 
 
 class UnreachableError(NoClusterError):
