@@ -14,6 +14,8 @@ from support.pages import ROOT, Block, blocks, pages
 BLOCKS = [block for page in pages() for block in blocks(page) if block.language == "yaml"]
 VALUES = yaml.safe_load((ROOT / "charts/dynalign/values.yaml").read_text())
 SCHEMA = json.loads((ROOT / "charts/dynalign/values.schema.json").read_text())
+KUBERNETES = {"ClusterRole": "rbac.authorization.k8s.io/v1"}
+"""Kind -> API version of what pages show beside runs."""
 FIELDS = {field.alias or name for name, field in AlignmentRunSpec.model_fields.items()}
 AROUND = {
     "model": {"uri": "pvc://models/base"},
@@ -30,7 +32,10 @@ def merged(values: Any, part: Any) -> Any:
 
 
 def validate(document: dict[str, Any]) -> None:
-    if "kind" in document:
+    if "kind" in document and document["kind"] in KUBERNETES:
+        assert document["apiVersion"] == KUBERNETES[document["kind"]]
+        assert document["metadata"]["name"]
+    elif "kind" in document:
         assert document["kind"] == "AlignmentRun"
         parse_run_file(yaml.safe_dump(document))
     elif document.keys() <= FIELDS | {"spec"}:

@@ -51,7 +51,7 @@ def test_a_finished_run_of_the_version_before_is_shown(tmp_path: Path) -> None:
     numbers = {"winRate": 0.625, "winRateLow": 0.5, "winRateHigh": 0.75}
     status = {"phase": "Succeeded", "winRate": 0.625, "iterations": [{"index": 0, "reward": 0.5, **numbers}]}
     (tmp_path / "run.json").write_text(json.dumps({**run, "status": status}))
-    shown = CliRunner().invoke(app, ["status", str(tmp_path)])
+    shown = CliRunner().invoke(app, ["status", "--wide", str(tmp_path)])
     assert shown.exit_code == 0, shown.stderr
     assert "r: Succeeded" in shown.stdout
     assert "0.62 (0.50-0.75)" in shown.stdout
@@ -75,7 +75,7 @@ def test_a_value_of_another_version_is_refused_with_its_field(tmp_path: Path) ->
     run = a_run().build().model_dump(mode="json", by_alias=True, exclude_none=True)
     run["spec"]["judging"]["judge"] = "Committee"
     (tmp_path / "run.json").write_text(json.dumps(run))
-    shown = CliRunner().invoke(app, ["status", str(tmp_path)])
+    shown = CliRunner().invoke(app, ["status", "--wide", str(tmp_path)])
     assert shown.exit_code != 0
     assert "spec.judging.judge: Input should be 'Live', 'Base' or 'Lagged'" in " ".join(shown.stderr.split())
 

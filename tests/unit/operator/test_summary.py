@@ -197,7 +197,7 @@ def test_the_last_lines_of_a_run_say_what_changed_and_where_to_go(
         "go on ",
     ]
     assert [text.index(word) for word in order] == sorted(text.index(word) for word in order)
-    assert str(RunLayout(tmp_path).export) in text.replace("\n", "").replace("        ", "")
+    assert str(RunLayout(tmp_path).export) in "".join(text.split())
     assert "report " not in text
     assert "canary" not in text
     RunLayout(tmp_path).report.write_text("<html>")
