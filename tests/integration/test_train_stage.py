@@ -125,9 +125,14 @@ def test_leaves_an_adapter_a_batch_and_metrics(whole: tuple[TrainingRun, StageOu
 
 @pytest.mark.parametrize("backend", [TrainingBackend.PACKED, TrainingBackend.TRL])
 def test_training_that_diverges_ends_the_stage_with_what_to_lower(tmp_path: Path, backend: TrainingBackend) -> None:
-    run = a_run(tmp_path, backend=backend, learning_rate=1.0, kl=KlSettings(coefficient=1.0))
-    with pytest.raises(UnfitError, match=r"training has diverged\. Lower spec\.training\.learningRate"):
-        train_on(run, rollouts_of(run))
+    """Two ratios of each row overflow while its mean stays within the band, so answers of negative advantage do."""
+    run = a_run(tmp_path, backend=backend)
+    rollouts = rollouts_of(run, prompts=2)
+    for row in rollouts:
+        first, second, *rest = row["logprobs"]
+        row["logprobs"] = [first - 1000, second + 1000, *rest]
+    with pytest.raises(UnfitError, match=r"is (inf|nan): training has diverged\. Lower spec\.training\.learningRate"):
+        train_on(run, rollouts)
 
 
 @dataclass(frozen=True)
