@@ -85,13 +85,14 @@ def test_status_and_logs_without_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_stop_with_grace_and_say_how_to_go_on(folder: Path, number: signal.Signals, code: int) -> None:
     (folder / "run.yaml").write_text(RUN.replace("uri: ./model", "uri: 'bundled://smollm2-135m-instruct'"))
-    command = [*DYNALIGN, "run", "run.yaml", "--plain", "--workdir", "w"]
+    command = [*DYNALIGN, "run", "run.yaml", "--plain", "--workdir", "w", "--set", "metadata.name=other"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert any("runs fetch" in line for line in process.stdout)
         process.send_signal(number)
         _, errors = process.communicate(timeout=300)
     assert process.returncode == code
-    assert "`dynalign run run.yaml --workdir w` goes on from there." in errors
+    assert "`dynalign run run.yaml --set metadata.name=other --workdir w` goes on from there." in errors
     stored = json.loads((folder / "w" / "run.json").read_text())
+    assert stored["metadata"]["name"] == "other"
     assert stored["status"]["phase"] in ("Pending", "Running")

@@ -1,7 +1,10 @@
 """What `dynalign run` and `dynalign status` say of a run: what it reached, what changed, and where to go from there."""
 
+import shlex
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +24,25 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+@dataclass(frozen=True)
+class Invocation:
+    """How `dynalign run` was called."""
+
+    file: Path
+    folder: Path
+    """Working folder."""
+    settings: Sequence[str] = ()
+    """Values of `--set`."""
+
+    @property
+    def command(self) -> str:
+        """The command that goes on with the run."""
+        words = ["run", str(self.file), *(word for setting in self.settings for word in ("--set", setting))]
+        if self.folder.parent != Path("runs"):
+            words += ["--workdir", str(self.folder)]
+        return f"{_program()} {shlex.join(words)}"
+
+
 def print_summary(console: "Console", run: AlignmentRun, *, wide: bool) -> None:
     """The iterations in a table of few columns, or every number; nothing before the first iteration."""
     status = run.status
@@ -33,29 +55,24 @@ def print_summary(console: "Console", run: AlignmentRun, *, wide: bool) -> None:
         console.print(styled(warning, style="yellow"))
 
 
-def print_ending(console: "Console", run: AlignmentRun, folder: Path, file: Path, *, wide: bool) -> None:
+def print_ending(console: "Console", run: AlignmentRun, invocation: Invocation, *, wide: bool) -> None:
     """The last lines of `dynalign run`; for a run that cannot go on, why, and where its log lies."""
     status, name = run.status, run.metadata.name
     print_summary(console, run, wide=wide)
     if status.phase is Phase.SUCCEEDED:
-        _print_success(console, run, folder, file, wide=wide)
+        _print_success(console, run, invocation, wide=wide)
     elif status.phase is Phase.SUSPENDED:
         say(f"{name} is suspended (spec.suspend); set it to false and run again.")
     else:
-        log = latest_log(folder)
+        log = latest_log(invocation.folder)
         say(f"{name} failed: {stalled_message(status) or status.progress}", err=True)
         if log is not None:
             say(f"The log is {log}", err=True)
 
 
-def run_command(file: Path, folder: Path) -> str:
-    """The command that goes on with a run of this file in this folder."""
-    return f"{_program()} run {file}" + ("" if folder.parent == Path("runs") else f" --workdir {folder}")
-
-
-def _print_success(console: "Console", run: AlignmentRun, folder: Path, file: Path, *, wide: bool) -> None:
+def _print_success(console: "Console", run: AlignmentRun, invocation: Invocation, *, wide: bool) -> None:
     entry = judged_iteration(run.status)
-    changes = None if entry is None else read_changes(folder, entry.index)
+    changes = None if entry is None else read_changes(invocation.folder, entry.index)
     if changes is not None:
         console.print()
         console.print(before_after(changes))
@@ -64,17 +81,17 @@ def _print_success(console: "Console", run: AlignmentRun, folder: Path, file: Pa
     if wide:
         console.print(f"{run.metadata.name} is complete{describe_best(run.status.best)}.")
     console.print()
-    console.print(_places(run, folder, file))
+    console.print(_places(run, invocation))
 
 
-def _places(run: AlignmentRun, folder: Path, file: Path) -> Table:
+def _places(run: AlignmentRun, invocation: Invocation) -> Table:
     """Where model and report are, and the commands that show more or go on."""
-    layout = RunLayout(folder)
+    file, folder, layout = invocation.file, invocation.folder, RunLayout(invocation.folder)
     lines = {"model": f"{layout.export} (a Hugging Face folder; load it with transformers or vLLM)"}
-    if layout.report.is_file():
-        lines["report"] = f"{layout.report} (open it in a browser)"
+    is_reported = layout.report.is_file()
+    lines["report"] = f"{layout.report} (open it in a browser)" if is_reported else f"{_program()} report {folder}"
     lines["numbers"] = f"{_program()} status {folder} --wide"
-    lines["go on"] = f"raise spec.iterations (now {run.spec.iterations}) in {file}, then: {run_command(file, folder)}"
+    lines["go on"] = f"raise spec.iterations (now {run.spec.iterations}) in {file}, then: {invocation.command}"
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")

@@ -1,6 +1,6 @@
 """Loading of run files: paths are resolved, and the files that they name are found."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from dynalign_operator.runfile.run_file import RunFile, RunFileError, parse_run_
 from dynalign_operator.runfile.yaml_documents import RUN_FILE_LIMITS
 
 
-def load_run_file(path: Path) -> RunFile:
-    """Read, validate and resolve a run file. Raises RunFileError."""
-    parsed = parse_run_file(_read(path))
+def load_run_file(path: Path, settings: Sequence[str] = ()) -> RunFile:
+    """Read, validate and resolve a run file, in which `settings` (FIELD=VALUE each) are set. Raises RunFileError."""
+    parsed = parse_run_file(_read(path), settings)
     folder = path.resolve().parent
     run = _resolve_paths(parsed.run, folder)
     if problems := [*_missing_model(run, parsed), *_missing_prompts(run, parsed)]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dynalign_contract.stages import Stage
+from dynalign_operator.cli.settings import Settings
 from dynalign_operator.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def render(
     iteration: Annotated[
         int | None, typer.Option(min=0, help="Print this iteration only, from 0.", show_default=False)
     ] = None,
+    settings: Settings = None,
     all_stages: Annotated[bool, typer.Option("--all", help="Print every stage of every iteration.")] = False,  # noqa: FBT002 - typer's flag
 ) -> None:
     """Print the objects that would be applied: the volume claim, then a ConfigMap and a Job for each stage.
@@ -34,7 +36,7 @@ def render(
     from dynalign_operator.runfile.run_file import RunFileError
 
     try:
-        bundles = _bundles(report_notes(file, require_objective(load_run_file(file))))
+        bundles = _bundles(report_notes(file, require_objective(load_run_file(file, settings or ()))))
     except RunFileError as error:
         raise typer.Exit(report_problems(file, error)) from error
     except SettingsError as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dynalign_operator.cli.settings import Settings
 from dynalign_operator.cli.terminal import open_console, say
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from dynalign_operator.api.v1alpha1 import AlignmentRun
     from dynalign_operator.cli.drive import View
+    from dynalign_operator.cli.ending import Invocation
     from dynalign_operator.runfile.run_file import RunFile
 
 
@@ -22,6 +24,7 @@ def run(
     workdir: Annotated[
         Path | None, typer.Option(help="Working folder. Default: runs/NAME.", show_default=False)
     ] = None,
+    settings: Settings = None,
     plain: Annotated[bool, typer.Option("--plain", help="Print a line for each event, no live display.")] = False,  # noqa: FBT002 - typer's flag
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors and the summary only.")] = False,  # noqa: FBT002 - typer's flag
     wide: Annotated[bool, typer.Option("--wide", help="End with every number, not the most important ones.")] = False,  # noqa: FBT002 - typer's flag
@@ -32,27 +35,29 @@ def run(
     works in the folder. 130 or 143: stopped by a signal. 1: anything else.
     """
     from dynalign_contract.exit_codes import ExitCode
+    from dynalign_operator.cli.ending import Invocation
     from dynalign_operator.cli.installed import explain_missing, missing_packages
     from dynalign_operator.cli.load import load_run_file, require_keys, require_objective
     from dynalign_operator.cli.report_problems import report_notes, report_problems
     from dynalign_operator.runfile.run_file import RunFileError
 
     try:
-        run_file = report_notes(file, require_keys(require_objective(load_run_file(file)), os.environ))
+        loaded = require_objective(load_run_file(file, settings or ()))
+        run_file = report_notes(file, require_keys(loaded, os.environ))
     except RunFileError as error:
         raise typer.Exit(report_problems(file, error)) from error
     if missing := missing_packages():
         say(explain_missing(missing), err=True)
         raise typer.Exit(ExitCode.BAD_CONFIG)
     folder = workdir or Path("runs") / run_file.run.metadata.name
-    raise typer.Exit(_run(run_file, file, folder, plain=plain, quiet=quiet, wide=wide))
+    raise typer.Exit(_run(run_file, Invocation(file, folder, settings or ()), plain=plain, quiet=quiet, wide=wide))
 
 
-def _run(run_file: "RunFile", file: Path, folder: Path, *, plain: bool, quiet: bool, wide: bool) -> int:
+def _run(run_file: "RunFile", invocation: "Invocation", *, plain: bool, quiet: bool, wide: bool) -> int:
     import asyncio
 
     from dynalign_operator.cli.drive import catch_signals, drive, exit_code_of
-    from dynalign_operator.cli.ending import print_ending, run_command
+    from dynalign_operator.cli.ending import print_ending
     from dynalign_operator.clusters.errors import ClusterError
     from dynalign_operator.clusters.local.cluster import open_local_cluster
 
@@ -60,16 +65,16 @@ def _run(run_file: "RunFile", file: Path, folder: Path, *, plain: bool, quiet: b
     try:
         with catch_signals() as stop:
             with (
-                open_local_cluster(folder, run_file.run, run_file.config_maps) as cluster,
+                open_local_cluster(invocation.folder, run_file.run, run_file.config_maps) as cluster,
                 _view(console, cluster.run, plain=plain, quiet=quiet) as show,
             ):
                 status = asyncio.run(drive(cluster, show, stop))
                 if stop.number is not None:
                     say("stopping the running stage; it saves what it can ...", err=True)
             if stop.number is not None:
-                say(f"stopped. Finished work is kept; `{run_command(file, folder)}` goes on from there.", err=True)
+                say(f"stopped. Finished work is kept; `{invocation.command}` goes on from there.", err=True)
                 return 128 + stop.number
-            print_ending(console, cluster.run, folder, file, wide=wide)
+            print_ending(console, cluster.run, invocation, wide=wide)
             return exit_code_of(status)
     except ClusterError as error:
         say(str(error), err=True)

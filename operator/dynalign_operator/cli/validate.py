@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dynalign_operator.cli.settings import Settings
 from dynalign_operator.cli.terminal import count_of, say
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Run files to check.", show_default=False)],
+    settings: Settings = None,
 ) -> None:
     """Say what is wrong with run files, where, and what to write instead.
 
@@ -29,7 +31,7 @@ def validate(
     valid = True
     for path in files:
         try:
-            run_file = report_notes(path, load_run_file(path))
+            run_file = report_notes(path, load_run_file(path, settings or ()))
             training = _look_at_files(path, run_file)
             say(summarise(path, run_file, training))
         except RunFileError as error:

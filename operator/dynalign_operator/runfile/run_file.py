@@ -4,7 +4,7 @@ Pure: from text to values. Files that a run names are the loader's business (`cl
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Final, NoReturn, TypeVar
@@ -19,6 +19,7 @@ from dynalign_operator.api.rules.checking import broken_rules
 from dynalign_operator.api.schema import Schema, structural_schema
 from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun, ConfigMapKeyRef
 from dynalign_operator.runfile.objective_text import refuse_objective_text
+from dynalign_operator.runfile.overrides import OverrideError, apply_overrides, parse_override
 from dynalign_operator.runfile.problems import (
     Problem,
     describe_error,
@@ -66,14 +67,17 @@ class RunFile:
     run: AlignmentRun
     config_maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Name -> key -> text."""
-    lines: Mapping[FieldPath, int] = field(default_factory=dict)
-    """Where the run's fields begin, from 1."""
+    lines: Mapping[FieldPath, int | None] = field(default_factory=dict)
+    """Where the run's fields begin, from 1; None for those that were set from outside the file."""
     notes: tuple[str, ...] = ()
     """What the file holds that was left out, a sentence each."""
 
 
-def parse_run_file(text: str) -> RunFile:
-    """Parse and validate everything that can be known from the text. Raises RunFileError."""
+def parse_run_file(text: str, settings: Sequence[str] = ()) -> RunFile:
+    """Parse and validate everything that can be known from the text. Raises RunFileError.
+
+    `settings` are FIELD=VALUE each: fields of the run that are set in place of the text's.
+    """
     try:
         documents = read_documents(text)
     except MalformedYamlError as error:
@@ -82,7 +86,7 @@ def parse_run_file(text: str) -> RunFile:
     run_document, config_map_documents = sorted_documents.run, sorted_documents.config_maps
     config_maps = dict(_read_config_map(document) for document in config_map_documents)
     _refuse_duplicates(run_document, "")
-    run_document, served = without_server_fields(run_document)
+    run_document, served = without_server_fields(_override(run_document, settings))
     run = _validate(AlignmentRun, run_document, "")
     if problems := list(_broken_rules(run, run_document)):
         raise RunFileError(problems)
@@ -181,6 +185,13 @@ def _unlisted(documents: Iterable[Document]) -> Iterator[tuple[Document, bool]]:
 def _note_served(fields: tuple[FieldPath, ...]) -> list[str]:
     named = ", ".join(name_field(path) for path in fields)
     return [f"ignored what the API server owns: {named}"] if named else []
+
+
+def _override(document: Document, settings: Sequence[str]) -> Document:
+    try:
+        return apply_overrides(document, [parse_override(setting) for setting in settings])
+    except OverrideError as error:
+        raise RunFileError([Problem(f"{error}.")]) from error
 
 
 def _refuse(document: Document, path: FieldPath, text: str) -> NoReturn:

@@ -81,14 +81,14 @@ class Document:
     """One YAML document."""
 
     data: Any
-    lines: Mapping[FieldPath, int]
-    """Where each field begins, 1-based."""
+    lines: Mapping[FieldPath, int | None]
+    """Where each field begins, 1-based; None for one that does not stand in the text (runfile/overrides.py)."""
     duplicates: tuple[DuplicateKey, ...] = ()
     written: Mapping[FieldPath, str] = field(default_factory=dict)
     """Spelling of every value that is no text: `no` for false, `1e5` for 100000.0, `~` for nothing."""
 
     def line_of(self, path: FieldPath) -> int | None:
-        """Line of a field, or of the nearest field around it that is written down."""
+        """Line of a field, or of the nearest field around it that is written down; None for a field that was set."""
         while path not in self.lines and path:
             path = path[:-1]
         return self.lines.get(path)
@@ -98,7 +98,7 @@ class Document:
         found, size = self.data, len(path) + 1
         for step in path:
             found = found[step]
-        lines: list[dict[FieldPath, int]] = [{} for _ in found]
+        lines: list[dict[FieldPath, int | None]] = [{} for _ in found]
         written: list[dict[FieldPath, str]] = [{} for _ in found]
         duplicates: list[list[DuplicateKey]] = [[] for _ in found]
         for place, line in self.lines.items():

@@ -14,7 +14,7 @@ from dynalign_contract.records import ANSWER, AnswerRow, write_rows
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.cli.before_after import CUT, before_after, clip, find_changes, read_changes
-from dynalign_operator.cli.ending import print_ending
+from dynalign_operator.cli.ending import Invocation, print_ending
 from dynalign_operator.cli.summary import judge_warning, legend, summary_table, verdict
 from dynalign_operator.cli.terminal import open_console
 from dynalign_operator.planning.observed import JobObservation
@@ -185,7 +185,7 @@ def test_the_last_lines_of_a_run_say_what_changed_and_where_to_go(
         folder / ANSWERS_FILE, [*answers("base", "ancient"), *answers(f"iteration-{index:03d}", "modern")], ANSWER
     )
     console = open_console()
-    print_ending(console, run, tmp_path, Path("my.yaml"), wide=False)
+    print_ending(console, run, Invocation(Path("my.yaml"), tmp_path, ["spec.seed=3"]), wide=False)
     text = capsys.readouterr().out
     order = [
         "wins against",
@@ -198,10 +198,11 @@ def test_the_last_lines_of_a_run_say_what_changed_and_where_to_go(
     ]
     assert [text.index(word) for word in order] == sorted(text.index(word) for word in order)
     assert str(RunLayout(tmp_path).export) in "".join(text.split())
-    assert "report " not in text
+    assert f"dynalignreport{tmp_path}" in "".join(text.split())
+    assert f"dynalignrunmy.yaml--setspec.seed=3--workdir{tmp_path}" in "".join(text.split())
     assert "canary" not in text
     RunLayout(tmp_path).report.write_text("<html>")
-    print_ending(console, run, tmp_path, Path("my.yaml"), wide=True)
+    print_ending(console, run, Invocation(Path("my.yaml"), tmp_path, ["spec.seed=3"]), wide=True)
     text = capsys.readouterr().out
-    assert "report " in text
+    assert f"{RunLayout(tmp_path).report}(openit" in "".join(text.split())
     assert "canary" in text
