@@ -93,5 +93,5 @@ def test_columns_travel_from_a_prompt_to_its_candidates(columns: dict[str, Any])
     messages: list[Message] = [{"role": "user", "content": "How much is 3 + 4?"}]
     prompt: Any = {**supplied_row("p0", messages), **columns}
     written = Written(Sample((1,), (0.0,), "stop", "7"), None)
-    row = generate._row(prompt, [1], 0, written, "base")
+    row = generate.rollout_row(prompt, [1], 0, written, "base")
     assert {name: value for name, value in row.items() if name == "columns"} == columns

@@ -150,7 +150,7 @@ def _generate(
         watch=watch,
     )
     rows = [
-        _row(prompt, ids, k, written, context.params.policy.version)
+        rollout_row(prompt, ids, k, written, context.params.policy.version)
         for prompt, ids, group in zip(asked, prompts, groups, strict=True)
         for k, written in enumerate(group)
     ]
@@ -158,7 +158,8 @@ def _generate(
     return rows
 
 
-def _row(prompt: PromptRow, ids: Sequence[int], candidate: int, written: Written, policy: str) -> RolloutRow:
+def rollout_row(prompt: PromptRow, ids: Sequence[int], candidate: int, written: Written, policy: str) -> RolloutRow:
+    """A candidate as it is stored: `ids` are the tokens of the prompt, those of the answer include its thought."""
     sample, thought = written.sample, written.thought
     row: RolloutRow = {
         "prompt_id": prompt["prompt_id"],
