@@ -1,4 +1,4 @@
-"""A tokenizer whose tokens are bytes and a few marks, with any chat template; it needs no training and no download."""
+"""A tokenizer of bytes, a few pairs of them and a few marks, with any chat template; without training or download."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,18 +6,26 @@ from typing import Any
 
 
 def write_byte_tokenizer(
-    folder: Path, template: str, *, marks: Sequence[str], named: Mapping[str, str], length: int = 512
+    folder: Path,
+    template: str,
+    *,
+    marks: Sequence[str],
+    named: Mapping[str, str],
+    pairs: Sequence[tuple[str, str]] = (),
+    length: int = 512,
 ) -> Any:
     """Write a tokenizer as a Hugging Face folder has it, and return it.
 
     `marks` are the special tokens, with ids from 0; `named` says which of them are `eos_token`, `pad_token` and so on.
+    `pairs` are pairs of bytes that are one token, as the byte-level alphabet of GPT-2 writes them: ("Ġ", "A") for " A".
     `length` is the longest text in tokens that the tokenizer states.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate([*marks, *alphabet])}, merges=[]))
+    tokens = [*marks, *alphabet, *map("".join, pairs)]
+    tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=list(pairs)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     others = [mark for mark in marks if mark not in named.values()]

@@ -37,11 +37,14 @@ class LocalRun:
 
     file: Path
     workdir: Path
+    settings: tuple[str, ...] = ()
+    """FIELD=VALUE, which `--set` sets in place of the file's."""
 
     def start(self, **options: Any) -> subprocess.Popen[str]:
         """Start `dynalign run --plain`."""
+        settings = [part for setting in self.settings for part in ("--set", setting)]
         return subprocess.Popen(
-            [*COMMAND, "run", str(self.file), "--workdir", str(self.workdir), "--plain"],
+            [*COMMAND, "run", str(self.file), "--workdir", str(self.workdir), "--plain", *settings],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

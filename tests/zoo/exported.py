@@ -10,6 +10,8 @@ from zoo.loop import ITERATIONS, Loop
 
 AGREES: Final = 1e-4
 """Nats; what the order of computation in float32 makes."""
+_ROUNDED_AGREEMENT: Final = 0.9
+"""Share of greedy tokens that survive an export in bfloat16: where two tokens are close, rounding may exchange them."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,11 @@ class ExportCheck:
     distance: float
     """Mean absolute difference of the two models' log-probabilities of the answers' tokens, nats."""
     tokens: int
+
+    @property
+    def answers_as_trained(self) -> bool:
+        """Whether the exported model answers as the last policy did, as far as its number format can."""
+        return self.tokens > 0 and self.agreement >= (_ROUNDED_AGREEMENT if self.is_rounded else 1)
 
 
 def check_export(loop: Loop) -> ExportCheck:

@@ -75,6 +75,8 @@ class Family:
     quantiser: Quantiser | None = None
     """How the published weights are quantised; None for weights in BFloat16. The decision is the one with
     `model.quantized: Dequantize`; with the default every such family is refused."""
+    pairs: tuple[tuple[str, str], ...] = ()
+    """Pairs of bytes that the tokenizer writes as one token, as `write_byte_tokenizer` takes them."""
     differs: str = ""
     """How vLLM computes it otherwise than transformers, so that the loop with a short window cannot agree."""
 
@@ -83,7 +85,7 @@ class Family:
         named = {"pad_token": _PAD, **TOKENS[self.template]}
         text = read_template(self.template)
         marks = [*named.values(), *(mark for mark in _MARKS if mark in text)]
-        tokenizer = write_byte_tokenizer(folder, text, marks=marks, named=named, length=_LENGTH)
+        tokenizer = write_byte_tokenizer(folder, text, marks=marks, named=named, pairs=self.pairs, length=_LENGTH)
         model = self.model.changed(**_SIZES | self.model.settings)
         if model.settings.get("sliding_window"):
             model = model.changed(sliding_window=_WINDOW)

@@ -49,9 +49,9 @@ class LoopRecords:
 
     update: bool
 
-    def check(self, record: LoopRecord) -> None:
-        """Compare a loop that ran with its file; with `update`, write the file first."""
-        path = record_path(record.family, record.thinking)
+    def check(self, record: LoopRecord, path: Path | None = None) -> None:
+        """Compare a loop that ran with its file, by default that of its family; with `update`, write the file first."""
+        path = path or record_path(record.family, record.thinking)
         if self.update:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(record.model_dump_json(indent=2) + "\n")

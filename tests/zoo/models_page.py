@@ -6,7 +6,8 @@ from typing import Final
 
 from dynalign_operator.generate.generator import run_generator
 from zoo.families import Family, Passes, Refused
-from zoo.loop_records import recorded
+from zoo.loop_records import read_record, recorded
+from zoo.papers import TWINS
 from zoo.table import DENSE, FAMILIES, HYBRIDS, MIXTURES, QUANTISED
 
 _HEAD: Final = """\
@@ -42,6 +43,15 @@ With `model.quantized: Refuse`, the default, fetch refuses all of these. With `D
 ([what is converted](preflight.md#quantised-checkpoints)), and decides about the copy as about the family:
 """
 
+_PAPERS: Final = """\
+## Papers
+
+The files of [examples/papers](../examples/papers) go through the whole loop on a CPU too, with a random model of the published one's
+family: agents, objective, judging, KL, thinking and training method as in the file. `--set` changes the model, sizes (two iterations
+of eight prompts, answers of 40 tokens, one process), leaves out the tasks, whose questions come from a hub, and takes away
+`judging.minMass`, for a random model hardly ever writes a digit.
+"""
+
 
 def render_page() -> str:
     """The page: a table for each kind of model, and one of those that are refused."""
@@ -53,7 +63,7 @@ def render_page() -> str:
         ("Quantised checkpoints", QUANTISED),
     ):
         parts += [f"## {title}\n", *([_CONVERTED] if families is QUANTISED else []), *_passing(families), ""]
-    return "\n".join([*parts, "## Refused\n", *_refused(FAMILIES), ""])
+    return "\n".join([*parts, "## Refused\n", *_refused(FAMILIES), "", _PAPERS, *_papers(), ""])
 
 
 def _passing(families: Sequence[Family]) -> Iterator[str]:
@@ -87,6 +97,19 @@ def _refused(families: Sequence[Family]) -> Iterator[str]:
     for family in families:
         if isinstance(family.decision, Refused):
             yield _row(_names(family), family.decision.sentence)
+
+
+def _papers() -> Iterator[str]:
+    yield "| file | random model | thinking | backend | sampler and trainer differ by | ran with |\n|---|---|---|---|---|---|"
+    for twin in TWINS:
+        if twin.record.is_file():
+            record = read_record(twin.record)
+            numbers = record.measured
+            ran = f"vLLM {numbers.vllm}, transformers {numbers.transformers}"
+            difference = f"{numbers.logprob_difference:.0e} nats".replace("e-0", "e-")
+            yield _row(
+                f"`{twin.paper}.yaml`", record.family, str(record.thinking), str(record.backend), difference, ran
+            )
 
 
 def _names(family: Family) -> str:
