@@ -29,8 +29,11 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.report import print_report, this_machine
 from dynalign_contract.errors import StageError
+from dynalign_contract.layout import BATCH_FILE
+from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.records import BATCH, BatchRow, write_rows
 from dynalign_contract.settings import DType, TrainingBackend, TrainingSettings
+from dynalign_contract.stages import Stage
 from dynalign_trainer.fetch.bundled import fetch_bundled
 from dynalign_trainer.runtime.machine import count_cores, count_gpus
 from dynalign_trainer.train.job import BEGUN_FILE, TrainJob, read_job, read_reports
@@ -51,6 +54,8 @@ _MEASURED_FILE: Final = "measured.json"
 _MEASURES: Final = ("throughput", "whole", "cpu", "memory_gib")
 _COLUMNS: Final = ("pairs", "loss tok/s", "whole", "by CPU time", "peak GiB")
 _SEED: Final = 7
+_DIGEST: Final = "sha256:" + "0" * 64
+BATCH_FOLDER: Final = "batch"
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,16 @@ def prepare(folder: Path, groups: int) -> list[BatchRow]:
     fetch_bundled(MODEL, model, lambda _done, _total: None)
     _say("recording the model's own log-probabilities")
     rows = score(model, draw_rows(groups))
-    write_rows(folder / "batch.parquet", rows, BATCH)
+    write_batch(folder / BATCH_FOLDER, rows)
     return rows
+
+
+def write_batch(folder: Path, rows: Sequence[BatchRow]) -> None:
+    """Write the batch as the train stage leaves it: a folder with a manifest, which the workers check."""
+    folder.mkdir()
+    write_rows(folder / BATCH_FILE, rows, BATCH)
+    described = describe_file(folder, BATCH_FILE, len(rows))
+    write_manifest(folder, Manifest(stage=Stage.TRAIN, iteration=0, config_digest=_DIGEST, files=(described,)))
 
 
 def draw_rows(groups: int) -> list[BatchRow]:
@@ -222,12 +235,12 @@ def _job(folder: Path, work: Path, backend: TrainingBackend) -> TrainJob:
     return TrainJob(
         model=folder / "model",
         start=None,
-        batch=folder / "batch.parquet",
+        batch=folder / BATCH_FOLDER / BATCH_FILE,
         work=work,
         output=work,
         training=SETTINGS.model_copy(update={"backend": backend}),
         dtype=DType.BFLOAT16,
-        config_digest="sha256:" + "0" * 64,
+        config_digest=_DIGEST,
         seed=_SEED,
         **facts,
     )
