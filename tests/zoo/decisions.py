@@ -14,7 +14,9 @@ from zoo.families import Passes, Refused, Thoughts
 
 _OBSTACLE: Final = re.compile(r"Packed does not compute (?P<what>.*) of \w+")
 _RENAMED: Final = re.compile(r"method is Full, but \w+ trains (?P<name>[\w.]+), which the model's files do not have")
-_UNSAMPLED: Final = re.compile(r"(?P<what>imports \w+, which is not installed|keeps its experts one by one)")
+_UNSAMPLED: Final = re.compile(
+    r"(?P<what>imports \w+, which is not installed|has recurrent layers|keeps its experts (one by one|as Granite does))"
+)
 
 
 def decide(folder: Path, quantized: Quantized = Quantized.REFUSE) -> Passes | Refused:

@@ -25,7 +25,7 @@ from dynalign_trainer.preflight.modules import build_model, check_names, check_s
 from dynalign_trainer.preflight.quantised import Quantisation, check_quantised_tensors, read_quantisation
 from dynalign_trainer.preflight.rewards import find_in_rewards
 from dynalign_trainer.preflight.rows import Room, check_rows
-from dynalign_trainer.preflight.sampler import check_experts, check_heads, check_imports
+from dynalign_trainer.preflight.sampler import check_experts, check_heads, check_imports, check_recurrence
 from dynalign_trainer.preflight.template import check_template
 from dynalign_trainer.preflight.tokens import check_ids
 from dynalign_trainer.preflight.window import check_window
@@ -101,6 +101,7 @@ class Inspection:
             found.attempt(lambda: check_imports(self._model, self.uri))
             if is_cpu_build():
                 found.attempt(lambda: check_heads(self._model, self.uri))
+                found.attempt(lambda: check_recurrence(self._model, self.uri))
         if self._model is not None and (folder / INDEX).is_file():
             found.attempt(lambda: self._check_names(self._plan(list(read_index(folder / INDEX))).names))
         # a tokenizer is loaded by way of config.json: where that is wrong, it would tell the same once more
