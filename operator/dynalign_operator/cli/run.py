@@ -24,10 +24,11 @@ def run(
     workdir: Annotated[
         Path | None, typer.Option(help="Working folder. Default: runs/NAME.", show_default=False)
     ] = None,
+    *,
     settings: Settings = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Print a line for each event, no live display.")] = False,  # noqa: FBT002 - typer's flag
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors and the summary only.")] = False,  # noqa: FBT002 - typer's flag
-    wide: Annotated[bool, typer.Option("--wide", help="End with every number, not the most important ones.")] = False,  # noqa: FBT002 - typer's flag
+    plain: Annotated[bool, typer.Option("--plain", help="Print a line for each event, no live display.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors and the summary only.")] = False,
+    wide: Annotated[bool, typer.Option("--wide", help="End with every number, not the most important ones.")] = False,
 ) -> None:
     """Run on this machine, or continue where the run stopped.
 
