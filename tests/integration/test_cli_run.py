@@ -39,6 +39,7 @@ def test_a_bad_model_ends_with_one_paragraph_and_code_11(folder: Path) -> None:
     assert sentence.startswith("broken failed: ")
     assert "config.json" in sentence
     assert (folder / log.removeprefix("The log is ")).is_file()
+    assert "config.json" in (folder / "runs/broken/report.html").read_text()
 
     shown = dynalign("status", cwd=folder)
     assert shown.stdout.startswith("broken: Failed")

@@ -56,7 +56,7 @@ def split_commands(line: str) -> Iterator[list[str]]:
     """Words of the commands in a line, without `.venv/bin/` and what runs them, redirections and their targets."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.commenters = "#"
-    lexer.wordchars += "$"
+    lexer.wordchars += "$:"
     try:
         words = list(lexer)
     except ValueError:  # a quotation mark that ends in a later line

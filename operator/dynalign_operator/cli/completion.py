@@ -5,7 +5,7 @@ import contextlib
 from typing import Final
 
 from dynalign_contract.plain_text import has_hidden
-from dynalign_operator.cli.run_choice import is_plugin
+from dynalign_operator.cli.run_choice import RunChoice, is_plugin
 from dynalign_operator.cli.workdirs import RUNS
 from dynalign_operator.clusters.errors import ClusterError
 
@@ -21,8 +21,5 @@ def run_names(incomplete: str) -> list[str]:
 
 
 async def _names_in_cluster() -> list[str]:
-    from dynalign_operator.clusters.kubernetes.run_source import open_kube_source
-    from dynalign_operator.clusters.kubernetes.user_access import KubeChoice
-
-    async with open_kube_source(KubeChoice()) as source:
+    async with RunChoice(None).open_cluster() as source:
         return [run.name for run in (await source.list_runs()).runs]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,7 @@ from dynalign_operator.cli.terminal import count_of, say
 from dynalign_operator.cli.workdirs import find_workdir, load_run
 
 if TYPE_CHECKING:
-    from dynalign_report.facts import ReportedRun
+    from dynalign_operator.api.v1alpha1 import AlignmentRun
 
 
 def report(
@@ -43,23 +43,41 @@ def report(
 
     workdirs = [find_workdir(place) for place in dict.fromkeys(places or [])] or [find_workdir(None)]
     file = output or (RunLayout(workdirs[0]).report if len(workdirs) == 1 else Path("report.html"))
-    runs = _read(workdirs)
-    size = _write(file, runs)
-    for run in runs:
-        for problem in run.problems:
-            say(f"not in the report: {problem}", err=True)
-    say(f"{file} ({size / 1e6:.1f} MB) reports {count_of(len(runs), 'run')}; open it in a browser.")
-
-
-def _read(workdirs: Sequence[Path]) -> "list[ReportedRun]":
     stored = [(folder, load_run(folder)) for folder in workdirs]
     try:
-        from dynalign_operator.cli.report_facts import facts_of
-        from dynalign_report.folder import read_reported_run
+        size, problems = make_report(file, stored)
     except ModuleNotFoundError as error:
-        _exit_without(error)
+        say(f"a report needs {error.name}: pip install 'dynalign[report]'.", err=True)
+        raise typer.Exit(int(ExitCode.BAD_INPUT)) from error
+    except OSError as error:
+        say(f"{file} cannot be written ({error.strerror}); name another file with -o.", err=True)
+        raise typer.Exit(int(ExitCode.BAD_INPUT)) from error
+    for problem in problems:
+        say(f"not in the report: {problem}", err=True)
+    say(f"{file} ({size / 1e6:.1f} MB) reports {count_of(len(stored), 'run')}; open it in a browser.")
+
+
+def report_run(run: "AlignmentRun", folder: Path) -> None:
+    """Write report.html into a run's working folder. Whatever goes wrong is said, and costs the report only."""
+    from dynalign_contract.layout import RunLayout
+
+    try:
+        make_report(RunLayout(folder).report, [(folder, run)])
+    except Exception as error:  # noqa: BLE001 - a fault of the report is no fault of the run
+        say(f"there is no report: {type(error).__name__}: {error}", err=True)
+
+
+def make_report(file: Path, stored: "Sequence[tuple[Path, AlignmentRun]]") -> tuple[int, list[str]]:
+    """Write the report of runs in their working folders; returns its bytes and what could not be read.
+
+    Raises OSError where the file cannot be written, ModuleNotFoundError without the packages of `dynalign[report]`.
+    """
+    from dynalign_operator.cli.report_facts import facts_of
+    from dynalign_report.folder import read_reported_run
+    from dynalign_report.report import write_report
+
     names = [run.metadata.name for _, run in stored]
-    return [
+    runs = [
         read_reported_run(
             folder,
             facts_of(run),
@@ -67,21 +85,5 @@ def _read(workdirs: Sequence[Path]) -> "list[ReportedRun]":
         )
         for folder, run in stored
     ]
-
-
-def _write(file: Path, runs: "list[ReportedRun]") -> int:
-    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    try:
-        from dynalign_report.report import write_report
-
-        return write_report(file, runs, made)
-    except ModuleNotFoundError as error:
-        _exit_without(error)
-    except OSError as error:
-        say(f"{file} cannot be written ({error.strerror}); name another file with -o.", err=True)
-        raise typer.Exit(int(ExitCode.BAD_INPUT)) from error
-
-
-def _exit_without(error: ModuleNotFoundError) -> NoReturn:
-    say(f"a report needs {error.name}: install dynalign[report].", err=True)
-    raise typer.Exit(int(ExitCode.BAD_INPUT)) from error
+    size = write_report(file, runs, datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
+    return size, [problem for run in runs for problem in run.problems]

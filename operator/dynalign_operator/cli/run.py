@@ -59,6 +59,7 @@ def _run(run_file: "RunFile", invocation: "Invocation", *, plain: bool, quiet: b
 
     from dynalign_operator.cli.drive import catch_signals, drive, exit_code_of
     from dynalign_operator.cli.ending import print_ending
+    from dynalign_operator.cli.report import report_run
     from dynalign_operator.clusters.errors import ClusterError
     from dynalign_operator.clusters.local.cluster import open_local_cluster
 
@@ -75,6 +76,7 @@ def _run(run_file: "RunFile", invocation: "Invocation", *, plain: bool, quiet: b
             if stop.number is not None:
                 say(f"stopped. Finished work is kept; `{invocation.command}` goes on from there.", err=True)
                 return 128 + stop.number
+            report_run(cluster.run, invocation.folder)
             print_ending(console, cluster.run, invocation, wide=wide)
             return exit_code_of(status)
     except ClusterError as error:

@@ -3,8 +3,9 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -14,7 +15,6 @@ from dynalign_operator.cli.terminal import say
 from dynalign_operator.cli.workdirs import RUNS, find_workdir
 
 if TYPE_CHECKING:
-    from dynalign_operator.clusters.kubernetes.user_access import KubeChoice
     from dynalign_operator.clusters.run_source import RunSource
 
 PROGRAM: Final = "dynalign"
@@ -22,6 +22,7 @@ _PLUGIN: Final = "kubectl-dynalign"
 """File name under which kubectl finds the command line as its plugin `kubectl dynalign`."""
 _PLUGIN_COMPLETION: Final = "kubectl_complete-dynalign"
 """File name under which kubectl finds the plugin's completion."""
+_NO_CLIENT: Final = "Kubernetes' client is not installed in this environment: pip install 'dynalign[operator]'."
 _FILES: Final = (".yaml", ".yml", ".json")
 
 
@@ -67,12 +68,16 @@ class RunChoice:
         """Whether an option says that a cluster is meant."""
         return any(value is not None for value in (self.namespace, self.context, self.kubeconfig))
 
-    @property
-    def cluster(self) -> "KubeChoice":
-        """The options about the cluster."""
+    def open_cluster(self, *, everywhere: bool = False) -> "AbstractAsyncContextManager[RunSource]":
+        """Runs of the namespace, or of all that may be read. Raises NoClusterError, without Kubernetes' client too."""
+        from dynalign_operator.clusters.run_source import NoClusterError
+
+        if find_spec("kubernetes") is None:
+            raise NoClusterError(_NO_CLIENT)
+        from dynalign_operator.clusters.kubernetes.run_source import open_kube_source
         from dynalign_operator.clusters.kubernetes.user_access import KubeChoice
 
-        return KubeChoice(self.namespace, self.context, self.kubeconfig)
+        return open_kube_source(KubeChoice(self.namespace, self.context, self.kubeconfig), everywhere=everywhere)
 
 
 def is_plugin() -> bool:
@@ -119,11 +124,10 @@ async def open_run(choice: RunChoice) -> AsyncIterator[tuple["RunSource", str]]:
 
         yield LocalRunSource({str(folder): folder}), str(folder)
         return
-    from dynalign_operator.clusters.kubernetes.run_source import open_kube_source
     from dynalign_operator.clusters.run_source import NoClusterError, RunNotFoundError
 
     try:
-        async with open_kube_source(choice.cluster) as source:
+        async with choice.open_cluster() as source:
             yield source, choice.run or await _only_run(source)
     except NoClusterError as error:
         if choice.names_cluster or is_plugin():

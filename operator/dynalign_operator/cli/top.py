@@ -54,7 +54,6 @@ def top(
 async def _open_sources(stack: AsyncExitStack, choice: RunChoice, *, local: bool) -> "list[RunSource]":
     """The places to look at. Raises NoClusterError where a cluster is named, or nothing else is there."""
     from dynalign_operator.cli.workdirs import RUNS
-    from dynalign_operator.clusters.kubernetes.run_source import open_kube_source
     from dynalign_operator.clusters.local.run_source import LocalRunSource
     from dynalign_operator.clusters.run_source import NoClusterError
 
@@ -63,7 +62,7 @@ async def _open_sources(stack: AsyncExitStack, choice: RunChoice, *, local: bool
     sources: list[RunSource] = [LocalRunSource(folders)] if folders else []
     if not local:
         try:
-            cluster = open_kube_source(choice.cluster, everywhere=choice.namespace is None)
+            cluster = choice.open_cluster(everywhere=choice.namespace is None)
             sources.append(await stack.enter_async_context(cluster))
         except NoClusterError:
             if not sources:

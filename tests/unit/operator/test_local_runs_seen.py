@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.stages import Stage
+from dynalign_operator.cli import run_choice
 from dynalign_operator.cli.main import app
 from dynalign_operator.clusters.local.log_files import LogFollower, find_logs
 from dynalign_operator.clusters.local.run_source import LocalRunSource
@@ -215,3 +217,14 @@ def test_on_a_terminal_no_line_is_wider_than_it(workdir: Workdir, width: int, co
     assert process.returncode == (1 if command == "watch" else 0)
     assert any("train" in line for line in lines)
     assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize("command", ["top", "describe", "status", "watch", "logs"])
+def test_a_cluster_without_the_client_is_a_sentence(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """`pip install dynalign` alone has no client for Kubernetes, and needs none for runs of this machine."""
+    monkeypatch.setattr(run_choice, "find_spec", lambda name: None)
+    arguments = ["-n", "team"] if command == "top" else ["ca", "-n", "team"]
+    shown = CliRunner().invoke(app, [command, *arguments])
+    assert shown.exit_code == ExitCode.BAD_CONFIG
+    assert "pip install 'dynalign[operator]'" in shown.stderr
+    assert "Traceback" not in shown.stderr

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from dynalign_operator.cli import report
 from dynalign_operator.cli.main import app
+from support.builders import a_run
 from support.report_runs import a_work_folder, data_of, rows_in
 
 
@@ -89,3 +91,14 @@ def test_no_run_is_refused(tmp_path: Path) -> None:
     made = invoke(tmp_path)
     assert made.exit_code == 11
     assert "holds no run" in made.output
+
+
+def test_a_fault_of_the_report_is_no_fault_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(file: Path, stored: object) -> None:
+        raise KeyError("reward")
+
+    monkeypatch.setattr(report, "make_report", broken)
+    report.report_run(a_run().build(), tmp_path)
+    assert "there is no report: KeyError: 'reward'" in capsys.readouterr().err
