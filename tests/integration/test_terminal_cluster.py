@@ -170,7 +170,7 @@ class Held:
                 if pod["metadata"]["labels"].get(JOB_NAME) == job and pod["status"].get("phase") == "Running"
             ]
             if len(mine) == count:
-                mine.sort(key=lambda pod: int(pod["metadata"]["annotations"].get(INDEX, 0)))
+                mine.sort(key=lambda pod: int(pod["metadata"].get("annotations", {}).get(INDEX, 0)))
                 return [pod["metadata"]["name"] for pod in mine]
             assert time.monotonic() < end, f"Job {job} has no {count} running pods"
 
