@@ -47,7 +47,7 @@ def report(
     try:
         size, problems = make_report(file, stored)
     except ModuleNotFoundError as error:
-        say(f"a report needs {error.name}: pip install 'dynalign[report]'.", err=True)
+        say(f"a report needs {error.name}: install dynalign[report].", err=True)
         raise typer.Exit(int(ExitCode.BAD_INPUT)) from error
     except OSError as error:
         say(f"{file} cannot be written ({error.strerror}); name another file with -o.", err=True)
