@@ -6,7 +6,6 @@ tests/integration/test_terminal_cluster.py has the same commands on a real API s
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
@@ -192,23 +191,6 @@ def test_following_brings_every_line_once_over_cuts_and_the_next_job(
         assert lines.index("generate/0 a") < lines.index("generate/0 b") < lines.index("generate/0 c")
 
     with_cluster(tmp_path, story)
-
-
-def test_following_can_be_left_while_a_pod_writes_more_than_is_read(tmp_path: Path) -> None:
-    simulation = at_judge()
-    judge = simulation.created[-1]
-
-    async def story(api: LogApi, source: KubeRunSource) -> None:
-        api.put_run(simulation.run)
-        api.put_job(judge, 3, running(), running())
-        api.logs = {f"{judge.name}-{index}": [["x"] * 50] for index in range(2)}
-        lines = source.logs("r", LogSelection(), follow=True)
-        assert (await anext(lines)).text == "x"
-        await asyncio.sleep(0)
-        await asyncio.wait_for(lines.aclose(), 60)  # type: ignore[attr-defined] # it is a generator
-
-    with patch.object(pod_logs, "_LINES_AHEAD", 1):
-        with_cluster(tmp_path, story)
 
 
 @pytest.mark.parametrize(
