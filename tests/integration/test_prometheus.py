@@ -78,6 +78,10 @@ NUMBERS: dict[Stage, dict[str, float | None]] = {
         "capability_delta_low": -0.03,
         "capability_delta_high": 0.01,
         "regressed": 0.0,
+        "held_out_reward": 0.55,
+        "held_out_reward_delta": 0.01,
+        "held_out_reward_delta_low": 0.0,
+        "held_out_reward_delta_high": 0.02,
     },
     Stage.EXPORT: {"parameters": 134515008.0, "relative_change": 0.001, "rounding_error": 0.02},
 }
