@@ -108,7 +108,7 @@ check-generated: venv
 	$(BIN)/python -m dynalign_operator.generate.spec_page --check docs/spec/alignmentrun.md
 	$(BIN)/python -m dynalign_operator.generate.metrics_page --check docs/reference/metrics.md
 	$(BIN)/python -m dynalign_operator.generate.cli_page --check docs/reference/cli.md
-	$(BIN)/python -m dynalign_operator.generate.man_page --check docs/man/dynalign.1
+	$(BIN)/python -m dynalign_operator.generate.man_page --check operator/man/dynalign.1
 	$(BIN)/python -m dynalign_operator.generate.reward_schema --check docs/reference/rewards.v1.schema.json
 	PYTHONPATH=tests $(BIN)/python -m zoo.models_page --check docs/models.md
 	$(BIN)/python -m release.check
@@ -124,7 +124,7 @@ generate: venv ## Regenerate what is generated from the models
 	$(BIN)/python -m dynalign_operator.generate.spec_page --write docs/spec/alignmentrun.md
 	$(BIN)/python -m dynalign_operator.generate.metrics_page --write docs/reference/metrics.md
 	$(BIN)/python -m dynalign_operator.generate.cli_page --write docs/reference/cli.md
-	$(BIN)/python -m dynalign_operator.generate.man_page --write docs/man/dynalign.1
+	$(BIN)/python -m dynalign_operator.generate.man_page --write operator/man/dynalign.1
 	$(BIN)/python -m dynalign_operator.generate.reward_schema --write docs/reference/rewards.v1.schema.json
 	PYTHONPATH=tests $(BIN)/python -m zoo.models_page --write docs/models.md
 	cp crds/dynalign.io_alignmentruns.yaml charts/dynalign/files/

@@ -14,7 +14,7 @@ import yaml
 from release.contexts import IMAGES, context_name
 from release.errors import ReleaseError
 
-PACKAGES: Final = ("dynalign_contract", "dynalign_operator", "dynalign_report", "dynalign_trainer")
+PACKAGES: Final = ("dynalign", "dynalign_contract", "dynalign_operator", "dynalign_report", "dynalign_trainer")
 
 
 def file_names(version: str) -> list[str]:
@@ -54,7 +54,7 @@ def carried_versions(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def check_wheel(root: Path, wheel: Path) -> None:
-    """Every file of the packages that is no Python code (types, objectives, tasks) is in the wheel."""
+    """Every file of the packages that is no Python code (types, objectives, tasks), and the man pages, are in it."""
     inside = set(zipfile.ZipFile(wheel).namelist())
     for package in PACKAGES:
         source = next(root.glob(f"*/{package}"))
@@ -63,6 +63,9 @@ def check_wheel(root: Path, wheel: Path) -> None:
             str(path.relative_to(source.parent)) for path in data if str(path.relative_to(source.parent)) not in inside
         ):
             raise ReleaseError(f"the wheel lacks {', '.join(lost)}; add them to [tool.setuptools.package-data]")
+    pages = [path.name for path in (root / "operator" / "man").glob("*.1")]
+    if lost := sorted(page for page in pages if not any(name.endswith(f"/man/man1/{page}") for name in inside)):
+        raise ReleaseError(f"the wheel lacks {', '.join(lost)}; add them to [tool.setuptools.data-files]")
 
 
 def check_chart(package: Path) -> None:

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from dynalign import ClusterError, Run
 from dynalign_contract.stages import Stage
+from dynalign_operator.api.status import Phase
 from dynalign_operator.clusters.kubernetes.paths import PODS, collection_path, object_path
 from dynalign_operator.clusters.kubernetes.pods import INDEX
 from dynalign_operator.clusters.kubernetes.store import JOB_NAME
@@ -247,6 +250,32 @@ def test_a_quota_is_named_with_the_cluster_s_own_words(server: ApiServer) -> Non
 
     with start_operator(server):
         scenario(server, story)
+
+
+def test_python_creates_a_run_once(server: ApiServer, tmp_path: Path) -> None:
+    """`Run.start("cluster")`, with the file of `dynalign run`; no operator works on it."""
+    file = tmp_path / "run.yaml"
+    objective, _ = yaml.safe_load_all((Path(__file__).parents[2] / "crds/samples/own-objective.yaml").read_text())
+    objective["metadata"]["name"] = "mine"
+    spec = RUN["spec"] | {"objective": {"configMapRef": {"name": "mine"}}}
+    file.write_text(yaml.safe_dump_all([objective, {**RUN, "metadata": {"name": "py"}, "spec": spec}]))
+    place: dict[str, Any] = {"namespace": "default", "kubeconfig": server.kubeconfig}
+    run = Run.from_file(file, {"spec.iterations": 3}).start("cluster", **place)
+    try:
+        assert Run.open("py", **place).object.spec.iterations == 3
+        assert run.status.phase is Phase.PENDING
+        with pytest.raises(TimeoutError, match="py goes on after 0 s"):
+            run.wait(timeout=0)
+        with pytest.raises(ClusterError, match="has a run py already"):
+            Run.from_file(file).start("cluster", **place)
+        with pytest.raises(ClusterError, match="copy its folder"):
+            run.samples()
+        file.write_text(file.read_text().replace("name: py", "name: other").replace("hurts nobody", "hurts no one"))
+        with pytest.raises(ClusterError, match="has a ConfigMap mine with other data"):
+            Run.from_file(file).start("cluster", **place)
+        assert server.kubectl("get", "ar", "other").returncode != 0
+    finally:
+        server.kubectl("delete", "ar/py", "cm/mine", "--wait=false")
 
 
 def test_errors_say_what_is_wrong_and_what_to_do(server: ApiServer, tmp_path: Path) -> None:

@@ -235,6 +235,8 @@ class WorkFolder:
         return {
             **EvaluateMetrics.win_rate.split(Estimate(value=rate, low=rate - 0.1, high=rate + 0.1)),
             **EvaluateMetrics.capability_delta.split(Estimate(value=0.01, low=-0.02, high=0.04)),
+            **EvaluateMetrics.held_out_reward.split(Estimate(value=0.5 + 0.02 * iteration, low=0.45, high=0.6)),
+            **EvaluateMetrics.held_out_reward_delta.split(Estimate(value=0.02 * iteration, low=-0.01, high=0.05)),
         }
 
 

@@ -84,16 +84,10 @@ class Chart:
         return tuple(sorted({iteration for line in self.lines for iteration in line.points}))
 
 
-def _evaluated(name: str) -> tuple[Definition, ...]:
-    """A metric of the evaluation under this name, or none in a version that does not define it."""
-    found = vars(EvaluateMetrics).get(name)
-    return (found,) if isinstance(found, MetricDef | MetricFamily | IntervalDef | IntervalFamily) else ()
-
-
 SPECS: Final = (
     ChartSpec(Section.WORKED, "Held-out win rate against the base model", (EvaluateMetrics.win_rate,), 0.5),
-    ChartSpec(Section.WORKED, "Reward of held-out answers", _evaluated("held_out_reward")),
-    ChartSpec(Section.WORKED, "Held-out reward, change", _evaluated("held_out_reward_delta"), 0.0),
+    ChartSpec(Section.WORKED, "Reward of held-out answers", (EvaluateMetrics.held_out_reward,)),
+    ChartSpec(Section.WORKED, "Held-out reward, change", (EvaluateMetrics.held_out_reward_delta,), 0.0),
     ChartSpec(Section.WORKED, "Capability, change", (EvaluateMetrics.capability_delta,), 0.0),
     ChartSpec(Section.WORKED, "Win rate at equal length", (EvaluateMetrics.win_rate_lc,), 0.5),
     ChartSpec(Section.WORKED, "Win rate against the previous policy", (EvaluateMetrics.win_rate_previous,), 0.5),

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from dynalign_contract.estimate import Estimate
-from dynalign_contract.metrics import EvaluateMetrics, IntervalDef, JudgeMetrics
+from dynalign_contract.metrics import EvaluateMetrics, JudgeMetrics
 from dynalign_report.facts import Numbers, ReportedRun
 
 _CHANCE: Final = 0.5
@@ -68,14 +68,11 @@ def _win_rate(iteration: int, rate: Estimate) -> Finding:
 
 
 def _held_out_reward(numbers: dict[int, dict[Any, float]]) -> Iterator[Finding]:
-    reward, change = (vars(EvaluateMetrics).get(name) for name in ("held_out_reward", "held_out_reward_delta"))
-    if not isinstance(reward, IntervalDef):
-        return
     for iteration, values in reversed(numbers.items()):
-        estimate = reward.join(values)
+        estimate = EvaluateMetrics.held_out_reward.join(values)
         if estimate is None:
             continue
-        delta = change.join(values) if isinstance(change, IntervalDef) else None
+        delta = EvaluateMetrics.held_out_reward_delta.join(values)
         tone, sentence = _direction(delta, "the reward of held-out answers")
         if delta is not None:
             sentence = f"Change {delta.text('+.3f')}. {sentence}"

@@ -18,7 +18,7 @@ from dynalign_operator.runfile.yaml_documents import RUN_FILE_LIMITS
 
 def load_run_file(path: Path, settings: Sequence[str] = ()) -> RunFile:
     """Read, validate and resolve a run file, in which `settings` (FIELD=VALUE each) are set. Raises RunFileError."""
-    parsed = parse_run_file(_read(path), settings)
+    parsed = parse_run_file(read_text(path), settings)
     folder = path.resolve().parent
     run = _resolve_paths(parsed.run, folder)
     if problems := [*_missing_model(run, parsed), *_missing_prompts(run, parsed)]:
@@ -60,7 +60,8 @@ def _keys(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, ...]:
     return () if stage is Stage.FETCH else secret_variables(run, stage)
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Text of a run file, its line ends as Unix has them. Raises RunFileError."""
     try:
         return _decode(path)
     except FileNotFoundError:

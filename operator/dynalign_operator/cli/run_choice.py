@@ -15,6 +15,7 @@ from dynalign_operator.cli.terminal import say
 from dynalign_operator.cli.workdirs import RUNS, find_workdir
 
 if TYPE_CHECKING:
+    from dynalign_operator.clusters.kubernetes.run_source import KubeRunSource
     from dynalign_operator.clusters.run_source import RunSource
 
 PROGRAM: Final = "dynalign"
@@ -68,7 +69,7 @@ class RunChoice:
         """Whether an option says that a cluster is meant."""
         return any(value is not None for value in (self.namespace, self.context, self.kubeconfig))
 
-    def open_cluster(self, *, everywhere: bool = False) -> "AbstractAsyncContextManager[RunSource]":
+    def open_cluster(self, *, everywhere: bool = False) -> "AbstractAsyncContextManager[KubeRunSource]":
         """Runs of the namespace, or of all that may be read. Raises NoClusterError, without Kubernetes' client too."""
         from dynalign_operator.clusters.run_source import NoClusterError
 

@@ -57,7 +57,7 @@ async def _watch(source: "RunSource", name: str, *, plain: bool) -> int:
     from dynalign_operator.cli.description import headline, situation
     from dynalign_operator.cli.situation import explain_situation
 
-    console, looks = open_console(), _Looks(source, name)
+    console, looks = open_console(), Looks(source, name)
     with _view(console, plain=plain) as show:
         while True:
             snapshot, events = await looks.look()
@@ -87,7 +87,7 @@ def end_code(snapshot: "RunSnapshot") -> int | None:
 
 
 @dataclass
-class _Looks:
+class Looks:
     """Looks at a run again and again; an API server that is away for a while ends nothing."""
 
     source: "RunSource"

@@ -1,4 +1,4 @@
-"""docs/man/dynalign.1, generated from the argument parser: `--write FILE`, or `--check FILE` for drift."""
+"""operator/man/dynalign.1, generated from the argument parser: `--write FILE`, or `--check FILE` for drift."""
 
 import inspect
 import re

@@ -120,7 +120,7 @@ def test_the_shell_completes_the_names_of_local_runs(tmp_path: Path) -> None:
 
 
 def test_the_man_page_has_every_command_and_option() -> None:
-    page = (ROOT / "docs" / "man" / "dynalign.1").read_text()
+    page = (ROOT / "operator" / "man" / "dynalign.1").read_text()
     assert page == render_man_page(), "run make generate"
     program: Any = typer.main.get_command(app)
     for name, command in program.commands.items():

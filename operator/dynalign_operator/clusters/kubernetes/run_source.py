@@ -9,6 +9,7 @@ from dynalign_operator.api.status import Phase
 from dynalign_operator.api.v1alpha1 import KIND, AlignmentRun
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kubernetes.api import RefusedError
+from dynalign_operator.clusters.kubernetes.create_run import create_run
 from dynalign_operator.clusters.kubernetes.observe import observe_job
 from dynalign_operator.clusters.kubernetes.owners import is_controlled_by, pods_by_job
 from dynalign_operator.clusters.kubernetes.paths import (
@@ -44,6 +45,7 @@ from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.manifests.volume import claim_name
 from dynalign_operator.planning.observed import Step
 from dynalign_operator.planning.plan import EventType
+from dynalign_operator.runfile.run_file import RunFile
 
 _T = TypeVar("_T")
 _ENDED: Final = (Phase.SUCCEEDED, Phase.FAILED)
@@ -69,6 +71,10 @@ class KubeRunSource:
     def namespace(self) -> str:
         """The namespace whose runs are meant."""
         return self._access.namespace
+
+    async def create(self, file: RunFile) -> None:
+        """Create what a run file holds. Raises ClusterError where the run is there already."""
+        await create_run(self._access, file)
 
     async def list_runs(self) -> RunList:
         """Every run that the user may see: those of all namespaces where that is allowed, else of the user's own."""
