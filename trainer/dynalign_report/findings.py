@@ -76,7 +76,7 @@ def _held_out_reward(numbers: dict[int, dict[Any, float]]) -> Iterator[Finding]:
         tone, sentence = _direction(delta, "the reward of held-out answers")
         if delta is not None:
             sentence = f"Change {delta.text('+.3f')}. {sentence}"
-        yield Finding(f"Held-out reward, iteration {iteration}", estimate.text(".3f"), sentence, tone, estimate)
+        yield Finding(f"Held-out reward, iteration {iteration}", estimate.text(".3f"), sentence, tone)
         return
 
 

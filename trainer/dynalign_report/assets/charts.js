@@ -36,6 +36,7 @@ function layoutOf(chart) {
   const iterations = [...new Set(chart.lines.flatMap((line) => line.x))];
   const axis = { color: ink, gridcolor: grid, linecolor: grid, zeroline: false, automargin: true, fixedrange: true };
   const positive = chart.lines.every((line) => [...line.y, ...line.low].every((value) => value === null || value >= 0));
+  const bounded = chart.unit.endsWith("0 to 1") ? { autorangeoptions: { clipmin: 0, clipmax: 1 } } : {};
   const few = iterations.length <= 12;
   const ends = { range: [Math.min(...iterations) - 0.5, Math.max(...iterations) + 0.5] };
   return {
@@ -50,7 +51,7 @@ function layoutOf(chart) {
     hoverlabel: { bgcolor: colour("--surface"), bordercolor: grid, font: { color: ink } },
     legend: { orientation: "h", yanchor: "bottom", y: 1.02, x: 0, font: { color: ink } },
     xaxis: { ...axis, title: { text: "iteration", font: { size: 13 }, standoff: 6 }, tickformat: "d", ...(few ? { dtick: 1 } : {}), ...ends },
-    yaxis: { ...axis, rangemode: chart.kind === "bar" ? "tozero" : positive ? "nonnegative" : "normal" },
+    yaxis: { ...axis, rangemode: chart.kind === "bar" ? "tozero" : positive ? "nonnegative" : "normal", ...bounded },
     shapes:
       chart.reference === null
         ? []
