@@ -7,18 +7,6 @@ mkdir -p "$BIN"
 exec 9> "$BIN/.lock"
 flock 9   # two callers build once
 
-install_packages() {
-  local missing=() package
-  for package in "${PACKAGES[@]}"; do
-    dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
-  done
-  [ ${#missing[@]} -gt 0 ] || return 0
-  echo "installing ${missing[*]}" >&2
-  apt-get update -qq
-  # --no-install-recommends, and no service may start: up.sh runs a containerd of its own.
-  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-}
-
 # One command for all three, from one module: what they share is most of it, and is compiled once. The compiler leaves out
 # DWARF, which the linker would drop anyway (10 % of the time).
 build() {
@@ -38,7 +26,7 @@ build() {
   echo "built them in $((SECONDS - since)) s" >&2
 }
 
-install_packages &   # Debian's downloads while the compiler runs
+"$HERE/debian.sh" "${PACKAGES[@]}" &   # Debian's downloads while the compiler runs
 packages=$!
 build
 wait "$packages"

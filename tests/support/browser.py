@@ -5,25 +5,23 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from playwright.sync_api import Browser, sync_playwright
+
+from lab.cluster import ROOT
 
 VARIABLE = "DYNALIGN_TEST_CHROMIUM"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-LOCK = Path("/tmp/dynalign-tests-chromium.lock")  # noqa: S108 - two workers install once
 
 
 def find_chromium() -> str:
     """Path of a Chromium; as root on Debian it is installed. Fails the test where there is none."""
     if named := os.environ.get(VARIABLE):
         return named
-    with FileLock(LOCK):
-        if (found := _on_the_path()) is None and os.geteuid() == 0 and shutil.which("apt-get"):
-            _install()
-            found = _on_the_path()
+    if (found := _on_the_path()) is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        subprocess.run([ROOT / "tests/cluster/debian.sh", "chromium"], check=True)
+        found = _on_the_path()
     if found is None:
         pytest.fail(f"this test needs Chromium: install it (apt-get install chromium), or set {VARIABLE} to its path")
     return found
@@ -31,13 +29,6 @@ def find_chromium() -> str:
 
 def _on_the_path() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)
-
-
-def _install() -> None:
-    """Install Debian's package without what it recommends, as tests/cluster/build.sh does."""
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
-        subprocess.run(["apt-get", "-qq", *command], env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
