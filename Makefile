@@ -42,9 +42,9 @@ test: venv ## Every test but the zoo's loops: root on Debian 12, or a KUBECONFIG
 test-local: venv ## Every test that needs no Kubernetes, real engines included
 	$(PYTEST) -m "not cluster and not zoo"
 
-# Twice the workers: a part of these tests waits for timeouts and servers of its own.
+# One worker more: a part of these tests waits for timeouts and servers of its own.
 test-fast: venv ## The tests that take no seconds each: about a minute
-	$(PYTEST) -n $$((2 * $(WORKERS))) -q -m "not slow and not gpu and not cluster"
+	$(PYTEST) -n $$(($(WORKERS) + 1)) -q -m "not slow and not gpu and not cluster"
 
 test-zoo: venv ## Each family of models of docs/models.md: what fetch decides, and the whole loop (an hour)
 	$(PYTEST) -q tests/zoo
