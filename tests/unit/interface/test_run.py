@@ -89,7 +89,7 @@ def test_a_run_that_has_ended_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_progress_is_printed(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Run.open(work).wait(progress=True)
-    assert "r" in capsys.readouterr().out
+    assert f"r in {work}" in capsys.readouterr().out
 
 
 def test_it_works_where_an_event_loop_runs(work: Path) -> None:
