@@ -16,6 +16,7 @@ from dynalign.errors import RunFailedError
 from dynalign.numbers import plot_of, table_of
 from dynalign.process import RunProcess, start_process
 from dynalign.samples import Sample, samples_of
+from dynalign_contract.layout import RunLayout
 from dynalign_operator.api.status import AlignmentRunStatus, Phase
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.cli.drive import stalled_message
@@ -85,7 +86,7 @@ class Run:
 
         The context is the kubeconfig's current one by default. Raises ClusterError.
         """
-        choice = RunChoice(str(run), namespace, context, Path(kubeconfig) if kubeconfig is not None else None)
+        choice = _choose(str(run), namespace, context, kubeconfig)
         if choice.names_cluster:
             opened = cls(str(run), choice=choice)
         else:
@@ -124,7 +125,7 @@ class Run:
         parsed = parse_run_file(read_text(self.file), self.settings)
         metadata = parsed.run.metadata
         wanted = namespace or (metadata.namespace if "namespace" in metadata.model_fields_set else None)
-        choice = RunChoice(self.name, wanted, context, Path(kubeconfig) if kubeconfig is not None else None)
+        choice = _choose(self.name, wanted, context, kubeconfig)
         finish(_create(choice, parsed))
         self.folder, self.choice = None, choice
         return self
@@ -178,7 +179,7 @@ class Run:
     def report(self, file: str | Path | None = None) -> Path:
         """Write the report, by default report.html in the working folder, and return its path."""
         folder = self._files()
-        target = Path(file) if file is not None else folder / "report.html"
+        target = Path(file) if file is not None else RunLayout(folder).report
         make_report(target, [(folder, self.object)])
         return target
 
@@ -235,6 +236,10 @@ class Run:
         if status.phase not in (Phase.SUCCEEDED, Phase.SUSPENDED):
             raise RunFailedError(stalled_message(status) or f"{self.name} stopped at {status.progress or 'its start'}")
         return status
+
+
+def _choose(run: str, namespace: str | None, context: str | None, kubeconfig: str | Path | None) -> RunChoice:
+    return RunChoice(run, namespace, context, None if kubeconfig is None else Path(kubeconfig))
 
 
 @asynccontextmanager
