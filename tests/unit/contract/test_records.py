@@ -2,10 +2,13 @@
 
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -127,3 +130,21 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     write_rows(tmp_path / "x.parquet", [PROMPT_ROW], PROMPT)
     with pytest.raises(CorruptArtifactError, match="raw_reward"):
         read_rows(tmp_path / "x.parquet", JUDGEMENT)
+
+
+def test_reading_leaves_no_thread_behind(tmp_path: Path) -> None:
+    """A thread of Arrow's that gives a Python file back while the interpreter ends aborts the whole process."""
+    write_rows(tmp_path / "x.parquet", [PROMPT_ROW], PROMPT)
+    pq.write_table(pa.table({"prompt": ["Who are you?"]}), tmp_path / "supplied.parquet")
+    program = """
+import os, sys
+from pathlib import Path
+from dynalign_contract.records import PROMPT, read_rows
+from dynalign_contract.supplied.files import read_supplied
+before = sorted(os.listdir("/proc/self/task"))
+rows = read_rows(Path(sys.argv[1]) / "x.parquet", PROMPT)
+supplied = read_supplied(Path(sys.argv[1]) / "supplied.parquet", "spec.prompts").rows
+print(len(rows), len(supplied), sorted(os.listdir("/proc/self/task")) == before)
+"""
+    result = subprocess.run([sys.executable, "-c", program, tmp_path], check=True, capture_output=True, text=True)
+    assert result.stdout.split() == ["1", "1", "True"]

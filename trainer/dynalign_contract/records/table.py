@@ -52,12 +52,16 @@ def write_rows(path: Path, rows: Sequence[R], table: Table[R]) -> None:
 def read_rows(path: Path, table: Table[R]) -> list[R]:
     """Read one Parquet file; maps come back as dictionaries.
 
+    On this thread alone: a thread of Arrow's that gives a Python file back while the interpreter ends aborts the
+    process (apache/arrow issue 34314).
+
     Raises CorruptArtifactError when it is no Parquet file or lacks columns.
     """
     remedy = f"Remove the folder {path.parent} to have its stage run again."
     try:
         with open_plain(path) as file:
-            present = pq.read_schema(file).names
+            parquet = pq.ParquetFile(file, pre_buffer=False)
+            present = parquet.schema_arrow.names
             lacking = [name for name in table.names if name not in present]
             if lacking:
                 raise CorruptArtifactError(
@@ -65,7 +69,7 @@ def read_rows(path: Path, table: Table[R]) -> list[R]:
                     f"file of another kind. {remedy}"
                 )
             names = table.names_with(present)
-            found = pq.read_table(file, columns=names, partitioning=None)
+            found = parquet.read(columns=names, use_threads=False)
         rows: list[R] = found.cast(table.schema_of(names)).to_pylist(maps_as_pydicts="strict")
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise CorruptArtifactError(

@@ -140,15 +140,15 @@ def _read_parquet(path: Path, further: Sequence[str]) -> Iterator[tuple[str, Any
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, pre_buffer=False)
         names = file.schema_arrow.names
         columns = [name for name in (*COLUMNS, *SYSTEM_COLUMNS, *further) if name in names]
         if set(columns).isdisjoint(COLUMNS):
-            first = next(file.iter_batches(batch_size=1), None)
+            first = next(file.iter_batches(batch_size=1, use_threads=False), None)
             yield from (("row 1", row) for row in (first.to_pylist() if first is not None else ()))
             return
         number = 0
-        for batch in file.iter_batches(columns=columns):
+        for batch in file.iter_batches(columns=columns, use_threads=False):
             for row in batch.to_pylist():
                 number += 1
                 yield f"row {number}", row
