@@ -64,7 +64,7 @@ def _check_model(run_file: RunFile, folder: Path, found: FileChecks) -> None:
     spec = run_file.run.spec
     order = PreflightOrder(
         model=str(folder),
-        preflight=build_preflight(spec, _find_objective(run_file)),
+        preflight=build_preflight(spec, find_objective(run_file)),
         engine=spec.engine,
         chat=spec.model.chat,
         quantized=spec.model.quantized,
@@ -83,7 +83,7 @@ def _check_model(run_file: RunFile, folder: Path, found: FileChecks) -> None:
     found.training = report.training
 
 
-def _find_objective(run_file: RunFile) -> Objective | None:
+def find_objective(run_file: RunFile) -> Objective | None:
     """The run's objective; None where it stands in a ConfigMap outside the file."""
     named = run_file.run.spec.objective
     reference = named.config_map_ref

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from dynalign_operator.cli.describe import describe
+from dynalign_operator.cli.estimate import estimate
 from dynalign_operator.cli.init import init
 from dynalign_operator.cli.logs import logs
 from dynalign_operator.cli.prompts import prompts
@@ -47,7 +48,21 @@ def _options(
     del version
 
 
-for _command in (init, validate, render, run, top, watch, describe, status, report, prompts, logs, requirements):
+for _command in (
+    init,
+    validate,
+    estimate,
+    render,
+    run,
+    top,
+    watch,
+    describe,
+    status,
+    report,
+    prompts,
+    logs,
+    requirements,
+):
     app.command()(_command)
 
 

@@ -1,0 +1,111 @@
+"""Accelerators and the share of their peak that the stages reach, each figure with its source."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+GIB: Final = 2**30
+
+
+class Hardware(StrEnum):
+    """Kinds of accelerators that an estimate can be made for."""
+
+    H100 = "H100"
+    H200 = "H200"
+    B200 = "B200"
+    A100 = "A100"
+    L40S = "L40S"
+    MI300X = "MI300X"
+    CPU = "CPU"
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One accelerator, or the cores of one machine."""
+
+    name: str
+    memory_gib: float
+    bandwidth: float
+    """Bytes a second, of its memory."""
+    flops: float
+    """Dense BFloat16 operations a second; of a CPU those of Float32 that the stages reach."""
+    value_bytes: int
+    """Bytes of a weight or an activation in the number format that `engine.dtype: Auto` takes there."""
+    source: str
+
+
+ACCELERATORS: Final = {
+    Hardware.H100: Accelerator("H100 SXM", 80, 3.35e12, 989e12, 2, "data sheet"),
+    Hardware.H200: Accelerator("H200 SXM", 141, 4.8e12, 989e12, 2, "data sheet"),
+    Hardware.B200: Accelerator("B200", 180, 8.0e12, 2250e12, 2, "data sheet"),
+    Hardware.A100: Accelerator("A100 SXM 80 GB", 80, 2.04e12, 312e12, 2, "data sheet"),
+    Hardware.L40S: Accelerator("L40S", 48, 0.864e12, 362e12, 2, "data sheet"),
+    Hardware.MI300X: Accelerator("MI300X", 192, 5.3e12, 1307e12, 2, "data sheet"),
+    Hardware.CPU: Accelerator("2 CPU cores", 16, 20e9, 0.3e12, 4, "the machine of docs/benchmarks.md"),
+}
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A figure that the arithmetic rests on and that no specification gives."""
+
+    value: float
+    what: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """What the stages reach, and what their starts take, on a kind of hardware."""
+
+    prefill: Factor
+    decode: Factor
+    step: Factor
+    sequences: Factor
+    training: Factor
+    start: Factor
+    engine_start: Factor
+    training_start: Factor
+    digest: Factor
+    volume: Factor
+
+    @property
+    def factors(self) -> tuple[tuple[str, Factor], ...]:
+        """Every factor by its name."""
+        return tuple(vars(self).items())
+
+
+_READ: Final = "read in vLLM 0.31, not measured"
+_SHARED: Final = {
+    "digest": Factor(1.4e9, "bytes a second of which a stage checks digests, one thread", "measured, one core"),
+    "volume": Factor(2e9, "bytes a second of the run's volume, over all pods", "assumed: NFS on a fast network"),
+}
+
+GPU_EFFICIENCY: Final = Efficiency(
+    prefill=Factor(0.45, "share of peak operations while prompts are read", "assumed, as in published vLLM rates"),
+    decode=Factor(0.5, "share of peak bandwidth while tokens are sampled", "published rates lie at 40 to 60 percent"),
+    step=Factor(4e-3, "seconds of a sampling step beside the GPU's work", _READ),
+    sequences=Factor(1024, "sequences that an engine samples at a time, at most", _READ),
+    training=Factor(0.21, "share of peak operations in training (MFU)", "prime-rl, Qwen3-4B LoRA, 8 x H100"),
+    start=Factor(22, "seconds to start a stage: interpreter, imports", "measured on CPUs"),
+    engine_start=Factor(45, "seconds to compile, capture graphs and size the cache, caches warm", _READ),
+    training_start=Factor(20, "seconds to start torchrun, NCCL and DeepSpeed", "assumed"),
+    **_SHARED,
+)
+
+CPU_EFFICIENCY: Final = Efficiency(
+    prefill=Factor(0.8, "share of the operations above while prompts are read", "measured, examples/demo.yaml"),
+    decode=Factor(0.2, "share of the operations above while tokens are sampled", "measured, examples/demo.yaml"),
+    step=Factor(0.0, "seconds of a sampling step beside the arithmetic", "part of the factor before"),
+    sequences=Factor(256, "sequences that an engine samples at a time, at most", _READ),
+    training=Factor(0.43, "share of the operations above in training", "measured, examples/demo.yaml"),
+    start=Factor(4, "seconds to start a stage; imports are shared", "measured"),
+    engine_start=Factor(4, "seconds to start an engine", "measured"),
+    training_start=Factor(12, "seconds to start torchrun, gloo and DeepSpeed", "measured"),
+    **_SHARED,
+)
+
+
+def efficiency_of(hardware: Hardware) -> Efficiency:
+    """The factors that hold for a kind of hardware."""
+    return CPU_EFFICIENCY if hardware is Hardware.CPU else GPU_EFFICIENCY

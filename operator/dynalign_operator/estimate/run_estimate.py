@@ -1,0 +1,165 @@
+"""The estimate of a whole run, as `dynalign estimate -o json` prints it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from dynalign_contract.base import Model
+from dynalign_contract.objective import Objective
+from dynalign_contract.settings import Refresh
+from dynalign_contract.stages import ITERATION_STAGES, Stage
+from dynalign_operator.api.quantities import parse_quantity
+from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
+from dynalign_operator.estimate.hardware import ACCELERATORS, GIB, Hardware, efficiency_of
+from dynalign_operator.estimate.memory import Need, engine_need, training_need, volume_bytes
+from dynalign_operator.estimate.placement import placement_of
+from dynalign_operator.estimate.shapes import ModelShape
+from dynalign_operator.estimate.timing import Machine, StageSeconds, copy_time, time_of
+from dynalign_operator.estimate.workload import lengths_of, work_of_iteration
+
+ANSWER_SHARE: Final = 0.75
+"""Mean length of an answer as a share of the longest that a run allows, unless the user says otherwise."""
+
+
+class StageEstimate(Model):
+    """What one execution of a stage takes."""
+
+    stage: Stage
+    pods: int
+    gpus: int
+    """Accelerators of all pods."""
+    start_seconds: float
+    work_seconds: float
+    """Reading, sampling, training; of fetch and export writing."""
+    seconds: float
+    gpu_seconds: float
+    tokens_read: float = 0.0
+    tokens_sampled: float = 0.0
+    tokens_trained: float = 0.0
+    memory_gib: float | None = None
+    """Peak of one accelerator, GiB; absent for stages without any."""
+
+
+class RunEstimate(Model):
+    """What a run takes, by arithmetic on its specification."""
+
+    hardware: Hardware
+    answer_tokens: float
+    """Mean length of an answer that the estimate assumes."""
+    iteration_seconds: float
+    """An iteration after the first, with evaluation."""
+    useful_share: float
+    """Accelerator-seconds of work, divided by those of the largest stage's accelerators over the whole iteration."""
+    run_seconds: float
+    gpu_hours: float
+    """Accelerator-hours that the run's pods hold, over the whole run; 0 on CPUs."""
+    cost: float | None = None
+    """`gpu_hours` times the price that the user gave."""
+    volume_gib: float
+    stages: tuple[StageEstimate, ...]
+    """Fetch, the stages of an iteration after the first, export."""
+    problems: tuple[str, ...] = ()
+    """What does not fit, and what to change."""
+
+
+def estimate_run(
+    spec: AlignmentRunSpec,
+    objective: Objective | None,
+    shape: ModelShape,
+    hardware: Hardware,
+    *,
+    answer_share: float = ANSWER_SHARE,
+    price: float | None = None,
+) -> RunEstimate:
+    """Estimate a run. `price`: money for an hour of one accelerator. Assumes an objective of four aspects for None."""
+    lengths = lengths_of(spec, answer_share)
+    machines = {stage: _machine(spec, stage, shape, hardware) for stage in Stage}
+    usual = work_of_iteration(spec, objective, lengths, first=False)
+    first = work_of_iteration(spec, objective, lengths, first=True)
+    stages = [_copy(machines[Stage.FETCH], Stage.FETCH)]
+    for stage in ITERATION_STAGES:
+        time, work = time_of(usual[stage], machines[stage]), usual[stage]
+        need = _need(spec, stage, machines[stage])
+        stages.append(
+            _stage(machines[stage], stage, time).model_copy(
+                update={
+                    "tokens_read": round(work.read),
+                    "tokens_sampled": round(work.written),
+                    "tokens_trained": round(work.trained),
+                    "memory_gib": round(need.bytes / GIB, 1),
+                }
+            )
+        )
+    stages.append(_copy(machines[Stage.EXPORT], Stage.EXPORT))
+    found = {stage.stage: stage for stage in stages}
+    held_out = time_of(first[Stage.PROMPTS], machines[Stage.PROMPTS]).total - found[Stage.PROMPTS].seconds
+    times = _executions(spec)
+    run_seconds = held_out + sum(found[stage].seconds * times[stage] for stage in Stage)
+    held = held_out * found[Stage.PROMPTS].gpus + sum(found[stage].gpu_seconds * times[stage] for stage in Stage)
+    hours = 0.0 if hardware is Hardware.CPU else held / 3600
+    iteration = sum(found[stage].seconds for stage in ITERATION_STAGES)
+    reserved = max(found[stage].gpus for stage in ITERATION_STAGES) * iteration
+    useful = sum(found[stage].work_seconds * found[stage].gpus for stage in ITERATION_STAGES)
+    volume = volume_bytes(spec, machines[Stage.TRAIN])
+    return RunEstimate(
+        hardware=hardware,
+        answer_tokens=round(lengths.answer, 1),
+        iteration_seconds=round(iteration, 1),
+        useful_share=round(useful / reserved, 3) if reserved else 0.0,
+        run_seconds=round(run_seconds, 1),
+        gpu_hours=round(hours, 2),
+        cost=None if price is None else round(hours * price, 2),
+        volume_gib=round(volume / GIB, 1),
+        stages=tuple(stages),
+        problems=tuple(_problems(spec, machines, volume)),
+    )
+
+
+def _machine(spec: AlignmentRunSpec, stage: Stage, shape: ModelShape, hardware: Hardware) -> Machine:
+    placement = placement_of(spec, stage)
+    return Machine(ACCELERATORS[hardware], efficiency_of(hardware), shape, placement)
+
+
+def _copy(machine: Machine, stage: Stage) -> StageEstimate:
+    return _stage(machine, stage, copy_time(machine, merged=stage is Stage.EXPORT))
+
+
+def _stage(machine: Machine, stage: Stage, time: StageSeconds) -> StageEstimate:
+    gpus = machine.placement.total
+    return StageEstimate(
+        stage=stage,
+        pods=machine.placement.pods,
+        gpus=gpus,
+        start_seconds=round(time.start, 1),
+        work_seconds=round(time.total - time.start, 1),
+        seconds=round(time.total, 1),
+        gpu_seconds=round(gpus * time.total, 1),
+    )
+
+
+def _need(spec: AlignmentRunSpec, stage: Stage, machine: Machine) -> Need:
+    return training_need(spec, machine) if stage is Stage.TRAIN else engine_need(spec, machine)
+
+
+def _executions(spec: AlignmentRunSpec) -> Mapping[Stage, int]:
+    """How often a run executes each stage."""
+    once = {Stage.FETCH: 1, Stage.EXPORT: 1, Stage.EVALUATE: -(-spec.iterations // spec.evaluation.every)}
+    if spec.prompts.refresh is Refresh.ONCE:
+        once[Stage.PROMPTS] = 1
+    return {stage: once.get(stage, spec.iterations) for stage in Stage}
+
+
+def _problems(spec: AlignmentRunSpec, machines: Mapping[Stage, Machine], volume: float) -> Iterator[str]:
+    for name, stage in (("an engine", Stage.GENERATE), ("training", Stage.TRAIN)):
+        machine = machines[stage]
+        need = _need(spec, stage, machine)
+        if not need.fits:
+            yield (
+                f"{name} needs {need.bytes / GIB:.0f} GiB of each {machine.accelerator.name}, which gives "
+                f"{need.available / GIB:.0f}: {need.remedy}"
+            )
+    size = None if spec.storage.existing_claim else float(parse_quantity(spec.storage.size))
+    if size is not None and volume > size:
+        yield (
+            f"the run writes about {volume / GIB:.0f} GiB, and spec.storage.size is {spec.storage.size}: raise it "
+            "before the run is created, for it cannot be changed later"
+        )

@@ -1,0 +1,132 @@
+"""Seconds of a stage: its start, the reading of prompts, the sampling of answers, and training."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from dynalign_contract.stages import Stage
+from dynalign_operator.estimate.hardware import GIB, Accelerator, Efficiency
+from dynalign_operator.estimate.placement import Placement
+from dynalign_operator.estimate.shapes import ModelShape
+from dynalign_operator.estimate.workload import Work
+
+_LOAD: Final = 4e9
+"""Bytes a second from the page cache to an accelerator."""
+_USABLE: Final = 0.9
+"""Share of an accelerator's memory that the engine takes."""
+_NODE: Final = 8
+"""Accelerators of a node, whose pods share what it has read."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a stage runs on."""
+
+    accelerator: Accelerator
+    efficiency: Efficiency
+    shape: ModelShape
+    placement: Placement
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of the model's weights, as engine and trainer hold them."""
+        return float(self.shape.parameters * self.accelerator.value_bytes)
+
+
+@dataclass(frozen=True)
+class StageSeconds:
+    """Where the time of a stage goes, in seconds."""
+
+    start: float
+    """Until the first token: interpreter, imports, digests, weights, compilation."""
+    read: float = 0.0
+    sample: float = 0.0
+    train: float = 0.0
+    write: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Seconds from the pod's start to its end."""
+        return self.start + self.read + self.sample + self.train + self.write
+
+    @property
+    def work(self) -> float:
+        """Seconds of reading, sampling and training."""
+        return self.read + self.sample + self.train
+
+
+def time_of(work: Work, machine: Machine) -> StageSeconds:
+    """Seconds of a stage of an iteration."""
+    if work.stage is Stage.TRAIN:
+        return StageSeconds(start=_training_start(machine), train=_train(work, machine))
+    if not work.read and not work.written:
+        return StageSeconds(start=machine.efficiency.start.value)
+    return StageSeconds(start=_engine_start(machine), read=_read(work, machine), sample=_sample(work, machine))
+
+
+def copy_time(machine: Machine, *, merged: bool) -> StageSeconds:
+    """Seconds of fetch, which copies the weights and checks them, or of export, which merges them besides."""
+    efficiency, size = machine.efficiency, machine.weight_bytes
+    seconds = size / efficiency.volume.value * (2 if merged else 1) + size / efficiency.digest.value
+    return StageSeconds(start=efficiency.start.value, write=seconds)
+
+
+def sequences_at_a_time(work: Work, machine: Machine) -> float:
+    """Sequences that one engine samples together: as many as its memory, its limit and the barrier of a part allow."""
+    of_engine = work.sequences / machine.placement.pods
+    sequences = min(of_engine, machine.efficiency.sequences.value, work.barrier or of_engine)
+    memory = _USABLE * machine.accelerator.memory_gib * GIB * max(1, machine.placement.accelerators)
+    cache = work.context * machine.shape.kv_values * machine.accelerator.value_bytes
+    return max(1.0, min(sequences, (memory - machine.weight_bytes) / max(cache, 1.0)))
+
+
+def _verified(machine: Machine) -> float:
+    """Every pod checks the digests of all weights; the volume gives them to all nodes at once."""
+    size, efficiency = machine.weight_bytes, machine.efficiency
+    nodes = -(-machine.placement.total // _NODE)
+    return max(size / efficiency.digest.value, nodes * size / efficiency.volume.value)
+
+
+def _engine_start(machine: Machine) -> float:
+    parallel = max(1, machine.placement.accelerators)
+    loaded = machine.weight_bytes / (_LOAD * parallel)
+    return machine.efficiency.start.value + _verified(machine) + loaded + machine.efficiency.engine_start.value
+
+
+def _training_start(machine: Machine) -> float:
+    efficiency = machine.efficiency
+    return efficiency.start.value + _verified(machine) + machine.weight_bytes / _LOAD + efficiency.training_start.value
+
+
+def _read(work: Work, machine: Machine) -> float:
+    speed = machine.placement.total * machine.accelerator.flops * machine.efficiency.prefill.value
+    return 2 * machine.shape.active * work.read / speed
+
+
+def _sample(work: Work, machine: Machine) -> float:
+    """A step writes one token of every sequence: it moves the weights once and every sequence's cache, or is bound by
+    its operations where there are many. A wave ends with its longest answer; meanwhile fewer and fewer are sampled."""
+    if not work.written:
+        return 0.0
+    together = sequences_at_a_time(work, machine)
+    waves = work.sequences / machine.placement.pods / together
+    longest = min(work.longest, 2 * work.written / work.sequences)
+    busy = together * work.written / work.sequences / longest
+    parallel = max(1, machine.placement.accelerators)
+    value = machine.accelerator.value_bytes
+    moved = _touched(machine.shape, busy) * value + busy * work.context * machine.shape.kv_values * value
+    decode = machine.efficiency.decode.value
+    by_bandwidth = moved / (machine.accelerator.bandwidth * parallel * decode)
+    by_operations = 2 * machine.shape.active * busy / (machine.accelerator.flops * parallel * decode)
+    return waves * longest * (max(by_bandwidth, by_operations) + machine.efficiency.step.value)
+
+
+def _touched(shape: ModelShape, sequences: float) -> float:
+    """Weights that a step moves: of a mixture of experts, those that any of the sequences is sent to."""
+    dense = shape.parameters - shape.experts
+    missed: float = (1 - shape.expert_share) ** sequences
+    return dense + shape.experts * (1 - missed)
+
+
+def _train(work: Work, machine: Machine) -> float:
+    speed = machine.placement.total * machine.accelerator.flops * machine.efficiency.training.value
+    return work.passes * machine.shape.active * work.trained / speed

@@ -1,0 +1,236 @@
+"""What a run is estimated to take: sizes of models, work of stages, time, memory, and what does not fit."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from dynalign_contract.objective import builtin_objective
+from dynalign_contract.stages import Stage
+from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
+from dynalign_operator.cli.main import app
+from dynalign_operator.estimate.hardware import ACCELERATORS, GPU_EFFICIENCY, Factor, Hardware
+from dynalign_operator.estimate.placement import Placement
+from dynalign_operator.estimate.run_estimate import RunEstimate, StageEstimate, estimate_run
+from dynalign_operator.estimate.shapes import ModelShape, UnknownShapeError, known_configs, shape_of
+from dynalign_operator.estimate.timing import Machine, time_of
+from dynalign_operator.estimate.workload import Work
+from dynalign_operator.runfile.run_file import parse_run_file
+from support.pages import ROOT
+
+QWEN3_8B = shape_of(known_configs()["qwen/qwen3-8b"])
+LLAMA_70B = shape_of(known_configs()["meta-llama/llama-3.3-70b-instruct"])
+OBJECTIVE = builtin_objective("collective-agency")
+
+
+def a_spec(**changes: Any) -> AlignmentRunSpec:
+    """A run of 512 prompts and 8 candidates on a node of eight GPUs; `changes` replace whole sections."""
+    spec = {
+        "model": {"uri": "hf://Qwen/Qwen3-8B"},
+        "engine": {"maxLength": 4096},
+        "prompts": {"perIteration": 512, "heldOut": 64},
+        "generation": {"candidates": 8, "maxTokens": 1024, "shards": 8},
+        "training": {"gpusPerNode": 8},
+        **changes,
+    }
+    run = {"apiVersion": "dynalign.io/v1alpha1", "kind": "AlignmentRun", "metadata": {"name": "x"}, "spec": spec}
+    return parse_run_file(yaml.safe_dump(run)).run.spec
+
+
+def estimate(shape: ModelShape = QWEN3_8B, hardware: Hardware = Hardware.H100, **changes: Any) -> RunEstimate:
+    return estimate_run(a_spec(**changes), OBJECTIVE, shape, hardware)
+
+
+def stage_of(found: RunEstimate, stage: Stage) -> StageEstimate:
+    return next(entry for entry in found.stages if entry.stage is stage)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions", "active"),
+    [
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", 0.1345, 0.1345),
+        ("Qwen/Qwen3-8B", 8.19, None),
+        ("Qwen/Qwen3-30B-A3B", 30.5, 3.3),
+        ("meta-llama/Llama-3.3-70B-Instruct", 70.55, None),
+        ("openai/gpt-oss-20b", 20.9, 3.6),
+        ("openai/gpt-oss-120b", 116.8, 5.1),
+    ],
+)
+def test_known_models_have_their_published_sizes(name: str, billions: float, active: float | None) -> None:
+    shape = shape_of(known_configs()[name.lower()])
+    assert shape.parameters / 1e9 == pytest.approx(billions, rel=0.005)
+    if active is not None:
+        assert shape.active / 1e9 == pytest.approx(active, rel=0.1)
+
+
+SMALL = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2}
+TINY = {**SMALL, "intermediate_size": 160, "vocab_size": 512}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "llama", **TINY},
+        {"model_type": "llama", **TINY, "tie_word_embeddings": True},
+        {"model_type": "qwen3", **TINY, "head_dim": 32},
+        {"model_type": "mistral", **TINY},
+        {"model_type": "qwen3_moe", **TINY, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 48},
+        {"model_type": "mixtral", **TINY, "num_local_experts": 4, "num_experts_per_tok": 2},
+        {"model_type": "gpt_oss", **TINY, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
+    ],
+    ids=lambda config: f"{config['model_type']}{'-tied' if config.get('tie_word_embeddings') else ''}",
+)
+def test_sizes_are_those_that_transformers_builds(config: Mapping[str, Any]) -> None:
+    """Biases, and norms of heads, are left out: below two percent even in models as small as these."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    built = AutoConfig.for_model(**config)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(built)
+    assert shape_of(built.to_dict()).parameters == pytest.approx(sum(p.numel() for p in model.parameters()), rel=0.02)
+
+
+def test_an_adapter_has_as_many_weights_as_peft_makes() -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model("qwen3", **TINY, head_dim=32)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear"))
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert 4 * shape_of(config.to_dict()).adapter_width == trained
+
+
+@pytest.mark.parametrize("strange", [{"kv_lora_rank": 512}, {"linear_num_value_heads": 32}])
+def test_a_model_of_another_kind_is_refused_by_the_field_that_tells(strange: Mapping[str, int]) -> None:
+    with pytest.raises(UnknownShapeError, match=next(iter(strange))):
+        shape_of({**TINY, **strange})
+
+
+def test_a_configuration_without_a_size_names_it() -> None:
+    with pytest.raises(UnknownShapeError, match="intermediate_size"):
+        shape_of({**SMALL, "vocab_size": 512})
+
+
+@pytest.mark.parametrize(
+    ("shape", "hardware", "sequences", "tokens_per_second"),
+    [
+        (QWEN3_8B, Hardware.H100, 256, 11_700),
+        (QWEN3_8B, Hardware.H200, 256, 16_800),
+    ],
+)
+def test_the_ceiling_of_sampling_is_that_of_the_memory(
+    shape: ModelShape, hardware: Hardware, sequences: int, tokens_per_second: float
+) -> None:
+    """Sequences x bandwidth / (weights + key-value caches), at a context of 1,500 tokens."""
+    perfect = vars(GPU_EFFICIENCY) | {"decode": Factor(1.0, "", ""), "step": Factor(0.0, "", "")}
+    # memory without end: the ceiling asks what the bandwidth gives, not how many caches fit
+    roomy = vars(ACCELERATORS[hardware]) | {"memory_gib": 1e6}
+    machine = Machine(type(ACCELERATORS[hardware])(**roomy), type(GPU_EFFICIENCY)(**perfect), shape, Placement(1, 1))
+    work = Work(Stage.GENERATE, written=sequences * 100.0, sequences=sequences, longest=100, context=1500)
+    assert sequences * 100 / time_of(work, machine).sample == pytest.approx(tokens_per_second, rel=0.1)
+
+
+def test_a_published_step_of_another_trainer_comes_out_at_its_size() -> None:
+    """NeMo-RL 0.6: GRPO of Qwen3-30B-A3B, 2,048 answers of 3,200 tokens, 32 H100: 192 seconds a step, engines warm."""
+    spec = a_spec(
+        engine={"maxLength": 16384, "tensorParallel": 2},
+        prompts={"perIteration": 64},
+        generation={"candidates": 32, "maxTokens": 4266, "shards": 16, "promptsPerPart": 64},
+        training={"method": "Full", "nodes": 4, "gpusPerNode": 8, "zeroStage": 3, "promptsPerStep": 64},
+        storage={"size": "4Ti"},
+    )
+    found = estimate_run(spec, OBJECTIVE, shape_of(known_configs()["qwen/qwen3-30b-a3b"]), Hardware.H100)
+    work = stage_of(found, Stage.GENERATE).work_seconds + stage_of(found, Stage.TRAIN).work_seconds
+    assert 0.5 < work / 192 < 2
+
+
+def test_an_iteration_of_eight_billion_weights_is_what_reading_the_code_gave() -> None:
+    """Seconds of start and work, found by another person from the stages' and the libraries' sources: 12.7 minutes."""
+    found = estimate_run(a_spec(), OBJECTIVE, QWEN3_8B, Hardware.H100, answer_share=0.88)
+    assert found.iteration_seconds == pytest.approx(12.7 * 60, rel=0.25)
+
+
+def test_twice_the_prompts_are_twice_the_work() -> None:
+    one, two = estimate(), estimate(prompts={"perIteration": 1024, "heldOut": 64})
+    for stage in (Stage.GENERATE, Stage.TRAIN):
+        ratio = stage_of(two, stage).work_seconds / stage_of(one, stage).work_seconds
+        assert ratio == pytest.approx(2, rel=0.05)
+    assert stage_of(two, Stage.EVALUATE).work_seconds == stage_of(one, Stage.EVALUATE).work_seconds
+
+
+def test_more_shards_share_the_sampling_and_start_as_often() -> None:
+    few = estimate(generation={"candidates": 8, "maxTokens": 1024, "shards": 2})
+    many = estimate()
+    assert stage_of(many, Stage.GENERATE).work_seconds < stage_of(few, Stage.GENERATE).work_seconds
+    assert stage_of(many, Stage.GENERATE).start_seconds == stage_of(few, Stage.GENERATE).start_seconds
+    assert stage_of(many, Stage.GENERATE).gpus == 8
+
+
+def test_the_whole_run_counts_each_stage_as_often_as_it_runs() -> None:
+    once = estimate(iterations=4, evaluation={"every": 2}, prompts={"perIteration": 512, "refresh": "Once"})
+    expected = sum(
+        {Stage.PROMPTS: 1, Stage.EVALUATE: 2, Stage.FETCH: 1, Stage.EXPORT: 1}.get(stage.stage, 4) * stage.seconds
+        for stage in once.stages
+    )
+    assert once.run_seconds >= expected
+    assert once.run_seconds == pytest.approx(expected, rel=0.05)  # the first prompts hold some out besides
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes", "words"),
+    [
+        (LLAMA_70B, {}, "engine.tensorParallel"),
+        (LLAMA_70B, {"engine": {"tensorParallel": 4}, "training": {"gpusPerNode": 8}}, "training.zeroStage"),
+        (QWEN3_8B, {"training": {"method": "Full", "gpusPerNode": 8}}, "spec.storage.size"),
+        (QWEN3_8B, {"storage": {"size": "20Gi"}}, "20Gi"),
+    ],
+)
+def test_what_does_not_fit_is_said_with_what_to_change(
+    shape: ModelShape, changes: Mapping[str, Any], words: str
+) -> None:
+    assert any(words in problem for problem in estimate(shape, **changes).problems)
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "examples").glob("*-*b*.yaml")))
+def test_the_examples_for_gpus_fit(file: str) -> None:
+    result = CliRunner().invoke(app, ["estimate", str(ROOT / "examples" / file), "-o", "json"])
+    assert result.exit_code == 0, result.output
+    found = RunEstimate.model_validate_json(result.stdout)
+    assert found.problems == ()
+    assert found.gpu_hours > 0
+
+
+def test_eighty_columns_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = CliRunner().invoke(app, ["estimate", str(ROOT / "examples/llama-70b.yaml"), "--price", "3"])
+    assert result.exit_code == 0
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+    assert all(stage in result.stdout for stage in Stage)
+    assert "which cost" in result.stdout
+
+
+def test_a_model_that_is_not_known_wants_its_configuration(tmp_path: Path) -> None:
+    run = {"apiVersion": "dynalign.io/v1alpha1", "kind": "AlignmentRun", "metadata": {"name": "x"}}
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({**run, "spec": {"model": {"uri": "hf://some/model"}}}))
+    refused = CliRunner().invoke(app, ["estimate", str(file)])
+    assert refused.exit_code == 10
+    assert "--model-config" in refused.stderr
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(TINY))
+    assert CliRunner().invoke(app, ["estimate", str(file), "--model-config", str(config)]).exit_code == 0
+
+
+def test_every_factor_is_printed_with_its_source() -> None:
+    result = CliRunner().invoke(app, ["estimate", str(ROOT / "examples/qwen3-8b.yaml"), "--factors"])
+    for _, factor in GPU_EFFICIENCY.factors:
+        assert factor.what in result.stdout
+        assert factor.source in result.stdout
