@@ -59,6 +59,10 @@ GOOD: dict[str, Any] = {
             "runtimeClassName": "nvidia",
             "podLabels": {"team": "align"},
             "podAnnotations": {"example.com/note": "x"},
+            "volumes": [
+                {"name": "w", "mountPath": "/mnt/w", "persistentVolumeClaim": {"claimName": "weights"}},
+                {"name": "s", "mountPath": "/mnt/s", "emptyDir": {"sizeLimit": "1Gi"}},
+            ],
             "env": [
                 {"name": "NCCL_DEBUG", "value": "WARN"},
                 {"name": "NCCL_KEY", "valueFrom": {"secretKeyRef": {"name": "dynalign-nccl", "key": "k"}}},
@@ -170,6 +174,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "host that ends alike": (
         {"evaluation": {"winRate": {"endpoint": {"url": "https://api.example.com.evil.org/v1"}}}},
         "the host api.example.com.evil.org",
+    ),
+    "claim of a volume": (
+        {
+            STAGE: {
+                "judge": {
+                    "volumes": [{"name": "v", "mountPath": "/mnt/v", "persistentVolumeClaim": {"claimName": "payroll"}}]
+                }
+            }
+        },
+        "the claim payroll",
     ),
     "claim of the run": ({"storage": {"existingClaim": "payroll"}}, "the claim payroll"),
     "claim of the model": (

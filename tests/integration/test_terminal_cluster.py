@@ -19,8 +19,7 @@ from dynalign_contract.stages import Stage
 from dynalign_operator.api.status import Phase
 from dynalign_operator.clusters.kubernetes.paths import PODS, collection_path, object_path
 from dynalign_operator.clusters.kubernetes.pods import INDEX
-from dynalign_operator.clusters.kubernetes.store import JOB_NAME
-from dynalign_operator.manifests.labels import read_job_labels
+from dynalign_operator.manifests.labels import JOB_NAME, read_job_labels
 from lab.api_server import PATIENCE, ApiServer, start_api_server
 from support.kubelet import Kubelet, a_node, serve_kubelet
 from support.player import Player, is_completed, run_object, scenario, start_operator, well

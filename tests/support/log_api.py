@@ -12,7 +12,7 @@ from aiohttp import web
 
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.kubernetes.pods import INDEX
-from dynalign_operator.clusters.kubernetes.store import JOB_NAME
+from dynalign_operator.manifests.labels import JOB_NAME
 from dynalign_operator.planning.plan import JobBundle
 from support.recording_api import Object, RecordingApi, _kubeconfig, resolved
 
@@ -62,7 +62,8 @@ class LogApi(RecordingApi):
             return web.json_response({"message": f"{path} is refused"}, status=self.refused[path])
         if path.endswith("/events"):
             selector = dict(pair.split("=") for pair in request.query["fieldSelector"].split(","))
-            found = [e for e in self.events if e["involvedObject"]["name"] == selector["involvedObject.name"]]
+            wanted = {"kind": selector["involvedObject.kind"], "name": selector["involvedObject.name"]}
+            found = [event for event in self.events if wanted.items() <= event["involvedObject"].items()]
             return web.json_response({"items": found})
         if path.endswith("/log"):
             return await self._send_log(request, path.split("/")[-2])

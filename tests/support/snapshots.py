@@ -39,6 +39,11 @@ def refusal(job: str, message: str) -> RunEvent:
     return RunEvent(T0 + timedelta(hours=1), EventType.WARNING, "FailedCreate", message, job=job, count=7)
 
 
+def without_volume(message: str) -> RunEvent:
+    """An event with which a provisioner says that it makes no volume for the run's claim."""
+    return RunEvent(T0 + timedelta(hours=1), EventType.WARNING, "ProvisioningFailed", message, count=7)
+
+
 def rendered(what: RenderableType, width: int) -> str:
     """Lines as a terminal of this width shows them, without what pads them."""
     console = Console(width=width)

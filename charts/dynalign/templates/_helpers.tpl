@@ -79,7 +79,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $_ := set $policy "operator" (dict "namespace" .Release.Namespace "labels" (include "dynalign.selectorLabels" . | fromYaml)) }}
 {{- $_ := set $policy "metricsFrom" .Values.trainer.networkPolicy.metricsFrom }}
 {{- end }}
-{{- $pods := dict "env" .Values.trainer.env "podDefaults" .Values.trainer.podDefaults "podSecurity" .Values.trainer.podSecurity "proxy" $proxy "hubEndpoint" (.Values.trainer.hubEndpoint | default nil) "scratch" .Values.trainer.scratch "shareCompiled" .Values.trainer.shareCompiled "networkPolicy" $policy }}
+{{- $pods := dict "env" .Values.trainer.env "podDefaults" .Values.trainer.podDefaults "podSecurity" .Values.trainer.podSecurity "proxy" $proxy "hubEndpoint" (.Values.trainer.hubEndpoint | default nil) "allowedImages" .Values.trainer.allowedImages "allowedServiceAccounts" .Values.trainer.allowedServiceAccounts "scratch" .Values.trainer.scratch "shareCompiled" .Values.trainer.shareCompiled "networkPolicy" $policy }}
 {{- if .Values.trainer.caBundle.configMap }}
 {{- $_ := set $pods "caBundle" (dict "configMap" .Values.trainer.caBundle.configMap "key" .Values.trainer.caBundle.key) }}
 {{- end }}

@@ -5,18 +5,14 @@ limits become the schema, and the rules in `rules` become CEL.
 """
 
 from enum import StrEnum
-from typing import Annotated, Final, Literal, Self
+from typing import Final, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from dynalign_contract.base import Model
-from dynalign_contract.environment import EnvironmentVariable
 from dynalign_contract.names import (
     DataKey,
-    LabelValue,
     ObjectName,
-    QualifiedName,
-    form,
 )
 from dynalign_contract.references import SecretKeyRef
 from dynalign_contract.settings import (
@@ -31,57 +27,15 @@ from dynalign_contract.settings import (
     TrainingSettings,
 )
 from dynalign_contract.sources import ModelUri
-from dynalign_operator.api.durations import DURATION_PATTERN
+from dynalign_operator.api.pods import StagesSpec
 from dynalign_operator.api.status import AlignmentRunStatus
+from dynalign_operator.api.values import Duration, Name, Quantity
 
 GROUP: Final = "dynalign.io"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 KIND: Final = "AlignmentRun"
 PLURAL: Final = "alignmentruns"
-
-
-def _quantity_text(value: object) -> object:
-    """Kubernetes takes a whole number for a quantity too; everything after this sees text."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Name = Annotated[
-    str,
-    Field(
-        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
-        max_length=63,
-        json_schema_extra=form("lower-case letters, digits and inner hyphens, for example my-run"),
-    ),
-]
-"""Name of a Kubernetes object that has to fit into a label."""
-
-Duration = Annotated[
-    str,
-    Field(
-        pattern=DURATION_PATTERN,
-        max_length=32,
-        json_schema_extra=form("a time span such as 90s, 30m, 72h or 1d12h"),
-    ),
-]
-"""A time span such as `90s`, `30m`, `72h` or `1d12h`."""
-
-Quantity = Annotated[
-    str,
-    Field(
-        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$",
-        max_length=32,
-        json_schema_extra=form("a quantity such as 500m, 8 or 100Gi") | {"x-kubernetes-int-or-string": True},
-    ),
-    BeforeValidator(_quantity_text),
-]
-"""A Kubernetes quantity such as `500m`, `8` or `100Gi`."""
-
-ResourceList = Annotated[dict[QualifiedName, Quantity], Field(max_length=16)]
-"""Resource name such as `cpu`, `memory` or `nvidia.com/gpu` -> quantity."""
-
-Labels = Annotated[dict[QualifiedName, LabelValue], Field(max_length=32)]
-Annotations = Annotated[dict[QualifiedName, Annotated[str, Field(max_length=4096)]], Field(max_length=32)]
 
 
 class ConfigMapKeyRef(Model):
@@ -140,64 +94,6 @@ class Rollout(StrEnum):
     """How prompts, generate and judge are put into Jobs."""
 
     SEPARATE = "Separate"
-
-
-class Resources(Model):
-    """Requests and limits of a stage's container."""
-
-    requests: ResourceList = Field(default={})
-    """What the scheduler sets aside, for example `cpu: 2`."""
-    limits: ResourceList = Field(default={})
-    """The most that the container may use, for example `memory: 16Gi`. GPUs (`nvidia.com/gpu`) are asked for by
-    themselves, as `training.gpusPerNode` and `engine.tensorParallel` say; `"0"` means none, and any other
-    number is refused."""
-
-
-class Toleration(Model):
-    """A Kubernetes toleration."""
-
-    key: QualifiedName | None = None
-    """Key of the taint; left out with `operator: Exists` for every taint."""
-    operator: Literal["Exists", "Equal"] = "Equal"
-    """Whether the taint must have `value`, or may have any."""
-    value: LabelValue | None = None
-    """Value of the taint, with `operator: Equal`."""
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """Effect of the taint. Default: every effect."""
-    toleration_seconds: int | None = Field(default=None, ge=0, le=2_147_483_647)
-    """For `effect: NoExecute`: how long the pod stays, in seconds."""
-
-
-class StageOverrides(Model):
-    """Where and with what a stage's pods run."""
-
-    resources: Resources = Resources()
-    node_selector: Labels = Field(default={})
-    """Labels that a node must have."""
-    tolerations: tuple[Toleration, ...] = Field(default=(), max_length=16)
-    """Taints that the pods tolerate."""
-    priority_class_name: ObjectName | None = None
-    """PriorityClass of the pods. Default: `scheduling.priorityClassName`."""
-    runtime_class_name: ObjectName | None = None
-    """RuntimeClass of the pods, for example `nvidia`. Default: the cluster's own."""
-    pod_labels: Labels = Field(default={})
-    """Further labels of the pods; those of dynalign's own win."""
-    pod_annotations: Annotations = Field(default={})
-    """Annotations of the pods."""
-    env: tuple[EnvironmentVariable, ...] = Field(default=(), max_length=32)
-    """Variables of the container's environment, such as `NCCL_SOCKET_IFNAME`."""
-
-
-class StagesSpec(Model):
-    """Overrides for each stage, all optional."""
-
-    fetch: StageOverrides = StageOverrides()
-    prompts: StageOverrides = StageOverrides()
-    generate: StageOverrides = StageOverrides()
-    judge: StageOverrides = StageOverrides()
-    train: StageOverrides = StageOverrides()
-    evaluate: StageOverrides = StageOverrides()
-    export: StageOverrides = StageOverrides()
 
 
 class SchedulingSpec(Model):

@@ -35,10 +35,13 @@ def estimate(
     ] = None,
     model_config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="config.json of a model that is not known here.", show_default=False),
+        typer.Option(
+            "--model-config", metavar="FILE", help="config.json of a model that is not known here.", show_default=False
+        ),
     ] = None,
     answer_share: Annotated[
-        float, typer.Option(min=0.01, max=1.0, help="Mean length of an answer, as a share of the longest.")
+        float,
+        typer.Option("--answer-share", min=0.01, max=1.0, help="Mean length of an answer, as a share of the longest."),
     ] = 0.75,
     price: Annotated[
         float | None, typer.Option(min=0.0, help="Price of one accelerator-hour, in your money.", show_default=False)

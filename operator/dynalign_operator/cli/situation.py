@@ -11,15 +11,19 @@ from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.cli.tables import describe_best, describe_seconds
 from dynalign_operator.clusters.run_source import RunEvent, RunSnapshot
 from dynalign_operator.manifests.overrides import count_gpus
+from dynalign_operator.manifests.volume import claim_name
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.deadlines import job_limit, run_deadline
 from dynalign_operator.planning.observed import JobObservation, JobPhase, Step
 from dynalign_operator.planning.retries import pause_before_retry
 from dynalign_operator.planning.stage_status import stage_status
-from dynalign_operator.planning.waiting import Cause, explain_wait, find_cause
+from dynalign_operator.planning.waiting import Cause, correct_claim, explain_wait, find_cause
 
 _NO_POD: Final = "FailedCreate"
 """Reason of the event with which the Job controller says that the API server takes no pod."""
+
+_NO_VOLUME: Final = "ProvisioningFailed"
+"""Reason of the event with which a StorageClass' provisioner says that it makes no volume for a claim."""
 
 
 @dataclass
@@ -241,7 +245,12 @@ def _explain_pods(
         found.waits.append(f"For its pods to start{_asked_gpus(run)}.")
         found.waits += [f"The cluster says: {job.message}"] if job.message else []
     said = f"The cluster says: {job.message.rstrip('.')}. "
-    found.to_do.append(explain_wait(run, job).removeprefix(said))
+    without_volume = [event for event in events if event.reason == _NO_VOLUME]
+    if find_cause(job) is Cause.SILENT and without_volume:
+        found.waits.append(f"The cluster says of the run's claim: {without_volume[-1].message}")
+        found.to_do.append(correct_claim(run, claim_name(run)))
+    else:
+        found.to_do.append(explain_wait(run, job).removeprefix(said))
     limit = job_limit(run, job)
     if limit is not None and limit.reason == reasons.PENDING_TIMEOUT:
         timeout = run.spec.policy.pending_timeout

@@ -9,7 +9,8 @@ from dynalign_contract.base import Model
 from dynalign_contract.environment import EnvironmentVariable, is_own
 from dynalign_contract.names import DataKey, ObjectName
 from dynalign_contract.stages import Stage
-from dynalign_operator.api.v1alpha1 import Quantity, StageOverrides, StagesSpec
+from dynalign_operator.api.pods import StageOverrides, StagesSpec
+from dynalign_operator.api.values import Quantity
 
 GPU = "nvidia.com/gpu"
 
@@ -98,6 +99,10 @@ class PodSettings(Model):
     ca_bundle: CaBundle | None = None
     hub_endpoint: HttpUrl | None = None
     """Mirror of the model hub."""
+    allowed_images: tuple[str, ...] = ("*",)
+    """Images that runs may name for their stages: names, or their beginnings before a `*`. The chart allows none."""
+    allowed_service_accounts: tuple[str, ...] = ("*",)
+    """ServiceAccounts that runs may name for their stages. The chart allows none."""
     scratch: Scratch = Scratch()
     share_compiled: bool = True
     """Whether the stages of a run pass on what vLLM and torch compile, on a volume that the run has made itself."""
@@ -114,8 +119,9 @@ class PodSettings(Model):
             if (variable.value is None) == (variable.value_from is None):
                 raise ValueError(f"env: {variable.name} needs either value or valueFrom")
         for name, overrides in sets.items():
-            if GPU in {**overrides.resources.requests, **overrides.resources.limits}:
-                raise ValueError(f"{name}.resources: {GPU} is asked for by the runs themselves; remove it")
+            gpu = overrides.gpu_resource or GPU
+            if gpu in {**overrides.resources.requests, **overrides.resources.limits}:
+                raise ValueError(f"{name}.resources: {gpu} is asked for by the runs themselves; remove it")
         return self
 
 

@@ -8,7 +8,8 @@ from dynalign_contract.layout import COMPILED_FOLDER
 from dynalign_contract.pod_paths import CACHE_MOUNT, METRICS_PORT, RUN_MOUNT, TMP_MOUNT, TRUST_MOUNT, Variable
 from dynalign_contract.proxies import CLUSTER, NO_PROXY, PROXY_VARIABLES, both_cases, joined_hosts
 from dynalign_contract.stages import ONLINE_STAGES
-from dynalign_operator.api.v1alpha1 import AlignmentRun, StageOverrides
+from dynalign_operator.api.pods import StageOverrides
+from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings, PodSettings
 from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.manifests.secrets import secret_variables

@@ -11,6 +11,9 @@ STAGE: Final = "dynalign.io/stage"
 ITERATION: Final = "dynalign.io/iteration"
 ATTEMPT: Final = "dynalign.io/attempt"
 
+JOB_NAME: Final = "batch.kubernetes.io/job-name"
+"""Label that the Job controller gives a Job's pods."""
+
 MANAGED: Final = {"app.kubernetes.io/managed-by": "dynalign"}
 """Label of every object that the operator creates; the watches and listings select by it."""
 MANAGED_SELECTOR: Final = ",".join(f"{name}={value}" for name, value in MANAGED.items())

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
+from dynalign_contract.base import Model
 from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun
 
 KubernetesObject = dict[str, Any]
@@ -39,3 +40,8 @@ def build_metadata(run: AlignmentRun, name: str, labels: Mapping[str, str]) -> K
             }
         ]
     return metadata
+
+
+def dump(model: Model) -> KubernetesObject:
+    """A part of the specification that has the names of Kubernetes' own fields, as a part of a manifest."""
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True)

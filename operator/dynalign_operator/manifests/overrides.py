@@ -1,13 +1,23 @@
 """Where and with what a stage's pods run: the installation's defaults, and what the run says otherwise."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from dynalign_contract.stages import Stage
+from dynalign_operator.api.pods import Resources, StageOverrides
 from dynalign_operator.api.quantities import parse_quantity
-from dynalign_operator.api.v1alpha1 import AlignmentRun, Resources, StageOverrides
+from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import GPU, PodDefaults
 from dynalign_operator.manifests.objects import KubernetesObject
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=_Named)
+V = TypeVar("V")
 
 _LEAST_REQUESTS: Final = {"cpu": "100m", "memory": "512Mi"}
 """Requests of a stage without GPUs: enough not to be evicted first, and little enough for a small node."""
@@ -25,15 +35,24 @@ def stage_overrides(run: AlignmentRun, stage: Stage, defaults: PodDefaults) -> S
             requests=_merged([layer.resources.requests for layer in layers]),
             limits=_merged([layer.resources.limits for layer in layers]),
         ),
+        gpu_resource=_last([layer.gpu_resource for layer in layers]),
+        resource_claims=_named([layer.resource_claims for layer in layers]),
         node_selector=_merged([layer.node_selector for layer in layers]),
+        affinity=_last([layer.affinity for layer in layers]),
+        topology_spread=_last([layer.topology_spread for layer in layers]) or (),
         tolerations=tuple(dict.fromkeys(toleration for layer in layers for toleration in layer.tolerations)),
         priority_class_name=own.priority_class_name
         or run.spec.scheduling.priority_class_name
         or _last([layer.priority_class_name for layer in layers]),
         runtime_class_name=_last([layer.runtime_class_name for layer in layers]),
+        image=_last([layer.image for layer in layers]),
+        service_account_name=_last([layer.service_account_name for layer in layers]),
         pod_labels=_merged([layer.pod_labels for layer in layers]),
         pod_annotations=_merged([layer.pod_annotations for layer in layers]),
-        env=tuple({variable.name: variable for layer in layers for variable in layer.env}.values()),
+        env=_named([layer.env for layer in layers]),
+        volumes=_named([layer.volumes for layer in layers]),
+        shared_memory=_last([layer.shared_memory for layer in layers]),
+        termination_grace_period=_last([layer.termination_grace_period for layer in layers]),
     )
 
 
@@ -48,7 +67,7 @@ def count_gpus(run: AlignmentRun, stage: Stage) -> int:
         Stage.TRAIN: run.spec.training.gpus_per_node,
     }
     own: StageOverrides = getattr(run.spec.stages, stage)
-    limit = own.resources.limits.get(GPU)
+    limit = own.resources.limits.get(GPU) or own.resources.limits.get(own.gpu_resource or GPU)
     return by_stage.get(stage, engine) if limit is None else int(parse_quantity(limit))
 
 
@@ -57,9 +76,10 @@ def build_resources(overrides: StageOverrides, gpus: int) -> KubernetesObject:
 
     Where there is a limit and no request, Kubernetes requests the limit.
     """
-    limits = {name: amount for name, amount in overrides.resources.limits.items() if name != GPU}
-    if gpus:
-        limits[GPU] = str(gpus)
+    resource = overrides.gpu_resource or GPU
+    limits = {name: amount for name, amount in overrides.resources.limits.items() if name not in (GPU, resource)}
+    if gpus and not overrides.resource_claims:
+        limits[resource] = str(gpus)
     per_gpu = {"cpu": str(_CORES_PER_GPU * gpus), "memory": f"{_GIB_PER_GPU * gpus}Gi"}
     least = per_gpu if gpus else _LEAST_REQUESTS
     requests = {name: amount for name, amount in least.items() if name not in limits} | overrides.resources.requests
@@ -68,12 +88,23 @@ def build_resources(overrides: StageOverrides, gpus: int) -> KubernetesObject:
         for name, amount in requests.items()
         if name not in limits or parse_quantity(amount) <= parse_quantity(limits[name])
     }
-    return {"requests": requests, **({"limits": limits} if limits else {})}
+    claims = [{"name": claim.name} for claim in overrides.resource_claims] if gpus else []
+    return {
+        "requests": requests,
+        **({"limits": limits} if limits else {}),
+        **({"claims": claims} if claims else {}),
+    }
 
 
 def _merged(maps: Sequence[Mapping[str, str]]) -> dict[str, str]:
     return {name: value for values in maps for name, value in values.items()}
 
 
-def _last(values: Sequence[str | None]) -> str | None:
+def _named(layers: Sequence[Sequence[T]]) -> tuple[T, ...]:
+    """Items of all layers; one of a later layer replaces that of the same name."""
+    return tuple({item.name: item for layer in layers for item in layer}.values())
+
+
+def _last(values: Sequence[V | None]) -> V | None:
+    """The value of the strongest layer that has one."""
     return next((value for value in reversed(values) if value), None)

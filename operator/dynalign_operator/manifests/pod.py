@@ -12,13 +12,15 @@ from dynalign_contract.pod_paths import (
     Variable,
 )
 from dynalign_contract.stages import Stage
-from dynalign_operator.api.v1alpha1 import AlignmentRun, StageOverrides
+from dynalign_operator.api.durations import parse_duration
+from dynalign_operator.api.pods import StageOverrides
+from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings, PodSecurity
 from dynalign_operator.manifests.config_map import CONFIG_FILE
 from dynalign_operator.manifests.environment import build_environment
-from dynalign_operator.manifests.labels import JobLabels, job_labels
+from dynalign_operator.manifests.labels import JOB_NAME, JobLabels, job_labels
 from dynalign_operator.manifests.mounts import build_mounts, build_volumes
-from dynalign_operator.manifests.objects import KubernetesObject
+from dynalign_operator.manifests.objects import KubernetesObject, dump
 from dynalign_operator.manifests.overrides import build_resources, count_gpus, stage_overrides
 from dynalign_operator.manifests.service import coordinator, service_name
 
@@ -47,26 +49,41 @@ def _build_spec(
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": _GRACE_SECONDS.get(config.stage, _DEFAULT_GRACE_SECONDS),
+        "terminationGracePeriodSeconds": _grace_seconds(config.stage, overrides),
         "securityContext": _build_security(settings.pods.pod_security),
         "containers": [_build_container(run, config, name, overrides, settings)],
-        "volumes": build_volumes(run, config, name, settings.pods),
+        "volumes": build_volumes(run, config, name, overrides, settings.pods),
     }
     if config.nodes > 1:
         spec["subdomain"] = service_name(run)
-    if overrides.priority_class_name:
-        spec["priorityClassName"] = overrides.priority_class_name
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
-    if overrides.runtime_class_name:
-        spec["runtimeClassName"] = overrides.runtime_class_name
-    if overrides.node_selector:
-        spec["nodeSelector"] = dict(overrides.node_selector)
-    if overrides.tolerations:
-        spec["tolerations"] = [
-            toleration.model_dump(mode="json", by_alias=True, exclude_none=True) for toleration in overrides.tolerations
-        ]
-    return spec
+    if overrides.resource_claims and count_gpus(run, config.stage):
+        spec["resourceClaims"] = [dump(claim) for claim in overrides.resource_claims]
+    return spec | _build_placement(name, overrides)
+
+
+def _build_placement(name: str, overrides: StageOverrides) -> KubernetesObject:
+    """Where the pods of the Job `name` go, and as whom; what nothing is said about is left out."""
+    selector = {"matchLabels": {JOB_NAME: name}}
+    fields: KubernetesObject = {
+        "priorityClassName": overrides.priority_class_name,
+        "runtimeClassName": overrides.runtime_class_name,
+        "serviceAccountName": overrides.service_account_name,
+        "nodeSelector": dict(overrides.node_selector),
+        "affinity": overrides.affinity and dump(overrides.affinity),
+        "topologySpreadConstraints": [
+            {**dump(spread), "labelSelector": selector} for spread in overrides.topology_spread
+        ],
+        "tolerations": [dump(toleration) for toleration in overrides.tolerations],
+    }
+    return {field: value for field, value in fields.items() if value}
+
+
+def _grace_seconds(stage: Stage, overrides: StageOverrides) -> int:
+    if overrides.termination_grace_period is not None:
+        return int(parse_duration(overrides.termination_grace_period).total_seconds())
+    return _GRACE_SECONDS.get(stage, _DEFAULT_GRACE_SECONDS)
 
 
 def _build_security(identity: PodSecurity | None) -> KubernetesObject:
@@ -86,7 +103,7 @@ def _build_container(
     gpus = count_gpus(run, config.stage)
     return {
         "name": CONTAINER,
-        "image": settings.trainer_image,
+        "image": overrides.image or settings.trainer_image,
         "command": [COMMAND],
         "args": [
             f"--config={CONFIG_MOUNT}/{CONFIG_FILE}",
@@ -111,5 +128,5 @@ def _build_container(
         },
         "terminationMessagePath": TERMINATION_LOG,
         "terminationMessagePolicy": "File",
-        "volumeMounts": build_mounts(run, config, settings.pods),
+        "volumeMounts": build_mounts(run, config, overrides, settings.pods),
     }

@@ -10,7 +10,8 @@ from dynalign_contract.pod_paths import Variable
 from dynalign_contract.references import SecretKeyRef
 from dynalign_contract.settings import JUDGE_KEY_VARIABLES, REWARD_KEY_VARIABLES, judge_endpoint, reward_endpoint
 from dynalign_contract.stages import Stage
-from dynalign_operator.api.v1alpha1 import AlignmentRun, StageOverrides
+from dynalign_operator.api.pods import StageOverrides
+from dynalign_operator.api.v1alpha1 import AlignmentRun
 
 SECRET_VARIABLES: Final = frozenset(
     {Variable.HUB_TOKEN, JUDGE_ENDPOINT.variable, *(agent_endpoint(role).variable for role in Role)}

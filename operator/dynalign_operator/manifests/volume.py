@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from dynalign_contract.sources import claim_of
 from dynalign_contract.stages import Stage
+from dynalign_operator.api.pods import StageOverrides
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.labels import run_labels
 from dynalign_operator.manifests.objects import KubernetesObject, build_metadata
@@ -33,8 +34,18 @@ def foreign_claims(run: AlignmentRun, stage: Stage) -> Mapping[str, str]:
 def claims_of(run: AlignmentRun, *stages: Stage) -> Mapping[str, str]:
     """All claims of the user's own that these stages mount, or any stage: name -> the field that names it."""
     foreign = {name: field for stage in stages or Stage for name, field in foreign_claims(run, stage).items()}
+    foreign |= {name: field for stage in stages or Stage for name, field in _extra_claims(run, stage).items()}
     existing = run.spec.storage.existing_claim
     return foreign if existing is None else {**foreign, existing: "spec.storage.existingClaim"}
+
+
+def _extra_claims(run: AlignmentRun, stage: Stage) -> Mapping[str, str]:
+    overrides: StageOverrides = getattr(run.spec.stages, stage)
+    return {
+        volume.persistent_volume_claim.claim_name: f"spec.stages.{stage}.volumes"
+        for volume in overrides.volumes
+        if volume.persistent_volume_claim is not None
+    }
 
 
 def build_volume_claim(run: AlignmentRun) -> KubernetesObject | None:

@@ -29,6 +29,12 @@ class VolumeNotSharedError(PlanningError):
     reason = reasons.VOLUME_NOT_SHARED
 
 
+class NotAllowedError(PlanningError):
+    """The run names what the installation does not let runs name; the installation may change while the run waits."""
+
+    reason = reasons.REFUSED
+
+
 class UnfitStatusError(PlanningError):
     """Specification and status do not make a valid configuration, for example after the status was edited by hand."""
 

@@ -27,6 +27,7 @@ from dynalign_operator.planning.deadlines import Limit, job_limit, run_deadline
 from dynalign_operator.planning.errors import MissingArtifactError, PlanningError
 from dynalign_operator.planning.gangs import gang_wakes
 from dynalign_operator.planning.observed import Children, JobObservation, JobPhase, Observed, Step, classify
+from dynalign_operator.planning.permissions import check_permissions
 from dynalign_operator.planning.plan import Event, EventType, JobBundle, Plan
 from dynalign_operator.planning.results import absorb_success, artifact_of, failure_message, named_reason, warnings_of
 from dynalign_operator.planning.retries import Verdict, judge_failure, pause_before_retry
@@ -279,6 +280,7 @@ class _PlanBuilder:
     def _start(self, step: Step) -> None:
         entry = stage_status(self.status, step)
         try:
+            check_permissions(self.observed.run, step, self.settings.pods)
             check_claims(self.observed, step)
             bundle = build_bundle(self.observed, self.status, step, entry.attempt, self.settings)
         except MissingArtifactError as error:

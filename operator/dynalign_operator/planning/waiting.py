@@ -103,7 +103,11 @@ def _no_place(_: AlignmentRun, job: JobObservation) -> str:
 
 def _volume(run: AlignmentRun, job: JobObservation) -> str:
     named = _NAMED_CLAIM.search(job.message)
-    claim = named[1] if named else claim_name(run)
+    return correct_claim(run, named[1] if named else claim_name(run))
+
+
+def correct_claim(run: AlignmentRun, claim: str) -> str:
+    """What to do about a claim that gets no volume, or one that the pods cannot reach."""
     return (
         f"`kubectl describe pvc {claim} -n {run.metadata.namespace}` says what the claim lacks: a StorageClass of its "
         "name, one that offers its access mode, space, or a node that reaches the volume. Correct that; spec.storage "
@@ -140,7 +144,11 @@ def _other(run: AlignmentRun, job: JobObservation) -> str:
 
 
 def _silent(run: AlignmentRun, job: JobObservation) -> str:
-    return f"{_describe_pods(run, job)} tells what it waits for: an image that is pulled slowly, or a volume to mount."
+    claim = f"`kubectl describe pvc {claim_name(run)} -n {run.metadata.namespace}`"
+    return (
+        f"{_describe_pods(run, job)} and {claim} tell what it waits for: an image that is pulled slowly, or a "
+        "make or mount."
+    )
 
 
 def _describe_pods(run: AlignmentRun, job: JobObservation) -> str:

@@ -257,7 +257,8 @@ def _to_camel(name: str) -> str:
 
 
 def _allowed(names: Sequence[str]) -> str:
-    return f"allowed are {', '.join(names)}"
+    """The names that may stand there; none are known of a part that has the fields of Kubernetes' own objects."""
+    return f"allowed are {', '.join(names)}" if names else "correct its name, or remove it"
 
 
 def _either(fields: Sequence[str]) -> str:

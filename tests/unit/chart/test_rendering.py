@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dynalign_operator.api.pods import StageOverrides, StagesSpec
 from dynalign_operator.manifests.build_settings import CaBundle, PodSettings
 from dynalign_operator.service.settings import OperatorSettings, read_settings
 from support.chart import CHART, NAMESPACE, ROOT, Objects, of_kind, only, render, run_helm
@@ -229,7 +230,8 @@ def test_no_pod_has_an_identity_where_the_cluster_gives_one() -> None:
 
 def test_what_the_values_say_of_the_stages_reaches_the_operator() -> None:
     defaults = settings_of(render()).build.pods
-    assert defaults == PodSettings(network_policy=defaults.network_policy)
+    closed = PodSettings(network_policy=defaults.network_policy, allowed_images=(), allowed_service_accounts=())
+    assert defaults == closed
     assert defaults.network_policy.enabled
     values = {
         "env": [{"name": "NCCL_DEBUG", "value": "WARN"}],
@@ -237,6 +239,8 @@ def test_what_the_values_say_of_the_stages_reaches_the_operator() -> None:
         "proxy": {"https": "http://proxy:3128", "noProxy": [".lan"]},
         "caBundle": {"configMap": "site-trust"},
         "hubEndpoint": "https://hub.lan",
+        "allowedImages": ["registry.lan/*"],
+        "allowedServiceAccounts": ["trainer"],
         "scratch": {"tmp": "1Gi"},
         "shareCompiled": False,
     }
@@ -245,7 +249,17 @@ def test_what_the_values_say_of_the_stages_reaches_the_operator() -> None:
     assert pods.pod_defaults.stages.train.resources.requests == {"cpu": "8"}
     assert (pods.proxy.http, pods.proxy.https, pods.proxy.no_proxy) == (None, "http://proxy:3128", (".lan",))
     assert pods.ca_bundle == CaBundle(config_map="site-trust")
+    assert (pods.allowed_images, pods.allowed_service_accounts) == (("registry.lan/*",), ("trainer",))
     assert (pods.hub_endpoint, pods.scratch.tmp, pods.share_compiled) == ("https://hub.lan", "1Gi", False)
+
+
+def test_the_chart_s_schema_has_every_field_of_the_stages_pods() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    pods = schema["properties"]["trainer"]["properties"]["podDefaults"]["properties"]
+    fields = {field.alias for field in StageOverrides.model_fields.values()}
+    assert pods.keys() == fields | {"stages"}
+    assert schema["definitions"]["stage"]["properties"].keys() == fields
+    assert pods["stages"]["properties"].keys() == {field.alias for field in StagesSpec.model_fields.values()}
 
 
 def test_stages_are_scraped_by_the_operator_that_the_chart_installs() -> None:

@@ -117,7 +117,7 @@ def test_an_object_that_is_no_run_has_a_line_of_its_own(tmp_path: Path) -> None:
     with_cluster(tmp_path, story, everywhere=True)
 
 
-def test_events_are_those_of_the_run_and_of_its_latest_job(tmp_path: Path) -> None:
+def test_events_are_those_of_the_run_its_latest_job_and_its_claim_while_that_waits(tmp_path: Path) -> None:
     simulation = at_judge()
     uid = simulation.run.metadata.uid
 
@@ -133,9 +133,14 @@ def test_events_are_those_of_the_run_and_of_its_latest_job(tmp_path: Path) -> No
             event("r-i000-judge-a1", "FailedCreate", 9),
             event("r", "StageStarted", 5, uid=uid),
             event("r", "OfAnEarlierRun", 1, uid="other"),
+            event("r", "ProvisioningFailed", 7, kind="PersistentVolumeClaim"),
         ]
         found = await source.events(await source.get("r"))
-        assert [(e.reason, e.job) for e in found] == [("StageStarted", ""), ("FailedCreate", "r-i000-judge-a1")]
+        assert [(e.reason, e.job) for e in found] == [
+            ("StageStarted", ""),
+            ("ProvisioningFailed", ""),
+            ("FailedCreate", "r-i000-judge-a1"),
+        ]
 
     with_cluster(tmp_path, story)
 

@@ -15,7 +15,7 @@ from dynalign_operator.planning.observed import JobObservation, JobProgress
 from support.builders import a_failure, a_run
 from support.goldens import Goldens
 from support.simulation import Simulation, fail, succeed
-from support.snapshots import ON_THIS_MACHINE, refusal, rendered, seen, snapshot_of
+from support.snapshots import ON_THIS_MACHINE, refusal, rendered, seen, snapshot_of, without_volume
 
 State = tuple[RunSnapshot, tuple[RunEvent, ...], Simulation]
 GPUS = {"gpusPerNode": 4, "nodes": 2}
@@ -53,6 +53,13 @@ def waiting_for_a_node() -> State:
     simulation, _ = at_train(reason="Unschedulable", message=UNSCHEDULABLE)
     simulation.plan()
     return of(simulation)
+
+
+def waiting_for_a_volume() -> State:
+    simulation = Simulation(a_run().build())
+    simulation.plan()
+    said = 'failed to provision volume with StorageClass "standard": NodePath only supports ReadWriteOnce access modes'
+    return of(simulation, without_volume(said))
 
 
 def queued() -> State:
@@ -117,6 +124,7 @@ STATES: dict[str, Callable[[], State]] = {
     "running": running,
     "waiting-for-quota": waiting_for_quota,
     "waiting-for-a-node": waiting_for_a_node,
+    "waiting-for-a-volume": waiting_for_a_volume,
     "queued": queued,
     "refused-by-a-gate": refused_by_a_gate,
     "held": held,
@@ -148,6 +156,7 @@ SENTENCES = {
     "running": ("does", "Job r-i001-train-a1 runs train of iteration 1, attempt 1, for 0 s; 75% of it is done."),
     "waiting-for-quota": ("waits", "exceeded quota: gpus, requested: 4, limited: 0"),
     "waiting-for-a-node": ("to_do", "Free or add what the scheduler misses"),
+    "waiting-for-a-volume": ("waits", "NodePath only supports ReadWriteOnce access modes"),
     "queued": ("waits", "For Kueue (LocalQueue gpus) to admit it; 8 GPUs are requested."),
     "refused-by-a-gate": ("does", "the canaries outscore real answers"),
     "held": ("waits", "ConfigMap mine"),

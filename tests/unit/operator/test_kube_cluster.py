@@ -15,9 +15,9 @@ from dynalign_operator.clusters.kubernetes.api import KubeApi
 from dynalign_operator.clusters.kubernetes.cluster import KubeCluster
 from dynalign_operator.clusters.kubernetes.paths import ApiPath
 from dynalign_operator.clusters.kubernetes.progress_book import SILENCE, Heard
-from dynalign_operator.clusters.kubernetes.store import JOB_NAME, Kind, Store
+from dynalign_operator.clusters.kubernetes.store import Kind, Store
 from dynalign_operator.manifests.build_settings import BuildSettings
-from dynalign_operator.manifests.labels import JobLabels, job_labels
+from dynalign_operator.manifests.labels import JOB_NAME, JobLabels, job_labels
 from dynalign_operator.planning.observed import DISRUPTED, JobObservation, JobPhase, JobProgress, Observed
 from dynalign_operator.planning.plan import Plan
 from dynalign_operator.planning.planner import plan

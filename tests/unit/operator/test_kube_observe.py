@@ -9,8 +9,8 @@ from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.kubernetes.observe import observe_claim, observe_job
 from dynalign_operator.clusters.kubernetes.pods import INDEX, read_pod
-from dynalign_operator.clusters.kubernetes.store import JOB_NAME, Kind, Store, job_of
-from dynalign_operator.manifests.labels import JobLabels, job_labels
+from dynalign_operator.clusters.kubernetes.store import Kind, Store, job_of
+from dynalign_operator.manifests.labels import JOB_NAME, JobLabels, job_labels
 from dynalign_operator.planning.observed import DISRUPTED, JobPhase
 from support.builders import a_result
 

@@ -22,9 +22,9 @@ from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kubernetes.progress import ProgressReader
 from dynalign_operator.clusters.kubernetes.progress_book import SILENCE, ProgressBook
 from dynalign_operator.clusters.kubernetes.progress_source import Read, by_api_proxy, by_pod_ip
-from dynalign_operator.clusters.kubernetes.store import JOB_NAME, Kind, Store
+from dynalign_operator.clusters.kubernetes.store import Kind, Store
 from dynalign_operator.clusters.stage_metrics import LiveMetrics, parse_metrics
-from dynalign_operator.manifests.labels import JobLabels, job_labels
+from dynalign_operator.manifests.labels import JOB_NAME, JobLabels, job_labels
 from support.recording_api import client_of
 
 Object = dict[str, Any]

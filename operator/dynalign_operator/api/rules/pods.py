@@ -5,9 +5,10 @@ from typing import Final
 
 from dynalign_contract.environment import RESERVED_PATTERN, is_reserved
 from dynalign_contract.stages import Stage
+from dynalign_operator.api.pods import ExtraVolume, StageOverrides
 from dynalign_operator.api.quantities import parse_quantity
 from dynalign_operator.api.rules.rule import Rule
-from dynalign_operator.api.v1alpha1 import AlignmentRunSpec, StageOverrides
+from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
 
 _GPU: Final = "nvidia.com/gpu"
 _OWN_LABELS: Final = (
@@ -62,8 +63,24 @@ _GPU_RULES: Final = (
     ),
 )
 
+
+def _sources(volume: ExtraVolume) -> tuple[object, ...]:
+    return (volume.persistent_volume_claim, volume.config_map, volume.empty_dir)
+
+
 POD_RULES: Final = (
     *_GPU_RULES,
+    Rule(
+        at="spec.stages.*",
+        field="resources.limits",
+        cel=f"!has(self.gpuResource) || self.gpuResource == '{_GPU}' || !(self.gpuResource in self.resources.limits)"
+        " || string(self.resources.limits[self.gpuResource]) == '0'",
+        message="asks for a number of what gpuResource names, which is asked for by itself; remove it, or write "
+        '"0" for none',
+        holds=lambda overrides: (
+            overrides.gpu_resource in (None, _GPU) or overrides.resources.limits.get(overrides.gpu_resource, "0") == "0"
+        ),
+    ),
     Rule(
         at="spec.stages.*.env[]",
         field="name",
@@ -133,5 +150,30 @@ POD_RULES: Final = (
         cel="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
         message="has an effect with effect: NoExecute only; set the effect, or remove it",
         holds=lambda toleration: toleration.toleration_seconds is None or toleration.effect == "NoExecute",
+    ),
+    Rule(
+        at="spec.stages.*.volumes[]",
+        field="",
+        cel="[has(self.persistentVolumeClaim), has(self.configMap), has(self.emptyDir)].filter(x, x).size() == 1",
+        message="needs one of persistentVolumeClaim, configMap and emptyDir, and only one",
+        holds=lambda volume: sum(source is not None for source in _sources(volume)) == 1,
+    ),
+    Rule(
+        at="spec.stages.*.volumes[]",
+        field="mountPath",
+        cel="!self.mountPath.contains('..')",
+        message="must not contain two dots; write the folder itself",
+        holds=lambda volume: ".." not in volume.mount_path,
+    ),
+    Rule(
+        at="spec.stages.*",
+        field="volumes",
+        cel="self.volumes.all(x, self.volumes.exists_one(y, x.name == y.name)"
+        " && self.volumes.exists_one(y, x.mountPath == y.mountPath))",
+        message="uses a name or a mountPath twice; give each volume its own",
+        holds=lambda overrides: all(
+            len(set(values)) == len(values)
+            for values in ([v.name for v in overrides.volumes], [v.mount_path for v in overrides.volumes])
+        ),
     ),
 )

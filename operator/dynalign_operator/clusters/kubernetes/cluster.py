@@ -35,7 +35,8 @@ from dynalign_operator.clusters.kubernetes.paths import (
 from dynalign_operator.clusters.kubernetes.progress_book import Heard
 from dynalign_operator.clusters.kubernetes.runs import InvalidRunError, RunReader, stored_run
 from dynalign_operator.clusters.kubernetes.sightings import Sightings
-from dynalign_operator.clusters.kubernetes.store import JOB_NAME, Kind, Store
+from dynalign_operator.clusters.kubernetes.store import Kind, Store
+from dynalign_operator.manifests.labels import JOB_NAME
 from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.manifests.volume import claims_of
 from dynalign_operator.planning.objectives import parse_once

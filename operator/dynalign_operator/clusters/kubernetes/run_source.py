@@ -43,7 +43,7 @@ from dynalign_operator.clusters.run_source import (
 from dynalign_operator.manifests.labels import RUN, read_job_labels
 from dynalign_operator.manifests.objects import KubernetesObject
 from dynalign_operator.manifests.volume import claim_name
-from dynalign_operator.planning.observed import Step
+from dynalign_operator.planning.observed import JobPhase, Step
 from dynalign_operator.planning.plan import EventType
 from dynalign_operator.runfile.run_file import RunFile
 
@@ -108,12 +108,15 @@ class KubeRunSource:
         )
 
     async def events(self, snapshot: RunSnapshot) -> tuple[RunEvent, ...]:
-        """Events of the run and of the Job that was created last, which says why the cluster takes no pods."""
+        """Events of the run, of the Job created last, and of the claim while that Job waits: why there are no pods, or
+        no volume."""
         run = snapshot.run
         latest = max(snapshot.jobs, key=lambda job: job.creation_time, default=None)
         events = await self._events_of(KIND, run.metadata.name, uid=run.metadata.uid)
         if latest is not None:
             events += await self._events_of("Job", latest.name)
+            if latest.start_time is None and latest.phase is JobPhase.ACTIVE:
+                events += await self._events_of("PersistentVolumeClaim", claim_name(run))
         return tuple(sorted(events, key=lambda event: event.time))
 
     async def logs(

@@ -22,11 +22,8 @@ from dynalign_operator.clusters.kubernetes.projection import (
     project_pod,
     project_run,
 )
-from dynalign_operator.manifests.labels import RUN
+from dynalign_operator.manifests.labels import JOB_NAME, RUN
 from dynalign_operator.manifests.objects import KubernetesObject
-
-JOB_NAME: Final = "batch.kubernetes.io/job-name"
-"""Label of a Job's pods."""
 
 
 class Kind(StrEnum):
