@@ -147,7 +147,7 @@ def _silent(run: AlignmentRun, job: JobObservation) -> str:
     claim = f"`kubectl describe pvc {claim_name(run)} -n {run.metadata.namespace}`"
     return (
         f"{_describe_pods(run, job)} and {claim} tell what it waits for: an image that is pulled slowly, or a "
-        "make or mount."
+        "volume to make or mount."
     )
 
 
