@@ -24,12 +24,12 @@ from benchmarks.fuzz.values import ODD_TEXTS, ODD_VALUES
 from dynalign_contract.plain_text import has_hidden
 from dynalign_operator.api.schema import Schema
 from dynalign_operator.cli.load import load_run_file, require_objective
-from dynalign_operator.cli.render import to_yaml
 from dynalign_operator.generate.crd import build_documented_schema
 from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.planning.rehearsal import rehearse
 from dynalign_operator.runfile.problems import Problem
 from dynalign_operator.runfile.run_file import RunFile, RunFileError
+from dynalign_operator.runfile.yaml_text import to_yaml
 
 _ROOT: Final = Path(__file__).parents[2]
 _GOOD: Final = ("examples/*.yaml", "crds/samples/*.yaml")

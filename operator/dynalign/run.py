@@ -22,7 +22,6 @@ from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.cli.drive import stalled_message
 from dynalign_operator.cli.load import load_run_file, read_text, require_keys, require_objective
 from dynalign_operator.cli.report import make_report
-from dynalign_operator.cli.report_facts import facts_of
 from dynalign_operator.cli.run_choice import RunChoice
 from dynalign_operator.cli.terminal import open_console
 from dynalign_operator.cli.watch import Looks, end_code
@@ -31,6 +30,7 @@ from dynalign_operator.cli.workdirs import RUNS
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.local.run_source import LocalRunSource
 from dynalign_operator.clusters.run_source import RunNotFoundError, RunSnapshot, RunSource
+from dynalign_operator.planning.run_facts import facts_of
 from dynalign_operator.runfile.run_file import RunFile, parse_run_file
 from dynalign_report.facts import HeldOutPrompt, ReportedRun
 

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
+from dynalign_contract.stages import SIDE_STAGES
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.base import Cluster, RunKey
-from dynalign_operator.clusters.errors import ClusterError
+from dynalign_operator.clusters.errors import ClusterError, ConflictError, GoneError
 from dynalign_operator.manifests.build_settings import BuildSettings
+from dynalign_operator.planning import reasons
 from dynalign_operator.planning.observed import Observed
-from dynalign_operator.planning.plan import Plan
+from dynalign_operator.planning.plan import Event, EventType, JobBundle, Plan
 from dynalign_operator.planning.planner import Observation, plan
 from dynalign_operator.planning.stored_run import BlockedRun
 
@@ -52,16 +54,28 @@ async def _carry_out(
     with _doing("deleting and creating Jobs"):
         for job in planned.delete:
             await cluster.delete(key, job)
-        for bundle in planned.create:
-            await cluster.create(bundle)
+        refusals = [refusal for bundle in planned.create if (refusal := await _create(cluster, bundle)) is not None]
     run = observed.run if isinstance(observed, Observed) else observed.stored
     with _doing("writing the status"):
         if planned.status != run.status:
             await cluster.write_status(run, planned.status)
     with _doing("publishing events"):
         if isinstance(run, AlignmentRun):
-            await cluster.publish(run, planned.events)
+            await cluster.publish(run, [*planned.events, *refusals])
     return planned
+
+
+async def _create(cluster: Cluster, bundle: JobBundle) -> Event | None:
+    """Create the objects of a Job. The refusal of a side stage's, on which no run depends, is an event and no error."""
+    try:
+        await cluster.create(bundle)
+    except (ConflictError, GoneError):
+        raise
+    except ClusterError as error:
+        if bundle.step.stage not in SIDE_STAGES:
+            raise
+        return Event(EventType.WARNING, reasons.REPORT_FAILED, f"Job {bundle.name} was not created: {error}")
+    return None
 
 
 @contextmanager

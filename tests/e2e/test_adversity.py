@@ -12,10 +12,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dynalign_contract.layout import ANSWERS_FILE, HELD_OUT_FILE, MANIFEST, RunLayout, part_name
+from dynalign_contract.layout import (
+    ANSWERS_FILE,
+    HELD_OUT_FILE,
+    MANIFEST,
+    REPORT_FILE,
+    REPORT_FOLDER,
+    RunLayout,
+    part_name,
+)
 from dynalign_contract.manifest import Manifest, read_manifest
-from dynalign_contract.stages import ITERATION_STAGES, Stage
-from dynalign_operator.api.status import Phase
+from dynalign_contract.stages import ITERATION_STAGES, SIDE_STAGES, Stage
+from dynalign_operator.api.status import Phase, StagePhase
 from dynalign_operator.planning.observed import Step
 from lab.local_runs import LocalRun, write_run
 from lab.testbed import Testbed, load_testbed
@@ -56,11 +64,29 @@ def undisturbed(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> L
 
 def stage_process(parent: int) -> psutil.Process:
     """The running stage: a child of `dynalign run`, or of its host."""
-    children = psutil.Process(parent).children()
-    hosts = [child for child in children if "dynalign_trainer.preload_server" in child.cmdline()]
-    stages = [child for child in children if "dynalign_trainer.main" in child.cmdline()]
+    children = [child for child in psutil.Process(parent).children() if not is_report(child)]
+    hosts = [child for child in children if "dynalign_trainer.preload_server" in command_of(child)]
+    stages = [child for child in children if "dynalign_trainer.main" in command_of(child)]
     (stage,) = [*stages, *(child for host in hosts for child in host.children())]
     return stage
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """A process's command line; empty for one that has just ended."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def is_report(process: psutil.Process) -> bool:
+    """Whether this is the report stage, which runs beside the others."""
+    return any("-report-a" in word for word in command_of(process))
+
+
+def report_process(parent: int) -> psutil.Process | None:
+    """The running report stage of a `dynalign run`."""
+    return next((child for child in psutil.Process(parent).children() if is_report(child)), None)
 
 
 def kill_all(parent: int) -> None:
@@ -107,7 +133,7 @@ def test_kill_9_at_the_start_in_the_middle_and_at_the_end_of_each_stage(run: Loc
     """Of all processes while a stage starts, of the stage in its middle, of `dynalign run` when the stage is done."""
     layout = RunLayout(run.workdir)
     finished: dict[str, Manifest] = {}
-    for stage in Stage:
+    for stage in (stage for stage in Stage if stage not in SIDE_STAGES):
         with run.start() as process:
             run.until(process, f"runs {stage}")
             kill_all(process.pid)
@@ -134,6 +160,42 @@ def test_kill_9_at_the_start_in_the_middle_and_at_the_end_of_each_stage(run: Loc
     assert {name: manifest.digest for name, manifest in finished.items()} == {
         name: manifest.digest for name, manifest in calm.items()
     }
+
+
+def test_kill_9_of_every_report_leaves_the_run_as_it_is(run: LocalRun, undisturbed: LocalRun) -> None:
+    """Both attempts at each report; `dynalign run` then writes the last one itself."""
+    killed = 0
+    with run.start() as process:
+        while process.poll() is None:
+            report = report_process(process.pid)
+            if report is not None:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    report.kill()
+                    killed += 1
+            time.sleep(0.002)  # between two looks at the processes
+        output, errors = process.communicate()
+    assert process.returncode == 0, f"{errors}\n{run.logs()}"
+    assert killed >= 2
+    layout, status = RunLayout(run.workdir), run.status
+    assert status.phase is Phase.SUCCEEDED
+    assert status.report is not None
+    assert (status.report.phase, status.report.failures) == (StagePhase.FAILED, 2)
+    assert "The report of the run to its end was not written" in output
+    own, calm = ({n: m.digest for n, m in artifacts(RunLayout(r.workdir)).items()} for r in (run, undisturbed))
+    assert own.keys() == calm.keys() - {REPORT_FOLDER}
+    assert own == {name: digest for name, digest in calm.items() if name in own}
+    assert layout.report.read_text().startswith("<!doctype html>")
+    again = run.finish()
+    assert again.returncode == 0, again.stderr
+    assert artifacts(RunLayout(run.workdir)).keys() == calm.keys() - {REPORT_FOLDER}, "a finished run is left alone"
+
+
+def test_the_report_of_an_undisturbed_run_is_written_beside_it(undisturbed: LocalRun) -> None:
+    status = undisturbed.status
+    assert status.report is not None
+    assert (status.report.phase, status.report.path) == (StagePhase.SUCCEEDED, REPORT_FILE)
+    assert status.report.run_completion_time == status.completion_time
+    assert RunLayout(undisturbed.workdir).report.is_file()
 
 
 def damage_is_refused(run: LocalRun, file: Path, *, correct: bool) -> None:

@@ -39,5 +39,5 @@ def exits(code: int) -> Fate:
 
 def config_of(simulation: Simulation, step: str) -> StageConfig:
     """The StageConfig of a step's latest Job."""
-    bundle = [bundle for bundle in simulation.created if str(bundle.step) == step][-1]
+    bundle = [bundle for bundle in simulation.all_created if str(bundle.step) == step][-1]
     return StageConfig.model_validate_json(bundle.config_map["data"]["stage.json"])

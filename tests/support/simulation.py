@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dynalign_contract.result import StageResult
-from dynalign_contract.stages import Stage
+from dynalign_contract.stages import SIDE_STAGES, Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.manifests.labels import read_job_labels
@@ -56,6 +56,11 @@ class Simulation:
     jobs: dict[str, JobObservation] = field(default_factory=dict)
     now: datetime = T0
     created: list[JobBundle] = field(default_factory=list)
+    """Jobs of the sequence."""
+    reports: list[JobBundle] = field(default_factory=list)
+    """Jobs of the report, which live beside them."""
+    report_fate: Fate = succeed
+    """What becomes of the Jobs of the report, whatever becomes of the others."""
     lost: set[str] = field(default_factory=set)
     """Jobs that somebody has removed behind the planner's back."""
     events: list[Event] = field(default_factory=list)
@@ -104,7 +109,7 @@ class Simulation:
                 del self.jobs[name]
             elif job.phase is JobPhase.ACTIVE:
                 running = replace(job, start_time=job.start_time or self.now, last_progress_time=self.now)
-                ended = fate(running)
+                ended = (self.report_fate if job.stage in SIDE_STAGES else fate)(running)
                 over = ended.phase is not JobPhase.ACTIVE
                 self.jobs[name] = replace(ended, completion_time=self.now if over else None)
 
@@ -127,8 +132,13 @@ class Simulation:
         metadata = self.run.metadata.model_copy(update={"generation": self.run.metadata.generation + 1})
         self.run = self.run.model_copy(update={"spec": spec, "metadata": metadata})
 
+    @property
+    def all_created(self) -> list[JobBundle]:
+        """The Jobs of the sequence, then those of the report."""
+        return [*self.created, *self.reports]
+
     def steps_created(self) -> list[tuple[str, int]]:
-        """`("train of iteration 1", 2)` for every Job created, in order."""
+        """`("train of iteration 1", 2)` for every Job of the sequence, in order."""
         return [(str(bundle.step), bundle.attempt) for bundle in self.created]
 
     def _next_wake(self, decided: Plan) -> datetime:
@@ -139,11 +149,15 @@ class Simulation:
 
     def _create(self, bundle: JobBundle) -> None:
         assert bundle.name not in self.jobs, f"{bundle.name} exists already"
-        assert not self._alive(), f"{bundle.name} was created while another Job lives"
-        earlier = [old for old in self.created if old.name == bundle.name]
+        is_side = bundle.step.stage in SIDE_STAGES
+        alive = [job.name for job in self.jobs.values() if job.phase is JobPhase.ACTIVE]
+        rivals = [name for name in alive if (self.jobs[name].stage in SIDE_STAGES) == is_side]
+        assert not rivals, f"{bundle.name} was created while {rivals} lives"
+        created = self.reports if is_side else self.created
+        earlier = [old for old in created if old.name == bundle.name]
         assert not earlier or bundle.name in self.lost, f"{bundle.name} was created before and nobody lost it"
         self.lost.discard(bundle.name)
-        self.created.append(bundle)
+        created.append(bundle)
         labels = read_job_labels(bundle.job["metadata"]["labels"])
         assert labels is not None
         self.jobs[bundle.name] = JobObservation(

@@ -12,6 +12,7 @@ from dynalign_contract.layout import shard_folder, stage_folder
 from dynalign_contract.objective import Objective
 from dynalign_contract.preflight import Preflight
 from dynalign_contract.result import ArtifactRef
+from dynalign_contract.run_facts import RunFacts
 from dynalign_contract.settings import (
     DEFAULT_CHAT,
     ChatSettings,
@@ -25,7 +26,7 @@ from dynalign_contract.settings import (
     TaskName,
     TrainingSettings,
 )
-from dynalign_contract.stages import SHARDED_STAGES, Stage
+from dynalign_contract.stages import ITERATION_STAGES, SHARDED_STAGES, Stage
 from dynalign_contract.training_choice import TrainingChoice
 
 SCHEMA_VERSION = 1
@@ -159,8 +160,25 @@ class ExportParams(Model):
     """How the policy was trained, for the card; absent where no stage has reported it."""
 
 
+class ReportParams(Model):
+    """Write the report of what the run has left in its folder so far. No inputs: it reads what can be read."""
+
+    stage: Literal[Stage.REPORT] = Stage.REPORT
+    facts: RunFacts
+    """What the folder does not say: specification, conditions, and the stages that have no artifact."""
+    iteration: int | None = Field(default=None, ge=0)
+    """Latest finished iteration that the report covers; None before the first."""
+
+
 Params = Annotated[
-    FetchParams | PromptsParams | GenerateParams | JudgeParams | TrainParams | EvaluateParams | ExportParams,
+    FetchParams
+    | PromptsParams
+    | GenerateParams
+    | JudgeParams
+    | TrainParams
+    | EvaluateParams
+    | ExportParams
+    | ReportParams,
     Field(discriminator="stage"),
 ]
 
@@ -172,7 +190,7 @@ class StageConfig(Model):
     run: str
     """Name of the run."""
     iteration: int | None = Field(default=None, ge=0)
-    """0-based; None for fetch and export."""
+    """0-based; None for fetch, export and report."""
     attempt: int = Field(default=1, ge=1)
     shards: int = Field(default=1, ge=1)
     """Workers that share this stage's rows; which one this is comes from the environment (`JOB_COMPLETION_INDEX`)."""
@@ -186,7 +204,7 @@ class StageConfig(Model):
 
     @model_validator(mode="after")
     def _belongs(self) -> "StageConfig":
-        inside = self.stage not in (Stage.FETCH, Stage.EXPORT)
+        inside = self.stage in ITERATION_STAGES
         if inside != (self.iteration is not None):
             raise ValueError(f"stage {self.stage} {'needs' if inside else 'has no'} iteration")
         if self.shards > 1 and self.stage not in SHARDED_STAGES:

@@ -31,6 +31,11 @@ CAPABILITY_FILE: Final = "capability.parquet"
 BATCH_FILE: Final = "batch.parquet"
 PART_PREFIX: Final = "part-"
 MODEL_FOLDER: Final = "model"
+REPORT_FOLDER: Final = "report"
+REPORT_FILE: Final = "report.html"
+"""In the run's folder itself, where people look for it; the report stage replaces it as a whole."""
+REPORT_RECORD: Final = "report.json"
+"""What the latest report covers; the artifact of the report stage."""
 COMPILED_FOLDER: Final = "cache"
 """What vLLM and torch compile and look up once for all stages of a run; not an artifact, and safe to remove."""
 TASKS_FOLDER: Final = "tasks"
@@ -45,12 +50,14 @@ def part_name(index: int) -> str:
 def stage_folder(stage: Stage, iteration: int | None = None) -> str:
     """Folder of a stage's artifact, relative to the run's folder.
 
-    `iteration` is 0-based and required for the stages of an iteration, None for fetch and export.
+    `iteration` is 0-based and required for the stages of an iteration, None for fetch, export and report.
     """
     if stage is Stage.FETCH:
         return MODEL_FOLDER
     if stage is Stage.EXPORT:
         return "export"
+    if stage is Stage.REPORT:
+        return REPORT_FOLDER
     if iteration is None:
         raise ValueError(f"stage {stage} belongs to an iteration")
     return f"iterations/{iteration:03d}/{_FOLDERS[stage]}"
@@ -85,7 +92,7 @@ class RunLayout:
     @property
     def report(self) -> Path:
         """The self-contained report."""
-        return self.root / "report.html"
+        return self.root / REPORT_FILE
 
     def stage(self, stage: Stage, iteration: int | None = None) -> Path:
         """Folder of a stage's artifact."""

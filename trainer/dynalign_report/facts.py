@@ -5,62 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dynalign_contract.metrics import MetricDef, read_metrics
-from dynalign_contract.result import Metric
-from dynalign_contract.stages import Stage
+from dynalign_contract.run_facts import ConditionFacts, RunFacts, StageFacts
 
 Numbers = Mapping[MetricDef[Any], float]
 """Definition of a metric -> its value."""
-
-
-@dataclass(frozen=True)
-class ConditionFacts:
-    """A condition of the run; the message says what to do."""
-
-    type: str
-    status: str
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True)
-class StageFacts:
-    """The current or last attempt of a stage."""
-
-    stage: Stage
-    iteration: int | None
-    """0-based; None for fetch and export."""
-    phase: str
-    """`Pending`, `Running`, `Succeeded` or `Failed`."""
-    metrics: tuple[Metric, ...] = ()
-    seconds: float | None = None
-    """Time between the first start and the end; None until it has ended."""
-    attempt: int = 1
-    message: str = ""
-    """Why the last attempt failed."""
-    digest: str = ""
-    """Digest of its artifact; empty until there is one."""
-    bytes: int = 0
-    rows: int = 0
-    producers: Mapping[str, str] = field(default_factory=dict)
-    """Library -> version that wrote the artifact."""
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """What the status and the specification of a run say."""
-
-    name: str
-    phase: str
-    """`Pending`, `Running`, `Suspended`, `Succeeded` or `Failed`."""
-    progress: str = ""
-    iterations: int = 0
-    """Number of iterations that the specification asks for."""
-    conditions: tuple[ConditionFacts, ...] = ()
-    best: str = ""
-    """Which iteration is the best and why; empty before an evaluation."""
-    configuration: str = ""
-    """The specification as YAML."""
-    stages: tuple[StageFacts, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,3 +103,17 @@ class ReportedRun:
             if entry.iteration is not None:
                 found.setdefault(entry.iteration, {}).update(read_metrics(entry.stage, entry.metrics))
         return dict(sorted(found.items()))
+
+
+__all__ = [
+    "Candidate",
+    "Comparison",
+    "ConditionFacts",
+    "Group",
+    "HeldOutAnswer",
+    "HeldOutPrompt",
+    "Numbers",
+    "ReportedRun",
+    "RunFacts",
+    "StageFacts",
+]

@@ -161,3 +161,4 @@ class StagesSpec(Model):
     train: StageOverrides = StageOverrides()
     evaluate: StageOverrides = StageOverrides()
     export: StageOverrides = StageOverrides()
+    report: StageOverrides = StageOverrides()

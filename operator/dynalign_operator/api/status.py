@@ -35,13 +35,14 @@ class StagePhase(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """What conditions say. Ready and Completed are good when True; Stalled and Degraded are bad when True."""
+    """What conditions say. Ready, Completed and Reported are good when True; Stalled and Degraded are bad when True."""
 
     READY = "Ready"
     PROGRESSING = "Progressing"
     STALLED = "Stalled"
     COMPLETED = "Completed"
     DEGRADED = "Degraded"
+    REPORTED = "Reported"
 
 
 class Condition(Model):
@@ -186,6 +187,53 @@ class BestIteration(Model):
     """Folder of its policy, relative to the run's folder; the exported model once there is one of it."""
 
 
+class ReportChanges(TypedDict, total=False):
+    """Fields of a ReportStatus that change together, for `ReportStatus.evolve`."""
+
+    phase: StagePhase
+    attempt: int
+    failures: int
+    disruptions: int
+    job: str
+    iteration: int | None
+    run_completion_time: datetime | None
+    start_time: datetime | None
+    completion_time: datetime | None
+    path: str
+    message: str
+
+
+class ReportStatus(Model):
+    """The latest report of the run, or the attempt to write it. The run does not depend on it."""
+
+    phase: StagePhase = StagePhase.PENDING
+    """Where the attempt stands. After `Failed` the next report is due with the next iteration, or at the run's end."""
+    attempt: int = Field(default=1, ge=1)
+    """Number of the current or last attempt; all attempts of all reports of the run are counted, from 1."""
+    failures: int = Field(default=0, ge=0)
+    """Attempts at this report that failed; the first failure is retried."""
+    disruptions: int = Field(default=0, ge=0)
+    """Attempts at this report that were preempted, evicted or stopped."""
+    job: PlainText = ""
+    """Name of the attempt's Job; empty before it is created."""
+    iteration: int | None = Field(default=None, ge=0)
+    """Latest finished iteration that the report covers, from 0; absent where none has finished."""
+    run_completion_time: datetime | None = None
+    """`status.completionTime` of the run whose end the report covers; absent in the report of a run that goes on."""
+    start_time: datetime | None = None
+    """When the attempt was started."""
+    completion_time: datetime | None = None
+    """When the last attempt ended."""
+    path: PlainText = ""
+    """The latest report that was written, relative to the run's folder."""
+    message: PlainText = Field(default="", max_length=4096)
+    """Why the last attempt failed, or what is not in the report."""
+
+    def evolve(self, **changes: Unpack[ReportChanges]) -> Self:
+        """Return a copy with these fields changed."""
+        return self.model_copy(update=changes)
+
+
 class StatusChanges(TypedDict, total=False):
     """Fields of an AlignmentRunStatus that change together, for `AlignmentRunStatus.evolve`."""
 
@@ -202,6 +250,7 @@ class StatusChanges(TypedDict, total=False):
     iterations: tuple[IterationStatus, ...]
     export: StageStatus | None
     training: TrainingChoice | None
+    report: ReportStatus | None
     best: BestIteration | None
     reward: float | None
     win_rate: Estimate | None
@@ -237,6 +286,8 @@ class AlignmentRunStatus(Model):
     """The stage after the last iteration."""
     training: TrainingChoice | None = None
     """How the policy is trained, as fetch or the latest training has reported it."""
+    report: ReportStatus | None = None
+    """The report of the run, which a stage beside the others writes."""
     best: BestIteration | None = None
     """The iteration with the best evaluation so far, or the base model."""
     reward: float | None = None

@@ -134,6 +134,23 @@ class ExportSpec(Model):
     policy: ExportedPolicy = ExportedPolicy.BEST
 
 
+class ReportTime(StrEnum):
+    """When the report of a run is written."""
+
+    EVERY_ITERATION = "EveryIteration"
+    AT_END = "AtEnd"
+    NEVER = "Never"
+
+
+class ReportSpec(Model):
+    """The report of the run, `report.html` in its folder."""
+
+    when: ReportTime = ReportTime.EVERY_ITERATION
+    """`EveryIteration`: after every iteration, beside the stages of the next one, and when the run has succeeded or
+    failed. A volume that is not ReadWriteMany is mounted by one pod at a time: there the report is written at the end
+    only, as with `AtEnd`."""
+
+
 class AlignmentRunSpec(Model):
     """A run: what is aligned, to what, how, and with which resources."""
 
@@ -152,6 +169,7 @@ class AlignmentRunSpec(Model):
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     export: ExportSpec = ExportSpec()
+    report: ReportSpec = ReportSpec()
     storage: StorageSpec = StorageSpec()
     rollout: Rollout = Rollout.SEPARATE
     stages: StagesSpec = StagesSpec()

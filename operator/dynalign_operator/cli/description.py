@@ -19,11 +19,12 @@ from dynalign_operator.cli.situation import (
     explain_situation,
     span,
 )
-from dynalign_operator.cli.tables import describe_capability, describe_seconds, describe_win_rate, seconds_of
+from dynalign_operator.cli.tables import describe_capability, describe_seconds, describe_win_rate
 from dynalign_operator.cli.terminal import styled
 from dynalign_operator.clusters.run_source import RunEvent, RunSnapshot
 from dynalign_operator.planning.iteration_numbers import numbers_of
 from dynalign_operator.planning.plan import EventType
+from dynalign_operator.planning.stage_status import seconds_of
 
 LATEST_ITERATIONS: Final = 5
 LATEST_EVENTS: Final = 10
@@ -33,6 +34,7 @@ _GOOD: Final = {
     ConditionType.COMPLETED: "True",
     ConditionType.STALLED: "False",
     ConditionType.DEGRADED: "False",
+    ConditionType.REPORTED: "True",
 }
 _STYLES: Final = {Phase.SUCCEEDED: "green", Phase.FAILED: "red", Phase.SUSPENDED: "yellow"}
 
@@ -142,6 +144,8 @@ def _folders(status: AlignmentRunStatus) -> Iterable[tuple[str, str]]:
         yield "best model", status.best.model_uri
     if status.phase is Phase.SUCCEEDED:
         yield "model", stage_folder(Stage.EXPORT)
+    if status.report is not None and status.report.path:
+        yield "report", status.report.path
 
 
 def _log_options(status: AlignmentRunStatus) -> str:

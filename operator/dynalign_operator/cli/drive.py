@@ -8,7 +8,8 @@ from datetime import datetime
 from types import FrameType
 from typing import Final
 
-from dynalign_operator.api.status import AlignmentRunStatus, ConditionType, Phase
+from dynalign_operator.api.status import AlignmentRunStatus, ConditionType, Phase, StagePhase
+from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.local.cluster import LocalCluster, system_clock
 from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.planning import exit_reasons
@@ -57,7 +58,7 @@ async def drive(cluster: LocalCluster, show: View, stop: Stop) -> AlignmentRunSt
         if plan is None:
             break
         show(cluster, plan, now)
-        if is_over(cluster.run.status):
+        if is_over(cluster.run.status) and not is_reporting(cluster.run):
             break
         cluster.wait(_LOOK_EVERY_SECONDS)
     return cluster.run.status
@@ -67,6 +68,20 @@ def is_over(status: AlignmentRunStatus) -> bool:
     """Whether nothing will happen any more unless the user acts."""
     ended = status.phase in (Phase.SUCCEEDED, Phase.FAILED, Phase.SUSPENDED)
     return ended or stalled_message(status) is not None
+
+
+def is_reporting(run: AlignmentRun) -> bool:
+    """Whether the report of a run that has ended is due or being written."""
+    status, report = run.status, run.status.report
+    has_ended = status.phase in (Phase.SUCCEEDED, Phase.FAILED)
+    return has_ended and report is not None and report.phase in (StagePhase.PENDING, StagePhase.RUNNING)
+
+
+def is_reported(run: AlignmentRun) -> bool:
+    """Whether the report of the run's end has been written."""
+    status, report = run.status, run.status.report
+    is_current = report is not None and report.run_completion_time == status.completion_time is not None
+    return is_current and report is not None and report.phase is StagePhase.SUCCEEDED
 
 
 def stalled_message(status: AlignmentRunStatus) -> str | None:

@@ -34,6 +34,7 @@ def render(
     from dynalign_operator.cli.report_problems import report_notes, report_problems
     from dynalign_operator.manifests.installation import SettingsError
     from dynalign_operator.runfile.run_file import RunFileError
+    from dynalign_operator.runfile.yaml_text import to_yaml
 
     try:
         bundles = _bundles(report_notes(file, require_objective(load_run_file(file, settings or ()))))
@@ -77,32 +78,3 @@ def _describe(bundles: Iterable["JobBundle"]) -> str:
     names = list(dict.fromkeys(str(step.stage) for step in steps))
     last = max((step.iteration for step in steps if step.iteration is not None), default=0)
     return f"the stages {', '.join(names)} and the iterations 0 to {last}"
-
-
-def to_yaml(objects: Iterable[dict[str, Any]]) -> str:
-    """Documents for kubectl; texts of several lines stay readable, hidden characters are escapes."""
-    import yaml
-
-    from dynalign_contract.plain_text import has_hidden
-
-    class Dumper(yaml.SafeDumper):
-        def ignore_aliases(self, data: Any) -> bool:
-            del data
-            return True
-
-    def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-        style = "|" if "\n" in text else None
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-    Dumper.add_representer(str, represent_text)
-
-    def dump(*, unicode: bool) -> str:
-        return str(
-            yaml.dump_all(
-                documents, Dumper=Dumper, sort_keys=False, allow_unicode=unicode, width=120, explicit_start=True
-            )
-        )
-
-    documents = list(objects)
-    text = dump(unicode=True)
-    return dump(unicode=False) if has_hidden(text) else text

@@ -72,7 +72,7 @@ def make_report(file: Path, stored: "Sequence[tuple[Path, AlignmentRun]]") -> tu
 
     Raises OSError where the file cannot be written, ModuleNotFoundError without the packages of `dynalign[report]`.
     """
-    from dynalign_operator.cli.report_facts import facts_of
+    from dynalign_operator.planning.run_facts import facts_of
     from dynalign_report.folder import read_reported_run
     from dynalign_report.report import write_report
 

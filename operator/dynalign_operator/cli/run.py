@@ -57,7 +57,7 @@ def run(
 def _run(run_file: "RunFile", invocation: "Invocation", *, plain: bool, quiet: bool, wide: bool) -> int:
     import asyncio
 
-    from dynalign_operator.cli.drive import catch_signals, drive, exit_code_of
+    from dynalign_operator.cli.drive import catch_signals, drive, exit_code_of, is_reported
     from dynalign_operator.cli.ending import print_ending
     from dynalign_operator.cli.report import report_run
     from dynalign_operator.clusters.errors import ClusterError
@@ -76,7 +76,8 @@ def _run(run_file: "RunFile", invocation: "Invocation", *, plain: bool, quiet: b
             if stop.number is not None:
                 say(f"stopped. Finished work is kept; `{invocation.command}` goes on from there.", err=True)
                 return 128 + stop.number
-            report_run(cluster.run, invocation.folder)
+            if not is_reported(cluster.run):
+                report_run(cluster.run, invocation.folder)
             print_ending(console, cluster.run, invocation, wide=wide)
             return exit_code_of(status)
     except ClusterError as error:

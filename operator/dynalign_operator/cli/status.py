@@ -54,7 +54,7 @@ def _print(run: "AlignmentRun", output: Output | None, *, wide: bool) -> None:
         print_json(run.to_json(indent=2))
         return
     if output is Output.YAML:
-        from dynalign_operator.cli.render import to_yaml
+        from dynalign_operator.runfile.yaml_text import to_yaml
 
         say(to_yaml([run.model_dump(mode="json", by_alias=True, exclude_none=True)]), end="")
         return

@@ -14,9 +14,11 @@ from dynalign_contract.metrics import (
     TrainMetrics,
     read_metrics,
 )
-from dynalign_contract.stages import ITERATION_STAGES, Stage
+from dynalign_contract.stages import ITERATION_STAGES, SIDE_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, BestIteration, IterationStatus, StagePhase, StageStatus
 from dynalign_operator.planning.iteration_numbers import numbers_of
+from dynalign_operator.planning.run_facts import name_best
+from dynalign_operator.planning.stage_status import seconds_of
 
 MARKS: Final = {
     StagePhase.PENDING: "·",
@@ -28,13 +30,6 @@ _NONE: Final = "-"
 
 Measured = Mapping[MetricDef[Any], float]
 """Definition of a metric -> its value."""
-
-
-def seconds_of(stage: StageStatus) -> float | None:
-    """Duration from a stage's first start to its end; None before that."""
-    if stage.start_time is None or stage.completion_time is None:
-        return None
-    return (stage.completion_time - stage.start_time).total_seconds()
 
 
 def describe_win_rate(iteration: IterationStatus) -> str:
@@ -71,8 +66,7 @@ def describe_best(best: BestIteration | None) -> str:
     """`; best is iteration 3 (highest held-out win rate ...)`; empty while nothing has been trained."""
     if best is None:
         return ""
-    name = "the base model" if best.iteration is None else f"iteration {best.iteration}"
-    return f"; best is {name} ({best.reason})"
+    return f"; best is {name_best(best)}"
 
 
 def describe_seconds(seconds: float | None) -> str:
@@ -273,7 +267,8 @@ def _effort_table(status: AlignmentRunStatus) -> Table:
 
 def _start_table(status: AlignmentRunStatus) -> Table:
     """Start-up of every stage; those of the run itself stand in the first and the last line."""
-    table = plain_table("start-up", *map(str, Stage))
+    stages = [stage for stage in Stage if stage not in SIDE_STAGES]
+    table = plain_table("start-up", *map(str, stages))
     last = len(status.iterations) - 1
     for row, iteration in enumerate(status.iterations):
         entries = [
@@ -282,7 +277,7 @@ def _start_table(status: AlignmentRunStatus) -> Table:
             *([status.export] if row == last else []),
         ]
         seconds = {entry.stage: _start_of(entry) for entry in entries if entry is not None}
-        cells = (describe_seconds(seconds[stage]) if stage in seconds else "" for stage in Stage)
+        cells = (describe_seconds(seconds[stage]) if stage in seconds else "" for stage in stages)
         table.add_row(index_of(iteration, status), *cells)
     return table
 

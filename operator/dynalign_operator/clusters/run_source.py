@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Final, Protocol
 
 from dynalign_contract.exit_codes import ExitCode
-from dynalign_contract.stages import Stage
+from dynalign_contract.stages import SIDE_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.errors import ClusterError
@@ -118,7 +118,7 @@ class RunEvent:
 
 @dataclass(frozen=True)
 class LogSelection:
-    """Which logs of a run; None means any."""
+    """Which logs of a run; None means any, but for side stages, which have to be named."""
 
     stage: Stage | None = None
     iteration: int | None = None
@@ -127,7 +127,7 @@ class LogSelection:
     def matches(self, step: Step, attempt: int) -> bool:
         """Whether the log of this attempt of a step is asked for."""
         return (
-            self.stage in (None, step.stage)
+            (self.stage is step.stage or (self.stage is None and step.stage not in SIDE_STAGES))
             and self.iteration in (None, step.iteration)
             and self.attempt in (None, attempt)
         )

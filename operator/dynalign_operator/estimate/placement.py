@@ -23,7 +23,7 @@ class Placement:
 def placement_of(spec: AlignmentRunSpec, stage: Stage) -> Placement:
     """Where a stage runs."""
     match stage:
-        case Stage.FETCH | Stage.EXPORT:
+        case Stage.FETCH | Stage.EXPORT | Stage.REPORT:
             return Placement(1, 0)
         case Stage.TRAIN:
             return Placement(spec.training.nodes, spec.training.gpus_per_node)

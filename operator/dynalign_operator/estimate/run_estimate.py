@@ -20,6 +20,10 @@ ANSWER_SHARE: Final = 0.75
 """Mean length of an answer as a share of the longest that a run allows, unless the user says otherwise."""
 
 
+STAGES: Final = (Stage.FETCH, *ITERATION_STAGES, Stage.EXPORT)
+"""Stages of an estimate; side stages take no accelerator and nobody waits for them."""
+
+
 class StageEstimate(Model):
     """What one execution of a stage takes."""
 
@@ -72,7 +76,7 @@ def estimate_run(
 ) -> RunEstimate:
     """Estimate a run. `price`: money for an hour of one accelerator. Assumes an objective of four aspects for None."""
     lengths = lengths_of(spec, answer_share)
-    machines = {stage: _machine(spec, stage, shape, hardware) for stage in Stage}
+    machines = {stage: _machine(spec, stage, shape, hardware) for stage in STAGES}
     usual = work_of_iteration(spec, objective, lengths, first=False)
     first = work_of_iteration(spec, objective, lengths, first=True)
     stages = [_copy(machines[Stage.FETCH], Stage.FETCH)]
@@ -93,8 +97,8 @@ def estimate_run(
     found = {stage.stage: stage for stage in stages}
     held_out = time_of(first[Stage.PROMPTS], machines[Stage.PROMPTS]).total - found[Stage.PROMPTS].seconds
     times = _executions(spec)
-    run_seconds = held_out + sum(found[stage].seconds * times[stage] for stage in Stage)
-    held = held_out * found[Stage.PROMPTS].gpus + sum(found[stage].gpu_seconds * times[stage] for stage in Stage)
+    run_seconds = held_out + sum(found[stage].seconds * times[stage] for stage in STAGES)
+    held = held_out * found[Stage.PROMPTS].gpus + sum(found[stage].gpu_seconds * times[stage] for stage in STAGES)
     hours = 0.0 if hardware is Hardware.CPU else held / 3600
     iteration = sum(found[stage].seconds for stage in ITERATION_STAGES)
     reserved = max(found[stage].gpus for stage in ITERATION_STAGES) * iteration
@@ -145,7 +149,7 @@ def _executions(spec: AlignmentRunSpec) -> Mapping[Stage, int]:
     once = {Stage.FETCH: 1, Stage.EXPORT: 1, Stage.EVALUATE: -(-spec.iterations // spec.evaluation.every)}
     if spec.prompts.refresh is Refresh.ONCE:
         once[Stage.PROMPTS] = 1
-    return {stage: once.get(stage, spec.iterations) for stage in Stage}
+    return {stage: once.get(stage, spec.iterations) for stage in STAGES}
 
 
 def _problems(spec: AlignmentRunSpec, machines: Mapping[Stage, Machine], volume: float) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dynalign_contract.environment import EnvironmentVariable
 from dynalign_contract.layout import COMPILED_FOLDER
 from dynalign_contract.pod_paths import CACHE_MOUNT, METRICS_PORT, RUN_MOUNT, TMP_MOUNT, TRUST_MOUNT, Variable
 from dynalign_contract.proxies import CLUSTER, NO_PROXY, PROXY_VARIABLES, both_cases, joined_hosts
-from dynalign_contract.stages import ONLINE_STAGES
+from dynalign_contract.stages import ONLINE_STAGES, SIDE_STAGES
 from dynalign_operator.api.pods import StageOverrides
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings, PodSettings
@@ -58,7 +58,7 @@ def _own_variables(run: AlignmentRun, config: StageConfig, settings: BuildSettin
     variables |= {name: CACHE_MOUNT + path for name, path in sorted(_CACHES.items())}
     if config.stage not in ONLINE_STAGES:
         variables[Variable.HUB_OFFLINE] = "1"
-    if shares_compiled(run, settings.pods):
+    if shares_compiled(run, settings.pods) and config.stage not in SIDE_STAGES:
         variables[Variable.COMPILED_ARCHIVES] = f"{RUN_MOUNT}/{run.metadata.name}/{COMPILED_FOLDER}"
         variables[Variable.IMAGE] = settings.trainer_image
     # A uid that the image does not know has no home and no name, for which torch and others ask.

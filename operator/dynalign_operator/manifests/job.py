@@ -1,9 +1,11 @@
 """The batch/v1 Job of one attempt of a stage."""
 
+from datetime import timedelta
 from typing import Final
 
 from dynalign_contract.config import StageConfig
 from dynalign_contract.exit_codes import FINAL
+from dynalign_contract.stages import SIDE_STAGES
 from dynalign_operator.api.durations import parse_duration
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings
@@ -11,6 +13,10 @@ from dynalign_operator.manifests.labels import KUEUE_QUEUE, JobLabels, job_label
 from dynalign_operator.manifests.objects import KubernetesObject, build_metadata
 from dynalign_operator.manifests.pod import CONTAINER, build_pod_template
 
+SIDE_LIMIT: Final = timedelta(minutes=10)
+"""How long a side stage may take, waiting for a place included, before the planner ends its Job."""
+_LEEWAY: Final = timedelta(minutes=2)
+"""Time that is left to the planner before Kubernetes ends the Job of a side stage by itself."""
 _FINAL_CODES: Final = sorted(int(code) for code in FINAL)
 
 
@@ -30,6 +36,8 @@ def build_job(run: AlignmentRun, config: StageConfig, name: str, settings: Build
         "ttlSecondsAfterFinished": int(parse_duration(run.spec.policy.ttl_after_finished).total_seconds()),
         "template": build_pod_template(run, config, name, settings),
     }
+    if config.stage in SIDE_STAGES:
+        spec["activeDeadlineSeconds"] = int((SIDE_LIMIT + _LEEWAY).total_seconds())
     if run.spec.scheduling.queue_name is not None:
         spec["suspend"] = True
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": build_metadata(run, name, labels), "spec": spec}

@@ -4,7 +4,7 @@
 |---|---|
 | in, port 9464 | the operator, and whom the installation names |
 | in and out, every port | the pods of one training gang, among themselves: NCCL and gloo choose their ports |
-| out, DNS | every stage |
+| out, DNS | every stage but a side stage that asks no server |
 | out, the hub's port | fetch, of a model from a hub or with foreign tasks |
 | out, an endpoint's port | prompts, judge and evaluate, where an endpoint plays a part |
 | out, a port of a server of rewards | judge and evaluate, which ask it, and fetch, which probes it |
@@ -20,6 +20,7 @@ from dynalign_contract.pod_paths import METRICS_PORT, Variable
 from dynalign_contract.proxies import PROXY_VARIABLES
 from dynalign_contract.server_address import Address, parse_address
 from dynalign_contract.sources import HubSource, parse_source
+from dynalign_contract.stages import SIDE_STAGES
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings, NetworkPolicySettings
 from dynalign_operator.manifests.environment import build_environment, plain_variables
@@ -55,15 +56,16 @@ def build_network_policy(run: AlignmentRun, config: StageConfig, settings: Build
     if not wanted.enabled:
         return None
     selector = {"matchLabels": {RUN: run.metadata.name, STAGE: str(config.stage)}}
+    addresses = _addresses(run, config, settings)
     gang = [{"podSelector": selector}] if config.nodes > 1 else []
     spec: KubernetesObject = {
         "podSelector": selector,
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [_build_scrape(wanted), *({"from": [peer]} for peer in gang)],
         "egress": [
-            _build_dns(wanted),
+            *([_build_dns(wanted)] if addresses or config.stage not in SIDE_STAGES else []),
             *({"to": [peer]} for peer in gang),
-            *(rule for address in _addresses(run, config, settings) for rule in _build_way_out(address, run)),
+            *(rule for address in addresses for rule in _build_way_out(address, run)),
             *wanted.extra_egress,
         ],
     }

@@ -62,6 +62,7 @@ def count_gpus(run: AlignmentRun, stage: Stage) -> int:
     by_stage = {
         Stage.FETCH: 0,
         Stage.EXPORT: 0,
+        Stage.REPORT: 0,
         Stage.PROMPTS: engine if run.spec.prompts.agents.need_engine else 0,
         Stage.JUDGE: engine if run.spec.judging.need_engine else 0,
         Stage.TRAIN: run.spec.training.gpus_per_node,

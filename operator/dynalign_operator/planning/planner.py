@@ -5,7 +5,8 @@ run's sequence at a time: a Job that succeeded is absorbed into the status and t
 failed is judged, one that is active is held to its limits, and where there is none, one is created. Two rules keep a
 run safe from itself: no Job is created while another one of the run lives, so an artifact has one writer; and a Job
 that the status expects but that was not observed is created again *under the same name*, so that a stale observation
-does no harm.
+does no harm. Jobs of side stages (the report) are exempt from the first rule and are decided about after all else, in
+`reporting`.
 """
 
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final, Unpack
 
 from dynalign_contract.result import ArtifactRef
-from dynalign_contract.stages import SHARDED_STAGES
+from dynalign_contract.stages import SHARDED_STAGES, SIDE_STAGES
 from dynalign_operator.api.durations import after
 from dynalign_operator.api.status import AlignmentRunStatus, Phase, StagePhase, StatusChanges
 from dynalign_operator.api.v1alpha1 import AlignmentRun
@@ -29,6 +30,7 @@ from dynalign_operator.planning.gangs import gang_wakes
 from dynalign_operator.planning.observed import Children, JobObservation, JobPhase, Observed, Step, classify
 from dynalign_operator.planning.permissions import check_permissions
 from dynalign_operator.planning.plan import Event, EventType, JobBundle, Plan
+from dynalign_operator.planning.reporting import plan_report
 from dynalign_operator.planning.results import absorb_success, artifact_of, failure_message, named_reason, warnings_of
 from dynalign_operator.planning.retries import Verdict, judge_failure, pause_before_retry
 from dynalign_operator.planning.sequence import is_done, next_step
@@ -129,25 +131,33 @@ class _PlanBuilder:
         self._set(phase=Phase.SUSPENDED, start_time=None, completion_time=None)
 
     def delete_active(self) -> None:
-        """Delete every Job that has not finished."""
-        self._delete(job for job in self.observed.jobs if job.phase is JobPhase.ACTIVE)
+        """Delete every Job of the sequence that has not finished."""
+        self._delete(job for job in self._jobs if job.phase is JobPhase.ACTIVE)
 
     def finish(self, *, changed: bool) -> Plan:
-        """The plan; with the summary brought up to date unless nothing but deletions was decided."""
+        """The plan; with the summary brought up to date unless nothing but deletions was decided, and the report."""
         run, status = self.observed.run, self.status
         if changed:
             position = RunPosition(step=next_step(run.spec, status), job=self.job, blocker=self.blocker)
             status = summarise(run, status, position, self.now)
-            self._delete(outgrown(self.observed.jobs, status))
+            self._delete(outgrown(self._jobs, status))
+        report = plan_report(self.observed, status, self.now, self.settings)
+        self._delete(report.delete)
+        wake_times = [*self.wake_times, *report.wake_times]
         if self.delete:
-            self.wake_times.append(self.now + _LOOK_AGAIN)
+            wake_times.append(self.now + _LOOK_AGAIN)
         return Plan(
-            status=status,
-            create=tuple(self.create),
+            status=report.status,
+            create=(*self.create, *report.create),  # the queue and the quota see the run's own Job first
             delete=tuple(dict.fromkeys(self.delete)),
-            events=tuple(self.events),
-            wake_at=min(self.wake_times, default=None),
+            events=(*self.events, *report.events),
+            wake_at=min(wake_times, default=None),
         )
+
+    @property
+    def _jobs(self) -> tuple[JobObservation, ...]:
+        """The Jobs of the sequence."""
+        return tuple(job for job in self.observed.jobs if job.stage not in SIDE_STAGES)
 
     def _begin(self) -> None:
         """Start the clock of a run that is new, resumed, resume_failed_run or continued."""
@@ -187,7 +197,7 @@ class _PlanBuilder:
     def _children(self, step: Step) -> Children:
         """Classify, and catch up with a Job that is newer than the status."""
         entry = stage_status(self.status, step)
-        children = classify(self.observed.jobs, step, entry.attempt)
+        children = classify(self._jobs, step, entry.attempt)
         if children.attempt > entry.attempt:
             self.status = with_stage(self.status, step, next_attempt(entry, children.attempt))
         return children

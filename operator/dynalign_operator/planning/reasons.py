@@ -49,6 +49,11 @@ MISSING_ARTIFACT: Final = "MissingArtifact"
 REGRESSION: Final = "Regression"
 NO_REGRESSION: Final = "NoRegression"
 
+# Reported
+REPORTED: Final = "Reported"
+REPORT_FAILED: Final = "ReportFailed"
+"""The report could not be written, which the run does not depend on."""
+
 # Events
 STAGE_STARTED: Final = "StageStarted"
 STAGE_SUCCEEDED: Final = "StageSucceeded"

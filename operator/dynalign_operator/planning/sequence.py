@@ -1,11 +1,20 @@
-"""Which step comes next: fetch, N x (prompts, generate, judge, train, evaluate), export."""
+"""Which step comes next: fetch, N x (prompts, generate, judge, train, evaluate), export; and reports beside these."""
 
 from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
 
 from dynalign_contract.settings import OnRegression, Refresh
 from dynalign_contract.stages import ITERATION_STAGES, Stage
-from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, StagePhase, StageStatus
-from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
+from dynalign_operator.api.status import (
+    AlignmentRunStatus,
+    IterationStatus,
+    Phase,
+    ReportStatus,
+    StagePhase,
+    StageStatus,
+)
+from dynalign_operator.api.v1alpha1 import AlignmentRunSpec, ReportTime
 from dynalign_operator.planning.observed import Step
 
 
@@ -30,6 +39,42 @@ def next_step(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Step | None
     if iteration.index + 1 < spec.iterations and not is_stopped(spec, status):
         return Step(first_stage(spec, iteration.index + 1), iteration.index + 1)
     return None if is_done(status.export) else Step(Stage.EXPORT)
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """What a report is due for."""
+
+    iteration: int | None
+    """Latest finished iteration, from 0."""
+    run_completion_time: datetime | None = None
+    """When the run succeeded or failed; None for a run that goes on."""
+
+
+def next_side_step(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Occasion | None:
+    """What the report has not been tried for yet: a finished iteration, or the end of the run.
+
+    A run that failed before anything was fetched has left nothing to report.
+    """
+    if spec.report.when is ReportTime.NEVER or not is_done(status.fetch):
+        return None
+    known = status.report or ReportStatus()
+    finished = finished_iteration(spec, status)
+    if status.phase in (Phase.SUCCEEDED, Phase.FAILED):
+        is_new = status.completion_time is not None and status.completion_time != known.run_completion_time
+        return Occasion(finished, status.completion_time) if is_new else None
+    if finished is None or spec.report.when is ReportTime.AT_END:
+        return None
+    return Occasion(finished) if known.iteration is None or finished > known.iteration else None
+
+
+def finished_iteration(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> int | None:
+    """Index of the latest iteration whose stages are done; None before the first."""
+    iteration = last_iteration(status)
+    if iteration is None:
+        return None
+    index = iteration.index if _next_stage(spec, iteration) is None else iteration.index - 1
+    return index if index >= 0 else None
 
 
 def _first_to_verify(status: AlignmentRunStatus) -> Step | None:

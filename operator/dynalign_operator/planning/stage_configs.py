@@ -15,6 +15,7 @@ from dynalign_contract.config import (
     Params,
     Policy,
     PromptsParams,
+    ReportParams,
     StageConfig,
     TrainParams,
 )
@@ -36,6 +37,7 @@ from dynalign_operator.planning.policies import (
     start_policy,
     trained_policy,
 )
+from dynalign_operator.planning.run_facts import brief_facts_of
 from dynalign_operator.planning.stage_status import iteration_status, stage_status
 
 
@@ -86,6 +88,18 @@ def build_stage_config(
         chat=spec.model.chat,
         inputs={str(name): artifact for name, artifact in {**model, **parts.inputs, **adapters}.items()},
         params=parts.params,
+    )
+
+
+def build_report_config(run: AlignmentRun, iteration: int | None, attempt: int) -> StageConfig:
+    """The StageConfig of one attempt of the report; `iteration` is the latest that has finished.
+
+    It has no inputs: the report shows what can be read, and says what cannot.
+    """
+    return StageConfig(
+        run=run.metadata.name,
+        attempt=attempt,
+        params=ReportParams(facts=brief_facts_of(run), iteration=iteration),
     )
 
 

@@ -83,6 +83,13 @@ def next_attempt(stage: StageStatus, attempt: int | None = None) -> StageStatus:
     )
 
 
+def seconds_of(stage: StageStatus) -> float | None:
+    """Duration from a stage's first start to its end; None before that."""
+    if stage.start_time is None or stage.completion_time is None:
+        return None
+    return (stage.completion_time - stage.start_time).total_seconds()
+
+
 def resume_failed_run(status: AlignmentRunStatus, step: Step | None) -> AlignmentRunStatus:
     """A failed run's status, ready to continue: the failed stage counts its failures anew, the run its deadline.
 

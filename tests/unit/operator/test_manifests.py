@@ -45,7 +45,7 @@ FULL = (
 def bundles(run: RunBuilder) -> dict[Stage, JobBundle]:
     """One bundle a stage, the first that a run creates."""
     found: dict[Stage, JobBundle] = {}
-    for bundle in Simulation(run.with_iterations(1).build()).finish().created:
+    for bundle in Simulation(run.with_iterations(1).build()).finish().all_created:
         found.setdefault(bundle.step.stage, bundle)
     return found
 
@@ -143,6 +143,7 @@ def test_every_path_lies_on_a_mount(stage: Stage, full: dict[Stage, JobBundle]) 
         (Stage.TRAIN, "8"),
         (Stage.EVALUATE, None),  # the user's own "0" wins
         (Stage.EXPORT, None),
+        (Stage.REPORT, None),
     ],
 )
 def test_gpus(stage: Stage, gpus: str | None, full: dict[Stage, JobBundle]) -> None:

@@ -261,7 +261,7 @@ def test_a_finished_run_that_is_raised_while_the_quota_is_full_continues_when_it
         assert operator.api.conditions("r")["Completed"][0] == "True"
         operator.cluster.is_full = False  # type: ignore[attr-defined]
         await operator.work(key)
-        assert operator.api.names("jobs") == ["r-i001-prompts-a1"]
+        assert operator.api.names("jobs") == ["r-i001-prompts-a1", "r-report-a1"]
         assert operator.api.conditions("r")["Stalled"][1] == "OnTrack"
 
     scenario(story, RefusingWhileFull)

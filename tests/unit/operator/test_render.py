@@ -41,6 +41,9 @@ def test_the_first_stage() -> None:
 
 def test_all_stages_in_order() -> None:
     jobs = [name.removeprefix("Job/ca-smollm2-") for name in kinds(render("--all")) if name.startswith("Job/")]
+    reports = [name for name in jobs if name.startswith("report-")]
+    assert reports == [f"report-a{attempt}" for attempt in (1, 2, 3, 4)], "one for each iteration and the end"
+    jobs = [name for name in jobs if name not in reports]
     loop = [f"i{i:03d}-{stage}-a1" for i in range(3) for stage in ("prompts", "generate", "judge", "train", "evaluate")]
     assert jobs == ["fetch-a1", *loop, "export-a1"]
 

@@ -162,7 +162,7 @@ def test_defaults_of_pods_are_merged_the_run_s_own_last() -> None:
 def test_every_stage_requests_something_and_bounds_what_it_writes(stage: Stage) -> None:
     bundle = bundles(a_run().with_spec(training={"gpusPerNode": 4}, engine={"tensorParallel": 2}))[stage]
     requests = container(bundle)["resources"]["requests"]
-    gpus = {Stage.TRAIN: 4, Stage.FETCH: 0, Stage.EXPORT: 0}.get(stage, 2)
+    gpus = {Stage.TRAIN: 4, Stage.FETCH: 0, Stage.EXPORT: 0, Stage.REPORT: 0}.get(stage, 2)
     assert requests == (
         {"cpu": str(2 * gpus), "memory": f"{8 * gpus}Gi"} if gpus else {"cpu": "100m", "memory": "512Mi"}
     )

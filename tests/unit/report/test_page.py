@@ -102,7 +102,10 @@ HOSTILE = [
 def test_what_models_write_never_becomes_an_element(tmp_path: Path, text: str) -> None:
     plain = Elements(page_of(read(a_work_folder(), tmp_path / "plain")))
     facts = RunFacts(
-        name="r", phase="Failed", conditions=(ConditionFacts("Stalled", "True", "Why", text),), configuration=text
+        name="r",
+        phase="Failed",
+        conditions=(ConditionFacts(type="Stalled", status="True", reason="Why", message=text),),
+        configuration=text,
     )
     made = read(a_work_folder().answering(text).thinking(text), tmp_path / "hostile", facts)
     page = page_of(ReportedRun(text, facts, made.stages, made.groups, made.held_out, (text,)))
@@ -190,7 +193,7 @@ def test_a_win_rate_counts_by_its_interval(tmp_path: Path, rate: Estimate, tone:
         if definition.name == metric.name
     )
     (stage,) = [entry for entry in run.stages if (entry.stage, entry.iteration) == (EvaluateMetrics.stage, 1)]
-    only = type(stage)(stage.stage, 1, stage.phase, metrics=metrics)
+    only = stage.model_copy(update={"metrics": metrics})
     (finding,) = build_findings(ReportedRun("r", FACTS, (only,)))
     assert finding.tone is tone
     assert words in finding.sentence

@@ -53,8 +53,8 @@ def test_numbers_come_from_manifests_where_the_status_has_dropped_them(tmp_path:
 
 
 def test_the_status_decides_where_it_knows_a_stage(tmp_path: Path) -> None:
-    again = StageFacts(Stage.TRAIN, 1, "Running", attempt=2, message="was killed")
-    run = read_reported_run(a_work_folder().write(tmp_path), RunFacts("r", "Running", stages=(again,)))
+    again = StageFacts(stage=Stage.TRAIN, iteration=1, phase="Running", attempt=2, message="was killed")
+    run = read_reported_run(a_work_folder().write(tmp_path), RunFacts(name="r", phase="Running", stages=(again,)))
     assert [entry for entry in run.stages if (entry.stage, entry.iteration) == (Stage.TRAIN, 1)] == [again]
 
 
@@ -85,7 +85,7 @@ def test_what_a_running_iteration_has_not_made_yet_is_absent(tmp_path: Path, las
 
 
 def test_an_empty_folder_is_a_run_that_has_done_nothing(tmp_path: Path) -> None:
-    run = read_reported_run(tmp_path, RunFacts("r", "Pending"))
+    run = read_reported_run(tmp_path, RunFacts(name="r", phase="Pending"))
     assert (run.stages, run.groups, run.held_out, run.problems) == ((), {}, (), ())
 
 

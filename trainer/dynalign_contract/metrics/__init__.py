@@ -22,7 +22,7 @@ from dynalign_contract.metrics.definition import (
 from dynalign_contract.metrics.evaluate import EvaluateMetrics
 from dynalign_contract.metrics.generate import GenerateMetrics
 from dynalign_contract.metrics.judge import JudgeMetrics
-from dynalign_contract.metrics.model import ExportMetrics, FetchMetrics
+from dynalign_contract.metrics.model import ExportMetrics, FetchMetrics, ReportMetrics
 from dynalign_contract.metrics.prompts import PromptsMetrics
 from dynalign_contract.metrics.train import TrainMetrics
 from dynalign_contract.result import MEMBER_SEPARATOR, Metric
@@ -39,6 +39,7 @@ STAGE_METRICS: Final[Mapping[Stage, type[StageMetrics]]] = MappingProxyType(
             TrainMetrics,
             EvaluateMetrics,
             ExportMetrics,
+            ReportMetrics,
         )
     }
 )
@@ -77,6 +78,7 @@ __all__ = [
     "MetricFamily",
     "MetricValues",
     "PromptsMetrics",
+    "ReportMetrics",
     "StageMetrics",
     "TrainMetrics",
     "Unit",

@@ -1,6 +1,6 @@
-"""What fetch and export report about the model folder that they write."""
+"""What fetch, export and report say about what they write."""
 
-from dynalign_contract.config import ExportParams, FetchParams
+from dynalign_contract.config import ExportParams, FetchParams, ReportParams
 from dynalign_contract.metrics.definition import MetricDef, StageMetrics, Unit
 from dynalign_contract.stages import Stage
 
@@ -27,3 +27,11 @@ class ExportMetrics(StageMetrics):
         "Norm of what rounding to the number format of the base model's files changes in the trained weights, divided "
         "by the norm of their change in training: 0 where the format holds that exactly, 1 where it loses all of it.",
     )
+
+
+class ReportMetrics(StageMetrics):
+    """Metrics of the stage report."""
+
+    stage = Stage.REPORT
+    bytes = MetricDef[ReportParams](Unit.BYTES, "Size of report.html.")
+    problems = MetricDef[ReportParams](Unit.COUNT, "Artifacts that could not be read and are not in the report.")

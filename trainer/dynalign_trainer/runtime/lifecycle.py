@@ -59,6 +59,7 @@ _DOORS: Final = {
     Stage.TRAIN: "dynalign_trainer.train.stage",
     Stage.EVALUATE: "dynalign_trainer.evaluate.stage",
     Stage.EXPORT: "dynalign_trainer.export.stage",
+    Stage.REPORT: "dynalign_trainer.report.stage",
 }
 """Where the function `run(context) -> StageOutput` of each stage lies."""
 

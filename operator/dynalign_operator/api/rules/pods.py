@@ -59,7 +59,7 @@ _GPU_RULES: Final = (
     ),
     *(
         _has_as_many_gpus_as_it_uses(stage, None, f"asks for GPUs, which this stage does not use; remove {_GPU}")
-        for stage in (Stage.FETCH, Stage.EXPORT)
+        for stage in (Stage.FETCH, Stage.EXPORT, Stage.REPORT)
     ),
 )
 

@@ -25,6 +25,8 @@ from dynalign_operator.planning.observed import DISRUPTED, ClaimObservation, Job
 
 _BY_POLICY: Final = "PodFailurePolicy"
 """Reason of a Job that a rule of its podFailurePolicy has failed."""
+_BY_DEADLINE: Final = "DeadlineExceeded"
+"""Reason of a Job that has outlived its activeDeadlineSeconds."""
 _MOST_COMPLETIONS: Final = 65_536
 """More than any stage has: a Job that somebody else made may claim two thousand millions."""
 
@@ -138,6 +140,8 @@ def _explain_failure(status: Mapping[str, Any], pod: StagePod | None, stage: Sta
     condition = condition_of(status, "Failed") or {}
     if condition.get("reason") == _BY_POLICY and f"condition {DISRUPTION}" in condition.get("message", ""):
         return DISRUPTED, condition["message"]  # the pod itself may be gone, and others may have failed for its loss
+    if condition.get("reason") == _BY_DEADLINE:  # its pods are removed with it
+        return _BY_DEADLINE, str(condition.get("message", ""))
     if pod is None:
         return DISRUPTED, "its pods were removed before they could say why they ended"
     if pod.disruption is not None:

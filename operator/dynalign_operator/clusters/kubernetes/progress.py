@@ -11,6 +11,7 @@ from typing import Final
 
 import aiohttp
 
+from dynalign_contract.stages import SIDE_STAGES
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kubernetes.api import KubeApi
@@ -19,6 +20,7 @@ from dynalign_operator.clusters.kubernetes.progress_book import ProgressBook
 from dynalign_operator.clusters.kubernetes.progress_source import ProgressSource, Read, open_source
 from dynalign_operator.clusters.kubernetes.store import Kind, Store
 from dynalign_operator.clusters.stage_metrics import LiveMetrics, parse_metrics
+from dynalign_operator.manifests.labels import STAGE
 from dynalign_operator.manifests.objects import KubernetesObject
 
 log = logging.getLogger("dynalign.progress")
@@ -110,7 +112,7 @@ class ProgressReader:
         self._silence.keep(asked.uid for asked in pods)
 
     def _pods(self) -> Iterator[_Asked]:
-        """The running pods that the runs' own Jobs control, no more than a Job has at a time.
+        """The running pods that the runs' own Jobs control, no more than a Job has at a time, side stages left out.
 
         A pod in its node's own network is left out: asking it would ask the node.
         """
@@ -118,6 +120,8 @@ class ProgressReader:
             jobs = jobs_of_run(self._store, run, self._store.living_objects_of_run(Kind.JOB, run))
             pods = pods_by_job(self._store.living_objects_of_run(Kind.POD, run), jobs) if jobs else {}
             for job in jobs:
+                if job["metadata"]["labels"].get(STAGE) in SIDE_STAGES:
+                    continue
                 name, most = job["metadata"]["name"], int(job["spec"].get("parallelism") or 1)
                 running = [pod for pod in pods[name] if _is_askable(pod)]
                 for pod in running[:most]:

@@ -7,7 +7,7 @@ which a Job holds too.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from dynalign_operator.api.status import Phase
+from dynalign_operator.api.status import Phase, StagePhase
 from dynalign_operator.clusters.kubernetes.pods import INDEX, condition_of
 from dynalign_operator.manifests.objects import KubernetesObject
 
@@ -21,6 +21,7 @@ _CONTAINER: Final = ("name", "state")
 _JOB_SPEC: Final = ("completions", "parallelism", "suspend", "successPolicy")
 _JOB_STATUS: Final = ("conditions", "succeeded", "failed", "active", "startTime", "completionTime")
 _ENDED: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED})
+_SETTLED: Final = frozenset({StagePhase.SUCCEEDED, StagePhase.FAILED})
 
 
 def project_run(run: KubernetesObject) -> KubernetesObject:
@@ -50,10 +51,11 @@ def project_pod(pod: KubernetesObject) -> KubernetesObject:
 
 
 def is_ended_run(run: KubernetesObject) -> bool:
-    """Whether the run has ended, and with the specification that it has now."""
+    """Whether the run has ended, and with the specification that it has now, and its report has been seen to."""
     status = run.get("status") or {}
     generation = run["metadata"].get("generation", 1)
-    return status.get("phase") in _ENDED and status.get("observedGeneration") == generation
+    is_reported = (status.get("report") or {}).get("phase", StagePhase.SUCCEEDED) in _SETTLED
+    return is_reported and status.get("phase") in _ENDED and status.get("observedGeneration") == generation
 
 
 def is_ended_job(job: KubernetesObject) -> bool:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
+from dynalign_contract.stages import SIDE_STAGES
 from dynalign_operator.api.status import Phase
 from dynalign_operator.api.v1alpha1 import KIND, AlignmentRun
 from dynalign_operator.clusters.errors import ClusterError
@@ -111,7 +112,8 @@ class KubeRunSource:
         """Events of the run, of the Job created last, and of the claim while that Job waits: why there are no pods, or
         no volume."""
         run = snapshot.run
-        latest = max(snapshot.jobs, key=lambda job: job.creation_time, default=None)
+        jobs = (job for job in snapshot.jobs if job.stage not in SIDE_STAGES)
+        latest = max(jobs, key=lambda job: job.creation_time, default=None)
         events = await self._events_of(KIND, run.metadata.name, uid=run.metadata.uid)
         if latest is not None:
             events += await self._events_of("Job", latest.name)

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
+from dynalign_contract.stages import SIDE_STAGES
 from dynalign_operator.api.status import Phase
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.kubernetes.observe import has_succeeded
 from dynalign_operator.clusters.kubernetes.store import Kind
+from dynalign_operator.manifests.labels import STAGE
 
 _UNDER_WAY: Final = frozenset({Phase.PENDING, Phase.RUNNING})
 
@@ -37,6 +39,8 @@ class Transitions:
             self._latest.pop(run, None)
 
     def _note_job(self, run: RunKey, event_type: str | None, job: Mapping[str, Any]) -> None:
+        if (job["metadata"].get("labels") or {}).get(STAGE) in SIDE_STAGES:
+            return
         name, latest = job["metadata"]["name"], self._latest.get(run)
         if has_succeeded(job):
             if latest == _Latest(name):

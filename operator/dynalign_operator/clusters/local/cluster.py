@@ -122,8 +122,8 @@ class LocalCluster:
 
     @property
     def live(self) -> LiveMetrics | None:
-        """What the running stage says of itself; None while none runs or it has said nothing yet."""
-        return next((job.live for job in self._jobs.values()), None)
+        """What the running stage of the sequence says of itself; None while none runs or it has said nothing yet."""
+        return next((job.live for job in self._jobs.values() if not job.is_side), None)
 
     def log_path(self, job: str, index: int = 0, completions: int = 1) -> Path:
         """The log of one attempt, or of one of its shards."""

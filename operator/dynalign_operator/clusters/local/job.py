@@ -8,7 +8,7 @@ from signal import SIGKILL, SIGTERM
 from typing import Final
 
 from dynalign_contract.exit_codes import ExitCode
-from dynalign_contract.stages import Stage
+from dynalign_contract.stages import SIDE_STAGES, Stage
 from dynalign_operator.clusters.local.commands import (
     Placement,
     build_command,
@@ -51,6 +51,11 @@ class LocalJob:
             start_time=now,
         )
         self._process = self._start()
+
+    @property
+    def is_side(self) -> bool:
+        """Whether this runs beside the sequence of stages."""
+        return self.record.labels[STAGE] in SIDE_STAGES
 
     @property
     def is_deleting(self) -> bool:
@@ -114,7 +119,7 @@ class LocalJob:
             command,
             folder=workdir.job(name),
             log=workdir.log(name, self._index, self.record.completions),
-            is_online=self.record.labels[STAGE] == Stage.FETCH,
+            is_apart=self.is_side or self.record.labels[STAGE] == Stage.FETCH,
         )
 
     def _may_restart(self, code: int) -> bool:

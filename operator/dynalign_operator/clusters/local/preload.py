@@ -26,12 +26,13 @@ class PreloadServer:
         self._server: subprocess.Popen[bytes] | None = None
         self._stage: ForkedStage | None = None
 
-    def start(self, command: Command, *, folder: Path, log: Path, is_online: bool = False) -> Process:
+    def start(self, command: Command, *, folder: Path, log: Path, is_apart: bool = False) -> Process:
         """Start a group leader in `folder`, its output appended to `log`.
 
-        `is_online`: the stage may talk to a model hub, which the server has forbidden to all that it has imported.
+        `is_apart`: the stage runs beside others, or it may talk to a model hub, which the server has forbidden to all
+        that it has imported.
         """
-        is_stage = command.arguments[: len(_STAGE)] == _STAGE and not is_online
+        is_stage = command.arguments[: len(_STAGE)] == _STAGE and not is_apart
         is_busy = self._stage is not None and self._stage.poll() is None
         if not is_stage or is_busy or not can_fork():
             return start_process(command, folder=folder, log=log)

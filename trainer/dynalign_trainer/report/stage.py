@@ -1,0 +1,54 @@
+"""The report stage: write report.html of what the run has left in its folder so far, beside the other stages."""
+
+import json
+import os
+import signal
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Final
+
+from dynalign_contract.config import ReportParams
+from dynalign_contract.errors import TerminatedError
+from dynalign_contract.files import fsync, write_bytes
+from dynalign_contract.layout import REPORT_FILE, REPORT_RECORD
+from dynalign_contract.metrics import ReportMetrics
+from dynalign_report.folder import read_reported_run
+from dynalign_report.report import write_report
+from dynalign_trainer.runtime.context import StageContext, StageOutput
+
+_NICE: Final = 10
+"""The stages of the run come first where they share cores with this one."""
+
+
+def run(context: StageContext[ReportParams]) -> StageOutput[ReportParams]:
+    """Write report.html into the run's folder, and what it covers into the stage's own. No inputs.
+
+    Artifacts that cannot be read are warnings, for a report of the rest is worth having. The page is written in the
+    stage's folder, where the next attempt removes what a killed one has left, and then takes its place as a whole.
+    """
+    params, root, folder = context.params, context.layout.root, context.folder
+    _end_at_once_on_sigterm()
+    os.nice(_NICE)
+    context.telemetry.begin()
+    run = read_reported_run(root, params.facts)
+    page = folder / REPORT_FILE
+    size = write_report(page, [run], datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
+    page.replace(context.layout.report)
+    fsync(root)
+    for problem in run.problems:
+        context.warn(problem)
+    record = {"iteration": params.iteration, "phase": params.facts.phase, "problems": list(run.problems)}
+    write_bytes(folder / REPORT_RECORD, json.dumps(record, indent=2).encode())
+    return StageOutput(
+        files={REPORT_RECORD: 0},
+        metrics={ReportMetrics.bytes: size, ReportMetrics.problems: len(run.problems)},
+    )
+
+
+def _end_at_once_on_sigterm() -> None:
+    """There is nothing to save, and the run may wait for this stage to end."""
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        raise TerminatedError("stopped by SIGTERM; the report before this one is left as it was")
+
+    signal.signal(signal.SIGTERM, end)
