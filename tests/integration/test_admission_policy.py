@@ -79,7 +79,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         for namespace in (TEAM, "elsewhere"):
             assert started.kubectl("create", "namespace", namespace).returncode == 0
         selector = {"matchLabels": {"kubernetes.io/metadata.name": TEAM}}
-        objects = render({"admissionPolicy": {"enabled": True, "namespaceSelector": selector, **ALLOWED}})
+        approvals = {"admissionPolicy": {"enabled": False}}
+        values = {"admissionPolicy": {"enabled": True, "namespaceSelector": selector, **ALLOWED}}
+        objects = render({**values, "approvals": approvals})
         policies = of_kind(objects, "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
         assert len(policies) == 2
         applied = started.apply(*policies)

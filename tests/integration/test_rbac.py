@@ -111,9 +111,12 @@ def foreign_objects(installed: Installation) -> dict[str, dict[str, Any]]:
 
 
 def granted(objects: Objects) -> set[Right]:
+    """The rights that are bound to the operator: those of people who approve are not."""
+    bound = {binding["roleRef"]["name"] for binding in of_kind(objects, "ClusterRoleBinding", "RoleBinding")}
     return {
         Right(group, resource, verb)
         for role in of_kind(objects, "ClusterRole", "Role")
+        if role["metadata"]["name"] in bound
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]

@@ -15,6 +15,8 @@ class ExitCode(IntEnum):
     """A gate refused: the judge is not to be trusted, or the model got worse."""
     REPEATED = 13
     """An unforeseen error came a second time from the same place, with the same inputs."""
+    AWAITING_APPROVAL = 20
+    """`dynalign run` has ended because the run waits for `dynalign approve`; no stage ends with it."""
     BUSY = 75
     """Another process holds the working folder (EX_TEMPFAIL); try again when it has ended."""
     TERMINATED = 143

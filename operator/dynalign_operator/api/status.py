@@ -12,6 +12,7 @@ from dynalign_contract.estimate import Estimate
 from dynalign_contract.result import ArtifactRef, Metric, PlainText
 from dynalign_contract.stages import Stage
 from dynalign_contract.training_choice import TrainingChoice
+from dynalign_operator.api.approvals import Approval, AwaitedApproval
 from dynalign_operator.api.flat_estimates import join_flat_estimates
 
 
@@ -35,7 +36,7 @@ class StagePhase(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """What conditions say. Ready, Completed and Reported are good when True; Stalled and Degraded are bad when True."""
+    """What conditions say. Ready, Completed, Reported and Approved are good when True; Stalled and Degraded are bad."""
 
     READY = "Ready"
     PROGRESSING = "Progressing"
@@ -43,6 +44,8 @@ class ConditionType(StrEnum):
     COMPLETED = "Completed"
     DEGRADED = "Degraded"
     REPORTED = "Reported"
+    APPROVED = "Approved"
+    """Only runs with `policy.approval` have it. False while the run waits for a person, or after a refusal."""
 
 
 class Condition(Model):
@@ -255,6 +258,8 @@ class StatusChanges(TypedDict, total=False):
     reward: float | None
     win_rate: Estimate | None
     capability_delta: Estimate | None
+    awaited_approval: AwaitedApproval | None
+    approvals: tuple[Approval, ...]
 
 
 class AlignmentRunStatus(Model):
@@ -271,7 +276,8 @@ class AlignmentRunStatus(Model):
     progress: PlainText = ""
     """For people, for example `3/10 train 62%`: iterations are counted from 1 here."""
     start_time: datetime | None = None
-    """When the run began, or went on after it was suspended or had failed; `policy.deadline` counts from here."""
+    """When the run began, or went on after it was suspended or had failed; `policy.deadline` counts from here. With
+    each approval it moves by the time that the run has waited for it."""
     completion_time: datetime | None = None
     """When the run succeeded or failed."""
     estimated_completion_time: datetime | None = None
@@ -296,6 +302,10 @@ class AlignmentRunStatus(Model):
     """Win rate of the latest evaluated iteration, rounded."""
     capability_delta: Estimate | None = None
     """Capability minus the base model's of the latest iteration that was evaluated with tasks, rounded."""
+    awaited_approval: AwaitedApproval | None = Field(default=None, exclude_if=lambda awaited: awaited is None)
+    """What the run waits for a person to approve; absent while it waits for nobody."""
+    approvals: tuple[Approval, ...] = Field(default=(), exclude_if=lambda approvals: not approvals)
+    """Decisions of people, at most one for each gate and iteration: the latest twenty."""
 
     def evolve(self, **changes: Unpack[StatusChanges]) -> Self:
         """Return a copy with these fields changed."""

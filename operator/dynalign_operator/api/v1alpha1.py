@@ -27,6 +27,7 @@ from dynalign_contract.settings import (
     TrainingSettings,
 )
 from dynalign_contract.sources import ModelUri
+from dynalign_operator.api.approvals import Gate
 from dynalign_operator.api.pods import StagesSpec
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.values import Duration, Name, Quantity
@@ -106,7 +107,7 @@ class SchedulingSpec(Model):
 
 
 class RunPolicy(Model):
-    """Retries and the ends of all waits."""
+    """Retries, the ends of all waits, and what a person approves."""
 
     retries: int = Field(default=3, ge=0, le=100)
     """Failures of one stage that are retried; disruptions are free, bad input is never retried."""
@@ -119,6 +120,9 @@ class RunPolicy(Model):
     ttl_after_finished: Duration = "168h"
     """How long a finished Job is kept, with its pods and their logs; those of iterations older than the last ten go
     earlier."""
+    approval: tuple[Gate, ...] = Field(default=(), max_length=len(Gate), exclude_if=lambda gates: not gates)
+    """Where the run waits, without a Job, until a person has approved what it has made so far (`dynalign approve`).
+    The wait has no end and counts against no limit."""
 
 
 class ExportedPolicy(StrEnum):
@@ -205,6 +209,16 @@ class AlignmentRun(Model):
     def with_status(self, status: AlignmentRunStatus) -> Self:
         """Return the run with another status."""
         return self.model_copy(update={"status": status})
+
+    def with_annotation(self, name: str, text: str) -> Self:
+        """Return the run with an annotation added or replaced."""
+        annotations = {**self.metadata.annotations, name: text}
+        return self.model_copy(update={"metadata": self.metadata.model_copy(update={"annotations": annotations})})
+
+    def without_approval(self) -> Self:
+        """Return the run as one that waits for no approval."""
+        policy = self.spec.policy.model_copy(update={"approval": ()})
+        return self.model_copy(update={"spec": self.spec.model_copy(update={"policy": policy})})
 
     def with_suspend(self, *, suspend: bool) -> Self:
         """Return the run with another value of `spec.suspend`."""

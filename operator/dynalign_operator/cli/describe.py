@@ -15,6 +15,8 @@ from dynalign_operator.cli.run_choice import (
 from dynalign_operator.cli.terminal import open_console, say
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from dynalign_operator.clusters.run_source import RunEvent, RunSnapshot, RunSource
 
 
@@ -40,10 +42,23 @@ def describe(
             snapshot = await source.get(name)
             events = await read_events(source, snapshot)
         now = datetime.now().astimezone()
-        open_console().print(describe_run(snapshot, events, now, program=program_name()))
+        sample = _sample(snapshot)
+        open_console().print(describe_run(snapshot, events, now, program=program_name(), sample=sample))
         return 0
 
     run_command(work)
+
+
+def _sample(snapshot: "RunSnapshot") -> "RenderableType | None":
+    """A sample of what awaits approval; None where nothing does, or the files are not on this machine."""
+    from pathlib import Path
+
+    from dynalign_operator.cli.sample import read_sample
+
+    awaited = snapshot.run.status.awaited_approval
+    if awaited is None or snapshot.place.is_cluster:
+        return None
+    return read_sample(Path(snapshot.place.files), awaited)
 
 
 async def read_events(source: "RunSource", snapshot: "RunSnapshot") -> "tuple[RunEvent, ...]":

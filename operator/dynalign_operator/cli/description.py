@@ -22,6 +22,7 @@ from dynalign_operator.cli.situation import (
 from dynalign_operator.cli.tables import describe_capability, describe_seconds, describe_win_rate
 from dynalign_operator.cli.terminal import styled
 from dynalign_operator.clusters.run_source import RunEvent, RunSnapshot
+from dynalign_operator.planning.approvals import describe_decision
 from dynalign_operator.planning.iteration_numbers import numbers_of
 from dynalign_operator.planning.plan import EventType
 from dynalign_operator.planning.stage_status import seconds_of
@@ -32,6 +33,7 @@ _GOOD: Final = {
     ConditionType.READY: "True",
     ConditionType.PROGRESSING: "True",
     ConditionType.COMPLETED: "True",
+    ConditionType.APPROVED: "True",
     ConditionType.STALLED: "False",
     ConditionType.DEGRADED: "False",
     ConditionType.REPORTED: "True",
@@ -40,13 +42,22 @@ _STYLES: Final = {Phase.SUCCEEDED: "green", Phase.FAILED: "red", Phase.SUSPENDED
 
 
 def describe_run(
-    snapshot: RunSnapshot, events: tuple[RunEvent, ...], now: datetime, *, program: str = "dynalign"
+    snapshot: RunSnapshot,
+    events: tuple[RunEvent, ...],
+    now: datetime,
+    *,
+    program: str = "dynalign",
+    sample: RenderableType | None = None,
 ) -> RenderableType:
-    """The whole description: situation, figures, conditions, events, places."""
+    """The whole description: situation, a sample of what awaits approval, figures, conditions, events, places."""
     status = snapshot.run.status
     parts: list[RenderableType] = [headline(snapshot, now), "", situation(explain_situation(snapshot, events, now))]
+    if sample is not None:
+        parts += ["", styled("To approve", "bold"), sample]
     if status.iterations:
         parts += ["", styled("Latest iterations", "bold"), figures(status)]
+    if status.approvals:
+        parts += ["", styled("Decisions of people", "bold"), _decisions(status, now)]
     if status.conditions:
         parts += ["", styled("Conditions", "bold"), _conditions(status, now)]
     if events:
@@ -108,6 +119,13 @@ def latest_events(events: Sequence[RunEvent], now: datetime) -> Table:
         style = "yellow" if event.type is EventType.WARNING else ""
         often = f" (x{event.count})" if event.count > 1 else ""
         table.add_row(styled(clock(event.time, now), "dim"), styled(f"{event.reason}{often}: {event.message}", style))
+    return table
+
+
+def _decisions(status: AlignmentRunStatus, now: datetime) -> Table:
+    table = _grid(2)
+    for decision in status.approvals[-LATEST_ITERATIONS:]:
+        table.add_row(styled(clock(decision.time, now), "dim"), describe_decision(decision))
     return table
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from types import FrameType
 from typing import Final
 
+from dynalign_contract.exit_codes import ExitCode
 from dynalign_operator.api.status import AlignmentRunStatus, ConditionType, Phase, StagePhase
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.local.cluster import LocalCluster, system_clock
@@ -67,7 +68,7 @@ async def drive(cluster: LocalCluster, show: View, stop: Stop) -> AlignmentRunSt
 def is_over(status: AlignmentRunStatus) -> bool:
     """Whether nothing will happen any more unless the user acts."""
     ended = status.phase in (Phase.SUCCEEDED, Phase.FAILED, Phase.SUSPENDED)
-    return ended or stalled_message(status) is not None
+    return ended or status.awaited_approval is not None or stalled_message(status) is not None
 
 
 def is_reporting(run: AlignmentRun) -> bool:
@@ -91,8 +92,10 @@ def stalled_message(status: AlignmentRunStatus) -> str | None:
 
 
 def exit_code_of(status: AlignmentRunStatus) -> int:
-    """0 for a run that has succeeded or is suspended, else the class of the failure."""
+    """0 for a run that has succeeded or is suspended, else the class of the failure; 20 while it awaits approval."""
     condition = next((c for c in status.conditions if c.type is ConditionType.STALLED), None)
     if condition is not None and condition.status == "True":
         return exit_reasons.exit_code_of(condition.reason)
+    if status.awaited_approval is not None and status.phase is Phase.RUNNING:
+        return ExitCode.AWAITING_APPROVAL
     return 0 if status.phase in (Phase.SUCCEEDED, Phase.SUSPENDED) else 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from dynalign_contract.layout import RunLayout
+from dynalign_operator.api.approvals import AwaitedApproval
 from dynalign_operator.api.status import Phase
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.cli.before_after import before_after, read_changes
@@ -19,6 +20,7 @@ from dynalign_operator.cli.logs import latest_log
 from dynalign_operator.cli.summary import judge_warning, judged_iteration, legend, summary_table, verdict
 from dynalign_operator.cli.tables import describe_best, wide_tables
 from dynalign_operator.cli.terminal import say, styled
+from dynalign_operator.planning.approvals import describe_subject
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,11 +65,21 @@ def print_ending(console: "Console", run: AlignmentRun, invocation: Invocation, 
         _print_success(console, run, invocation, wide=wide)
     elif status.phase is Phase.SUSPENDED:
         say(f"{name} is suspended (spec.suspend); set it to false and run again.")
+    elif status.awaited_approval is not None:
+        _print_wait_for_approval(invocation, status.awaited_approval)
     else:
         log = latest_log(invocation.folder)
         say(f"{name} failed: {stalled_message(status) or status.progress}", err=True)
         if log is not None:
             say(f"The log is {log}", err=True)
+
+
+def _print_wait_for_approval(invocation: Invocation, awaited: AwaitedApproval) -> None:
+    folder = shlex.quote(str(invocation.folder))
+    say(f"The run waits for a person to approve {describe_subject(awaited)}.")
+    say(f"  look at it:  {_program()} describe {folder}")
+    say(f"  approve it:  {_program()} approve {folder}   (or --reject REASON)")
+    say(f"  go on:       {invocation.command}")
 
 
 def _print_success(console: "Console", run: AlignmentRun, invocation: Invocation, *, wide: bool) -> None:

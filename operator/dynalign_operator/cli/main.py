@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from dynalign_operator.cli.approve import approve
 from dynalign_operator.cli.describe import describe
 from dynalign_operator.cli.estimate import estimate
 from dynalign_operator.cli.init import init
@@ -57,6 +58,7 @@ for _command in (
     top,
     watch,
     describe,
+    approve,
     status,
     report,
     prompts,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dynalign_operator.api.v1alpha1 import AlignmentRun
-    from dynalign_operator.cli.drive import View
+    from dynalign_operator.cli.drive import Stop, View
     from dynalign_operator.cli.ending import Invocation
     from dynalign_operator.runfile.run_file import RunFile
 
@@ -32,8 +32,9 @@ def run(
 ) -> None:
     """Run on this machine, or continue where the run stopped.
 
-    Exit code 0: the run is complete. 10: bad configuration. 11: bad input. 12: a gate refused. 75: another dynalign
-    works in the folder. 130 or 143: stopped by a signal. 1: anything else.
+    Exit code 0: the run is complete. 10: bad configuration. 11: bad input. 12: a gate or a person refused. 20: the run
+    waits for `dynalign approve`. 75: another dynalign works in the folder. 130 or 143: stopped by a signal. 1: anything
+    else.
     """
     from dynalign_contract.exit_codes import ExitCode
     from dynalign_operator.cli.ending import Invocation
@@ -55,34 +56,49 @@ def run(
 
 
 def _run(run_file: "RunFile", invocation: "Invocation", *, plain: bool, quiet: bool, wide: bool) -> int:
-    import asyncio
-
-    from dynalign_operator.cli.drive import catch_signals, drive, exit_code_of, is_reported
+    from dynalign_operator.cli.ask import ask_for_approval, can_ask
+    from dynalign_operator.cli.drive import catch_signals, exit_code_of, is_reported
     from dynalign_operator.cli.ending import print_ending
     from dynalign_operator.cli.report import report_run
     from dynalign_operator.clusters.errors import ClusterError
-    from dynalign_operator.clusters.local.cluster import open_local_cluster
 
     console = open_console()
     try:
-        with catch_signals() as stop:
-            with (
-                open_local_cluster(invocation.folder, run_file.run, run_file.config_maps) as cluster,
-                _view(console, cluster.run, plain=plain, quiet=quiet) as show,
-            ):
-                status = asyncio.run(drive(cluster, show, stop))
-                if stop.number is not None:
-                    say("stopping the running stage; it saves what it can ...", err=True)
+        while True:
+            with catch_signals() as stop:
+                ended = _drive(run_file, invocation, console, stop, plain=plain, quiet=quiet)
             if stop.number is not None:
                 say(f"stopped. Finished work is kept; `{invocation.command}` goes on from there.", err=True)
                 return 128 + stop.number
-            if not is_reported(cluster.run):
-                report_run(cluster.run, invocation.folder)
-            print_ending(console, cluster.run, invocation, wide=wide)
-            return exit_code_of(status)
+            is_awaiting = ended.status.awaited_approval is not None and not quiet
+            if not (is_awaiting and can_ask(console) and ask_for_approval(console, ended, invocation.folder)):
+                break
+        if not is_reported(ended):
+            report_run(ended, invocation.folder)
+        print_ending(console, ended, invocation, wide=wide)
+        return exit_code_of(ended.status)
     except ClusterError as error:
         say(str(error), err=True)
         return int(error.exit_code)
+
+
+def _drive(
+    run_file: "RunFile", invocation: "Invocation", console: "Console", stop: "Stop", *, plain: bool, quiet: bool
+) -> "AlignmentRun":
+    """Carry the run on as far as it goes, and return it as it is stored then. Raises ClusterError."""
+    import asyncio
+
+    from dynalign_operator.cli.drive import drive
+    from dynalign_operator.clusters.local.cluster import open_local_cluster
+
+    with (
+        open_local_cluster(invocation.folder, run_file.run, run_file.config_maps) as cluster,
+        _view(console, cluster.run, plain=plain, quiet=quiet) as show,
+    ):
+        asyncio.run(drive(cluster, show, stop))
+        if stop.number is not None:
+            say("stopping the running stage; it saves what it can ...", err=True)
+    return cluster.run
 
 
 def _view(console: "Console", run: "AlignmentRun", *, plain: bool, quiet: bool) -> "AbstractContextManager[View]":

@@ -47,6 +47,8 @@ def _phase(run: ListedRun) -> str:
     stalled = stalled_condition(run.status)
     if stalled is not None:
         return f"{run.status.phase} ({stalled.reason})"
+    if run.status.awaited_approval is not None and run.status.phase is Phase.RUNNING:
+        return f"{run.status.phase} (awaits approval)"
     works = run.status.phase in (Phase.RUNNING, Phase.PENDING)
     return f"{run.status.phase} (stopped)" if works and not run.is_driven else str(run.status.phase)
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from dynalign_contract.stages import SHARDED_STAGES, Stage
+from dynalign_operator.api.approvals import AwaitedApproval
 from dynalign_operator.api.durations import after
 from dynalign_operator.api.status import AlignmentRunStatus, Condition, ConditionType, Phase, StagePhase, StageStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
@@ -13,6 +14,7 @@ from dynalign_operator.clusters.run_source import RunEvent, RunSnapshot
 from dynalign_operator.manifests.overrides import count_gpus
 from dynalign_operator.manifests.volume import claim_name
 from dynalign_operator.planning import reasons
+from dynalign_operator.planning.approvals import describe_subject
 from dynalign_operator.planning.deadlines import job_limit, run_deadline
 from dynalign_operator.planning.observed import JobObservation, JobPhase, Step
 from dynalign_operator.planning.retries import pause_before_retry
@@ -164,6 +166,9 @@ def _patch(run: AlignmentRun, patch: str) -> str:
 def _explain_work(snapshot: RunSnapshot, events: tuple[RunEvent, ...], found: Situation, now: datetime) -> None:
     run, status = snapshot.run, snapshot.run.status
     step, stalled = current_step(status), stalled_condition(status)
+    if status.awaited_approval is not None and stalled is None:
+        _explain_approval(snapshot, status.awaited_approval, found, now)
+        return
     if not snapshot.is_driven:
         found.does.append("No dynalign process works on the run" + (f"; it stopped at {step}." if step else "."))
         found.to_do.append("Give `dynalign run FILE` again: it goes on where it stopped.")
@@ -184,6 +189,32 @@ def _explain_work(snapshot: RunSnapshot, events: tuple[RunEvent, ...], found: Si
         return
     if step is not None:
         _explain_step(snapshot, step, events, found, now)
+
+
+def _explain_approval(snapshot: RunSnapshot, awaited: AwaitedApproval, found: Situation, now: datetime) -> None:
+    """The wait for a person: since when, what to look at, and the commands that end it."""
+    place = snapshot.place
+    found.does.append(f"The run waits for a person's approval ({awaited.gate}) and holds no GPU.")
+    found.waits.append(
+        f"For the approval of {describe_subject(awaited)}, since {clock(awaited.since, now)}. The wait has no end and "
+        "does not count against spec.policy.deadline."
+    )
+    if note := _approval_note(snapshot.run.status):
+        found.waits.append(note)
+    look = (
+        "the figures below, and a sample of the artifact in the run's files" if place.is_cluster else "the sample below"
+    )
+    how = " (docs/runbook.md, To look into the volume)" if place.is_cluster else ""
+    found.to_do.append(f"Look at {look}{how}. Then `dynalign approve {place.arguments}`, or with --reject REASON.")
+    if not place.is_cluster and not snapshot.is_driven:
+        found.to_do.append("Then `dynalign run FILE` goes on with the run.")
+
+
+def _approval_note(status: AlignmentRunStatus) -> str:
+    """Why the annotation that is there is no decision about this; empty where there is none."""
+    condition = condition_of(status, ConditionType.APPROVED)
+    _, mark, note = (condition.message if condition is not None else "").partition("The annotation ")
+    return mark + note
 
 
 def _explain_step(

@@ -6,8 +6,11 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Final, Protocol
 
+from pydantic import ValidationError
+
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.stages import SIDE_STAGES, Stage
+from dynalign_operator.api.approvals import AwaitedApproval, Decision, build_request
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.errors import ClusterError
@@ -169,6 +172,10 @@ class RunSource(Protocol):
         """Events of a run and of the Job that is its latest, oldest first."""
         ...
 
+    async def decide(self, snapshot: RunSnapshot, decision: Decision, reason: str) -> str:
+        """Send the user's decision about what the run waits with; returns the user's name."""
+        ...
+
     def logs(
         self, name: str, wanted: LogSelection, *, follow: bool = False, tail: int | None = None
     ) -> AsyncIterator[LogLine]:
@@ -178,6 +185,17 @@ class RunSource(Protocol):
         or, where `wanted` names an attempt, until that has. `tail` is the number of lines to begin with.
         """
         ...
+
+
+def write_request(awaited: AwaitedApproval | None, by: str, decision: Decision, reason: str) -> str:
+    """The text of a decision. Raises ClusterError where nothing is awaited, or the decision cannot be written."""
+    if awaited is None:
+        raise ClusterError("the run waits for no approval now.")
+    try:
+        return build_request(awaited, by, decision, reason).to_text()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ClusterError(f"the decision cannot be sent ({first['loc'][0]}: {first['msg']}).") from error
 
 
 def explain_missing(name: str, where: str, known: Sequence[str]) -> RunNotFoundError:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from dynalign_operator.api.status import Condition, ConditionType, Phase
+from dynalign_operator.api.approvals import Decision
+from dynalign_operator.api.status import AlignmentRunStatus, Condition, ConditionType, Phase
 from dynalign_operator.planning import reasons
+from dynalign_operator.planning.approvals import GateView, describe_decision, explain_wait_for_approval
 from dynalign_operator.planning.stored_run import Blocker
 
 _LONGEST_MESSAGE: Final = 32_768
@@ -52,11 +54,24 @@ def set_conditions(
     return result
 
 
-def stalled(blocker: Blocker | None) -> ConditionUpdate:
-    """The Stalled condition: True, with the remedy, while something blocks the run."""
+def stalled(blocker: Blocker | None, *, is_awaiting: bool = False) -> ConditionUpdate:
+    """The Stalled condition: True, with the remedy, while something blocks the run; a person's approval does not."""
     if blocker is None:
-        return ConditionUpdate(ConditionType.STALLED, reasons.ON_TRACK, "No action is needed.", is_true=False)
+        message = "Nothing is wrong; see the condition Approved." if is_awaiting else "No action is needed."
+        return ConditionUpdate(ConditionType.STALLED, reasons.ON_TRACK, message, is_true=False)
     return ConditionUpdate(ConditionType.STALLED, blocker.reason, blocker.message, is_true=True)
+
+
+def approved(view: GateView | None, status: AlignmentRunStatus, blocker: Blocker | None) -> ConditionUpdate:
+    """The Approved condition: False while the run waits for a person, or after a refusal."""
+    kind = ConditionType.APPROVED
+    if view is not None:
+        return ConditionUpdate(kind, reasons.AWAITING_APPROVAL, explain_wait_for_approval(view), is_true=False)
+    if blocker is not None and blocker.reason == reasons.REJECTED:
+        return ConditionUpdate(kind, reasons.REJECTED, blocker.message, is_true=False)
+    if status.approvals and status.approvals[-1].decision is Decision.APPROVED:
+        return ConditionUpdate(kind, reasons.APPROVED, describe_decision(status.approvals[-1]), is_true=True)
+    return ConditionUpdate(kind, reasons.NO_APPROVAL_AWAITED, "No stage waits for a person.", is_true=True)
 
 
 def completed(phase: Phase) -> ConditionUpdate:

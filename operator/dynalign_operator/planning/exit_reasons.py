@@ -15,6 +15,7 @@ _EXIT_CODES: Final[Mapping[str, ExitCode]] = MappingProxyType(
         reasons.BAD_CONFIG: ExitCode.BAD_CONFIG,
         reasons.BAD_INPUT: ExitCode.BAD_INPUT,
         reasons.UNFIT: ExitCode.UNFIT,
+        reasons.REJECTED: ExitCode.UNFIT,
         reasons.REPEATED_ERROR: ExitCode.REPEATED,
         reasons.BAD_OBJECTIVE: ExitCode.BAD_CONFIG,
         reasons.OUT_OF_MEMORY: ExitCode.BAD_CONFIG,

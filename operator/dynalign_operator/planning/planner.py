@@ -21,6 +21,16 @@ from dynalign_operator.api.status import AlignmentRunStatus, Phase, StagePhase, 
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.planning import reasons
+from dynalign_operator.planning.approvals import (
+    GateView,
+    Ruling,
+    describe_decision,
+    explain_wait_for_approval,
+    look_at_gate,
+    start_without_wait,
+    with_awaited,
+    with_decision,
+)
 from dynalign_operator.planning.blocked import blocked_status, invalid_status
 from dynalign_operator.planning.bundles import build_bundle
 from dynalign_operator.planning.claims import check_claims
@@ -104,6 +114,8 @@ class _PlanBuilder:
     wake_times: list[datetime] = field(default_factory=list)
     job: JobObservation | None = None
     blocker: Blocker | None = None
+    gate: GateView | None = None
+    """The gate at which the run waits for a person."""
 
     def advance(self) -> None:
         """Go through the steps until one has to wait."""
@@ -138,7 +150,9 @@ class _PlanBuilder:
         """The plan; with the summary brought up to date unless nothing but deletions was decided, and the report."""
         run, status = self.observed.run, self.status
         if changed:
-            position = RunPosition(step=next_step(run.spec, status), job=self.job, blocker=self.blocker)
+            if status.phase is not Phase.SUSPENDED:
+                status = with_awaited(status, self.gate, self.now)
+            position = RunPosition(next_step(run.spec, status), self.job, self.blocker, self.gate)
             status = summarise(run, status, position, self.now)
             self._delete(outgrown(self._jobs, status))
         report = plan_report(self.observed, status, self.now, self.settings)
@@ -174,7 +188,8 @@ class _PlanBuilder:
         children = self._children(step)
         if children.succeeded is not None and self._record_success(children.succeeded):
             return True
-        deadline = run_deadline(self.observed.run.spec.policy, self.status.start_time or self.now)
+        start = start_without_wait(self.status, self.now)
+        deadline = run_deadline(self.observed.run.spec.policy, start)
         if self.now >= deadline.at:
             self._fail(step, Blocker(deadline.reason, deadline.message))
             return False
@@ -293,6 +308,8 @@ class _PlanBuilder:
             check_permissions(self.observed.run, step, self.settings.pods)
             check_claims(self.observed, step)
             bundle = build_bundle(self.observed, self.status, step, entry.attempt, self.settings)
+            verified = self.settings.are_approvals_verified
+            gate = look_at_gate(self.observed.run, self.status, step, self.now, verified=verified)
         except MissingArtifactError as error:
             self._fail(step, Blocker(error.reason, str(error)))
             return
@@ -300,12 +317,34 @@ class _PlanBuilder:
             self.blocker = Blocker(error.reason, str(error))
             self.wake_times.append(self.now + _LOOK_AGAIN_WHEN_BLOCKED)
             return
+        if not self._pass_gate(step, gate):
+            return
         self.create.append(bundle)
         started = entry.evolve(phase=StagePhase.PENDING, job=bundle.name, start_time=entry.start_time or self.now)
         self.status = with_stage(self.status, step, started)
         self._event(reasons.STAGE_STARTED, f"Job {bundle.name} runs {step}, attempt {entry.attempt}.")
         if is_done(self.status.fetch):
             self._set(phase=Phase.RUNNING)
+
+    def _pass_gate(self, step: Step, view: GateView) -> bool:
+        """Whether the stage may start now. A decision is stored first, and acted on by the next plan."""
+        if view.ruling is Ruling.OPEN or view.awaited is None:
+            return True
+        self._set(phase=Phase.RUNNING)
+        if view.decision is None:
+            before = self.status.awaited_approval
+            if before is None or before.since != view.awaited.since:
+                self._event(reasons.AWAITING_APPROVAL, explain_wait_for_approval(view))
+            self.gate, self.wake_times = view, []
+            return False
+        said = describe_decision(view.decision)
+        self.status = with_decision(self.status, view.decision)
+        if view.ruling is Ruling.REJECTED:
+            self._fail(step, Blocker(reasons.REJECTED, said))
+            return False
+        self._event(reasons.APPROVED, said)
+        self.wake_times.append(self.now)
+        return False
 
     def _fail(self, step: Step, blocker: Blocker) -> None:
         entry = stage_status(self.status, step)

@@ -54,6 +54,14 @@ REPORTED: Final = "Reported"
 REPORT_FAILED: Final = "ReportFailed"
 """The report could not be written, which the run does not depend on."""
 
+# Approved
+AWAITING_APPROVAL: Final = "AwaitingApproval"
+"""A person has to look at what the run has made; also a reason of Progressing and of an event."""
+APPROVED: Final = "Approved"
+REJECTED: Final = "Rejected"
+"""A person refused; also a reason of Stalled."""
+NO_APPROVAL_AWAITED: Final = "NoApprovalAwaited"
+
 # Events
 STAGE_STARTED: Final = "StageStarted"
 STAGE_SUCCEEDED: Final = "StageSucceeded"

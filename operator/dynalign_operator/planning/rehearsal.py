@@ -26,8 +26,8 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 def rehearse(
     run: AlignmentRun, config_maps: Mapping[str, Mapping[str, str]], now: datetime, settings: BuildSettings
 ) -> Iterator[JobBundle]:
-    """Every bundle that a new run creates when all goes well, in order; `suspend` is looked past."""
-    run = run.with_suspend(suspend=False).with_status(AlignmentRunStatus())
+    """Every bundle that a new run creates when all goes well, in order; nothing suspends it or awaits approval."""
+    run = run.with_suspend(suspend=False).without_approval().with_status(AlignmentRunStatus())
     jobs: tuple[JobObservation, ...] = ()
     while True:
         planned = plan(Observed(run, jobs, config_maps), now, settings)

@@ -17,7 +17,8 @@ from dynalign_operator.api.status import (
 )
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec
 from dynalign_operator.planning import reasons
-from dynalign_operator.planning.conditions import ConditionUpdate, completed, set_conditions, stalled
+from dynalign_operator.planning.approvals import GateView
+from dynalign_operator.planning.conditions import ConditionUpdate, approved, completed, set_conditions, stalled
 from dynalign_operator.planning.eta import estimate_completion
 from dynalign_operator.planning.gangs import explain_gang
 from dynalign_operator.planning.observed import JobObservation, Step
@@ -42,13 +43,15 @@ class RunPosition:
     job: JobObservation | None = None
     """The active Job of the step."""
     blocker: Blocker | None = None
+    gate: GateView | None = None
+    """The gate at which the run waits for a person."""
 
 
 def summarise(
     run: AlignmentRun, status: AlignmentRunStatus, position: RunPosition, now: datetime
 ) -> AlignmentRunStatus:
     """Fill in every field that follows from the phase, the stages and the position."""
-    step, running = position.step, status.phase is Phase.RUNNING
+    step, running = position.step, status.phase is Phase.RUNNING and position.gate is None
     estimate = estimate_completion(run.spec, status, step, position.job, now) if running and step else None
     return status.evolve(
         observed_generation=run.metadata.generation,
@@ -71,6 +74,8 @@ def progress_text(spec: AlignmentRunSpec, status: AlignmentRunStatus, position: 
         return f"{len(status.iterations)}/{len(status.iterations)}"
     total = max(spec.iterations, 1 + (step.iteration or 0))
     words = [str(step.stage)] if step.iteration is None else [f"{step.iteration + 1}/{total}", str(step.stage)]
+    if position.gate is not None:
+        return " ".join([*words, "awaits approval"])
     fraction = position.job.progress.fraction if position.job and position.job.progress else None
     return " ".join(words if fraction is None else [*words, f"{fraction:.0%}"])
 
@@ -81,10 +86,10 @@ def _conditions(
     end = completed(status.phase)
     progressing, reason, message = _progressing(run, status, position, now)
     degraded = _degraded(run.spec, status)
-    updates = (
+    updates = [
         replace(end, type=ConditionType.READY),
         ConditionUpdate(ConditionType.PROGRESSING, reason, message, is_true=progressing),
-        stalled(position.blocker),
+        stalled(position.blocker, is_awaiting=position.gate is not None),
         end,
         ConditionUpdate(
             ConditionType.DEGRADED,
@@ -92,7 +97,10 @@ def _conditions(
             degraded or "The latest evaluation has not found the model worse than the base model.",
             is_true=bool(degraded),
         ),
-    )
+    ]
+    has_gates = bool(run.spec.policy.approval) or any(c.type is ConditionType.APPROVED for c in status.conditions)
+    if has_gates and status.phase is not Phase.SUSPENDED:
+        updates.append(approved(position.gate, status, position.blocker))
     return set_conditions(status.conditions, updates, run.metadata.generation, now)
 
 
@@ -106,6 +114,8 @@ def _progressing(
         return False, reasons.FAILED, f"The run failed in {position.step}; see the condition Stalled."
     if status.phase is Phase.SUSPENDED:
         return False, reasons.SUSPENDED, "spec.suspend is true; set it to false to go on where the run stopped."
+    if position.gate is not None:
+        return False, reasons.AWAITING_APPROVAL, "The run waits for a person; see the condition Approved."
     if position.step is None or position.blocker is not None:
         return False, reasons.PENDING, "The run waits; see the condition Stalled."
     job = position.job

@@ -65,11 +65,35 @@ def test_an_unknown_value_is_refused_by_name() -> None:
     assert "progess" in result.stderr
 
 
+def operators_role(objects: Objects) -> dict[str, Any]:
+    """The ClusterRole that the operator is bound to; the other one is for people who approve runs."""
+    bound = only(objects, "ClusterRoleBinding")["roleRef"]["name"]
+    (role,) = (role for role in of_kind(objects, "ClusterRole") if role["metadata"]["name"] == bound)
+    return role
+
+
+def test_who_approves_has_a_role_of_their_own() -> None:
+    objects = render()
+    approver = next(r for r in of_kind(objects, "ClusterRole") if r["metadata"]["name"].endswith("-approver"))
+    assert "approve" in verbs(approver)["alignmentruns"]
+    assert approver["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-admin"] == "true"
+    assert "approve" not in verbs(operators_role(objects))["alignmentruns"]
+    alone = render({"approvals": {"clusterRole": {"create": False}, "admissionPolicy": {"enabled": False}}})
+    assert len(of_kind(alone, "ClusterRole")) == 1
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_operator_knows_whether_names_in_approvals_are_checked(enabled: bool) -> None:
+    objects = render({"approvals": {"admissionPolicy": {"enabled": enabled}}})
+    assert settings_of(objects).build.are_approvals_verified is enabled
+    assert bool(of_kind(objects, "ValidatingAdmissionPolicy")) is enabled
+
+
 def test_cluster_wide() -> None:
     objects = render()
     assert not of_kind(objects, "Role")
     assert not of_kind(objects, "RoleBinding")
-    role, binding = only(objects, "ClusterRole"), only(objects, "ClusterRoleBinding")
+    role, binding = operators_role(objects), only(objects, "ClusterRoleBinding")
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
     assert verbs(role)["customresourcedefinitions"] == ["list", "watch"]
     assert "pods/proxy" not in verbs(role)
@@ -78,7 +102,7 @@ def test_cluster_wide() -> None:
 
 def test_namespaced() -> None:
     objects = render(EVERYTHING)
-    assert not of_kind(objects, "ClusterRole")
+    assert [role["metadata"]["name"] for role in of_kind(objects, "ClusterRole")] == [f"{NAMESPACE}-dynalign-approver"]
     assert not of_kind(objects, "ClusterRoleBinding")
     assert [role["metadata"]["namespace"] for role in of_kind(objects, "Role")] == ["ml", "research"]
     for role in of_kind(objects, "Role"):
@@ -292,9 +316,9 @@ def test_who_may_scrape_stages(values: dict[str, Any], everybody: bool) -> None:
 
 
 def test_the_right_to_make_network_policies_is_granted_where_they_are_made() -> None:
-    assert verbs(only(render(), "ClusterRole"))["networkpolicies"] == ["get", "create"]
+    assert verbs(operators_role(render()))["networkpolicies"] == ["get", "create"]
     none = render({"trainer": {"networkPolicy": {"enabled": False}}})
-    assert "networkpolicies" not in verbs(only(none, "ClusterRole"))
+    assert "networkpolicies" not in verbs(operators_role(none))
     assert settings_of(none).build.pods.network_policy.enabled is False
 
 

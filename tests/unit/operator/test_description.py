@@ -107,6 +107,13 @@ def suspended() -> State:
     return of(simulation)
 
 
+def awaiting_approval() -> State:
+    simulation = Simulation(a_run().with_policy(approval=["BeforeTrain"]).build())
+    while simulation.run.status.awaited_approval is None:
+        simulation.step(succeed)
+    return of(simulation)
+
+
 def succeeded() -> State:
     return of(Simulation(a_run().build()).finish(succeed))
 
@@ -131,6 +138,7 @@ STATES: dict[str, Callable[[], State]] = {
     "retrying": retrying,
     "failed": failed,
     "suspended": suspended,
+    "awaiting-approval": awaiting_approval,
     "succeeded": succeeded,
     "stopped-on-this-machine": stopped_on_this_machine,
     "new": new,
@@ -163,6 +171,7 @@ SENTENCES = {
     "retrying": ("waits", "For the next attempt, 3: at "),
     "failed": ("to_do", '-p \'{"spec":{"policy":{"retries":2}}}\''),
     "suspended": ("to_do", 'kubectl patch ar r -n team --type=merge -p \'{"spec":{"suspend":false}}\''),
+    "awaiting-approval": ("to_do", "Then `dynalign approve r -n team`, or with --reject REASON."),
     "succeeded": ("to_do", "Nothing. The model lies in PersistentVolumeClaim r, folder /r/export."),
     "stopped-on-this-machine": ("to_do", "Give `dynalign run FILE` again"),
     "new": ("does", "No operator has looked at the run yet."),

@@ -1,4 +1,4 @@
-"""How long things may last."""
+"""How long things may last, and what a person approves."""
 
 from typing import Final
 
@@ -35,4 +35,11 @@ POLICY_RULES: Final = (
     _ends("stallTimeout", "stall_timeout"),
     _ends("deadline", "deadline"),
     _ends("ttlAfterFinished", "ttl_after_finished"),
+    Rule(
+        at="spec.policy",
+        field="approval",
+        cel="!has(self.approval) || self.approval.all(gate, self.approval.exists_one(other, other == gate))",
+        message="names a gate twice; write each once",
+        holds=lambda policy: len(set(policy.approval)) == len(policy.approval),
+    ),
 )

@@ -105,6 +105,11 @@ class KubeApi:
             if error.status != 404:
                 raise
 
+    async def annotate(self, path: ApiPath, annotations: Mapping[str, str]) -> None:
+        """Set annotations of an object, and leave its others."""
+        patch = {"metadata": {"annotations": dict(annotations)}}
+        await self._request("PATCH", path, f"annotate {path}", patch, "application/merge-patch+json")
+
     async def delete(self, path: ApiPath, *, propagation: str) -> None:
         """Delete an object; one that is gone is no error."""
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}

@@ -7,6 +7,7 @@ which a Job holds too.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from dynalign_operator.api.approvals import APPROVAL_ANNOTATION
 from dynalign_operator.api.status import Phase, StagePhase
 from dynalign_operator.clusters.kubernetes.pods import INDEX, condition_of
 from dynalign_operator.manifests.objects import KubernetesObject
@@ -25,8 +26,8 @@ _SETTLED: Final = frozenset({StagePhase.SUCCEEDED, StagePhase.FAILED})
 
 
 def project_run(run: KubernetesObject) -> KubernetesObject:
-    """What is kept of a run: specification and status whole."""
-    return {**_only(run, ("apiVersion", "kind", "spec", "status")), "metadata": _metadata(run)}
+    """What is kept of a run: specification and status whole, and a person's decision about it."""
+    return {**_only(run, ("apiVersion", "kind", "spec", "status")), "metadata": _metadata(run, APPROVAL_ANNOTATION)}
 
 
 def project_job(job: KubernetesObject) -> KubernetesObject:
@@ -69,10 +70,10 @@ def is_ended_pod(pod: KubernetesObject) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
-def _metadata(obj: KubernetesObject) -> dict[str, Any]:
+def _metadata(obj: KubernetesObject, annotation: str = INDEX) -> dict[str, Any]:
     kept = _only(obj["metadata"], _METADATA)
-    index = (obj["metadata"].get("annotations") or {}).get(INDEX)
-    return kept if index is None else {**kept, "annotations": {INDEX: index}}
+    text = (obj["metadata"].get("annotations") or {}).get(annotation)
+    return kept if text is None else {**kept, "annotations": {annotation: text}}
 
 
 def _only(obj: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from dynalign_contract.stages import SIDE_STAGES
+from dynalign_operator.api.approvals import Decision
 from dynalign_operator.api.status import Phase
 from dynalign_operator.api.v1alpha1 import KIND, AlignmentRun
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kubernetes.api import RefusedError
+from dynalign_operator.clusters.kubernetes.approving import annotate_decision, read_user_name
 from dynalign_operator.clusters.kubernetes.create_run import create_run
 from dynalign_operator.clusters.kubernetes.observe import observe_job
 from dynalign_operator.clusters.kubernetes.owners import is_controlled_by, pods_by_job
@@ -40,6 +42,7 @@ from dynalign_operator.clusters.run_source import (
     RunPlace,
     RunSnapshot,
     explain_missing,
+    write_request,
 )
 from dynalign_operator.manifests.labels import RUN, read_job_labels
 from dynalign_operator.manifests.objects import KubernetesObject
@@ -120,6 +123,14 @@ class KubeRunSource:
             if latest.start_time is None and latest.phase is JobPhase.ACTIVE:
                 events += await self._events_of("PersistentVolumeClaim", claim_name(run))
         return tuple(sorted(events, key=lambda event: event.time))
+
+    async def decide(self, snapshot: RunSnapshot, decision: Decision, reason: str) -> str:
+        """Annotate the run with the decision; the name is the one by which the API server knows the user."""
+        run = snapshot.run
+        name = await read_user_name(self._access)
+        text = write_request(run.status.awaited_approval, name, decision, reason)
+        await annotate_decision(self._access, run.metadata.name, text)
+        return name
 
     async def logs(
         self, name: str, wanted: LogSelection, *, follow: bool = False, tail: int | None = None

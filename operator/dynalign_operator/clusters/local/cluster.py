@@ -11,10 +11,12 @@ from types import MappingProxyType
 from dynalign_contract.caches import CACHE_VARIABLE, cache_folder, check_writable
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.files import write_bytes
+from dynalign_operator.api.approvals import APPROVAL_ANNOTATION
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ConflictError, UnsupportedJobError, UnusableCacheError
+from dynalign_operator.clusters.local.approving import read_decision
 from dynalign_operator.clusters.local.commands import Placement
 from dynalign_operator.clusters.local.job import Clock, LocalJob
 from dynalign_operator.clusters.local.preload import PreloadServer
@@ -135,8 +137,10 @@ class LocalCluster:
             return None
         with explained(self._workdir.root):
             running = [self._poll(job) for job in list(self._jobs.values())]
+            decision = read_decision(self._workdir)
         jobs = tuple(job for job in (*self._ended.values(), *running) if job is not None)
-        return Observed(self._run, jobs, self._config_maps)
+        run = self._run if decision is None else self._run.with_annotation(APPROVAL_ANNOTATION, decision)
+        return Observed(run, jobs, self._config_maps)
 
     async def create(self, bundle: JobBundle) -> None:
         """Start a Job. The volume is the working folder, so there is no claim to create."""

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from dynalign_operator.api.approvals import Decision
 from dynalign_operator.api.status import Phase
 from dynalign_operator.clusters.errors import ClusterError, WorkdirError
+from dynalign_operator.clusters.local.approving import user_name, write_decision
 from dynalign_operator.clusters.local.log_files import LogFollower, all_lines, find_logs, latest_attempt
 from dynalign_operator.clusters.local.records import observe_record, read_records
 from dynalign_operator.clusters.local.workdir import Workdir, explained, is_locked, read_run
@@ -21,6 +23,7 @@ from dynalign_operator.clusters.run_source import (
     RunNotFoundError,
     RunPlace,
     RunSnapshot,
+    write_request,
 )
 from dynalign_operator.planning.observed import JobPhase
 from dynalign_operator.planning.plan import EventType
@@ -77,6 +80,13 @@ class LocalRunSource:
         with explained(path.parent):
             text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         return _parse_events(text)
+
+    async def decide(self, snapshot: RunSnapshot, decision: Decision, reason: str) -> str:
+        """Leave the decision in the working folder, for the process that works there or the next one."""
+        name = user_name()
+        text = write_request(snapshot.run.status.awaited_approval, name, decision, reason)
+        write_decision(Workdir(Path(snapshot.place.files)), text)
+        return name
 
     async def logs(
         self, name: str, wanted: LogSelection, *, follow: bool = False, tail: int | None = None

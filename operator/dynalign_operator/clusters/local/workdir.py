@@ -42,6 +42,11 @@ class Workdir:
         return self.root / ".lock"
 
     @property
+    def approval(self) -> Path:
+        """The latest decision of a person about the run."""
+        return self.root / ".approval.json"
+
+    @property
     def jobs(self) -> Path:
         """One folder a Job."""
         return self.root / ".jobs"
