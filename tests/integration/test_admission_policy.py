@@ -49,6 +49,7 @@ GOOD: dict[str, Any] = {
         {"name": "short", "type": "Length", "max": 9},
         {"name": "own", "type": "Python", "entryPoint": "own"},
     ],
+    "notify": [{"url": "https://api.example.com/hook", "secretRef": {"name": "hub", "key": "hook"}}],
     "storage": {"existingClaim": "weights"},
     "scheduling": {"priorityClassName": "batch"},
     "stages": {
@@ -172,6 +173,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "host of a reward": (
         {"rewards": [{**REWARD, "endpoint": {"url": "https://evil.example.com/score"}}]},
         "the host evil.example.com",
+    ),
+    "key of a webhook": (
+        {"notify": [{"url": "https://api.example.com/hook", "secretRef": {"name": "db-root", "key": "k"}}]},
+        "the Secret db-root",
+    ),
+    "host of a webhook": (
+        {"notify": [{"url": "https://evil.example.org/hook", "secretRef": {"name": "hub", "key": "k"}}]},
+        "the host evil.example.org",
     ),
     "host that ends alike": (
         {"evaluation": {"winRate": {"endpoint": {"url": "https://api.example.com.evil.org/v1"}}}},

@@ -64,6 +64,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.trainer.networkPolicy.enabled }}
 {{- $rules = concat $rules $rbac.networkPolicies }}
 {{- end }}
+{{- if and .Values.notifications.enabled .Values.notifications.secrets }}
+{{- range $rbac.notifications }}
+{{- $rules = append $rules (set (deepCopy .) "resourceNames" $.Values.notifications.secrets) }}
+{{- end }}
+{{- end }}
 {{- if not .Values.namespaces }}
 {{- $rules = concat $rules $rbac.clusterWide }}
 {{- end }}

@@ -14,6 +14,7 @@ from dynalign_contract.stages import Stage
 from dynalign_contract.training_choice import TrainingChoice
 from dynalign_operator.api.approvals import Approval, AwaitedApproval
 from dynalign_operator.api.flat_estimates import join_flat_estimates
+from dynalign_operator.api.notifications import Notification
 
 
 class Phase(StrEnum):
@@ -260,6 +261,7 @@ class StatusChanges(TypedDict, total=False):
     capability_delta: Estimate | None
     awaited_approval: AwaitedApproval | None
     approvals: tuple[Approval, ...]
+    notifications: tuple[Notification, ...]
 
 
 class AlignmentRunStatus(Model):
@@ -306,6 +308,8 @@ class AlignmentRunStatus(Model):
     """What the run waits for a person to approve; absent while it waits for nobody."""
     approvals: tuple[Approval, ...] = Field(default=(), exclude_if=lambda approvals: not approvals)
     """Decisions of people, at most one for each gate and iteration: the latest twenty."""
+    notifications: tuple[Notification, ...] = Field(default=(), exclude_if=lambda notifications: not notifications)
+    """Notifications of `spec.notify` that are over, the latest ones: none of them is sent again."""
 
     def evolve(self, **changes: Unpack[StatusChanges]) -> Self:
         """Return a copy with these fields changed."""

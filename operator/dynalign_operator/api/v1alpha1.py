@@ -28,6 +28,7 @@ from dynalign_contract.settings import (
 )
 from dynalign_contract.sources import ModelUri
 from dynalign_operator.api.approvals import Gate
+from dynalign_operator.api.notifications import Webhook
 from dynalign_operator.api.pods import StagesSpec
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.values import Duration, Name, Quantity
@@ -179,6 +180,9 @@ class AlignmentRunSpec(Model):
     stages: StagesSpec = StagesSpec()
     scheduling: SchedulingSpec = SchedulingSpec()
     policy: RunPolicy = RunPolicy()
+    notify: tuple[Webhook, ...] = Field(default=(), max_length=4, exclude_if=lambda webhooks: not webhooks)
+    """Webhooks that are told when the run ends, is held or needs a person. In a cluster the chart's value
+    `notifications` allows them."""
     suspend: bool = False
     """Stop the Jobs and free their GPUs; false again goes on where the run stopped."""
 

@@ -14,6 +14,7 @@ from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.local.cluster import LocalCluster, system_clock
 from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.planning import exit_reasons
+from dynalign_operator.planning.notifications import with_notifications
 from dynalign_operator.planning.plan import Plan
 from dynalign_operator.planning.planner import retry
 from dynalign_operator.reconcile import reconcile
@@ -47,7 +48,9 @@ def catch_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-async def drive(cluster: LocalCluster, show: View, stop: Stop) -> AlignmentRunStatus:
+async def drive(
+    cluster: LocalCluster, show: View, stop: Stop, notify: Callable[[], None] = lambda: None
+) -> AlignmentRunStatus:
     """Carry the run on until it has ended, waits for the user, or `stop` is set. Raises ClusterError.
 
     A run that failed before is tried again: a user who repeats the command has removed the cause.
@@ -59,10 +62,18 @@ async def drive(cluster: LocalCluster, show: View, stop: Stop) -> AlignmentRunSt
         if plan is None:
             break
         show(cluster, plan, now)
+        notify()
         if is_over(cluster.run.status) and not is_reporting(cluster.run):
             break
         cluster.wait(_LOOK_EVERY_SECONDS)
     return cluster.run.status
+
+
+async def store_notifications(cluster: LocalCluster) -> None:
+    """Store which notifications are over, once the run goes on no more. Raises ClusterError."""
+    over = cluster.deliveries.take(cluster.key, cluster.run.status.notifications)
+    if over:
+        await cluster.write_status(cluster.run, with_notifications(cluster.run, cluster.run.status, over))
 
 
 def is_over(status: AlignmentRunStatus) -> bool:

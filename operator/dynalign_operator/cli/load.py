@@ -10,7 +10,7 @@ from dynalign_contract.sources import PathSource, parse_source
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.field_path import parse_field
 from dynalign_operator.api.v1alpha1 import AlignmentRun
-from dynalign_operator.manifests.secrets import SecretVariable, environment_secrets, secret_variables
+from dynalign_operator.manifests.secrets import SecretVariable, environment_secrets, notify_secrets, secret_variables
 from dynalign_operator.runfile.problems import Problem
 from dynalign_operator.runfile.run_file import RunFile, RunFileError, parse_run_file
 from dynalign_operator.runfile.yaml_documents import RUN_FILE_LIMITS
@@ -41,6 +41,7 @@ def require_objective(run_file: RunFile) -> RunFile:
 def require_keys(run_file: RunFile, environment: Mapping[str, str]) -> RunFile:
     """Refuse a run whose Secrets are not in this process's environment: there are no Secrets on this machine."""
     secrets = [s for stage in Stage for s in (*_keys(run_file.run, stage), *environment_secrets(run_file.run, stage))]
+    secrets += notify_secrets(run_file.run)
     problems = [
         Problem(
             f"{secret.field} names a Secret, and there are none on this machine; export {secret.variable} before "

@@ -1,6 +1,7 @@
 """`dynalign run`: a whole run on this machine, from where it stands to its end."""
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from dynalign_operator.api.v1alpha1 import AlignmentRun
     from dynalign_operator.cli.drive import Stop, View
     from dynalign_operator.cli.ending import Invocation
+    from dynalign_operator.clusters.local.cluster import LocalCluster
     from dynalign_operator.runfile.run_file import RunFile
 
 
@@ -88,17 +90,28 @@ def _drive(
     """Carry the run on as far as it goes, and return it as it is stored then. Raises ClusterError."""
     import asyncio
 
-    from dynalign_operator.cli.drive import drive
+    from dynalign_operator.cli.drive import drive, store_notifications
     from dynalign_operator.clusters.local.cluster import open_local_cluster
 
     with (
         open_local_cluster(invocation.folder, run_file.run, run_file.config_maps) as cluster,
         _view(console, cluster.run, plain=plain, quiet=quiet) as show,
     ):
-        asyncio.run(drive(cluster, show, stop))
+        with _notifier(cluster) as notify:
+            asyncio.run(drive(cluster, show, stop, notify))
+        asyncio.run(store_notifications(cluster))
         if stop.number is not None:
             say("stopping the running stage; it saves what it can ...", err=True)
     return cluster.run
+
+
+def _notifier(cluster: "LocalCluster") -> "AbstractContextManager[Callable[[], None]]":
+    """What to call when the run has changed. The library for requests is imported for a run with webhooks only."""
+    if not cluster.run.spec.notify:
+        return nullcontext(lambda: None)
+    from dynalign_operator.notifying.local import open_local_notifier
+
+    return open_local_notifier(cluster.key, lambda: cluster.run, cluster.deliveries)
 
 
 def _view(console: "Console", run: "AlignmentRun", *, plain: bool, quiet: bool) -> "AbstractContextManager[View]":

@@ -19,7 +19,7 @@ def read_build_settings(environment: Mapping[str, str]) -> BuildSettings:
         trainer_image=environment.get("DYNALIGN_TRAINER_IMAGE") or BuildSettings().trainer_image,
         image_pull_secrets=read_names(environment.get("DYNALIGN_IMAGE_PULL_SECRETS", "")),
         pods=_pods(environment.get("DYNALIGN_TRAINER_PODS", "")),
-        are_approvals_verified=_flag(environment, "DYNALIGN_APPROVALS_VERIFIED"),
+        are_approvals_verified=read_flag(environment, "DYNALIGN_APPROVALS_VERIFIED"),
     )
 
 
@@ -28,7 +28,8 @@ def read_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _flag(environment: Mapping[str, str], name: str) -> bool:
+def read_flag(environment: Mapping[str, str], name: str) -> bool:
+    """Read a variable that is true, false or empty. Raises SettingsError."""
     text = environment.get(name, "").lower()
     if text not in ("", "true", "false"):
         raise SettingsError(f"{name} is {text!r}; write true or false.")

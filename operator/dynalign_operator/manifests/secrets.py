@@ -19,9 +19,12 @@ SECRET_VARIABLES: Final = frozenset(
 """Variables that may hold a secret, beside those that are named after rewards and judges."""
 
 
+_NOTIFY_KEY_VARIABLES: Final = r"DYNALIGN_NOTIFY_[0-9]+_KEY"
+
+
 def may_hold_secret(variable: str) -> bool:
     """Whether an environment variable may hold a secret; no stage gets one that its manifest does not ask for."""
-    named = (REWARD_KEY_VARIABLES, JUDGE_KEY_VARIABLES)
+    named = (REWARD_KEY_VARIABLES, JUDGE_KEY_VARIABLES, _NOTIFY_KEY_VARIABLES)
     return variable in SECRET_VARIABLES or any(re.fullmatch(pattern, variable) for pattern in named)
 
 
@@ -58,6 +61,19 @@ def endpoint_secrets(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, .
         SecretVariable(use.variable, f"spec.{use.field}.apiKeySecretRef", endpoint.api_key_secret_ref)
         for use, endpoint in endpoints_of(run)
         if stage in use.stages and endpoint.api_key_secret_ref is not None
+    )
+
+
+def notify_variable(index: int) -> str:
+    """Variable from which `dynalign run` takes the key of a webhook's signature; no stage sees it."""
+    return f"DYNALIGN_NOTIFY_{index}_KEY"
+
+
+def notify_secrets(run: AlignmentRun) -> tuple[SecretVariable, ...]:
+    """Keys with which notifications are signed."""
+    return tuple(
+        SecretVariable(notify_variable(index), f"spec.notify[{index}].secretRef", webhook.secret_ref)
+        for index, webhook in enumerate(run.spec.notify)
     )
 
 

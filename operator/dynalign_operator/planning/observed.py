@@ -9,6 +9,7 @@ from dynalign_contract.gang import WaitCause
 from dynalign_contract.plain_text import plain_text
 from dynalign_contract.result import StageResult
 from dynalign_contract.stages import Stage
+from dynalign_operator.api.notifications import Notification
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 
 
@@ -127,6 +128,8 @@ class Observed:
     """Name -> key -> text, for the ConfigMaps that the run refers to."""
     claims: Mapping[str, ClaimObservation] | None = None
     """Name -> claim, for those of the user's own that exist; None if claims were not queried."""
+    notifications: tuple[Notification, ...] = ()
+    """Notifications that are over and not in the status yet."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from dynalign_operator.planning.claims import check_claims
 from dynalign_operator.planning.deadlines import Limit, job_limit, run_deadline
 from dynalign_operator.planning.errors import MissingArtifactError, PlanningError
 from dynalign_operator.planning.gangs import gang_wakes
+from dynalign_operator.planning.notifications import with_notifications
 from dynalign_operator.planning.observed import Children, JobObservation, JobPhase, Observed, Step, classify
 from dynalign_operator.planning.permissions import check_permissions
 from dynalign_operator.planning.plan import Event, EventType, JobBundle, Plan
@@ -161,7 +162,7 @@ class _PlanBuilder:
         if self.delete:
             wake_times.append(self.now + _LOOK_AGAIN)
         return Plan(
-            status=report.status,
+            status=with_notifications(run, report.status, self.observed.notifications),
             create=(*self.create, *report.create),  # the queue and the quota see the run's own Job first
             delete=tuple(dict.fromkeys(self.delete)),
             events=(*self.events, *report.events),

@@ -29,6 +29,7 @@ from dynalign_operator.clusters.stage_metrics import LiveMetrics
 from dynalign_operator.manifests.installation import SettingsError
 from dynalign_operator.metrics import KnownRun, OperatorMetrics, RunTexts
 from dynalign_operator.service.health import serve_health, serve_metrics
+from dynalign_operator.service.notifications import Notifications
 from dynalign_operator.service.run_worker import RunWorker
 from dynalign_operator.service.settings import OperatorSettings, read_settings
 from dynalign_operator.service.workqueue import WorkQueue
@@ -119,7 +120,9 @@ class Operator:
             self._queue.add,
             lambda missed: metrics.record_comparison(missed, time.time()),
         )
-        self._worker = RunWorker(self._cluster, self._queue, metrics, settings.build)
+        self._notifications = Notifications(self._cluster, self._queue.add)
+        notify = self._notifications.consider
+        self._worker = RunWorker(self._cluster, self._queue, metrics, settings.build, notify=notify)
         self._texts = RunTexts()
         metrics.watch(lambda: self._queue.depth, lambda: self._queue.age_seconds)
 
@@ -130,6 +133,8 @@ class Operator:
             yield f"worker {number}", self._work()
         yield "resync", self._resync.repeat()
         yield "series", self._refresh_series()
+        if self._settings.sends_notifications:
+            yield "notifications", self._notifications.run()
         if self._settings.progress is not ProgressSource.OFF:
             source = self._settings.progress
             yield "progress", read_progress(self._store, self._book, self._api, source, self._queue.add)

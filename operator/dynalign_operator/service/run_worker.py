@@ -36,9 +36,11 @@ class RunWorker:
         metrics: OperatorMetrics,
         settings: BuildSettings,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        notify: Callable[[RunKey], None] = lambda _: None,
     ) -> None:
         self._cluster, self._queue, self._metrics, self._settings = cluster, queue, metrics, settings
-        self._clock = clock
+        self._clock, self._notify = clock, notify
 
     async def work(self, key: RunKey) -> None:
         """Carry one run on. Raises PutOffError or InternalFaultError when it is to come back after a pause."""
@@ -56,6 +58,7 @@ class RunWorker:
             await self._report(key, Blocker(reasons.INTERNAL_ERROR, str(error)))
             raise
         finally:
+            self._notify(key)
             self._metrics.reconcile_seconds.observe(time.monotonic() - started)
 
     async def _reconcile(self, key: RunKey) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from dynalign_operator.clusters.kubernetes.progress_source import ProgressSource
 from dynalign_operator.manifests.build_settings import BuildSettings
-from dynalign_operator.manifests.installation import SettingsError, read_build_settings, read_names
+from dynalign_operator.manifests.installation import SettingsError, read_build_settings, read_flag, read_names
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class OperatorSettings:
     probe_port: int = 8080
     progress: ProgressSource = ProgressSource.POD_IP
     log_level: str = "INFO"
+    sends_notifications: bool = False
+    """Whether webhooks that runs name are told."""
     workers: int = 10
     """Runs that are reconciled at the same time."""
 
@@ -32,6 +34,7 @@ def read_settings(environment: Mapping[str, str]) -> OperatorSettings:
         metrics_port=_port(environment, "DYNALIGN_METRICS_PORT", default.metrics_port),
         probe_port=_port(environment, "DYNALIGN_PROBE_PORT", default.probe_port),
         progress=_progress(environment.get("DYNALIGN_PROGRESS") or default.progress),
+        sends_notifications=read_flag(environment, "DYNALIGN_NOTIFICATIONS"),
         log_level=(environment.get("DYNALIGN_LOG_LEVEL") or default.log_level).upper(),
     )
 

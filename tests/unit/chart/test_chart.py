@@ -169,6 +169,7 @@ def test_every_value_is_read_by_a_template() -> None:
         *(f".Values.metrics.{part}" for part in ("serviceMonitor", "podMonitor", "prometheusRule", "dashboard")),
         ".Values.networkPolicy",
         ".Values.admissionPolicy",
+        ".Values.approvals",
     }
     read = set(re.findall(r"\.Values(?:\.\w+)+", text))
     prefixes = whole | parts

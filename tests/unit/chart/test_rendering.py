@@ -89,6 +89,25 @@ def test_the_operator_knows_whether_names_in_approvals_are_checked(enabled: bool
     assert bool(of_kind(objects, "ValidatingAdmissionPolicy")) is enabled
 
 
+def test_the_operator_reads_the_listed_secrets_alone_and_only_with_notifications() -> None:
+    assert "secrets" not in verbs(operators_role(render({"notifications": {"secrets": ["hooks"]}})))
+    assert "secrets" not in verbs(operators_role(render({"notifications": {"enabled": True}})))
+    objects = render({"notifications": {"enabled": True, "secrets": ["hooks"]}})
+    (rule,) = (rule for rule in operators_role(objects)["rules"] if "secrets" in rule["resources"])
+    assert (rule["verbs"], rule["resourceNames"]) == (["get"], ["hooks"])
+    assert settings_of(objects).sends_notifications
+    assert not settings_of(render()).sends_notifications
+
+
+def test_the_network_policy_opens_the_ports_of_webhooks_with_notifications_alone() -> None:
+    def ports(**notifications: object) -> set[int]:
+        rules = only(render({"notifications": notifications}), "NetworkPolicy")["spec"]["egress"]
+        return {port["port"] for rule in rules for port in rule["ports"] if "ipBlock" in str(rule.get("to"))}
+
+    assert ports(ports=[8443]) == set()
+    assert ports(enabled=True, ports=[8443]) == {8443}
+
+
 def test_cluster_wide() -> None:
     objects = render()
     assert not of_kind(objects, "Role")
@@ -130,6 +149,7 @@ def test_what_can_be_switched_off() -> None:
         "serviceAccount": {"create": False},
         "metrics": {"dashboard": {"enabled": False}},
         "networkPolicy": {"enabled": False},
+        "approvals": {"clusterRole": {"create": False}, "admissionPolicy": {"enabled": False}},
     }
     objects = render(values)
     assert sorted(thing["kind"] for thing in objects) == ["Deployment", "Pod", "Service"]
@@ -205,7 +225,8 @@ def test_monitors() -> None:
 
 def test_resources_of_other_projects_are_off_by_default() -> None:
     groups = {thing["apiVersion"].partition("/")[0] for thing in render()}
-    assert groups == {"v1", "apps", "rbac.authorization.k8s.io", "networking.k8s.io", "apiextensions.k8s.io"}
+    of_kubernetes = {"rbac.authorization", "networking", "apiextensions", "admissionregistration"}
+    assert groups == {"v1", "apps", *(f"{group}.k8s.io" for group in of_kubernetes)}
 
 
 def test_the_dashboard_is_found_by_its_label_and_is_json() -> None:

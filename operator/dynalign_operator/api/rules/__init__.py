@@ -13,6 +13,7 @@ from dynalign_operator.api.rules.generation import GENERATION_RULES
 from dynalign_operator.api.rules.judges import JUDGES_RULES
 from dynalign_operator.api.rules.judging import JUDGING_RULES
 from dynalign_operator.api.rules.model import MODEL_RULES
+from dynalign_operator.api.rules.notify import NOTIFY_CLUSTER_RULES, NOTIFY_RULES
 from dynalign_operator.api.rules.pods import POD_RULES
 from dynalign_operator.api.rules.policy import POLICY_RULES
 from dynalign_operator.api.rules.prompts import PROMPT_RULES
@@ -22,7 +23,7 @@ from dynalign_operator.api.rules.storage import STORAGE_RULES
 from dynalign_operator.api.rules.training import TRAINING_RULES
 from dynalign_operator.api.rules.transitions import TRANSITIONS
 
-CLUSTER_RULES: Final[tuple[ClusterRule, ...]] = (*PATH_RULES, *ENDPOINT_CLUSTER_RULES)
+CLUSTER_RULES: Final[tuple[ClusterRule, ...]] = (*PATH_RULES, *ENDPOINT_CLUSTER_RULES, *NOTIFY_CLUSTER_RULES)
 RULES: Final[tuple[Rule, ...]] = (
     *MODEL_RULES,
     *GENERATION_RULES,
@@ -36,6 +37,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *STORAGE_RULES,
     *POD_RULES,
     *POLICY_RULES,
+    *NOTIFY_RULES,
 )
 
 __all__ = ["CLUSTER_RULES", "RULES", "TRANSITIONS"]

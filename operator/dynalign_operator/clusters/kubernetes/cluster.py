@@ -1,6 +1,7 @@
 """KubeCluster: runs are AlignmentRun objects, stages are Jobs. Reads what the watches told, writes through the API."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import logging
@@ -11,9 +12,11 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
 
+from dynalign_contract.references import SecretKeyRef
 from dynalign_operator.api.status import AlignmentRunStatus, Phase
 from dynalign_operator.api.v1alpha1 import API_VERSION, KIND, AlignmentRun
 from dynalign_operator.clusters.base import RunKey
+from dynalign_operator.clusters.deliveries import Deliveries
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kubernetes.adoption import find_difference
 from dynalign_operator.clusters.kubernetes.api import KubeApi
@@ -26,6 +29,7 @@ from dynalign_operator.clusters.kubernetes.paths import (
     NETWORK_POLICIES,
     PODS,
     RUNS,
+    SECRETS,
     SERVICES,
     VOLUME_CLAIMS,
     Resource,
@@ -87,6 +91,8 @@ class KubeCluster:
         self._sightings = Sightings(now)
         self.runs = RunReader(store)
         """The stored runs as values."""
+        self.deliveries = Deliveries()
+        """Notifications that are over and not in a status yet."""
         self._read: dict[RunKey, set[str]] = {}
         """Run -> uids of ended Jobs whose pods have been read."""
 
@@ -99,7 +105,7 @@ class KubeCluster:
         if self._store.version(Kind.RUN, key) is None:
             self.forget(key)
             return None
-        if self._store.is_settled(key):
+        if self._store.is_settled(key) and not self.deliveries.is_pending(key):
             return None
         try:
             run = self.runs.read(key)
@@ -113,7 +119,8 @@ class KubeCluster:
         jobs = [await self._observe_job(key, job, pods[job["metadata"]["name"]]) for job in owned]
         found = tuple(job for job in jobs if job is not None)
         self._sightings.keep(key, (job.name for job in found))
-        return Observed(run, found, await self._config_maps(run, found), await self._claims(run, found))
+        config_maps, claims = await self._config_maps(run, found), await self._claims(run, found)
+        return Observed(run, found, config_maps, claims, self.deliveries.take(key, run.status.notifications))
 
     async def create(self, bundle: JobBundle) -> None:
         """Create what the Job needs, then the Job. Raises ForeignObjectError where a name is taken."""
@@ -167,8 +174,30 @@ class KubeCluster:
         """Let go of what is remembered of a run that is no more."""
         self._store.forget(Kind.RUN, key)
         self._sightings.forget(key)
+        self.deliveries.forget(key)
         for book in (self._written, self._read):
             book.pop(key, None)
+
+    def notifying_run(self, key: RunKey) -> AlignmentRun | None:
+        """The run if it names webhooks; None for another, for one that cannot be read, and for one that is gone."""
+        stored = self._store.get(Kind.RUN, key)
+        if stored is None or not (stored.get("spec") or {}).get("notify"):
+            return None
+        try:
+            return self.runs.read(key)
+        except InvalidRunError:
+            return None
+
+    async def read_secret(self, namespace: str, reference: SecretKeyRef) -> str | None:
+        """The text that a Secret has under a key; None where there is none. Raises RefusedError, ClusterError."""
+        found = await self._api.get(object_path(SECRETS, namespace, reference.name))
+        data = ((found or {}).get("data") or {}).get(reference.key)
+        if data is None:
+            return None
+        try:
+            return base64.b64decode(data).decode()
+        except ValueError as error:
+            raise ClusterError(f"the Secret {reference.name} holds no text under {reference.key}") from error
 
     async def warn(self, key: RunKey, reason: str, message: str) -> None:
         """Say it in an event: for what the status has no room for. Does nothing for a run that cannot be read."""

@@ -38,6 +38,7 @@ EVENTS: Final = Resource("api/v1", "events")
 CONFIG_MAPS: Final = Resource("api/v1", "configmaps")
 SERVICES: Final = Resource("api/v1", "services")
 NETWORK_POLICIES: Final = Resource("apis/networking.k8s.io/v1", "networkpolicies")
+SECRETS: Final = Resource("api/v1", "secrets")
 VOLUME_CLAIMS: Final = Resource("api/v1", "persistentvolumeclaims")
 
 

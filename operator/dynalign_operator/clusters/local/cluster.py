@@ -15,6 +15,7 @@ from dynalign_operator.api.approvals import APPROVAL_ANNOTATION
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.base import RunKey
+from dynalign_operator.clusters.deliveries import Deliveries
 from dynalign_operator.clusters.errors import ConflictError, UnsupportedJobError, UnusableCacheError
 from dynalign_operator.clusters.local.approving import read_decision
 from dynalign_operator.clusters.local.commands import Placement
@@ -108,6 +109,8 @@ class LocalCluster:
     ) -> None:
         self._run, self._config_maps, self._placement, self._clock = run, config_maps, placement, clock
         self._workdir = placement.workdir
+        self.deliveries = Deliveries()
+        """Notifications that are over and not in the status yet."""
         self._jobs: dict[str, LocalJob] = {}
         self._server = PreloadServer()
         self._ended = {name: observe_record(self._workdir, record) for name, record in records.items()}
@@ -140,7 +143,8 @@ class LocalCluster:
             decision = read_decision(self._workdir)
         jobs = tuple(job for job in (*self._ended.values(), *running) if job is not None)
         run = self._run if decision is None else self._run.with_annotation(APPROVAL_ANNOTATION, decision)
-        return Observed(run, jobs, self._config_maps)
+        over = self.deliveries.take(key, run.status.notifications)
+        return Observed(run, jobs, self._config_maps, notifications=over)
 
     async def create(self, bundle: JobBundle) -> None:
         """Start a Job. The volume is the working folder, so there is no claim to create."""
