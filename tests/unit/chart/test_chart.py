@@ -170,6 +170,7 @@ def test_every_value_is_read_by_a_template() -> None:
         ".Values.networkPolicy",
         ".Values.admissionPolicy",
         ".Values.approvals",
+        ".Values.notifications",
     }
     read = set(re.findall(r"\.Values(?:\.\w+)+", text))
     prefixes = whole | parts
@@ -218,6 +219,8 @@ def test_the_operator_may_do_this_and_no_more() -> None:
         },
         "networkPolicies": {"networking.k8s.io/networkpolicies": "get create"},
         "apiProxy": {"core/pods/proxy": "get"},
+        "notifications": {"core/secrets": "get"},
+        "approvers": {"dynalign.io/alignmentruns": "get list watch patch approve"},
         "clusterWide": {
             "apiextensions.k8s.io/customresourcedefinitions": "list watch",
         },

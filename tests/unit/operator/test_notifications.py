@@ -175,6 +175,7 @@ def test_the_body_is_a_cloud_event() -> None:
     assert event.get_source() == "/apis/dynalign.io/v1alpha1/namespaces/team/alignmentruns/r"
     assert event.get_time() == due.occurrence.time
     data = event.get_data()
+    assert isinstance(data, dict)
     assert (data["run"], data["reason"], data["phase"]) == ("r", "BadConfig", "Failed")
 
 
