@@ -22,6 +22,7 @@ wanted() {
   case $1 in
     gpu) extras="trainer bundled" lock=gpu overrides=/dev/null given='^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==' ;;
     cpu) extras="cpu bundled" lock=cpu overrides=requirements/cpu-overrides.txt given='^$' ;;
+    operator) extras="operator tracing" lock=cpu overrides=requirements/cpu-overrides.txt given='^$' ;;
     *) extras=$1 lock=cpu overrides=requirements/cpu-overrides.txt given='^$' ;;
   esac
   # shellcheck disable=SC2086 # every extra is a word of its own

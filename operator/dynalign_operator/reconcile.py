@@ -1,10 +1,11 @@
 """Observe, plan, apply, write the status once, publish events. No rules here: these are the planner's."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
 from dynalign_contract.stages import SIDE_STAGES
+from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.base import Cluster, RunKey
 from dynalign_operator.clusters.errors import ClusterError, ConflictError, GoneError
@@ -27,7 +28,17 @@ class InternalFaultError(Exception):
         )
 
 
-async def reconcile(cluster: Cluster, key: RunKey, now: datetime, settings: BuildSettings) -> Plan | None:
+Trace = Callable[[AlignmentRun, AlignmentRunStatus, datetime], None]
+"""Told of a run as it was, of the status that has been stored since, and when."""
+
+
+def trace_nothing(_run: AlignmentRun, _status: AlignmentRunStatus, _now: datetime) -> None:
+    """Default where nothing is traced."""
+
+
+async def reconcile(
+    cluster: Cluster, key: RunKey, now: datetime, settings: BuildSettings, trace: Trace = trace_nothing
+) -> Plan | None:
     """Take one run as far as it goes now; None when there is no such run, or nothing to do for it.
 
     The objects come before the status: when the status cannot be written (ConflictError), the next reconcile finds
@@ -37,7 +48,13 @@ async def reconcile(cluster: Cluster, key: RunKey, now: datetime, settings: Buil
     """
     with _doing("reading the run and its Jobs"):
         observed = await cluster.observe(key)
-    return None if observed is None else await _carry_out(cluster, key, observed, now, settings)
+    if observed is None:
+        return None
+    planned = await _carry_out(cluster, key, observed, now, settings)
+    if isinstance(observed, Observed):
+        with _doing("tracing what has ended"):
+            trace(observed.run, planned.status, now)
+    return planned
 
 
 async def report_blocker(cluster: Cluster, run: BlockedRun, now: datetime, settings: BuildSettings) -> None:

@@ -133,5 +133,7 @@ class BuildSettings:
     image_pull_secrets: tuple[str, ...] = ()
     """Names of Secrets in the run's namespace."""
     pods: PodSettings = field(default_factory=PodSettings)
+    are_stages_traced: bool = False
+    """Whether a stage gets the variable TRACEPARENT, with the id of its span."""
     are_approvals_verified: bool = False
     """Whether an admission policy compares the name in an approval with that of the user who sends it."""

@@ -9,6 +9,7 @@ from dynalign_contract.pod_paths import CACHE_MOUNT, METRICS_PORT, RUN_MOUNT, TM
 from dynalign_contract.proxies import CLUSTER, NO_PROXY, PROXY_VARIABLES, both_cases, joined_hosts
 from dynalign_contract.stages import ONLINE_STAGES, SIDE_STAGES
 from dynalign_operator.api.pods import StageOverrides
+from dynalign_operator.api.trace_ids import traceparent
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings, PodSettings
 from dynalign_operator.manifests.objects import KubernetesObject
@@ -61,6 +62,8 @@ def _own_variables(run: AlignmentRun, config: StageConfig, settings: BuildSettin
     if shares_compiled(run, settings.pods) and config.stage not in SIDE_STAGES:
         variables[Variable.COMPILED_ARCHIVES] = f"{RUN_MOUNT}/{run.metadata.name}/{COMPILED_FOLDER}"
         variables[Variable.IMAGE] = settings.trainer_image
+    if settings.are_stages_traced:
+        variables["TRACEPARENT"] = traceparent(run, config.stage, config.iteration, config.attempt)
     # A uid that the image does not know has no home and no name, for which torch and others ask.
     variables |= {"HOME": TMP_MOUNT, "LOGNAME": _USER, "USER": _USER}
     if not gpus:

@@ -19,6 +19,7 @@ def read_build_settings(environment: Mapping[str, str]) -> BuildSettings:
         trainer_image=environment.get("DYNALIGN_TRAINER_IMAGE") or BuildSettings().trainer_image,
         image_pull_secrets=read_names(environment.get("DYNALIGN_IMAGE_PULL_SECRETS", "")),
         pods=_pods(environment.get("DYNALIGN_TRAINER_PODS", "")),
+        are_stages_traced=read_flag(environment, "DYNALIGN_TRACES"),
         are_approvals_verified=read_flag(environment, "DYNALIGN_APPROVALS_VERIFIED"),
     )
 

@@ -28,10 +28,12 @@ from dynalign_operator.clusters.kubernetes.watches import run_watches
 from dynalign_operator.clusters.stage_metrics import LiveMetrics
 from dynalign_operator.manifests.installation import SettingsError
 from dynalign_operator.metrics import KnownRun, OperatorMetrics, RunTexts
+from dynalign_operator.reconcile import trace_nothing
 from dynalign_operator.service.health import serve_health, serve_metrics
 from dynalign_operator.service.notifications import Notifications
 from dynalign_operator.service.run_worker import RunWorker
 from dynalign_operator.service.settings import OperatorSettings, read_settings
+from dynalign_operator.service.tracing import Tracer, open_tracer
 from dynalign_operator.service.workqueue import WorkQueue
 
 WATCHES: Final = "watches"
@@ -50,15 +52,20 @@ def main() -> None:
     """Run until SIGTERM or SIGINT; exit code 2 if the environment is wrong, 1 if a task ended early."""
     try:
         settings = read_settings(os.environ)
+        tracer = open_tracer() if settings.exports_traces else None
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
     configure_logging(settings.log_level)
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # it would report every event
-    asyncio.run(serve(settings))
+    try:
+        asyncio.run(serve(settings, tracer))
+    finally:
+        if tracer is not None:
+            tracer.close()
 
 
-async def serve(settings: OperatorSettings) -> None:
+async def serve(settings: OperatorSettings, tracer: Tracer | None = None) -> None:
     """Connect, watch and work until SIGTERM or SIGINT. If any task ends early, the process exits with its error."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -66,7 +73,7 @@ async def serve(settings: OperatorSettings) -> None:
         loop.add_signal_handler(number, stop.set)
     metrics = OperatorMetrics()
     async with open_kube_api(metrics.record_request) as api:
-        operator = Operator(settings, api, metrics)
+        operator = Operator(settings, api, metrics, tracer)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(
                 serve_health(settings.probe_port, alive=operator.liveness_problem, ready=operator.readiness_problem)
@@ -108,7 +115,9 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
 class Operator:
     """The parts of one operator process and their connections."""
 
-    def __init__(self, settings: OperatorSettings, api: KubeApi, metrics: OperatorMetrics) -> None:
+    def __init__(
+        self, settings: OperatorSettings, api: KubeApi, metrics: OperatorMetrics, tracer: Tracer | None = None
+    ) -> None:
         self._settings, self._api, self._metrics = settings, api, metrics
         self._store, self._book = Store(), ProgressBook()
         self._queue: WorkQueue[RunKey] = WorkQueue()
@@ -122,7 +131,8 @@ class Operator:
         )
         self._notifications = Notifications(self._cluster, self._queue.add)
         notify = self._notifications.consider
-        self._worker = RunWorker(self._cluster, self._queue, metrics, settings.build, notify=notify)
+        trace = trace_nothing if tracer is None else tracer.trace
+        self._worker = RunWorker(self._cluster, self._queue, metrics, settings.build, notify=notify, trace=trace)
         self._texts = RunTexts()
         metrics.watch(lambda: self._queue.depth, lambda: self._queue.age_seconds)
 

@@ -20,7 +20,7 @@ from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.metrics import OperatorMetrics
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.stored_run import BlockedRun, Blocker
-from dynalign_operator.reconcile import InternalFaultError, reconcile, report_blocker
+from dynalign_operator.reconcile import InternalFaultError, Trace, reconcile, report_blocker, trace_nothing
 from dynalign_operator.service.workqueue import PutOffError, WorkQueue
 
 log = logging.getLogger("dynalign.worker")
@@ -38,9 +38,10 @@ class RunWorker:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         *,
         notify: Callable[[RunKey], None] = lambda _: None,
+        trace: Trace = trace_nothing,
     ) -> None:
         self._cluster, self._queue, self._metrics, self._settings = cluster, queue, metrics, settings
-        self._clock, self._notify = clock, notify
+        self._clock, self._notify, self._trace = clock, notify, trace
 
     async def work(self, key: RunKey) -> None:
         """Carry one run on. Raises PutOffError or InternalFaultError when it is to come back after a pause."""
@@ -63,7 +64,7 @@ class RunWorker:
 
     async def _reconcile(self, key: RunKey) -> None:
         now = self._clock()
-        plan = await reconcile(self._cluster, key, now, self._settings)
+        plan = await reconcile(self._cluster, key, now, self._settings, self._trace)
         if plan is not None and plan.wake_at is not None:
             self._queue.add_after(key, (plan.wake_at - now).total_seconds())
 

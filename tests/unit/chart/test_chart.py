@@ -171,6 +171,7 @@ def test_every_value_is_read_by_a_template() -> None:
         ".Values.admissionPolicy",
         ".Values.approvals",
         ".Values.notifications",
+        ".Values.traces",
     }
     read = set(re.findall(r"\.Values(?:\.\w+)+", text))
     prefixes = whole | parts

@@ -108,6 +108,22 @@ def test_the_network_policy_opens_the_ports_of_webhooks_with_notifications_alone
     assert ports(enabled=True, ports=[8443]) == {8443}
 
 
+def test_traces_are_off_and_take_the_standard_variables() -> None:
+    assert not settings_of(render()).exports_traces
+    objects = render(
+        {"traces": {"enabled": True, "endpoint": "http://c.o.svc:4318", "env": [{"name": "OTEL_X", "value": "1"}]}}
+    )
+    assert (environment(objects)["OTEL_EXPORTER_OTLP_ENDPOINT"], environment(objects)["OTEL_X"]) == (
+        "http://c.o.svc:4318",
+        "1",
+    )
+    found = settings_of(objects)
+    assert found.exports_traces
+    assert found.build.are_stages_traced
+    ports = [port["port"] for rule in only(objects, "NetworkPolicy")["spec"]["egress"] for port in rule["ports"]]
+    assert 4318 in ports
+
+
 def test_cluster_wide() -> None:
     objects = render()
     assert not of_kind(objects, "Role")
