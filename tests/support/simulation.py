@@ -93,13 +93,13 @@ class Simulation:
         self._pass_time(decided, fate)
         return decided
 
-    def until(self, stage: Stage, iteration: int | None = None) -> Simulation:
-        """Let every stage succeed until a step's Job has been created. Fails when the run never gets there."""
+    def until(self, stage: Stage, iteration: int | None = None, fate: Fate | None = None) -> Simulation:
+        """Let every stage succeed, or fare as `fate` says, until a step's Job has been created. Fails when the run never gets there."""
         for _ in range(500):
             decided = self.plan()
             if (self.run.status.stage, self.run.status.iteration) == (stage, iteration):
                 return self
-            self._pass_time(decided, succeed)
+            self._pass_time(decided, fate or succeed)
         raise AssertionError(f"{stage} of iteration {iteration} was never reached")
 
     def _pass_time(self, decided: Plan, fate: Fate) -> None:

@@ -15,7 +15,8 @@ from typing import Any, Final
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from dynalign_contract.plain_text import reveal_hidden
-from dynalign_report.charts import Chart, Section, build_charts, stage_seconds
+from dynalign_report.chart_data import chart_data
+from dynalign_report.charts import Section, build_charts, stage_seconds
 from dynalign_report.embedding import Embedded, embed_rows, embed_text
 from dynalign_report.facts import ReportedRun, StageFacts
 from dynalign_report.findings import Finding, build_findings
@@ -27,7 +28,7 @@ MAX_BYTES: Final = 15_000_000
 _RESERVED: Final = 3_000_000
 """For everything but the rows: the plotting library (2 MB), charts, tables, configuration."""
 _HELD_OUT_SHARE: Final = 0.25
-_SCRIPTS: Final = ("page.js", "charts.js", "samples.js")
+_SCRIPTS: Final = ("elements.js", "page.js", "plots.js", "charts.js", "samples.js")
 _TEMPLATE: Final = "report.html.j2"
 
 
@@ -78,7 +79,7 @@ def build_page(runs: Sequence[ReportedRun], made: str, plotting_library: str, ve
     return template.get_template(_TEMPLATE).render(
         views=[RunView(run, build_findings(run), stage_seconds(run)) for run in runs],
         charts={section.value: [(i, c) for i, c in enumerate(charts) if c.section is section] for section in Section},
-        data=_json_for_script({"charts": [_chart(chart) for chart in charts], "runs": index}),
+        data=_json_for_script({"charts": [chart_data(chart) for chart in charts], "runs": index}),
         chunks=chunks,
         plotly=embed_text(plotting_library),
         hashes=[_hash(scripts), _hash(plotting_library)],
@@ -128,25 +129,6 @@ def _embed(runs: Sequence[ReportedRun]) -> tuple[list[_Chunk], list[dict[str, An
 
 def _entry(chunk: _Chunk) -> dict[str, Any]:
     return {"chunk": chunk.id, "rows": chunk.rows.rows, "of": chunk.rows.of}
-
-
-def _chart(chart: Chart) -> dict[str, Any]:
-    return {
-        "title": chart.title,
-        "unit": chart.unit,
-        "kind": chart.kind.value,
-        "reference": chart.reference,
-        "lines": [
-            {
-                "label": line.label,
-                "x": list(line.points),
-                "y": [point.value for point in line.points.values()],
-                "low": [point.low for point in line.points.values()],
-                "high": [point.high for point in line.points.values()],
-            }
-            for line in chart.lines
-        ],
-    }
 
 
 def _json_for_script(value: Any) -> str:

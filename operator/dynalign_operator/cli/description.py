@@ -10,7 +10,7 @@ from rich.table import Table
 from dynalign_contract.layout import stage_folder
 from dynalign_contract.metrics import TrainMetrics
 from dynalign_contract.stages import ITERATION_STAGES, Stage
-from dynalign_operator.api.status import AlignmentRunStatus, ConditionType, IterationStatus, Phase
+from dynalign_operator.api.status import AlignmentRunStatus, Condition, ConditionType, IterationStatus, Phase
 from dynalign_operator.cli.situation import (
     Situation,
     clock,
@@ -129,10 +129,15 @@ def _decisions(status: AlignmentRunStatus, now: datetime) -> Table:
     return table
 
 
+def is_trouble(condition: Condition) -> bool:
+    """Whether a condition says that something is wrong; one that is not yet met says nothing."""
+    return condition.status not in (_GOOD[condition.type], "False")
+
+
 def _conditions(status: AlignmentRunStatus, now: datetime) -> Table:
     table = _grid(4)
     for condition in status.conditions:
-        style = "" if condition.status == _GOOD[condition.type] or condition.status == "False" else "yellow"
+        style = "yellow" if is_trouble(condition) else ""
         table.add_row(
             str(condition.type),
             styled(condition.status, style),

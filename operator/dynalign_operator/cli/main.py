@@ -20,6 +20,7 @@ from dynalign_operator.cli.terminal import say
 from dynalign_operator.cli.top import top
 from dynalign_operator.cli.validate import validate
 from dynalign_operator.cli.watch import watch
+from dynalign_operator.ui.command import ui
 
 app = typer.Typer(
     name="dynalign",
@@ -55,6 +56,7 @@ for _command in (
     estimate,
     render,
     run,
+    ui,
     top,
     watch,
     describe,

@@ -7,7 +7,7 @@ from typing import Final
 from rich.table import Table
 
 from dynalign_operator.api.status import Phase
-from dynalign_operator.cli.situation import count_requested_gpus, stalled_condition
+from dynalign_operator.cli.situation import count_iterations, count_requested_gpus, remark_on, stage_share
 from dynalign_operator.cli.tables import describe_seconds
 from dynalign_operator.cli.terminal import styled
 from dynalign_operator.clusters.run_source import ListedRun
@@ -31,9 +31,9 @@ def run_table(runs: Iterable[ListedRun], now: datetime) -> Table:
             run.name,
             run.group,
             styled(_phase(run), style),
-            _iteration(run),
+            count_iterations(run) or _NONE,
             _NONE if status.stage is None or status.phase is Phase.SUCCEEDED else str(status.stage),
-            _done(run),
+            stage_share(status) or _NONE,
             _ends(run, now),
             str(count_requested_gpus(run.run)) if run.is_cluster and run.run is not None else _NONE,
         )
@@ -42,27 +42,8 @@ def run_table(runs: Iterable[ListedRun], now: datetime) -> Table:
 
 def _phase(run: ListedRun) -> str:
     """The phase, and what is wrong in one word."""
-    if run.problem:
-        return f"{run.status.phase} (not valid)"
-    stalled = stalled_condition(run.status)
-    if stalled is not None:
-        return f"{run.status.phase} ({stalled.reason})"
-    if run.status.awaited_approval is not None and run.status.phase is Phase.RUNNING:
-        return f"{run.status.phase} (awaits approval)"
-    works = run.status.phase in (Phase.RUNNING, Phase.PENDING)
-    return f"{run.status.phase} (stopped)" if works and not run.is_driven else str(run.status.phase)
-
-
-def _iteration(run: ListedRun) -> str:
-    """`2/10`, counted from 1 as in `status.progress`."""
-    if run.run is None or run.status.iteration is None:
-        return _NONE
-    return f"{run.status.iteration + 1}/{max(run.run.spec.iterations, run.status.iteration + 1)}"
-
-
-def _done(run: ListedRun) -> str:
-    last = run.status.progress.rpartition(" ")[2]
-    return last if last.endswith("%") and run.status.phase is Phase.RUNNING else _NONE
+    remark = remark_on(run)
+    return f"{run.status.phase} ({remark})" if remark else str(run.status.phase)
 
 
 def _ends(run: ListedRun, now: datetime) -> str:

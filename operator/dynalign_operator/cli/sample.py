@@ -30,8 +30,8 @@ def read_sample(folder: Path, awaited: AwaitedApproval) -> RenderableType | None
         changes = read_changes(folder, awaited.iteration)
         return None if changes is None else before_after(changes)
     try:
-        from dynalign_report.folder import artifact_parts
         from dynalign_report.groups import read_groups
+        from dynalign_report.stage_facts import artifact_parts
 
         layout, iteration = RunLayout(folder), awaited.iteration
         rollouts, judgements = (layout.stage(stage, iteration) for stage in (Stage.GENERATE, Stage.JUDGE))

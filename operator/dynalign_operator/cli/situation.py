@@ -10,7 +10,7 @@ from dynalign_operator.api.durations import after
 from dynalign_operator.api.status import AlignmentRunStatus, Condition, ConditionType, Phase, StagePhase, StageStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.cli.tables import describe_best, describe_seconds
-from dynalign_operator.clusters.run_source import RunEvent, RunSnapshot
+from dynalign_operator.clusters.run_source import ListedRun, RunEvent, RunSnapshot
 from dynalign_operator.manifests.overrides import count_gpus
 from dynalign_operator.manifests.volume import claim_name
 from dynalign_operator.planning import reasons
@@ -67,6 +67,32 @@ def stalled_condition(status: AlignmentRunStatus) -> Condition | None:
     """The condition Stalled while it is True."""
     found = condition_of(status, ConditionType.STALLED)
     return found if found is not None and found.status == "True" else None
+
+
+def remark_on(run: ListedRun) -> str:
+    """Why a run does not go on, in a word: a reason, `stopped`, `not valid`; empty for one that does or has ended."""
+    if run.problem:
+        return "not valid"
+    stalled = stalled_condition(run.status)
+    if stalled is not None:
+        return stalled.reason
+    if run.status.awaited_approval is not None and run.status.phase is Phase.RUNNING:
+        return "awaits approval"
+    works = run.status.phase in (Phase.RUNNING, Phase.PENDING)
+    return "stopped" if works and not run.is_driven else ""
+
+
+def count_iterations(run: ListedRun) -> str:
+    """`2/10`, counted from 1 as in `status.progress`; empty before the first."""
+    if run.run is None or run.status.iteration is None:
+        return ""
+    return f"{run.status.iteration + 1}/{max(run.run.spec.iterations, run.status.iteration + 1)}"
+
+
+def stage_share(status: AlignmentRunStatus) -> str:
+    """Share of the current stage that is done, such as `62%`; empty where it is not known."""
+    last = status.progress.rpartition(" ")[2]
+    return last if last.endswith("%") and status.phase is Phase.RUNNING else ""
 
 
 def current_step(status: AlignmentRunStatus) -> Step | None:

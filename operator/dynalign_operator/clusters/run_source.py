@@ -82,6 +82,8 @@ class ListedRun:
     """False for a run of this machine that no process works on."""
     problem: str = ""
     """Why the stored object is not a valid run."""
+    folder: str = ""
+    """Working folder of a run of this machine, by the name that the source knows it by."""
 
 
 @dataclass(frozen=True)

@@ -105,10 +105,15 @@ class KubeApi:
             if error.status != 404:
                 raise
 
-    async def annotate(self, path: ApiPath, annotations: Mapping[str, str]) -> None:
-        """Set annotations of an object, and leave its others."""
-        patch = {"metadata": {"annotations": dict(annotations)}}
-        await self._request("PATCH", path, f"annotate {path}", patch, "application/merge-patch+json")
+    async def merge(self, path: ApiPath, changes: Mapping[str, Any]) -> KubernetesObject | None:
+        """Change fields of an object by a merge patch and return it as stored; None when it is not there."""
+        what = f"change {path}"
+        try:
+            return await self._request("PATCH", path, what, dict(changes), "application/merge-patch+json")
+        except RefusedError as error:
+            if error.status == 404:
+                return None
+            raise
 
     async def delete(self, path: ApiPath, *, propagation: str) -> None:
         """Delete an object; one that is gone is no error."""

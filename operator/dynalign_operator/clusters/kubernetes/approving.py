@@ -7,6 +7,7 @@ from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kubernetes.api import RefusedError
 from dynalign_operator.clusters.kubernetes.paths import RUNS, Resource, collection_path, object_path
 from dynalign_operator.clusters.kubernetes.user_access import UserAccess, explain_refusal
+from dynalign_operator.clusters.run_source import RunNotFoundError
 
 _SELF_REVIEWS: Final = Resource("apis/authentication.k8s.io/v1", "selfsubjectreviews")
 
@@ -28,6 +29,8 @@ async def annotate_decision(access: UserAccess, run: str, text: str) -> None:
     """Set the annotation with a decision. Raises ClusterError, NotAllowedError among them."""
     path = object_path(RUNS, access.namespace, run)
     try:
-        await access.api.annotate(path, {APPROVAL_ANNOTATION: text})
+        changed = await access.api.merge(path, {"metadata": {"annotations": {APPROVAL_ANNOTATION: text}}})
     except RefusedError as error:
         raise explain_refusal(error, access, f"approve alignmentruns in namespace {access.namespace}") from error
+    if changed is None:
+        raise RunNotFoundError(f"there is no run {run} in namespace {access.namespace} any more.")

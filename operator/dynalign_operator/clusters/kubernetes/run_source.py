@@ -1,7 +1,8 @@
 """Runs of a cluster, read with the rights of the user's own kubeconfig."""
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -12,6 +13,7 @@ from dynalign_operator.api.v1alpha1 import KIND, AlignmentRun
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kubernetes.api import RefusedError
 from dynalign_operator.clusters.kubernetes.approving import annotate_decision, read_user_name
+from dynalign_operator.clusters.kubernetes.change_run import change_run
 from dynalign_operator.clusters.kubernetes.create_run import create_run
 from dynalign_operator.clusters.kubernetes.observe import observe_job
 from dynalign_operator.clusters.kubernetes.owners import is_controlled_by, pods_by_job
@@ -75,6 +77,14 @@ class KubeRunSource:
     def namespace(self) -> str:
         """The namespace whose runs are meant."""
         return self._access.namespace
+
+    def in_namespace(self, namespace: str) -> "KubeRunSource":
+        """The runs of another namespace, over the same connection."""
+        return KubeRunSource(replace(self._access, namespace=namespace), self._choice, everywhere=self._everywhere)
+
+    async def change(self, run: AlignmentRun, fields: Mapping[str, Any]) -> None:
+        """Set fields of a run's specification. Raises NotAllowedError, RunNotFoundError, ClusterError."""
+        await change_run(self._access, run, fields)
 
     async def create(self, file: RunFile) -> None:
         """Create what a run file holds. Raises ClusterError where the run is there already."""

@@ -1,13 +1,14 @@
 """Runs in working folders of this machine, as `dynalign run` leaves them."""
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from dynalign_operator.api.approvals import Decision
 from dynalign_operator.api.status import Phase
+from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.errors import ClusterError, WorkdirError
 from dynalign_operator.clusters.local.approving import user_name, write_decision
 from dynalign_operator.clusters.local.log_files import LogFollower, all_lines, find_logs, latest_attempt
@@ -35,27 +36,30 @@ _ENDED: Final = (Phase.SUCCEEDED, Phase.FAILED, Phase.SUSPENDED)
 class LocalRunSource:
     """A RunSource of working folders, each under the name that the user gives it."""
 
-    def __init__(self, folders: Mapping[str, Path]) -> None:
+    def __init__(self, folders: Mapping[str, Path], read: Callable[[Workdir], AlignmentRun | None] = read_run) -> None:
+        """`read` reads the run of a folder, for a caller that looks often and remembers what it has read."""
         self._folders = {name: Workdir(folder) for name, folder in folders.items()}
+        self._read = read
 
     async def list_runs(self) -> RunList:
         """Every run of the folders that can be read; the notes say what is wrong with the others."""
         runs, notes = [], []
-        for workdir in self._folders.values():
+        for folder, workdir in self._folders.items():
             try:
-                run = read_run(workdir)
+                run = self._read(workdir)
             except ClusterError as error:
                 notes.append(str(error))
                 continue
             if run is not None:
                 name, group = run.metadata.name, str(workdir.root.parent)
-                runs.append(ListedRun(name, group, run.status, run, is_cluster=False, is_driven=is_locked(workdir)))
+                driven = is_locked(workdir)
+                runs.append(ListedRun(name, group, run.status, run, is_cluster=False, is_driven=driven, folder=folder))
         return RunList(tuple(runs), tuple(notes))
 
     async def get(self, name: str) -> RunSnapshot:
         """The run of a folder and the Jobs that it remembers. Raises RunNotFoundError, WorkdirError."""
         workdir = self._folders[name]
-        run = read_run(workdir)
+        run = self._read(workdir)
         if run is None:
             raise RunNotFoundError(f"{workdir.root} holds no run (no run.json); start one with `dynalign run FILE`.")
         notes: list[str] = []

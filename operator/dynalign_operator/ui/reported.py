@@ -1,0 +1,37 @@
+"""A run's numbers as the report's own values, so that page and report show the same plots. Pure."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from dynalign_contract.metrics import find_definition
+from dynalign_contract.result import Metric
+from dynalign_contract.stages import Stage
+from dynalign_operator.api.status import IterationStatus
+from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.planning.iteration_numbers import numbers_of
+from dynalign_operator.planning.run_facts import facts_of
+from dynalign_report.facts import ReportedRun, StageFacts
+
+_MEASURED: Final = (Stage.JUDGE, Stage.EVALUATE)
+"""Stages whose numbers an iteration keeps when the status drops its stages."""
+
+
+def build_reported(run: AlignmentRun, stages: tuple[StageFacts, ...] = ()) -> ReportedRun:
+    """The run as its status tells it; `stages` are those of its folder, where that is at hand."""
+    facts = facts_of(run)
+    known = stages or facts.stages
+    seen = {entry.iteration for entry in known}
+    kept = tuple(entry for one in run.status.iterations if one.index not in seen for entry in _kept(one))
+    return ReportedRun(facts.name, facts, (*kept, *known))
+
+
+def _kept(iteration: IterationStatus) -> Iterator[StageFacts]:
+    """The numbers of an iteration whose stages the status no longer holds."""
+    for stage in _MEASURED:
+        metrics = tuple(
+            Metric(name=one.name, value=value)
+            for one, value in numbers_of(iteration).items()
+            if find_definition(stage, one.name) == one
+        )
+        if metrics:
+            yield StageFacts(stage=stage, iteration=iteration.index, phase="Succeeded", metrics=metrics)
