@@ -17,7 +17,7 @@ pytestmark = pytest.mark.cluster
 TEAM = "team"
 ALLOWED = {
     "secrets": ["hub", "dynalign-*"],
-    "endpointHosts": ["api.example.com", "*.models.svc"],
+    "endpointHosts": ["api.example.com", "*.models.svc", "s3.example.com"],
     "claims": ["weights"],
     "priorityClasses": ["batch"],
     "runtimeClasses": ["nvidia"],
@@ -34,6 +34,12 @@ REWARD: dict[str, Any] = {
     "endpoint": {"url": "https://api.example.com/score", "apiKeySecretRef": {"name": "dynalign-keys", "key": "k"}},
 }
 OUTSIDE: dict[str, Any] = {"name": "outside", "judge": "Endpoint", "endpoint": SERVER}
+BUCKET = {
+    "endpoint": "https://s3.example.com",
+    "bucket": "models",
+    "prefix": "mine",
+    "credentialsSecretRef": {"name": "dynalign-s3"},
+}
 GOOD: dict[str, Any] = {
     "model": {"uri": "hf://org/name", "tokenSecretRef": {"name": "hub", "key": "token"}},
     "prompts": {
@@ -50,6 +56,7 @@ GOOD: dict[str, Any] = {
         {"name": "own", "type": "Python", "entryPoint": "own"},
     ],
     "notify": [{"url": "https://api.example.com/hook", "secretRef": {"name": "hub", "key": "hook"}}],
+    "export": {"publish": [{"s3": BUCKET}]},
     "storage": {"existingClaim": "weights"},
     "scheduling": {"priorityClassName": "batch"},
     "stages": {
@@ -196,6 +203,27 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         },
         "the claim payroll",
     ),
+    "key of a bucket to publish to": (
+        {"export": {"publish": [{"s3": {**BUCKET, "credentialsSecretRef": {"name": "db-root"}}}]}},
+        "the Secret db-root",
+    ),
+    "bucket of another server": (
+        {"export": {"publish": [{"s3": BUCKET}, {"s3": {**BUCKET, "endpoint": "https://evil.example.com"}}]}},
+        "the host evil.example.com",
+    ),
+    "bucket at AWS": (
+        {"export": {"publish": [{"s3": {"bucket": "models", "prefix": "mine"}}]}},
+        "the host s3.amazonaws.com",
+    ),
+    "key of the model's bucket": (
+        {"model": {"uri": "s3://models/x", "tokenSecretRef": None, "credentialsSecretRef": {"name": "db-root"}}},
+        "the Secret db-root",
+    ),
+    "server of the model's bucket": (
+        {"model": {"uri": "s3://models/x", "tokenSecretRef": None, "s3": {"endpoint": "https://evil.example.com"}}},
+        "the host evil.example.com",
+    ),
+    "model's bucket at AWS": ({"model": {"uri": "s3://models/x", "tokenSecretRef": None}}, "the host s3.amazonaws.com"),
     "claim of the run": ({"storage": {"existingClaim": "payroll"}}, "the claim payroll"),
     "claim of the model": (
         {"model": {"uri": "pvc://payroll/x", "tokenSecretRef": None}},

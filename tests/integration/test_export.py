@@ -13,27 +13,17 @@ from safetensors.torch import load_file, save_file
 from dynalign_contract.config import ExportParams, IterationSummary, Policy, StageConfig
 from dynalign_contract.estimate import Estimate
 from dynalign_contract.layout import MANIFEST
-from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.objective import builtin_objective
-from dynalign_contract.result import ArtifactRef, StageResult
+from dynalign_contract.result import StageResult
 from dynalign_contract.settings import TrainingBackend
-from dynalign_contract.stages import Stage
 from dynalign_contract.training_choice import TrainingChoice
 from dynalign_trainer.export.check import ExportError, check_export
 from dynalign_trainer.runtime.lifecycle import Place, run_stage
 from lab.tiny_qwen3 import write_tiny_qwen3
+from support.artifacts import as_artifact
 from support.judging_data import metrics_of
 
 IDS = torch.tensor([[1, 20, 30, 40, 50]])
-
-
-def as_artifact(root: Path, path: str) -> ArtifactRef:
-    paths = sorted(p.relative_to(root / path) for p in (root / path).rglob("*") if p.is_file())
-    names = [p.as_posix() for p in paths if p.name != MANIFEST]
-    files = tuple(describe_file(root / path, name) for name in names)
-    manifest = Manifest(stage=Stage.FETCH, config_digest="sha256:" + "0" * 64, files=files)
-    write_manifest(root / path, manifest)
-    return ArtifactRef(path=path, digest=manifest.digest)
 
 
 def load(folder: Path, dtype: torch.dtype | str = torch.float32) -> Any:

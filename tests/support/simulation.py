@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from dynalign_contract.result import StageResult
+from dynalign_contract.result import PublishedPlace, StageResult
 from dynalign_contract.stages import SIDE_STAGES, Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings
@@ -38,6 +38,15 @@ def succeed(job: JobObservation, **metrics: float | None) -> JobObservation:
     numbers: dict[str, Any] = {**metrics_of(job.step), **metrics}
     results: list[StageResult | None] = [a_result(path=f"{job.step}-{i}", **numbers) for i in range(len(job.results))]
     return replace(job, phase=JobPhase.SUCCEEDED, results=tuple(results), exit_code=0)
+
+
+def publish(job: JobObservation, *uris: str) -> JobObservation:
+    """The Job with a success; an export's has published the model to these addresses."""
+    done = succeed(job)
+    if job.step.stage is not Stage.EXPORT:
+        return done
+    places = tuple(PublishedPlace(uri=uri) for uri in uris)
+    return replace(done, results=tuple(r and r.model_copy(update={"published": places}) for r in done.results))
 
 
 def fail(job: JobObservation, code: int) -> JobObservation:

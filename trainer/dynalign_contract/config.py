@@ -21,12 +21,14 @@ from dynalign_contract.settings import (
     GenerationSettings,
     JudgingSettings,
     PromptSettings,
+    PublishTargets,
     Quantized,
     Rewards,
     TaskName,
     TrainingSettings,
 )
 from dynalign_contract.stages import ITERATION_STAGES, SHARDED_STAGES, Stage
+from dynalign_contract.stores import S3Server
 from dynalign_contract.training_choice import TrainingChoice
 
 SCHEMA_VERSION = 1
@@ -59,6 +61,8 @@ class FetchParams(Model):
     left out of the file and of the digest."""
     quantized: Quantized = Field(default=Quantized.REFUSE, exclude_if=lambda quantized: quantized is Quantized.REFUSE)
     """`model.quantized`, left out of the file and of the digest where it is `Refuse`."""
+    s3: S3Server | None = Field(default=None, exclude_if=lambda server: server is None)
+    """Server of an `s3://` address. None: AWS."""
     preflight: Preflight | None = None
     """Settings that the model and the user's files are held against. No part of the digest: they decide nothing about
     what is fetched, so that changing them fetches nothing anew."""
@@ -158,6 +162,9 @@ class ExportParams(Model):
     iterations: tuple[IterationSummary, ...] = ()
     training: TrainingChoice | None = Field(default=None, exclude_if=lambda choice: choice is None)
     """How the policy was trained, for the card; absent where no stage has reported it."""
+    publish: PublishTargets = Field(default=(), exclude_if=lambda targets: not targets)
+    """Where the export is copied to once it is whole. No part of the digest: changing the places exports nothing
+    anew."""
 
 
 class ReportParams(Model):
@@ -233,5 +240,6 @@ class StageConfig(Model):
     @property
     def digest(self) -> str:
         """Digest of all that decides the artifact's contents; the attempt does not, nor does what is only checked."""
-        data = self.model_dump(mode="json", by_alias=True, exclude={"attempt": True, "params": {"preflight"}})
+        checked_or_copied = {"preflight", "publish"}
+        data = self.model_dump(mode="json", by_alias=True, exclude={"attempt": True, "params": checked_or_copied})
         return "sha256:" + hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

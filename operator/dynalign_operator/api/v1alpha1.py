@@ -14,7 +14,7 @@ from dynalign_contract.names import (
     DataKey,
     ObjectName,
 )
-from dynalign_contract.references import SecretKeyRef
+from dynalign_contract.references import CredentialsRef, SecretKeyRef
 from dynalign_contract.settings import (
     ChatSettings,
     EngineSettings,
@@ -22,11 +22,13 @@ from dynalign_contract.settings import (
     GenerationSettings,
     JudgingSettings,
     PromptSettings,
+    PublishTargets,
     Quantized,
     Rewards,
     TrainingSettings,
 )
 from dynalign_contract.sources import ModelUri
+from dynalign_contract.stores import S3Server
 from dynalign_operator.api.approvals import Gate
 from dynalign_operator.api.notifications import Webhook
 from dynalign_operator.api.pods import StagesSpec
@@ -53,10 +55,16 @@ class ModelSpec(Model):
     """The model to align. Immutable."""
 
     uri: ModelUri
-    """`hf://org/name[@revision]`, `pvc://claim/path`, `bundled://smollm2-135m-instruct`, or a path: `/folder` in the
-    pod (`dynalign run`: on this machine), `./folder` beside the run file (`dynalign run` only)."""
+    """`hf://org/name[@revision]`, `s3://bucket/folder`, `pvc://claim/path`, `bundled://smollm2-135m-instruct`, or a
+    path: `/folder` in the pod (`dynalign run`: on this machine), `./folder` beside the run file (`dynalign run`
+    only)."""
     token_secret_ref: SecretKeyRef | None = None
     """Access token for the model hub; only the fetch stage sees it."""
+    s3: S3Server | None = Field(default=None, exclude_if=lambda server: server is None)
+    """For `s3://`: the server. Default: AWS in us-east-1."""
+    credentials_secret_ref: CredentialsRef | None = Field(default=None, exclude_if=lambda reference: reference is None)
+    """For `s3://`: the access key; only the fetch stage sees it. `dynalign run` takes it from the environment:
+    DYNALIGN_MODEL_USERNAME and DYNALIGN_MODEL_PASSWORD. Default: requests are not signed."""
     chat: ChatSettings = ChatSettings()
     quantized: Quantized = Quantized.REFUSE
     """What fetch does with a checkpoint whose weights are quantised. `Dequantize` converts `mxfp4`, `fp8`,
@@ -137,6 +145,8 @@ class ExportSpec(Model):
     """The model folder at the end."""
 
     policy: ExportedPolicy = ExportedPolicy.BEST
+    publish: PublishTargets = Field(default=(), exclude_if=lambda targets: not targets)
+    """Places to which the export stage copies the model once it is whole on the volume."""
 
 
 class ReportTime(StrEnum):

@@ -158,7 +158,7 @@ def _places(snapshot: RunSnapshot, program: str) -> Table:
 
 
 def _folders(status: AlignmentRunStatus) -> Iterable[tuple[str, str]]:
-    """Folders below that of the run."""
+    """Folders below that of the run, and places where the model was published."""
     if status.iterations:
         index = status.iterations[-1].index
         folders = ", ".join(stage_folder(stage, index).rpartition("/")[2] for stage in ITERATION_STAGES)
@@ -169,6 +169,8 @@ def _folders(status: AlignmentRunStatus) -> Iterable[tuple[str, str]]:
         yield "model", stage_folder(Stage.EXPORT)
     if status.report is not None and status.report.path:
         yield "report", status.report.path
+    for place in status.published:
+        yield "published", place.uri
 
 
 def _log_options(status: AlignmentRunStatus) -> str:

@@ -100,6 +100,8 @@ def _places(run: AlignmentRun, invocation: Invocation) -> Table:
     """Where model and report are, and the commands that show more or go on."""
     file, folder, layout = invocation.file, invocation.folder, RunLayout(invocation.folder)
     lines = {"model": f"{layout.export} (a Hugging Face folder; load it with transformers or vLLM)"}
+    if run.status.published:
+        lines["published"] = "\n".join(place.uri for place in run.status.published)
     is_reported = layout.report.is_file()
     lines["report"] = f"{layout.report} (open it in a browser)" if is_reported else f"{_program()} report {folder}"
     lines["numbers"] = f"{_program()} status {folder} --wide"

@@ -8,6 +8,7 @@ from typing import Any
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.sources import PathSource, parse_source
 from dynalign_contract.stages import Stage
+from dynalign_contract.stores import MODEL_CREDENTIALS
 from dynalign_operator.api.field_path import parse_field
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.secrets import SecretVariable, environment_secrets, notify_secrets, secret_variables
@@ -57,8 +58,12 @@ def require_keys(run_file: RunFile, environment: Mapping[str, str]) -> RunFile:
 
 
 def _keys(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, ...]:
-    """Keys that the stage cannot do without. Many models need no token of the hub."""
-    return () if stage is Stage.FETCH else secret_variables(run, stage)
+    """Keys that the stage cannot do without. Many models need no token of the hub, and keys of rewards are checked
+    with the judge stage."""
+    if stage is not Stage.FETCH:
+        return secret_variables(run, stage)
+    needed = (MODEL_CREDENTIALS.username, MODEL_CREDENTIALS.password)
+    return tuple(secret for secret in secret_variables(run, stage) if secret.variable in needed)
 
 
 def read_text(path: Path) -> str:

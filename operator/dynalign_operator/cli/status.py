@@ -65,5 +65,7 @@ def _print(run: "AlignmentRun", output: Output | None, *, wide: bool) -> None:
     say(f"{run.metadata.name}: {run.status.phase} {run.status.progress}".rstrip())
     for line in run.status.training.describe() if run.status.training else ():
         say(f"  {line}")
+    for place in run.status.published:
+        say(f"  published: {place.uri}")
     print_summary(console, run, wide=wide)
     console.print(conditions_table(run.status))

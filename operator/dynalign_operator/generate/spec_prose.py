@@ -83,8 +83,8 @@ They are looked for in the run's namespace.
 
 | field | when it is missing |
 |---|---|
-| `spec.model.tokenSecretRef`, `apiKeySecretRef` of every `endpoint` | the operator reads no Secrets: the stage's pod \
-waits, and `Progressing` quotes the kubelet |
+| `spec.model.tokenSecretRef`, every `credentialsSecretRef`, `apiKeySecretRef` of every `endpoint` | \
+the operator reads no Secrets: the stage's pod waits, and `Progressing` quotes the kubelet |
 | `spec.objective.configMapRef` | `Stalled` with [BadObjective](../runbook.md#badobjective) until it is there |
 | `spec.storage.existingClaim`, `pvc://` in `spec.model.uri` and `spec.prompts.supplied.uri` | `Stalled` with \
 [MissingClaim](../runbook.md#missingclaim) until it is there |

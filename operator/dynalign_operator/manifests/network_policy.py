@@ -6,6 +6,7 @@
 | in and out, every port | the pods of one training gang, among themselves: NCCL and gloo choose their ports |
 | out, DNS | every stage but a side stage that asks no server |
 | out, the hub's port | fetch, of a model from a hub or with foreign tasks |
+| out, the port of a bucket's server | fetch of an `s3://` model, and export with places to publish to |
 | out, an endpoint's port | prompts, judge and evaluate, where an endpoint plays a part |
 | out, a port of a server of rewards | judge and evaluate, which ask it, and fetch, which probes it |
 | out, a proxy's port | the stages that go out at all |
@@ -15,12 +16,13 @@ import hashlib
 import json
 from typing import Final
 
-from dynalign_contract.config import FetchParams, StageConfig
+from dynalign_contract.config import ExportParams, FetchParams, StageConfig
 from dynalign_contract.pod_paths import METRICS_PORT, Variable
 from dynalign_contract.proxies import PROXY_VARIABLES
 from dynalign_contract.server_address import Address, parse_address
-from dynalign_contract.sources import HubSource, parse_source
+from dynalign_contract.sources import HubSource, S3Source, parse_source
 from dynalign_contract.stages import SIDE_STAGES
+from dynalign_contract.stores import S3Server
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings, NetworkPolicySettings
 from dynalign_operator.manifests.environment import build_environment, plain_variables
@@ -99,8 +101,12 @@ def _addresses(run: AlignmentRun, config: StageConfig, settings: BuildSettings) 
     variables = plain_variables(build_environment(run, config, overrides, settings, gpus=0))
     urls = [endpoint.url for use, endpoint in endpoints_of(run) if config.stage in use.stages]
     if isinstance(config.params, FetchParams):
-        is_online = isinstance(parse_source(config.params.uri), HubSource) or bool(config.params.tasks)
+        source = parse_source(config.params.uri)
+        is_online = isinstance(source, HubSource) or bool(config.params.tasks)
         urls += [variables.get(Variable.HUB_ENDPOINT) or _OUTSIDE, _OUTSIDE] if is_online else []
+        urls += [(config.params.s3 or S3Server()).address] if isinstance(source, S3Source) else []
+    if isinstance(config.params, ExportParams):
+        urls += [target.place.address for target in config.params.publish if target.place is not None]
     if not urls:
         return []
     spellings = [*PROXY_VARIABLES, *(name.lower() for name in PROXY_VARIABLES)]

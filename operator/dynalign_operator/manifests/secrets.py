@@ -7,16 +7,27 @@ from typing import Final
 from dynalign_contract.agents import Role, agent_endpoint
 from dynalign_contract.endpoints import JUDGE_ENDPOINT, EndpointUse, ServerSettings
 from dynalign_contract.pod_paths import Variable
-from dynalign_contract.references import SecretKeyRef
-from dynalign_contract.settings import JUDGE_KEY_VARIABLES, REWARD_KEY_VARIABLES, judge_endpoint, reward_endpoint
+from dynalign_contract.references import CredentialsRef, SecretKeyRef
+from dynalign_contract.settings import (
+    JUDGE_KEY_VARIABLES,
+    PUBLISH_KEY_VARIABLES,
+    REWARD_KEY_VARIABLES,
+    judge_endpoint,
+    publish_credentials,
+    reward_endpoint,
+)
 from dynalign_contract.stages import Stage
+from dynalign_contract.stores import MODEL_CREDENTIALS, CredentialVariables
 from dynalign_operator.api.pods import StageOverrides
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 
 SECRET_VARIABLES: Final = frozenset(
-    {Variable.HUB_TOKEN, JUDGE_ENDPOINT.variable, *(agent_endpoint(role).variable for role in Role)}
+    {
+        *(Variable.HUB_TOKEN, MODEL_CREDENTIALS.username, MODEL_CREDENTIALS.password, JUDGE_ENDPOINT.variable),
+        *(agent_endpoint(role).variable for role in Role),
+    }
 )
-"""Variables that may hold a secret, beside those that are named after rewards and judges."""
+"""Variables that may hold a secret, beside those that are named after rewards, judges and places to publish to."""
 
 
 _NOTIFY_KEY_VARIABLES: Final = r"DYNALIGN_NOTIFY_[0-9]+_KEY"
@@ -24,7 +35,7 @@ _NOTIFY_KEY_VARIABLES: Final = r"DYNALIGN_NOTIFY_[0-9]+_KEY"
 
 def may_hold_secret(variable: str) -> bool:
     """Whether an environment variable may hold a secret; no stage gets one that its manifest does not ask for."""
-    named = (REWARD_KEY_VARIABLES, JUDGE_KEY_VARIABLES, _NOTIFY_KEY_VARIABLES)
+    named = (REWARD_KEY_VARIABLES, JUDGE_KEY_VARIABLES, _NOTIFY_KEY_VARIABLES, PUBLISH_KEY_VARIABLES)
     return variable in SECRET_VARIABLES or any(re.fullmatch(pattern, variable) for pattern in named)
 
 
@@ -49,10 +60,42 @@ def environment_secrets(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable
 
 
 def secret_variables(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, ...]:
-    """Secrets that dynalign gives to a stage: the hub's token for fetch, and the keys of the servers that it asks."""
-    token = run.spec.model.token_secret_ref if stage is Stage.FETCH else None
+    """Secrets that dynalign gives to a stage: for fetch those of the model's source, for export those of the places to
+    publish to, and the keys of the servers that a stage asks."""
+    by_stage = {Stage.FETCH: _model_secrets, Stage.EXPORT: _publish_secrets}
+    stores = by_stage[stage](run) if stage in by_stage else ()
+    return (*stores, *endpoint_secrets(run, stage))
+
+
+def _model_secrets(run: AlignmentRun) -> tuple[SecretVariable, ...]:
+    model = run.spec.model
+    token = model.token_secret_ref
     hub = () if token is None else (SecretVariable(Variable.HUB_TOKEN, "spec.model.tokenSecretRef", token),)
-    return (*hub, *endpoint_secrets(run, stage))
+    return (*hub, *_pair("spec.model", model.credentials_secret_ref, MODEL_CREDENTIALS))
+
+
+def _publish_secrets(run: AlignmentRun) -> tuple[SecretVariable, ...]:
+    return tuple(
+        secret
+        for index, target in enumerate(run.spec.export.publish)
+        if target.place is not None
+        for secret in _pair(
+            f"spec.export.publish[{index}].{target.kind}",
+            target.place.credentials_secret_ref,
+            publish_credentials(index),
+        )
+    )
+
+
+def _pair(at: str, reference: CredentialsRef | None, variables: CredentialVariables) -> tuple[SecretVariable, ...]:
+    """Both keys of a reference, in these variables."""
+    if reference is None:
+        return ()
+    field = f"{at}.credentialsSecretRef"
+    return (
+        SecretVariable(variables.username, field, reference.username),
+        SecretVariable(variables.password, field, reference.password),
+    )
 
 
 def endpoint_secrets(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, ...]:

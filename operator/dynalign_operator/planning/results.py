@@ -8,7 +8,7 @@ from dynalign_contract.combining import combine_metrics
 from dynalign_contract.errors import CorruptArtifactError, MemoryFullError
 from dynalign_contract.layout import MANIFEST, stage_folder
 from dynalign_contract.result import MAX_RESULT_BYTES, ArtifactRef, Outcome, combine_artifacts
-from dynalign_contract.stages import SHARDED_STAGES
+from dynalign_contract.stages import SHARDED_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, StagePhase, StageStatus
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.iteration_numbers import keep_numbers
@@ -87,6 +87,8 @@ def absorb_success(
     status = with_stage(status, step, done)
     if (training := next((result.training for result in results if result.training), None)) is not None:
         status = status.evolve(training=training)
+    if step.stage is Stage.EXPORT:
+        status = status.evolve(published=tuple(place for result in results for place in result.published))
     if step.iteration is None:
         return status
     return with_iteration(status, keep_numbers(iteration_status(status, step.iteration), done))

@@ -30,6 +30,7 @@ def facts_of(run: AlignmentRun) -> RunFacts:
         ),
         best="" if status.best is None else name_best(status.best),
         configuration=to_yaml([specification]),
+        published=tuple(place.uri for place in status.published),
         stages=tuple(_stages(status)),
     )
 

@@ -127,6 +127,7 @@ def _fetch(given: _StageInputs) -> _StageParams:
         uri=spec.model.uri,
         tasks=tasks,
         quantized=spec.model.quantized,
+        s3=spec.model.s3,
         preflight=build_preflight(spec, given.objective),
     )
     return _StageParams(params)
@@ -248,6 +249,7 @@ def _export(given: _StageInputs) -> _StageParams:
         objective=given.objective,
         iterations=summaries,
         training=given.status.training,
+        publish=given.spec.export.publish,
     )
     return _StageParams(params, (exported,))
 

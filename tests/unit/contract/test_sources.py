@@ -13,6 +13,7 @@ from dynalign_contract.sources import (
     HubSource,
     ModelUri,
     PathSource,
+    S3Source,
     Source,
     SourceError,
     parse_source,
@@ -20,6 +21,8 @@ from dynalign_contract.sources import (
 
 ACCEPTED: dict[str, Source] = {
     "hf://Qwen/Qwen3-8B": HubSource("Qwen/Qwen3-8B"),
+    "s3://my-models/runs/mine": S3Source("my-models", "runs/mine"),
+    "s3://my-models/runs/mine/": S3Source("my-models", "runs/mine"),
     "hf://Qwen/Qwen3-8B@refs/pr/7": HubSource("Qwen/Qwen3-8B", "refs/pr/7"),
     "pvc://weights/qwen": ClaimSource("weights", "qwen"),
     "pvc://team.weights-1/a/./.b/..c/...": ClaimSource("team.weights-1", "a/./.b/..c/..."),
@@ -41,6 +44,10 @@ REFUSED = (
     "hf://org/name@../x",
     "hf://org/name?x=y",
     "https://hub/org/name",
+    "s3://models",
+    "s3://Models/x",
+    "s3://models/../x",
+    "s3://models//x",
     "pvc://weights",
     "pvc://weights/",
     "pvc://../x",
@@ -72,7 +79,7 @@ def test_what_is_accepted(uri: str, source: Source) -> None:
 
 @pytest.mark.parametrize("uri", REFUSED)
 def test_what_is_refused_by_the_parser_and_by_the_pattern(uri: str) -> None:
-    with pytest.raises(SourceError, match="write hf://org/name, pvc://claim/path"):
+    with pytest.raises(SourceError, match="write hf://org/name, s3://bucket/folder, pvc://claim/path"):
         parse_source(uri)
     for kind in (ModelUri, FileUri):
         with pytest.raises(ValidationError):

@@ -14,7 +14,7 @@ from dynalign_operator.clusters.run_source import RunEvent, RunSnapshot
 from dynalign_operator.planning.observed import JobObservation, JobProgress
 from support.builders import a_failure, a_run
 from support.goldens import Goldens
-from support.simulation import Simulation, fail, succeed
+from support.simulation import Simulation, fail, publish, succeed
 from support.snapshots import ON_THIS_MACHINE, refusal, rendered, seen, snapshot_of, without_volume
 
 State = tuple[RunSnapshot, tuple[RunEvent, ...], Simulation]
@@ -152,6 +152,14 @@ def test_a_description_looks_like_this(name: str, width: int, goldens: Goldens) 
     text = rendered(describe_run(snapshot, events, simulation.now), width)
     assert max(map(len, text.splitlines())) <= width
     goldens.check_text(f"describe/{name}-{width}.txt", text)
+
+
+def test_places_of_publication_are_named() -> None:
+    uri = "s3://models/mine"
+    finished = Simulation(a_run().build()).finish(lambda job: publish(job, uri))
+    snapshot, events, simulation = of(finished)
+    assert [place.uri for place in snapshot.run.status.published] == [uri]
+    assert uri in rendered(describe_run(snapshot, events, simulation.now), 80)
 
 
 def test_the_documentation_shows_what_is_printed() -> None:

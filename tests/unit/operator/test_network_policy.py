@@ -103,6 +103,23 @@ def test_a_hub_is_reached_by_fetch_alone(stage: Stage) -> None:
     assert not reaches(bundle, METADATA, 443)
 
 
+@pytest.mark.parametrize(
+    ("server", "host", "port"),
+    [
+        ({}, "52.92.16.1", 443),
+        ({"endpoint": "http://203.0.113.7:9000"}, "203.0.113.7", 9000),
+    ],
+    ids=["AWS", "own server"],
+)
+def test_buckets_are_reached_by_fetch_and_export_alone(server: dict[str, Any], host: str, port: int) -> None:
+    source = a_run().with_spec(model={"uri": "s3://models/mine", "s3": server})
+    published = a_run().with_spec(export={"publish": [{"s3": {**server, "bucket": "models", "prefix": "mine"}}]})
+    for stage in Stage:
+        assert reaches(bundles(source)[stage], host, port) is (stage is Stage.FETCH)
+        assert reaches(bundles(published)[stage], host, port) is (stage is Stage.EXPORT)
+        assert not reaches(bundles(published)[stage], METADATA, port)
+
+
 def test_data_of_foreign_tasks_are_fetched_too() -> None:
     run = a_run().with_spec(evaluation={"capability": {"tasks": ["ifeval"]}})
     assert reaches(bundles(run)[Stage.FETCH], HUB, 443)

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from dynalign_contract.settings import publish_credentials
+from dynalign_contract.stores import MODEL_CREDENTIALS
 from dynalign_operator.cli.load import load_run_file, require_keys, require_objective
 from dynalign_operator.cli.main import app
 from dynalign_operator.runfile.run_file import RunFileError, parse_run_file
@@ -132,6 +134,26 @@ def test_a_key_that_is_not_exported_is_missed_before_the_run_begins(
     run_file = load_run_file(file)
     keys = ("DYNALIGN_AUTHOR_API_KEY", "DYNALIGN_JUDGE_API_KEY", "DYNALIGN_REWARD_TESTS_PASS_API_KEY")
     assert require_keys(run_file, dict.fromkeys(keys, "sk-x")) is run_file
+
+
+STORES = """
+  model:
+    uri: s3://models/base
+    credentialsSecretRef: {name: s3}
+  export:
+    publish:
+      - s3: {bucket: models, prefix: mine, credentialsSecretRef: {name: s3}}
+"""
+
+
+def test_keys_of_buckets_are_missed_before_the_run_begins(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(HEAD + STORES.lstrip("\n"))
+    with pytest.raises(RunFileError) as missed:
+        require_keys(load_run_file(file), {})
+    named = [*vars(MODEL_CREDENTIALS).values(), *vars(publish_credentials(0)).values()]
+    assert [problem.text.partition("; export ")[2].split()[0] for problem in missed.value.problems] == named
+    assert require_keys(load_run_file(file), dict.fromkeys(named, "x"))
 
 
 @pytest.mark.parametrize("uri", ["/" + "a" * 300, "./" + "a" * 300, "./loop", "/proc/1/root/x"])

@@ -48,9 +48,29 @@ RUN = a_run().with_spec(
         },
         {"name": "open", "type": "Http", "endpoint": {"url": "http://rewards:8000/"}},
     ],
+    model={
+        "uri": "s3://models/base",
+        "credentialsSecretRef": {"name": "keys", "usernameKey": "mu", "passwordKey": "mp"},
+    },
+    export={
+        "publish": [
+            {"s3": {"bucket": "open", "prefix": "mine"}},
+            {
+                "s3": {
+                    "bucket": "models",
+                    "prefix": "mine",
+                    "credentialsSecretRef": {"name": "keys", "usernameKey": "pu", "passwordKey": "pp"},
+                }
+            },
+        ]
+    },
 )
 KEYS = {
-    Stage.FETCH: {"DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t"},
+    Stage.FETCH: {
+        "DYNALIGN_MODEL_USERNAME": "mu",
+        "DYNALIGN_MODEL_PASSWORD": "mp",
+        "DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t",
+    },
     Stage.PROMPTS: {"DYNALIGN_AUTHOR_API_KEY": "a", "DYNALIGN_REVISER_API_KEY": "r"},
     Stage.JUDGE: {
         "DYNALIGN_JUDGE_FROM_FAR_API_KEY": "f",
@@ -62,6 +82,7 @@ KEYS = {
         "DYNALIGN_JUDGE_FROM_FAR_API_KEY": "f",
         "DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t",
     },
+    Stage.EXPORT: {"DYNALIGN_PUBLISH_1_USERNAME": "pu", "DYNALIGN_PUBLISH_1_PASSWORD": "pp"},
 }
 """Stage -> variable -> key of the Secret. A judge without weight is not asked for held-out rewards."""
 
@@ -85,12 +106,15 @@ def test_a_stage_sees_the_keys_of_its_own_endpoints_only() -> None:
 
 def test_every_variable_that_may_hold_a_secret_is_known() -> None:
     agents = {agent_endpoint(role).variable for role in Role}
-    assert {"HF_TOKEN", *agents, "DYNALIGN_JUDGE_API_KEY"} == SECRET_VARIABLES
+    model = {"HF_TOKEN", "DYNALIGN_MODEL_USERNAME", "DYNALIGN_MODEL_PASSWORD"}
+    assert {*model, *agents, "DYNALIGN_JUDGE_API_KEY"} == SECRET_VARIABLES
     assert all(may_hold_secret(variable) for keys in KEYS.values() for variable in keys)
     assert not any(map(may_hold_secret, ("PATH", "DYNALIGN_CACHE", "DYNALIGN_JUDGE_OUTSIDE", "MY_API_KEY")))
 
 
-@pytest.mark.parametrize("stage", [Stage.FETCH, Stage.PROMPTS, Stage.GENERATE, Stage.JUDGE, Stage.EVALUATE])
+@pytest.mark.parametrize(
+    "stage", [Stage.FETCH, Stage.PROMPTS, Stage.GENERATE, Stage.JUDGE, Stage.EVALUATE, Stage.EXPORT]
+)
 def test_on_this_machine_a_stage_inherits_no_key_that_its_manifest_does_not_ask_for(stage: Stage) -> None:
     held = {*SECRET_VARIABLES, *(variable for keys in KEYS.values() for variable in keys)}
     inherited = {name: f"value of {name}" for name in held} | {"PATH": "/bin"}
@@ -120,6 +144,9 @@ def test_a_secret_that_is_missing_is_named_with_the_field_that_asks_for_it() -> 
     assert "spec.evaluation.winRate.endpoint.apiKeySecretRef asks for the key j of keys" in explain(Stage.EVALUATE)
     assert "spec.rewards[1].endpoint.apiKeySecretRef asks for the key t of keys" in explain(Stage.JUDGE)
     assert "spec.judging.judges[1].endpoint.apiKeySecretRef asks for the key f of keys" in explain(Stage.JUDGE)
+    exported = a_job(Stage.EXPORT).saying('CreateContainerConfigError: secret "keys" not found').build()
+    said = explain_wait(RUN.build(), replace(exported, reason="CreateContainerConfigError"))
+    assert "spec.export.publish[1].s3.credentialsSecretRef asks for the key pp of keys" in said
 
 
 def test_a_stage_whose_agents_are_all_elsewhere_asks_for_no_gpu() -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from dynalign_contract.layout import ANSWERS_FILE, RunLayout
 from dynalign_contract.plain_text import has_hidden
 from dynalign_contract.records import ANSWER, AnswerRow, write_rows
+from dynalign_contract.result import PublishedPlace
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.cli.before_after import CUT, before_after, clip, find_changes, read_changes
@@ -177,6 +178,7 @@ def test_the_last_lines_of_a_run_say_what_changed_and_where_to_go(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = evaluated(**rate(0.73, 0.56, 0.9))
+    run = run.with_status(run.status.evolve(published=(PublishedPlace(uri="s3://models/mine"),)))
     index = run.status.best.iteration if run.status.best else None
     assert index is not None
     folder = RunLayout(tmp_path).stage(Stage.EVALUATE, index)
@@ -194,6 +196,7 @@ def test_the_last_lines_of_a_run_say_what_changed_and_where_to_go(
         "modern",
         "Did it work? Yes",
         "Hugging",
+        "s3://models/mine",
         "go on ",
     ]
     assert [text.index(word) for word in order] == sorted(text.index(word) for word in order)

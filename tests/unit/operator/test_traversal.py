@@ -87,6 +87,7 @@ SPEC: dict[str, Any] = {
         "capability": {"tasks": ["ifeval"]},
     },
     "training": {"lora": {"targetModules": ["q_proj"]}},
+    "export": {"publish": [{"s3": {"bucket": "models", "prefix": "mine", "credentialsSecretRef": {"name": "s"}}}]},
     "storage": {"size": "1Gi", "storageClassName": "fast"},
     "scheduling": {"queueName": "q", "priorityClassName": "high"},
     "stages": {
@@ -174,14 +175,14 @@ def without_models(place: Place, text: str) -> AlignmentRun:
     def put(value: Any, rest: Place) -> Any:
         if not rest:
             return text
-        if not value and rest[0] in ("[]", "{key}", "{}"):
+        if value is None or (not value and rest[0] in ("[]", "{key}", "{}")):
             return (text,) if rest == ("[]",) else value  # what `SPEC` leaves out is tried with the models alone
         if rest[0] == "[]":
             return (put(value[0], rest[1:]), *value[1:])
         if rest[0] in ("{key}", "{}"):
             (key, found), *_ = value.items()
             return {text: found} if rest[0] == "{key}" else {key: put(found, rest[1:])}
-        name = to_snake(rest[0])
+        name = rest[0] if hasattr(value, rest[0]) else to_snake(rest[0])
         return value.model_copy(update={name: put(getattr(value, name), rest[1:])})
 
     run = OWN_CLAIM if place[:2] == ("storage", "existingClaim") else NEW_CLAIM

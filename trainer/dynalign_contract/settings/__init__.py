@@ -41,6 +41,14 @@ from dynalign_contract.settings.prompts import (
     SeedSettings,
     SuppliedPrompts,
 )
+from dynalign_contract.settings.publish import (
+    MAX_TARGETS,
+    PUBLISH_KEY_VARIABLES,
+    PublishTarget,
+    PublishTargets,
+    S3Target,
+    publish_credentials,
+)
 from dynalign_contract.settings.quantized import Quantized
 from dynalign_contract.settings.rewards import (
     DEFAULT_BATCH,
@@ -76,8 +84,10 @@ __all__ = [
     "DEFAULT_BATCH",
     "DEFAULT_CHAT",
     "JUDGE_KEY_VARIABLES",
+    "MAX_TARGETS",
     "OWN_TASKS",
     "OWN_TASK_PREFIX",
+    "PUBLISH_KEY_VARIABLES",
     "REWARD_KEY_VARIABLES",
     "AdvantageScale",
     "CanarySettings",
@@ -111,6 +121,8 @@ __all__ = [
     "PanelJudge",
     "Penalties",
     "PromptSettings",
+    "PublishTarget",
+    "PublishTargets",
     "Quantized",
     "Ratings",
     "RatioBand",
@@ -120,6 +132,7 @@ __all__ = [
     "RewardSettings",
     "RewardType",
     "Rewards",
+    "S3Target",
     "SeedSettings",
     "SuppliedPrompts",
     "TaskName",
@@ -131,6 +144,7 @@ __all__ = [
     "WinRateSettings",
     "columns_of_rewards",
     "judge_endpoint",
+    "publish_credentials",
     "read_columns",
     "reward_endpoint",
 ]

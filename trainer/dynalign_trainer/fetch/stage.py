@@ -11,8 +11,9 @@ from dynalign_contract.metrics import FetchMetrics
 from dynalign_contract.preflight import PreflightReport
 from dynalign_contract.settings import Quantized
 from dynalign_contract.source_files import locate
-from dynalign_contract.sources import BundledSource, HubSource, SourceError, parse_source
+from dynalign_contract.sources import BundledSource, HubSource, S3Source, SourceError, parse_source
 from dynalign_contract.strangers import clear_strangers
+from dynalign_trainer.fetch.bucket import fetch_bucket
 from dynalign_trainer.fetch.bundled import fetch_bundled
 from dynalign_trainer.fetch.copying import Watch
 from dynalign_trainer.fetch.dequantising import fetch_dequantised
@@ -24,8 +25,8 @@ from dynalign_trainer.preflight.checks import Inspection
 from dynalign_trainer.preflight.model import check_model
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 
-_RESUMED: Final = "hf://"
-"""A download goes on where it was cut off, with the commit that it began with."""
+_RESUMED: Final = ("hf://", "s3://")
+"""Downloads go on where they were cut off, with the version that they began with."""
 
 
 def run(context: StageContext[FetchParams]) -> StageOutput[FetchParams]:
@@ -34,7 +35,8 @@ def run(context: StageContext[FetchParams]) -> StageOutput[FetchParams]:
     Before that, beside it, the data of foreign tasks. The inspection of the model and of the user's files comes before
     the weights where possible: what can be refused comes before what takes long.
     """
-    uri, target = context.params.uri, context.folder
+    params, target = context.params, context.folder
+    uri = params.uri
 
     def watch(done: int, total: int) -> None:
         context.telemetry.progress(done, total)
@@ -50,9 +52,9 @@ def run(context: StageContext[FetchParams]) -> StageOutput[FetchParams]:
     context.telemetry.begin()
     fetch_task_data(context.params.tasks, context.layout.tasks, watch)
     if quantized is Quantized.DEQUANTIZE:
-        fetch_dequantised(lambda folder: fetch_model(uri, folder, watch, inspection), uri, target, watch, inspection)
+        fetch_dequantised(lambda folder: fetch_model(params, folder, watch, inspection), uri, target, watch, inspection)
     else:
-        fetch_model(uri, target, watch, inspection)
+        fetch_model(params, target, watch, inspection)
     for note in inspection.findings.notes:
         context.warn(note)
     context.check_stop()
@@ -82,18 +84,20 @@ def _inspect(inspection: Inspection, folder: Path) -> None:
     inspection.check(folder, {name: folder / name for name in read_model_files(folder).weights})
 
 
-def fetch_model(uri: str, target: Path, watch: Watch, inspection: Inspection) -> None:
-    """Bring the model that `uri` names into the folder `target`, inspected before its weights where that can be.
+def fetch_model(params: FetchParams, target: Path, watch: Watch, inspection: Inspection) -> None:
+    """Bring the model that `params.uri` names into the folder `target`, inspected before its weights where that can be.
 
     Raises StageError.
     """
     try:
-        source = parse_source(uri)
+        source = parse_source(params.uri)
     except SourceError as error:
         raise BadConfigError(f"spec.model.uri {error}.") from error
     match source:
         case HubSource():
             fetch_hub(source, target, watch, inspection)
+        case S3Source():
+            fetch_bucket(source, params.s3, target, watch, inspection)
         case BundledSource(name=name):
             fetch_bundled(name, target, watch)
             _inspect(inspection, target)

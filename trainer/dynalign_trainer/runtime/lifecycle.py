@@ -17,7 +17,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from dynalign_contract.caches import check_caches
-from dynalign_contract.config import FetchParams, StageConfig
+from dynalign_contract.config import ExportParams, FetchParams, StageConfig
 from dynalign_contract.console import configure_logging, print_traceback
 from dynalign_contract.errors import BadConfigError, StageError
 from dynalign_contract.exit_codes import ExitCode
@@ -62,6 +62,9 @@ _DOORS: Final = {
     Stage.REPORT: "dynalign_trainer.report.stage",
 }
 """Where the function `run(context) -> StageOutput` of each stage lies."""
+
+_PUBLISHING: Final = "dynalign_trainer.export.publishing"
+"""Where the function `publish` of the export stage lies."""
 
 _PRODUCERS: Final = (
     *("dynalign", "torch", "transformers", "trl", "peft", "deepspeed", "accelerate"),
@@ -117,6 +120,16 @@ def read_config(path: Path) -> StageConfig:
 
 
 def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.Event) -> StageResult:
+    """Make the artifact unless it is there; an export is published after that, when nothing can damage it any more."""
+    result = _make(config, root, place, stopping)
+    if not isinstance(config.params, ExportParams) or not config.params.publish:
+        return result
+    publishing = importlib.import_module(_PUBLISHING)
+    published = publishing.publish(config.params.publish, root / config.folder, place.port, stopping)
+    return result.model_copy(update={"published": published})
+
+
+def _make(config: StageConfig, root: Path, place: Place, stopping: threading.Event) -> StageResult:
     if not 0 <= place.index < config.shards * config.nodes:
         raise BadConfigError(
             f"JOB_COMPLETION_INDEX is {place.index} but the stage has {config.shards * config.nodes} workers"

@@ -17,13 +17,19 @@ from dynalign_operator.api.rules.notify import NOTIFY_CLUSTER_RULES, NOTIFY_RULE
 from dynalign_operator.api.rules.pods import POD_RULES
 from dynalign_operator.api.rules.policy import POLICY_RULES
 from dynalign_operator.api.rules.prompts import PROMPT_RULES
+from dynalign_operator.api.rules.publish import PUBLISH_CLUSTER_RULES, PUBLISH_RULES
 from dynalign_operator.api.rules.rewards import REWARD_RULES
 from dynalign_operator.api.rules.rule import ClusterRule, Rule
 from dynalign_operator.api.rules.storage import STORAGE_RULES
 from dynalign_operator.api.rules.training import TRAINING_RULES
 from dynalign_operator.api.rules.transitions import TRANSITIONS
 
-CLUSTER_RULES: Final[tuple[ClusterRule, ...]] = (*PATH_RULES, *ENDPOINT_CLUSTER_RULES, *NOTIFY_CLUSTER_RULES)
+CLUSTER_RULES: Final[tuple[ClusterRule, ...]] = (
+    *PATH_RULES,
+    *ENDPOINT_CLUSTER_RULES,
+    *NOTIFY_CLUSTER_RULES,
+    *PUBLISH_CLUSTER_RULES,
+)
 RULES: Final[tuple[Rule, ...]] = (
     *MODEL_RULES,
     *GENERATION_RULES,
@@ -34,6 +40,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *TRAINING_RULES,
     *EVALUATION_RULES,
     *ENDPOINT_RULES,
+    *PUBLISH_RULES,
     *STORAGE_RULES,
     *POD_RULES,
     *POLICY_RULES,

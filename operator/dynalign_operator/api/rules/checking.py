@@ -43,7 +43,7 @@ def _objects(model: Any, path: FieldPath, at: str) -> Iterator[tuple[FieldPath, 
     head, _, rest = at.partition(".")
     name = head.removesuffix("[]")
     fields = type(model).model_fields
-    names = list(fields) if name == "*" else [_attribute_name(name)]
+    names = list(fields) if name == "*" else [name if name in fields else _attribute_name(name)]
     for attribute in names:
         child, here = getattr(model, attribute), (*path, fields[attribute].alias or attribute)
         if head.endswith("[]"):
