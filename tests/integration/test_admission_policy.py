@@ -17,7 +17,7 @@ pytestmark = pytest.mark.cluster
 TEAM = "team"
 ALLOWED = {
     "secrets": ["hub", "dynalign-*"],
-    "endpointHosts": ["api.example.com", "*.models.svc", "s3.example.com"],
+    "endpointHosts": ["api.example.com", "*.models.svc", "s3.example.com", "registry.example.com"],
     "claims": ["weights"],
     "priorityClasses": ["batch"],
     "runtimeClasses": ["nvidia"],
@@ -40,6 +40,11 @@ BUCKET = {
     "prefix": "mine",
     "credentialsSecretRef": {"name": "dynalign-s3"},
 }
+REGISTRY = {
+    "registry": "registry.example.com:5000",
+    "repository": "models/mine",
+    "credentialsSecretRef": {"name": "dynalign-registry"},
+}
 GOOD: dict[str, Any] = {
     "model": {"uri": "hf://org/name", "tokenSecretRef": {"name": "hub", "key": "token"}},
     "prompts": {
@@ -56,7 +61,7 @@ GOOD: dict[str, Any] = {
         {"name": "own", "type": "Python", "entryPoint": "own"},
     ],
     "notify": [{"url": "https://api.example.com/hook", "secretRef": {"name": "hub", "key": "hook"}}],
-    "export": {"publish": [{"s3": BUCKET}]},
+    "export": {"publish": [{"s3": BUCKET}, {"oci": REGISTRY}]},
     "storage": {"existingClaim": "weights"},
     "scheduling": {"priorityClassName": "batch"},
     "stages": {
@@ -221,6 +226,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "server of the model's bucket": (
         {"model": {"uri": "s3://models/x", "tokenSecretRef": None, "s3": {"endpoint": "https://evil.example.com"}}},
+        "the host evil.example.com",
+    ),
+    "another registry": (
+        {"export": {"publish": [{"oci": {**REGISTRY, "registry": "evil.example.com:5000"}}]}},
+        "the host evil.example.com",
+    ),
+    "key of a registry": (
+        {"export": {"publish": [{"oci": {**REGISTRY, "credentialsSecretRef": {"name": "db-root"}}}]}},
+        "the Secret db-root",
+    ),
+    "registry of the model": (
+        {"model": {"uri": "oci://evil.example.com:5000/models/x:v1", "tokenSecretRef": None}},
         "the host evil.example.com",
     ),
     "model's bucket at AWS": ({"model": {"uri": "s3://models/x", "tokenSecretRef": None}}, "the host s3.amazonaws.com"),

@@ -7,20 +7,19 @@ from typing import Any
 
 import pytest
 
-from dynalign_contract.config import ExportParams, FetchParams, Policy, StageConfig
+from dynalign_contract.config import FetchParams
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import MANIFEST
 from dynalign_contract.manifest import read_listed
-from dynalign_contract.objective import builtin_objective
-from dynalign_contract.result import Outcome, StageResult
+from dynalign_contract.result import Outcome
 from dynalign_contract.settings import PublishTarget, publish_credentials
 from dynalign_contract.stores import MODEL_CREDENTIALS, Credentials, S3Server
 from dynalign_trainer.export.bucket import push_to_bucket
 from dynalign_trainer.export.pushing import Export, Push
-from dynalign_trainer.runtime.lifecycle import Place, run_stage
 from dynalign_trainer.stores.place import PublishMismatchError, StorePlace
 from dynalign_trainer.stores.s3 import S3Folder, open_folder
 from support.artifacts import as_artifact
+from support.publishing import export, run
 from support.s3_server import BUCKET, PASSWORD, USERNAME, S3Process, s3_server
 
 pytestmark = pytest.mark.slow
@@ -44,14 +43,6 @@ def server(shared: S3Process) -> S3Process:
     return shared
 
 
-@pytest.fixture
-def root(tiny_model: Path, tmp_path: Path) -> Path:
-    (tmp_path / "model").mkdir()
-    for path in tiny_model.iterdir():
-        (tmp_path / "model" / path.name).write_bytes(path.read_bytes())
-    return tmp_path
-
-
 @pytest.fixture(autouse=True)
 def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
     for variables in (FIRST, MODEL_CREDENTIALS):
@@ -64,64 +55,54 @@ def target(url: str, **changes: Any) -> PublishTarget:
     return PublishTarget.model_validate({"s3": settings | changes})
 
 
-def run(root: Path, params: ExportParams | FetchParams) -> StageResult:
-    inputs = {"model": as_artifact(root, "model")} if isinstance(params, ExportParams) else {}
-    (root / "stage.json").write_text(StageConfig(run="tiny", inputs=inputs, params=params).to_json())
-    run_stage(root / "stage.json", root, root / "result", Place())
-    return StageResult.decode((root / "result").read_bytes())
-
-
-def export(root: Path, *targets: PublishTarget) -> StageResult:
-    objective = builtin_objective("collective-agency")
-    return run(root, ExportParams(policy=Policy(), model_uri="/m", objective=objective, publish=targets))
-
-
 def written(server: S3Process) -> dict[str, float]:
     """When each object was written last."""
     found = server.client().list_objects_v2(Bucket=BUCKET).get("Contents", ())
     return {entry["Key"]: server.object(entry["Key"]).stat().st_mtime_ns for entry in found}
 
 
-def test_what_the_bucket_holds_is_the_export(root: Path, server: S3Process) -> None:
-    result = export(root, target(server.url))
+def test_what_the_bucket_holds_is_the_export(publishing_root: Path, server: S3Process) -> None:
+    result = export(publishing_root, target(server.url))
     assert (result.exit_code, result.outcome) == (0, Outcome.SUCCEEDED), result
     assert [place.uri for place in result.published] == [f"s3://{BUCKET}/{PREFIX}"]
-    files = [path for path in (root / "export").iterdir() if path.is_file()]
+    files = [path for path in (publishing_root / "export").iterdir() if path.is_file()]
     assert {f"{PREFIX}/{path.name}" for path in files} == set(written(server))
     for path in files:
         assert server.object(f"{PREFIX}/{path.name}").read_bytes() == path.read_bytes()
 
 
-def test_a_second_push_writes_nothing(root: Path, server: S3Process) -> None:
-    export(root, target(server.url))
+def test_a_second_push_writes_nothing(publishing_root: Path, server: S3Process) -> None:
+    export(publishing_root, target(server.url))
     before = written(server)
-    again = export(root, target(server.url))
+    again = export(publishing_root, target(server.url))
     assert (again.outcome, [place.uri for place in again.published]) == (Outcome.SKIPPED, [f"s3://{BUCKET}/{PREFIX}"])
     assert before
     assert written(server) == before
 
 
-def test_only_what_is_missing_or_changed_is_pushed_again(root: Path, server: S3Process) -> None:
-    export(root, target(server.url))
+def test_only_what_is_missing_or_changed_is_pushed_again(publishing_root: Path, server: S3Process) -> None:
+    export(publishing_root, target(server.url))
     before = written(server)
     client = server.client()
     client.delete_object(Bucket=BUCKET, Key=f"{PREFIX}/config.json")
     client.put_object(Bucket=BUCKET, Key=f"{PREFIX}/tokenizer.json", Body=b"other")
-    assert export(root, target(server.url)).exit_code == 0
+    assert export(publishing_root, target(server.url)).exit_code == 0
     after = written(server)
     assert {key for key in after if after[key] != before[key]} == {
         f"{PREFIX}/{name}" for name in ("config.json", "tokenizer.json", MANIFEST)
     }
 
 
-def test_a_place_that_is_added_later_gets_the_same_export(root: Path, server: S3Process) -> None:
-    first = export(root)
-    manifest = (root / "export" / MANIFEST).read_bytes()
-    second = export(root, target(server.url), target(server.url, prefix="elsewhere", credentialsSecretRef=None))
+def test_a_place_that_is_added_later_gets_the_same_export(publishing_root: Path, server: S3Process) -> None:
+    first = export(publishing_root)
+    manifest = (publishing_root / "export" / MANIFEST).read_bytes()
+    second = export(
+        publishing_root, target(server.url), target(server.url, prefix="elsewhere", credentialsSecretRef=None)
+    )
     assert (first.published, second.exit_code) == ((), ExitCode.BAD_CONFIG), "the second place has no keys"
     assert second.error is not None
     assert second.error.message.startswith("spec.export.publish[1].s3: s3://models/elsewhere")
-    assert (root / "export" / MANIFEST).read_bytes() == manifest
+    assert (publishing_root / "export" / MANIFEST).read_bytes() == manifest
     assert server.object(f"{PREFIX}/{MANIFEST}").read_bytes() == manifest
 
 
@@ -140,43 +121,43 @@ def test_what_a_retry_cannot_help_is_bad_configuration(
     changes: dict[str, Any],
     environment: dict[str, str],
     says: str,
-    root: Path,
+    publishing_root: Path,
     server: S3Process,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    result = export(root, target(server.url, **changes))
+    result = export(publishing_root, target(server.url, **changes))
     assert result.exit_code == ExitCode.BAD_CONFIG, result
     assert result.error is not None
     assert says in result.error.message
     assert "spec.export.publish[0].s3" in result.error.message
     assert PASSWORD not in result.error.message
-    assert read_listed(root / "export").files, "the export itself is whole"
+    assert read_listed(publishing_root / "export").files, "the export itself is whole"
 
 
-def test_a_server_that_is_away_is_tried_again_without_a_new_export(root: Path, tmp_path: Path) -> None:
+def test_a_server_that_is_away_is_tried_again_without_a_new_export(publishing_root: Path, tmp_path: Path) -> None:
     buckets = tmp_path / "buckets"
     with s3_server(buckets) as down:
         pass
-    failed = export(root, target(down.url))
+    failed = export(publishing_root, target(down.url))
     assert (failed.exit_code, failed.error and failed.error.reason) == (1, "StoreUnreachable"), failed
-    before = (root / "export" / "model.safetensors").stat().st_mtime_ns
+    before = (publishing_root / "export" / "model.safetensors").stat().st_mtime_ns
     with s3_server(buckets, port=int(down.url.rpartition(":")[2])) as up:
-        again = export(root, target(up.url))
+        again = export(publishing_root, target(up.url))
         assert (again.outcome, len(again.published)) == (Outcome.SKIPPED, 1), again
         assert up.object(f"{PREFIX}/{MANIFEST}").is_file()
-    assert (root / "export" / "model.safetensors").stat().st_mtime_ns == before
+    assert (publishing_root / "export" / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_published_model_is_the_source_of_another_run(root: Path, server: S3Process) -> None:
-    export(root, target(server.url))
-    (root / "second").mkdir()
+def test_a_published_model_is_the_source_of_another_run(publishing_root: Path, server: S3Process) -> None:
+    export(publishing_root, target(server.url))
+    (publishing_root / "second").mkdir()
     uri = f"s3://{BUCKET}/{PREFIX}"
-    fetched = run(root / "second", FetchParams(uri=uri, s3=S3Server(endpoint=server.url)))
+    fetched = run(publishing_root / "second", FetchParams(uri=uri, s3=S3Server(endpoint=server.url)))
     assert (fetched.exit_code, fetched.warnings) == (0, ()), fetched
-    model = root / "second" / "model"
-    assert (model / "model.safetensors").read_bytes() == (root / "export" / "model.safetensors").read_bytes()
+    model = publishing_root / "second" / "model"
+    assert (model / "model.safetensors").read_bytes() == (publishing_root / "export" / "model.safetensors").read_bytes()
     assert json.loads((model / "source.json").read_text()) == {"uri": uri}
     assert not (model / "README.md").exists()
 
@@ -199,23 +180,23 @@ BAD_SOURCES: dict[str, tuple[Callable[[S3Process], None], str, int, str]] = {
 
 @pytest.mark.parametrize(("change", "prefix", "code", "says"), BAD_SOURCES.values(), ids=BAD_SOURCES)
 def test_a_source_that_is_no_whole_model_is_refused(
-    *, change: Callable[[S3Process], None], prefix: str, code: int, says: str, root: Path, server: S3Process
+    *, change: Callable[[S3Process], None], prefix: str, code: int, says: str, publishing_root: Path, server: S3Process
 ) -> None:
-    export(root, target(server.url))
+    export(publishing_root, target(server.url))
     change(server)
-    (root / "second").mkdir()
+    (publishing_root / "second").mkdir()
     params = FetchParams(uri=f"s3://{BUCKET}/{prefix}", s3=S3Server(endpoint=server.url))
-    result = run(root / "second", params)
+    result = run(publishing_root / "second", params)
     assert result.exit_code == code, result
     assert result.error is not None
     assert says in result.error.message
 
 
-def test_a_model_of_another_program_has_no_digests(root: Path, server: S3Process) -> None:
-    for path in (root / "model").iterdir():
+def test_a_model_of_another_program_has_no_digests(publishing_root: Path, server: S3Process) -> None:
+    for path in (publishing_root / "model").iterdir():
         server.client().put_object(Bucket=BUCKET, Key=f"other/{path.name}", Body=path.read_bytes())
-    (root / "second").mkdir()
-    result = run(root / "second", FetchParams(uri=f"s3://{BUCKET}/other", s3=S3Server(endpoint=server.url)))
+    (publishing_root / "second").mkdir()
+    result = run(publishing_root / "second", FetchParams(uri=f"s3://{BUCKET}/other", s3=S3Server(endpoint=server.url)))
     assert result.exit_code == 0, result
     assert any("sizes alone were compared" in warning for warning in result.warnings)
 
@@ -237,7 +218,7 @@ def large_export(tmp_path: Path, contents: bytes) -> Export:
     folder.mkdir(exist_ok=True)
     (folder / "weights").write_bytes(contents)
     as_artifact(tmp_path, "export")
-    return Export(folder, read_listed(folder))
+    return Export("tiny", folder, read_listed(folder))
 
 
 def count_parts(folder: S3Folder) -> list[int]:

@@ -28,7 +28,7 @@ from dynalign_contract.settings import (
     TrainingSettings,
 )
 from dynalign_contract.stages import ITERATION_STAGES, SHARDED_STAGES, Stage
-from dynalign_contract.stores import S3Server
+from dynalign_contract.stores import OciServer, S3Server
 from dynalign_contract.training_choice import TrainingChoice
 
 SCHEMA_VERSION = 1
@@ -63,6 +63,8 @@ class FetchParams(Model):
     """`model.quantized`, left out of the file and of the digest where it is `Refuse`."""
     s3: S3Server | None = Field(default=None, exclude_if=lambda server: server is None)
     """Server of an `s3://` address. None: AWS."""
+    oci: OciServer | None = Field(default=None, exclude_if=lambda server: server is None)
+    """How the registry of an `oci://` address is asked."""
     preflight: Preflight | None = None
     """Settings that the model and the user's files are held against. No part of the digest: they decide nothing about
     what is fetched, so that changing them fetches nothing anew."""
@@ -240,6 +242,7 @@ class StageConfig(Model):
     @property
     def digest(self) -> str:
         """Digest of all that decides the artifact's contents; the attempt does not, nor does what is only checked."""
-        checked_or_copied = {"preflight", "publish"}
-        data = self.model_dump(mode="json", by_alias=True, exclude={"attempt": True, "params": checked_or_copied})
+        data = self.model_dump(
+            mode="json", by_alias=True, exclude={"attempt": True, "params": {"preflight", "publish"}}
+        )
         return "sha256:" + hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

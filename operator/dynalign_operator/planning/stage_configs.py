@@ -128,6 +128,7 @@ def _fetch(given: _StageInputs) -> _StageParams:
         tasks=tasks,
         quantized=spec.model.quantized,
         s3=spec.model.s3,
+        oci=spec.model.oci,
         preflight=build_preflight(spec, given.objective),
     )
     return _StageParams(params)

@@ -12,6 +12,7 @@ from dynalign_contract.sources import (
     FileUri,
     HubSource,
     ModelUri,
+    OciSource,
     PathSource,
     S3Source,
     Source,
@@ -19,10 +20,14 @@ from dynalign_contract.sources import (
     parse_source,
 )
 
+PINNED = "sha256:" + "a" * 64
 ACCEPTED: dict[str, Source] = {
     "hf://Qwen/Qwen3-8B": HubSource("Qwen/Qwen3-8B"),
     "s3://my-models/runs/mine": S3Source("my-models", "runs/mine"),
     "s3://my-models/runs/mine/": S3Source("my-models", "runs/mine"),
+    "oci://registry.example.com/models/mine": OciSource("registry.example.com", "models/mine", "latest"),
+    "oci://registry:5000/mine:v1.2_a": OciSource("registry:5000", "mine", "v1.2_a"),
+    f"oci://[::1]:5000/a/b-c/d__e@{PINNED}": OciSource("[::1]:5000", "a/b-c/d__e", PINNED),
     "hf://Qwen/Qwen3-8B@refs/pr/7": HubSource("Qwen/Qwen3-8B", "refs/pr/7"),
     "pvc://weights/qwen": ClaimSource("weights", "qwen"),
     "pvc://team.weights-1/a/./.b/..c/...": ClaimSource("team.weights-1", "a/./.b/..c/..."),
@@ -45,6 +50,15 @@ REFUSED = (
     "hf://org/name?x=y",
     "https://hub/org/name",
     "s3://models",
+    "oci://registry.example.com",
+    "oci://registry.example.com/",
+    "oci://registry.example.com/Models",
+    "oci://registry.example.com/../models",
+    "oci://registry.example.com/models:",
+    "oci://registry.example.com/models:a/b",
+    "oci://registry.example.com/models@sha256:abc",
+    "oci://user@registry.example.com/models",
+    "oci://127.1/models",
     "s3://Models/x",
     "s3://models/../x",
     "s3://models//x",
@@ -79,7 +93,7 @@ def test_what_is_accepted(uri: str, source: Source) -> None:
 
 @pytest.mark.parametrize("uri", REFUSED)
 def test_what_is_refused_by_the_parser_and_by_the_pattern(uri: str) -> None:
-    with pytest.raises(SourceError, match="write hf://org/name, s3://bucket/folder, pvc://claim/path"):
+    with pytest.raises(SourceError, match="write hf://org/name, s3://bucket/folder, oci://registry"):
         parse_source(uri)
     for kind in (ModelUri, FileUri):
         with pytest.raises(ValidationError):

@@ -120,6 +120,16 @@ def test_buckets_are_reached_by_fetch_and_export_alone(server: dict[str, Any], h
         assert not reaches(bundles(published)[stage], METADATA, port)
 
 
+def test_registries_are_reached_with_the_servers_that_they_send_to() -> None:
+    place = {"registry": "203.0.113.7:5000", "repository": "models/mine"}
+    source = a_run().with_spec(model={"uri": "oci://203.0.113.7:5000/models/mine:v1"})
+    published = a_run().with_spec(export={"publish": [{"oci": place}]})
+    for run, its in ((source, Stage.FETCH), (published, Stage.EXPORT)):
+        for stage in Stage:
+            assert reaches(bundles(run)[stage], "203.0.113.7", 5000) is (stage is its)
+            assert reaches(bundles(run)[stage], HUB, 443) is (stage is its), "tokens and blobs come from elsewhere"
+
+
 def test_data_of_foreign_tasks_are_fetched_too() -> None:
     run = a_run().with_spec(evaluation={"capability": {"tasks": ["ifeval"]}})
     assert reaches(bundles(run)[Stage.FETCH], HUB, 443)

@@ -56,6 +56,13 @@ RUN = a_run().with_spec(
         "publish": [
             {"s3": {"bucket": "open", "prefix": "mine"}},
             {
+                "oci": {
+                    "registry": "r",
+                    "repository": "m",
+                    "credentialsSecretRef": {"name": "keys", "passwordKey": "op"},
+                }
+            },
+            {
                 "s3": {
                     "bucket": "models",
                     "prefix": "mine",
@@ -82,7 +89,12 @@ KEYS = {
         "DYNALIGN_JUDGE_FROM_FAR_API_KEY": "f",
         "DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t",
     },
-    Stage.EXPORT: {"DYNALIGN_PUBLISH_1_USERNAME": "pu", "DYNALIGN_PUBLISH_1_PASSWORD": "pp"},
+    Stage.EXPORT: {
+        "DYNALIGN_PUBLISH_1_USERNAME": "username",
+        "DYNALIGN_PUBLISH_1_PASSWORD": "op",
+        "DYNALIGN_PUBLISH_2_USERNAME": "pu",
+        "DYNALIGN_PUBLISH_2_PASSWORD": "pp",
+    },
 }
 """Stage -> variable -> key of the Secret. A judge without weight is not asked for held-out rewards."""
 
@@ -146,7 +158,7 @@ def test_a_secret_that_is_missing_is_named_with_the_field_that_asks_for_it() -> 
     assert "spec.judging.judges[1].endpoint.apiKeySecretRef asks for the key f of keys" in explain(Stage.JUDGE)
     exported = a_job(Stage.EXPORT).saying('CreateContainerConfigError: secret "keys" not found').build()
     said = explain_wait(RUN.build(), replace(exported, reason="CreateContainerConfigError"))
-    assert "spec.export.publish[1].s3.credentialsSecretRef asks for the key pp of keys" in said
+    assert "spec.export.publish[2].s3.credentialsSecretRef asks for the key pp of keys" in said
 
 
 def test_a_stage_whose_agents_are_all_elsewhere_asks_for_no_gpu() -> None:

@@ -87,7 +87,12 @@ SPEC: dict[str, Any] = {
         "capability": {"tasks": ["ifeval"]},
     },
     "training": {"lora": {"targetModules": ["q_proj"]}},
-    "export": {"publish": [{"s3": {"bucket": "models", "prefix": "mine", "credentialsSecretRef": {"name": "s"}}}]},
+    "export": {
+        "publish": [
+            {"oci": {"registry": "r", "repository": "m"}},
+            {"s3": {"bucket": "models", "prefix": "mine", "credentialsSecretRef": {"name": "s"}}},
+        ]
+    },
     "storage": {"size": "1Gi", "storageClassName": "fast"},
     "scheduling": {"queueName": "q", "priorityClassName": "high"},
     "stages": {

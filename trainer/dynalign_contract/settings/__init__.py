@@ -44,6 +44,7 @@ from dynalign_contract.settings.prompts import (
 from dynalign_contract.settings.publish import (
     MAX_TARGETS,
     PUBLISH_KEY_VARIABLES,
+    OciTarget,
     PublishTarget,
     PublishTargets,
     S3Target,
@@ -116,6 +117,7 @@ __all__ = [
     "LossAggregation",
     "ModuleName",
     "Noise",
+    "OciTarget",
     "OnRegression",
     "OnUnfitJudge",
     "PanelJudge",

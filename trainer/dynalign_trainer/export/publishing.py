@@ -11,14 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dynalign_contract.console import print_traceback
-from dynalign_contract.errors import StageError, TerminatedError
+from dynalign_contract.errors import BadConfigError, StageError, TerminatedError
 from dynalign_contract.manifest import read_listed
 from dynalign_contract.result import PublishedPlace
-from dynalign_contract.settings import PublishTarget, publish_credentials
+from dynalign_contract.settings import OciTarget, PublishTarget, S3Target, publish_credentials
+from dynalign_contract.sources import OciSource
+from dynalign_trainer.export.artifact import push_to_registry
 from dynalign_trainer.export.bucket import push_to_bucket
 from dynalign_trainer.export.pushing import Export, Push
 from dynalign_trainer.runtime.telemetry import Telemetry
 from dynalign_trainer.stores.place import StorePlace, read_credentials
+from dynalign_trainer.stores.registry import Repository
 from dynalign_trainer.stores.s3 import open_folder
 
 log = logging.getLogger("dynalign.export")
@@ -31,15 +34,15 @@ class PublishFailedError(StageError):
 
 
 def publish(
-    targets: Sequence[PublishTarget], folder: Path, port: int, stopping: threading.Event
+    run: str, targets: Sequence[PublishTarget], folder: Path, port: int, stopping: threading.Event
 ) -> tuple[PublishedPlace, ...]:
-    """Copy the export in `folder`, whose manifest is written, to every target; serves progress at `port`.
+    """Copy the export of a run in `folder`, whose manifest is written, to every target; serves progress at `port`.
 
     Raises StageError naming the target, the cause and the remedy: BadConfigError where a retry cannot help.
     """
     telemetry = Telemetry()
     server = telemetry.serve(port)
-    export = Export(folder, read_listed(folder))
+    export = Export(run, folder, read_listed(folder))
     total = 2 * len(targets) * sum(file.bytes for file in export.manifest.files)
     done = 0
 
@@ -74,10 +77,21 @@ def _publish(index: int, target: PublishTarget, export: Export, push: Push) -> P
 
 def _push(index: int, target: PublishTarget, export: Export, push: Push) -> PublishedPlace:
     field = f"spec.export.publish[{index}].{target.kind}"
-    bucket = target.s3
-    assert bucket is not None  # noqa: S101 - a rule of the API
-    place = StorePlace(field, bucket.uri, bucket.address, f"{field}.credentialsSecretRef", publish_credentials(index))
-    keys = read_credentials(place, os.environ)
-    changed = push_to_bucket(open_folder(bucket, bucket.bucket, bucket.prefix, place, keys), export, push)
+    match target.place:
+        case S3Target() as bucket:
+            place = _place(field, bucket, index)
+            folder = open_folder(bucket, bucket.bucket, bucket.prefix, place, read_credentials(place, os.environ))
+            changed, uri = push_to_bucket(folder, export, push), bucket.uri
+        case OciTarget() as tag:
+            place = _place(field, tag, index)
+            repository = Repository(place, tag.repository, read_credentials(place, os.environ))
+            digest, changed = push_to_registry(repository, tag.tag, export, push)
+            uri = OciSource(tag.registry, tag.repository, digest).uri
+        case None:
+            raise BadConfigError(f"spec.export.publish[{index}] names no place.")
     log.info("%s: %s", place.name, "published and read back" if changed else "holds this very export already")
-    return PublishedPlace(uri=bucket.uri)
+    return PublishedPlace(uri=uri)
+
+
+def _place(field: str, target: S3Target | OciTarget, index: int) -> StorePlace:
+    return StorePlace(field, target.uri, target.url, f"{field}.credentialsSecretRef", publish_credentials(index))

@@ -13,6 +13,8 @@ from dynalign_trainer.stores.place import PublishMismatchError, StorePlace
 class Export:
     """A finished export."""
 
+    run: str
+    """Name of the run."""
     folder: Path
     manifest: Manifest
 

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -63,7 +64,7 @@ def _download(model: RemoteModel, names: Sequence[str], target: Path, watch: Wat
         mark, part = target / DOWNLOADS / f"{key}.done", target / DOWNLOADS / f"{key}.part"
         if not (mark.is_file() and (target / name).is_file()):
             part.parent.mkdir(parents=True, exist_ok=True)
-            _write(model, name, part, _after(done, total, watch))
+            _write(model, name, part, partial(_tell, watch, done, total))
             _verify(model, name, part)
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             part.replace(target / name)
@@ -72,9 +73,8 @@ def _download(model: RemoteModel, names: Sequence[str], target: Path, watch: Wat
         watch(done, total)
 
 
-def _after(done: int, total: int, watch: Watch) -> Callable[[int], None]:
-    """Reports the bytes of a file as those of all files, of which `done` came before it."""
-    return lambda held: watch(done + held, total)
+def _tell(watch: Watch, before: int, total: int, held: int) -> None:
+    watch(before + held, total)
 
 
 def _write(model: RemoteModel, name: str, part: Path, tell: Callable[[int], None]) -> None:

@@ -11,8 +11,9 @@ from dynalign_contract.metrics import FetchMetrics
 from dynalign_contract.preflight import PreflightReport
 from dynalign_contract.settings import Quantized
 from dynalign_contract.source_files import locate
-from dynalign_contract.sources import BundledSource, HubSource, S3Source, SourceError, parse_source
+from dynalign_contract.sources import BundledSource, HubSource, OciSource, S3Source, SourceError, parse_source
 from dynalign_contract.strangers import clear_strangers
+from dynalign_trainer.fetch.artifact import fetch_artifact
 from dynalign_trainer.fetch.bucket import fetch_bucket
 from dynalign_trainer.fetch.bundled import fetch_bundled
 from dynalign_trainer.fetch.copying import Watch
@@ -25,7 +26,7 @@ from dynalign_trainer.preflight.checks import Inspection
 from dynalign_trainer.preflight.model import check_model
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 
-_RESUMED: Final = ("hf://", "s3://")
+_RESUMED: Final = ("hf://", "s3://", "oci://")
 """Downloads go on where they were cut off, with the version that they began with."""
 
 
@@ -98,6 +99,8 @@ def fetch_model(params: FetchParams, target: Path, watch: Watch, inspection: Ins
             fetch_hub(source, target, watch, inspection)
         case S3Source():
             fetch_bucket(source, params.s3, target, watch, inspection)
+        case OciSource():
+            fetch_artifact(source, params.oci, target, watch, inspection)
         case BundledSource(name=name):
             fetch_bundled(name, target, watch)
             _inspect(inspection, target)
