@@ -7,6 +7,7 @@ import typer
 from dynalign_operator.cli.approve import approve
 from dynalign_operator.cli.describe import describe
 from dynalign_operator.cli.estimate import estimate
+from dynalign_operator.cli.export_run import export_run
 from dynalign_operator.cli.init import init
 from dynalign_operator.cli.logs import logs
 from dynalign_operator.cli.prompts import prompts
@@ -19,6 +20,7 @@ from dynalign_operator.cli.status import status
 from dynalign_operator.cli.terminal import say
 from dynalign_operator.cli.top import top
 from dynalign_operator.cli.validate import validate
+from dynalign_operator.cli.verify import verify
 from dynalign_operator.cli.watch import watch
 from dynalign_operator.ui.command import ui
 
@@ -50,23 +52,9 @@ def _options(
     del version
 
 
-for _command in (
-    init,
-    validate,
-    estimate,
-    render,
-    run,
-    ui,
-    top,
-    watch,
-    describe,
-    approve,
-    status,
-    report,
-    prompts,
-    logs,
-    requirements,
-):
+_FILES = (init, validate, estimate, render)
+_RUNS = (run, ui, top, watch, describe, approve, status, report, prompts, logs, export_run, verify)
+for _command in (*_FILES, *_RUNS, requirements):
     app.command()(_command)
 
 
