@@ -59,7 +59,7 @@ class Notification(Model):
     """A notification that is over."""
 
     id: str
-    """Its id, the header `webhook-id`: the same however often it was sent."""
+    """Id of the notification, the header `webhook-id`: one however often it was sent."""
     event: NotifyEvent
     """What was told."""
     outcome: NotificationOutcome

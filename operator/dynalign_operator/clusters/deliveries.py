@@ -26,7 +26,7 @@ class Deliveries:
         return key in self._over
 
     def take(self, key: RunKey, stored: Iterable[Notification]) -> tuple[Notification, ...]:
-        """Those that are not stored; those that are stored are let go of."""
+        """Outcomes that are not stored yet; those that are stored are let go of."""
         pending = self._over.get(key)
         if pending is None:
             return ()

@@ -43,7 +43,7 @@ class Seen:
     snapshot: RunSnapshot
     events: tuple[RunEvent, ...] = ()
     stages: tuple[StageFacts, ...] = ()
-    """Those of its folder; empty for a run of a cluster."""
+    """Artifacts in the run's folder; empty for a run of a cluster."""
     report: ReportView = field(default_factory=ReportView)
     notes: tuple[str, ...] = ()
     """What could not be looked at."""

@@ -1,4 +1,4 @@
-"""From the command to a served page and back: sources, port, browser, the end."""
+"""Sources, port, browser and the end of the live page that the command serves."""
 
 import asyncio
 import contextlib

@@ -12,7 +12,11 @@ from dynalign_operator.cli.main import app
 from dynalign_operator.generate.cli_page import render_reference
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "cli.md"
-COMMANDS = {command.callback.__name__: command.callback for command in app.registered_commands if command.callback}
+COMMANDS = {
+    command.callback.__name__.replace("_", "-"): command.callback
+    for command in app.registered_commands
+    if command.callback
+}
 
 
 def declared(function: object) -> Iterator[str]:

@@ -124,7 +124,7 @@ def test_the_man_page_has_every_command_and_option() -> None:
     assert page == render_man_page(), "run make generate"
     program: Any = typer.main.get_command(app)
     for name, command in program.commands.items():
-        _, _, after = page.partition(f".SS dynalign {name} ")
+        _, _, after = page.partition(f".SS dynalign {name.replace('-', chr(92) + '-')} ")
         section = after.partition("\n.S")[0]
         for parameter in command.params:
             for option in parameter.opts if parameter.param_type_name == "option" else ():

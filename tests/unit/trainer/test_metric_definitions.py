@@ -33,6 +33,7 @@ from dynalign_trainer.judge.shard import JudgedShard
 from dynalign_trainer.prompts import measuring
 from dynalign_trainer.prompts import stage as prompts
 from dynalign_trainer.prompts.drafts import Tally
+from dynalign_trainer.report import stage as report
 from dynalign_trainer.runtime.parts import Part
 from dynalign_trainer.scoring.combining import CombinationRule
 from dynalign_trainer.train import stage as train
@@ -137,6 +138,7 @@ MEASURED = {
     Stage.TRAIN: lambda: named(of_train()) | said_in_place(train),
     Stage.EVALUATE: lambda: named(of_evaluate()) | said_in_place(evaluate),
     Stage.EXPORT: lambda: said_in_place(export),
+    Stage.REPORT: lambda: said_in_place(report),
 }
 
 
