@@ -1,22 +1,18 @@
 """A person's decision about a run of a cluster: an annotation of the run, sent with the person's own rights."""
 
-from typing import Final
-
 from dynalign_operator.api.approvals import APPROVAL_ANNOTATION
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kubernetes.api import RefusedError
-from dynalign_operator.clusters.kubernetes.paths import RUNS, Resource, collection_path, object_path
+from dynalign_operator.clusters.kubernetes.paths import RUNS, SELF_SUBJECT_REVIEWS, collection_path, object_path
 from dynalign_operator.clusters.kubernetes.user_access import UserAccess, explain_refusal
 from dynalign_operator.clusters.run_source import RunNotFoundError
-
-_SELF_REVIEWS: Final = Resource("apis/authentication.k8s.io/v1", "selfsubjectreviews")
 
 
 async def read_user_name(access: UserAccess) -> str:
     """The name by which the API server knows the user. Raises ClusterError."""
     review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview", "metadata": {}}
     try:
-        answer = await access.api.create(collection_path(_SELF_REVIEWS, None), review)
+        answer = await access.api.create(collection_path(SELF_SUBJECT_REVIEWS, None), review)
     except RefusedError as error:
         raise explain_refusal(error, access, "ask by which name the API server knows you") from error
     name = ((answer or {}).get("status") or {}).get("userInfo", {}).get("username")
