@@ -90,18 +90,19 @@ def run(server: ApiServer) -> Iterator[str]:
     applied = server.apply(made)
     assert applied.returncode == 0, applied.stderr
     end = time.monotonic() + PATIENCE
-    while not annotate(server, "bob", "probe"):
+    probe = {"metadata": {"annotations": {APPROVAL_ANNOTATION: "probe"}}}
+    while not patch(server, "bob", probe, "--dry-run=server"):  # a stored one would be no change the next time
         assert time.monotonic() < end, "the policy does not come into force"
         time.sleep(0.2)  # between two looks at it
     yield "r"
     server.kubectl("delete", "ar", "r", "-n", TEAM)
 
 
-def patch(server: ApiServer, name: str, change: dict[str, Any]) -> str:
+def patch(server: ApiServer, name: str, change: dict[str, Any], *options: str) -> str:
     """What the API server refuses, or nothing."""
     as_user = server.kubeconfig_of(name, TEAM)
     found = server.kubectl(
-        f"--kubeconfig={as_user}", "patch", "ar", "r", "-n", TEAM, "--type=merge", "-p", json.dumps(change)
+        f"--kubeconfig={as_user}", "patch", "ar", "r", "-n", TEAM, "--type=merge", "-p", json.dumps(change), *options
     )
     return "" if found.returncode == 0 else found.stderr
 

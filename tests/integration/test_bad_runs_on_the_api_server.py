@@ -94,11 +94,16 @@ IN_THE_WORDS_OF_KUBERNETES: Final = {
     *("task-limit-zero", "task-name-too-long", "tasks-not-a-list"),
     *("resources-not-under-a-stage", "several-problems", "unknown-field-elsewhere", "unknown-field-no-guess"),
     *("unknown-field-snake-case", "unknown-field-typo", "unknown-stage"),
+    *("approval-not-a-list", "approval-unknown-gate", "publish-key-in-the-file", "publish-without-bucket"),
+    *("notify-on-read-as-true", "notify-unknown-event", "notify-without-secret"),
 }
 """Enums, limits, types, required and unknown fields: Kubernetes' own checks come before ours, with the same field."""
 
 _HERE: Final = "ConfigMap helpful-honest-harmless, key objective.yaml"
+_NODES: Final = "spec.stages.train.affinity"
 CONDITIONS: Final = {
+    "affinity-field-unknown": [f"{_NODES}.nodeAfinity is unknown; correct its name, or remove it."],
+    "affinity-without-values": [f"{_NODES}.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution"],
     "config-map-data-not-text": ["spec.objective.configMapRef names the ConfigMap mine, which does not exist."],
     "config-map-without-key": ["ConfigMap mine: the key objective.yaml that spec.objective names is missing; add it"],
     "objective-aspect-id": [f"{_HERE}: aspects[0].id cannot be used as it is; write a lower-case word"],
@@ -241,7 +246,8 @@ def test_the_rest_becomes_conditions(server: ApiServer) -> None:
             assert waited.returncode == 0, f"{stem}: {waited.stderr}"
             stalled = "{.items[*].status.conditions[?(@.type=='Stalled')]['reason','message']}"
             said = server.kubectl("get", "-n", stem, "ar", "-o", f"jsonpath={stalled}").stdout
-            assert said.startswith("BadObjective "), f"{stem}: {said}"
+            reason = "BadConfig" if stem.startswith("affinity-") else "BadObjective"
+            assert said.startswith(f"{reason} "), f"{stem}: {said}"
             for sentence in sentences or said_by_validate(stem):
                 assert sentence in said, stem
             jobs = server.kubectl("get", "-n", stem, "jobs", "-o", "name").stdout

@@ -148,9 +148,9 @@ class Player:
         """Delete the run, and play until its Jobs are gone."""
         await self.api.delete(object_path(RUNS, self.namespace, run), propagation="Background")
         end = time.monotonic() + COLLECTOR_PATIENCE
-        while await self.jobs():
+        while left := await self.jobs():
             await self.play()
-            assert time.monotonic() < end, "Jobs of a deleted run are left"
+            assert time.monotonic() < end, f"Jobs of a deleted run are left: {[job['metadata'] for job in left]}"
             await asyncio.sleep(0.1)  # between two looks at it
 
 
