@@ -91,6 +91,8 @@ IN_THE_WORDS_OF_KUBERNETES: Final = {
     *("panel-combine-unknown", "panel-judge-unknown", "panel-min-judges-zero", "panel-name-missing"),
     *("panel-too-many", "panel-unknown-field", "panel-weight-negative"),
     "selector-read-as-true",
+    *("approval-not-a-list", "approval-unknown-gate"),
+    *("notify-on-read-as-true", "notify-unknown-event", "notify-without-secret"),
     *("task-limit-zero", "task-name-too-long", "tasks-not-a-list"),
     *("resources-not-under-a-stage", "several-problems", "unknown-field-elsewhere", "unknown-field-no-guess"),
     *("unknown-field-snake-case", "unknown-field-typo", "unknown-stage"),
