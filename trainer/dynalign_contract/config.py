@@ -15,6 +15,7 @@ from dynalign_contract.result import ArtifactRef
 from dynalign_contract.run_facts import RunFacts
 from dynalign_contract.settings import (
     DEFAULT_CHAT,
+    NO_TRACKING,
     ChatSettings,
     EngineSettings,
     EvaluationSettings,
@@ -25,6 +26,7 @@ from dynalign_contract.settings import (
     Quantized,
     Rewards,
     TaskName,
+    TrackingSettings,
     TrainingSettings,
 )
 from dynalign_contract.stages import ITERATION_STAGES, SHARDED_STAGES, Stage
@@ -177,6 +179,8 @@ class ReportParams(Model):
     """What the folder does not say: specification, conditions, and the stages that have no artifact."""
     iteration: int | None = Field(default=None, ge=0)
     """Latest finished iteration that the report covers; None before the first."""
+    tracking: TrackingSettings = Field(default=NO_TRACKING, exclude_if=lambda tracking: tracking == NO_TRACKING)
+    """Trackers that the run's numbers are written to as well."""
 
 
 Params = Annotated[

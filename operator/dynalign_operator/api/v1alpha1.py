@@ -25,6 +25,7 @@ from dynalign_contract.settings import (
     PublishTargets,
     Quantized,
     Rewards,
+    TrackingSettings,
     TrainingSettings,
 )
 from dynalign_contract.sources import ModelUri
@@ -187,6 +188,8 @@ class AlignmentRunSpec(Model):
     evaluation: EvaluationSettings = EvaluationSettings()
     export: ExportSpec = ExportSpec()
     report: ReportSpec = ReportSpec()
+    tracking: TrackingSettings = TrackingSettings()
+    """Trackers that the run's numbers are written to, whenever its report is written."""
     storage: StorageSpec = StorageSpec()
     rollout: Rollout = Rollout.SEPARATE
     stages: StagesSpec = StagesSpec()

@@ -9,6 +9,7 @@
 | out, the port of a bucket's server or a registry | fetch of such a model, and export with places to publish to |
 | out, an endpoint's port | prompts, judge and evaluate, where an endpoint plays a part |
 | out, a port of a server of rewards | judge and evaluate, which ask it, and fetch, which probes it |
+| out, a tracker's port | report, where `tracking` names a server |
 | out, a proxy's port | the stages that go out at all |
 """
 

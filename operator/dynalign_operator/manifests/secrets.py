@@ -10,6 +10,7 @@ from dynalign_contract.pod_paths import Variable
 from dynalign_contract.references import CredentialsRef, SecretKeyRef
 from dynalign_contract.settings import (
     JUDGE_KEY_VARIABLES,
+    MLFLOW_ENDPOINT,
     PUBLISH_KEY_VARIABLES,
     REWARD_KEY_VARIABLES,
     judge_endpoint,
@@ -24,6 +25,7 @@ from dynalign_operator.api.v1alpha1 import AlignmentRun
 SECRET_VARIABLES: Final = frozenset(
     {
         *(Variable.HUB_TOKEN, MODEL_CREDENTIALS.username, MODEL_CREDENTIALS.password, JUDGE_ENDPOINT.variable),
+        MLFLOW_ENDPOINT.variable,
         *(agent_endpoint(role).variable for role in Role),
     }
 )
@@ -129,5 +131,6 @@ def endpoints_of(run: AlignmentRun) -> list[tuple[EndpointUse, ServerSettings]]:
         *((reward_endpoint(index, reward), reward.endpoint) for index, reward in enumerate(run.spec.rewards)),
         *((judge_endpoint(index, judge), judge.endpoint) for index, judge in enumerate(run.spec.judging.judges)),
         (JUDGE_ENDPOINT, evaluation),
+        (MLFLOW_ENDPOINT, run.spec.tracking.mlflow),
     ]
     return [(use, endpoint) for use, endpoint in named if endpoint is not None]

@@ -255,9 +255,7 @@ class _ReportBuilder:
             if self.entry.run_completion_time is None
             else "`dynalign report FOLDER` writes it from a copy of the run's folder."
         )
-        text = (
-            f"The report of {_scope(self.entry)} was not written: {message} The run itself goes on without it. {then}"
-        )
+        text = f"The report of {_scope(self.entry)} failed: {message} The run itself goes on without it. {then}"
         self._tell(reasons.REPORT_FAILED, text, is_true=False)
 
     def _expect_attempt(self, attempt: int, message: str = "") -> None:

@@ -99,7 +99,7 @@ def build_report_config(run: AlignmentRun, iteration: int | None, attempt: int) 
     return StageConfig(
         run=run.metadata.name,
         attempt=attempt,
-        params=ReportParams(facts=brief_facts_of(run), iteration=iteration),
+        params=ReportParams(facts=brief_facts_of(run), iteration=iteration, tracking=run.spec.tracking),
     )
 
 

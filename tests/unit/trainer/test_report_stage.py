@@ -1,8 +1,6 @@
 """The report stage, from the planner's Job to the page: as a process of its own, for it changes its own priority."""
 
 import json
-import os
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,36 +9,17 @@ from dynalign_contract.manifest import read_listed, verify_files
 from dynalign_contract.metrics import ReportMetrics
 from dynalign_contract.result import Outcome, StageResult
 from dynalign_contract.stages import Stage
-from dynalign_operator.clusters.local.commands import Placement, build_command
-from dynalign_operator.clusters.local.workdir import Workdir
 from dynalign_operator.planning.observed import JobObservation, JobPhase
 from dynalign_operator.planning.plan import JobBundle
 from support.builders import a_run
 from support.report_runs import a_work_folder, data_of, rows_in
+from support.report_stage import run_stage
 from support.simulation import Simulation
-
-PATIENCE = 120
 
 
 def last_report() -> JobBundle:
     """The Job with which the planner has the end of a run reported."""
     return Simulation(a_run().with_iterations(2).build()).finish().reports[-1]
-
-
-def run_stage(bundle: JobBundle, root: Path) -> StageResult:
-    """Run the Job's container on this machine, as LocalCluster would."""
-    workdir = Workdir(root)
-    folder = workdir.job(bundle.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in bundle.config_map["data"].items():
-        (folder / name).write_text(text)
-    command = build_command(bundle.job, 0, 0, Placement(workdir, root / "cache", dict(os.environ)))
-    done = subprocess.run(
-        command.arguments, check=False, env=dict(command.environment), timeout=PATIENCE, capture_output=True, text=True
-    )
-    result = StageResult.decode(workdir.result(bundle.name, 0).read_bytes())
-    assert done.returncode == result.exit_code, done.stderr
-    return result
 
 
 def test_the_pod_that_the_planner_builds_writes_the_report(tmp_path: Path) -> None:

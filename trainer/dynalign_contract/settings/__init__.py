@@ -65,6 +65,13 @@ from dynalign_contract.settings.rewards import (
     read_columns,
     reward_endpoint,
 )
+from dynalign_contract.settings.tracking import (
+    MLFLOW_ENDPOINT,
+    NO_TRACKING,
+    MlflowSettings,
+    TensorBoardSettings,
+    TrackingSettings,
+)
 from dynalign_contract.settings.training import (
     AUTO_TARGETS,
     AdvantageScale,
@@ -86,6 +93,8 @@ __all__ = [
     "DEFAULT_CHAT",
     "JUDGE_KEY_VARIABLES",
     "MAX_TARGETS",
+    "MLFLOW_ENDPOINT",
+    "NO_TRACKING",
     "OWN_TASKS",
     "OWN_TASK_PREFIX",
     "PUBLISH_KEY_VARIABLES",
@@ -115,6 +124,7 @@ __all__ = [
     "LengthUnit",
     "LoraSettings",
     "LossAggregation",
+    "MlflowSettings",
     "ModuleName",
     "Noise",
     "OciTarget",
@@ -138,7 +148,9 @@ __all__ = [
     "SeedSettings",
     "SuppliedPrompts",
     "TaskName",
+    "TensorBoardSettings",
     "Thinking",
+    "TrackingSettings",
     "TrainingBackend",
     "TrainingMethod",
     "TrainingSettings",

@@ -3,17 +3,23 @@
 import json
 import os
 import signal
+import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from dynalign_contract.config import ReportParams
 from dynalign_contract.errors import TerminatedError
 from dynalign_contract.files import fsync, write_bytes
-from dynalign_contract.layout import REPORT_FILE, REPORT_RECORD
+from dynalign_contract.layout import REPORT_FILE, REPORT_RECORD, TRACKING_ID_FILE
 from dynalign_contract.metrics import ReportMetrics
+from dynalign_report.facts import ReportedRun
 from dynalign_report.folder import read_reported_run
 from dynalign_report.report import write_report
+from dynalign_trainer.report.mlflow import log_run
+from dynalign_trainer.report.numbers import numbers_by_iteration
+from dynalign_trainer.report.tensorboard import write_events
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 
 _NICE: Final = 10
@@ -37,12 +43,31 @@ def run(context: StageContext[ReportParams]) -> StageOutput[ReportParams]:
     fsync(root)
     for problem in run.problems:
         context.warn(problem)
+    _track(context, run)
     record = {"iteration": params.iteration, "phase": params.facts.phase, "problems": list(run.problems)}
     write_bytes(folder / REPORT_RECORD, json.dumps(record, indent=2).encode())
     return StageOutput(
         files={REPORT_RECORD: 0},
         metrics={ReportMetrics.bytes: size, ReportMetrics.problems: len(run.problems)},
     )
+
+
+def _track(context: StageContext[ReportParams], run: ReportedRun) -> None:
+    """Bring the trackers up to date. Raises EndpointError or BadConfigError; the report is written by then."""
+    tracking, root = context.params.tracking, context.layout.root
+    numbers = numbers_by_iteration(run.stages, context.params.iteration)
+    if tracking.tensorboard is not None:
+        write_events(root, context.folder, numbers)
+    if tracking.mlflow is not None:
+        log_run(tracking.mlflow, _identity(root), context.params.facts, numbers, os.environ)
+
+
+def _identity(root: Path) -> str:
+    """What trackers know the run by: its name may be that of another one."""
+    file = root / TRACKING_ID_FILE
+    if not file.is_file():
+        write_bytes(file, uuid.uuid4().hex.encode())
+    return file.read_text()
 
 
 def _end_at_once_on_sigterm() -> None:

@@ -12,6 +12,7 @@ _ENDPOINTS: Final = (
     "spec.judging.judges[].endpoint",
     "spec.evaluation.winRate.endpoint",
     "spec.rewards[].endpoint",
+    "spec.tracking.mlflow",
 )
 
 
