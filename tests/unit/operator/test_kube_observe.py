@@ -147,6 +147,14 @@ def test_the_final_exit_code_among_several_decides() -> None:
     assert (job.phase, job.exit_code, job.reason, job.message) == (JobPhase.FAILED, 11, "Why", "said")
 
 
+def test_a_job_that_outlived_its_deadline_was_not_disrupted_although_its_pods_are_gone() -> None:
+    found = a_job("Failed")
+    found["status"]["conditions"][0] |= {"reason": "DeadlineExceeded", "message": "Job was active longer"}
+    job = observe_job(found, [])
+    assert job is not None
+    assert (job.reason, job.message) == ("DeadlineExceeded", "Job was active longer")
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_a_disrupted_pod_and_one_that_is_gone_are_nobodys_fault(there: bool) -> None:
     target = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drained"}

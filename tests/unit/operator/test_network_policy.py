@@ -130,6 +130,14 @@ def test_registries_are_reached_with_the_servers_that_they_send_to() -> None:
             assert reaches(bundles(run)[stage], HUB, 443) is (stage is its), "tokens and blobs come from elsewhere"
 
 
+def test_a_tracker_is_reached_by_the_report_alone() -> None:
+    run = a_run().with_spec(tracking={"mlflow": {"url": "http://203.0.113.7:5000"}, "tensorboard": {}})
+    for stage in Stage:
+        assert reaches(bundles(run)[stage], "203.0.113.7", 5000) is (stage is Stage.REPORT)
+    assert reaches(bundles(run)[Stage.REPORT], HUB, 53), "the tracker's name has to be found"
+    assert not reaches(bundles(run)[Stage.REPORT], METADATA, 5000)
+
+
 def test_data_of_foreign_tasks_are_fetched_too() -> None:
     run = a_run().with_spec(evaluation={"capability": {"tasks": ["ifeval"]}})
     assert reaches(bundles(run)[Stage.FETCH], HUB, 443)

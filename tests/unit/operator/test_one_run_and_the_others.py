@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from dynalign_contract.stages import ITERATION_STAGES
+from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_operator import reconcile as reconcile_module
 from dynalign_operator.api.status import ConditionType
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ConflictError
 from dynalign_operator.clusters.kubernetes.api import RefusedError
 from dynalign_operator.clusters.kubernetes.cluster import KubeCluster
+from dynalign_operator.clusters.kubernetes.projection import is_ended_run
 from dynalign_operator.clusters.kubernetes.runs import InvalidRunError
 from dynalign_operator.clusters.kubernetes.store import Kind, Store
 from dynalign_operator.manifests.build_settings import BuildSettings
@@ -358,3 +359,43 @@ def test_finished_runs_are_neither_parsed_again_nor_kept_as_values() -> None:
         assert operator.cluster.runs.kept == 1
 
     scenario(story)
+
+
+class RefusingReports(KubeCluster):
+    """The API server takes no Job of a report."""
+
+    async def create(self, bundle: Any) -> None:
+        if bundle.step.stage is Stage.REPORT:
+            raise RefusedError("create Job", 403, QUOTA)
+        await super().create(bundle)
+
+
+def test_a_report_that_is_refused_is_an_event_and_blocks_nothing() -> None:
+    async def story(operator: Operator) -> None:
+        artifact = {"path": "export", "digest": "sha256:" + "0" * 64}
+        done = {"phase": "Succeeded", "artifact": artifact}
+        stages = [{"stage": str(stage), **done} for stage in ITERATION_STAGES]
+        status = {
+            "phase": "Running",
+            "fetch": {"stage": "fetch", **done},
+            "iterations": [{"index": 0, "stages": stages, "prompts": artifact, "policy": artifact}],
+        }
+        key = operator.add("r", status, iterations=2)
+        await operator.work(key)
+        assert operator.api.names("jobs") == ["r-i001-prompts-a1"]
+        assert operator.api.conditions("r")["Stalled"][1] == "OnTrack"
+        assert operator.api.run("r")["status"]["report"]["job"] == "r-report-a1", "it is expected, and tried again"
+
+    scenario(story, RefusingReports)
+
+
+@pytest.mark.parametrize(
+    ("phase", "settled"), [("Running", False), ("Pending", False), ("Succeeded", True), ("Failed", True)]
+)
+def test_a_run_that_has_ended_is_looked_at_until_its_report_is_seen_to(phase: str, settled: bool) -> None:
+    run = {
+        "metadata": {"generation": 1},
+        "status": {"phase": "Succeeded", "observedGeneration": 1, "report": {"phase": phase}},
+    }
+    assert is_ended_run(run) is settled
+    assert is_ended_run({**run, "status": {**run["status"], "report": None}}), "an older operator's run"

@@ -48,6 +48,9 @@ RUN = a_run().with_spec(
         },
         {"name": "open", "type": "Http", "endpoint": {"url": "http://rewards:8000/"}},
     ],
+    tracking={
+        "mlflow": {"url": "https://mlflow.example.com", "apiKeySecretRef": {"name": "keys", "key": "ml"}},
+    },
     model={
         "uri": "s3://models/base",
         "credentialsSecretRef": {"name": "keys", "usernameKey": "mu", "passwordKey": "mp"},
@@ -95,12 +98,13 @@ KEYS = {
         "DYNALIGN_PUBLISH_2_USERNAME": "pu",
         "DYNALIGN_PUBLISH_2_PASSWORD": "pp",
     },
+    Stage.REPORT: {"DYNALIGN_MLFLOW_API_KEY": "ml"},
 }
 """Stage -> variable -> key of the Secret. A judge without weight is not asked for held-out rewards."""
 
 
 def bundles(run: RunBuilder) -> dict[Stage, JobBundle]:
-    return {bundle.step.stage: bundle for bundle in Simulation(run.with_iterations(1).build()).finish().created}
+    return {bundle.step.stage: bundle for bundle in Simulation(run.with_iterations(1).build()).finish().all_created}
 
 
 def secrets_of(bundle: JobBundle) -> dict[str, object]:
@@ -119,13 +123,13 @@ def test_a_stage_sees_the_keys_of_its_own_endpoints_only() -> None:
 def test_every_variable_that_may_hold_a_secret_is_known() -> None:
     agents = {agent_endpoint(role).variable for role in Role}
     model = {"HF_TOKEN", "DYNALIGN_MODEL_USERNAME", "DYNALIGN_MODEL_PASSWORD"}
-    assert {*model, *agents, "DYNALIGN_JUDGE_API_KEY"} == SECRET_VARIABLES
+    assert {*model, *agents, "DYNALIGN_JUDGE_API_KEY", "DYNALIGN_MLFLOW_API_KEY"} == SECRET_VARIABLES
     assert all(may_hold_secret(variable) for keys in KEYS.values() for variable in keys)
     assert not any(map(may_hold_secret, ("PATH", "DYNALIGN_CACHE", "DYNALIGN_JUDGE_OUTSIDE", "MY_API_KEY")))
 
 
 @pytest.mark.parametrize(
-    "stage", [Stage.FETCH, Stage.PROMPTS, Stage.GENERATE, Stage.JUDGE, Stage.EVALUATE, Stage.EXPORT]
+    "stage", [Stage.FETCH, Stage.PROMPTS, Stage.GENERATE, Stage.JUDGE, Stage.EVALUATE, Stage.EXPORT, Stage.REPORT]
 )
 def test_on_this_machine_a_stage_inherits_no_key_that_its_manifest_does_not_ask_for(stage: Stage) -> None:
     held = {*SECRET_VARIABLES, *(variable for keys in KEYS.values() for variable in keys)}

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.kubernetes.store import Kind
 from dynalign_operator.clusters.kubernetes.transitions import Transitions
+from dynalign_operator.manifests.labels import JobLabels, job_labels
 
 RUN = RunKey("team", "r")
 
@@ -19,9 +21,20 @@ class Ear:
         self.told: list[float] = []
         self.transitions = Transitions(self.told.append, lambda: self.now)
 
-    def job(self, at: float, event: str | None, name: str, *, complete: bool = False, run: RunKey = RUN) -> None:
+    def job(
+        self,
+        at: float,
+        event: str | None,
+        name: str,
+        *,
+        complete: bool = False,
+        run: RunKey = RUN,
+        stage: Stage = Stage.TRAIN,
+    ) -> None:
         conditions = [{"type": "Complete", "status": "True"}] if complete else []
-        self._hear(at, Kind.JOB, run, event, {"metadata": {"name": name}, "status": {"conditions": conditions}})
+        labels = job_labels(JobLabels(run.name, stage, None, 1))
+        job = {"metadata": {"name": name, "labels": labels}, "status": {"conditions": conditions}}
+        self._hear(at, Kind.JOB, run, event, job)
 
     def run(self, at: float, event: str, phase: str) -> None:
         self._hear(at, Kind.RUN, RUN, event, {"metadata": {"name": RUN.name}, "status": {"phase": phase}})
@@ -48,6 +61,16 @@ def test_runs_do_not_mix() -> None:
     ear.job(2, "MODIFIED", "a", complete=True)
     ear.job(3, "ADDED", "b", run=other)
     assert ear.told == []
+
+
+def test_a_report_beside_the_stages_begins_and_ends_nothing() -> None:
+    ear = Ear()
+    ear.job(1, "ADDED", "a")
+    ear.job(2, "MODIFIED", "a", complete=True)
+    ear.job(3, "ADDED", "report", stage=Stage.REPORT)
+    ear.job(4, "MODIFIED", "report", complete=True, stage=Stage.REPORT)
+    ear.job(7, "ADDED", "b")
+    assert ear.told == [5.0]
 
 
 def test_a_job_that_completed_long_ago_and_is_removed_now_begins_nothing() -> None:

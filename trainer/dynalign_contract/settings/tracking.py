@@ -23,7 +23,7 @@ class MlflowSettings(ServerSettings):
     and those of metadata services are refused, and in a cluster the pod's own."""
     api_key_secret_ref: SecretKeyRef | None = None
     """The key, sent as a bearer token. `dynalign run` takes it from DYNALIGN_MLFLOW_API_KEY. Default: none is sent."""
-    experiment: str = Field(default="dynalign", min_length=1, max_length=250, pattern=r"^[^\x00-\x1f\x7f]+$")
+    experiment: str = Field(default="dynalign", min_length=1, max_length=250)
     """Name of the experiment; it is created where it does not exist."""
     timeout_seconds: float = Field(default=20.0, gt=0, le=300)
     """Maximum wait for one answer."""
