@@ -14,7 +14,6 @@ from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.errors import ConflictError
 from dynalign_operator.clusters.kubernetes.api import RefusedError
 from dynalign_operator.clusters.kubernetes.cluster import KubeCluster
-from dynalign_operator.clusters.kubernetes.projection import is_ended_run
 from dynalign_operator.clusters.kubernetes.runs import InvalidRunError
 from dynalign_operator.clusters.kubernetes.store import Kind, Store
 from dynalign_operator.manifests.build_settings import BuildSettings
@@ -387,15 +386,3 @@ def test_a_report_that_is_refused_is_an_event_and_blocks_nothing() -> None:
         assert operator.api.run("r")["status"]["report"]["job"] == "r-report-a1", "it is expected, and tried again"
 
     scenario(story, RefusingReports)
-
-
-@pytest.mark.parametrize(
-    ("phase", "settled"), [("Running", False), ("Pending", False), ("Succeeded", True), ("Failed", True)]
-)
-def test_a_run_that_has_ended_is_looked_at_until_its_report_is_seen_to(phase: str, settled: bool) -> None:
-    run = {
-        "metadata": {"generation": 1},
-        "status": {"phase": "Succeeded", "observedGeneration": 1, "report": {"phase": phase}},
-    }
-    assert is_ended_run(run) is settled
-    assert is_ended_run({**run, "status": {**run["status"], "report": None}}), "an older operator's run"

@@ -11,6 +11,7 @@ from dynalign_contract.config import ReportParams, StageConfig
 from dynalign_contract.layout import REPORT_FILE
 from dynalign_contract.stages import SIDE_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, ConditionType, Phase, ReportStatus, StagePhase
+from dynalign_operator.clusters.kubernetes.projection import is_ended_run
 from dynalign_operator.manifests.job import SIDE_LIMIT
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.observed import ClaimObservation, JobObservation, JobPhase, Observed
@@ -241,6 +242,18 @@ def test_kubernetes_ends_the_job_should_the_planner_not() -> None:
     done = Simulation(a_run().with_iterations(1).build()).finish()
     assert done.reports[0].job["spec"]["activeDeadlineSeconds"] > SIDE_LIMIT.total_seconds()
     assert all("activeDeadlineSeconds" not in bundle.job["spec"] for bundle in done.created)
+
+
+@pytest.mark.parametrize(
+    ("phase", "settled"), [("Running", False), ("Pending", False), ("Succeeded", True), ("Failed", True)]
+)
+def test_a_run_that_has_ended_is_looked_at_until_its_report_is_seen_to(phase: str, settled: bool) -> None:
+    run = {
+        "metadata": {"generation": 1},
+        "status": {"phase": "Succeeded", "observedGeneration": 1, "report": {"phase": phase}},
+    }
+    assert is_ended_run(run) is settled
+    assert is_ended_run({**run, "status": {**run["status"], "report": None}}), "an older operator's run"
 
 
 FATES: dict[str, Fate] = {
