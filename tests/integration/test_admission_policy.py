@@ -228,6 +228,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"model": {"uri": "s3://models/x", "tokenSecretRef": None, "s3": {"endpoint": "https://evil.example.com"}}},
         "the host evil.example.com",
     ),
+    "the hub": (
+        {"export": {"publish": [{"hub": {"repository": "a/b", "tokenSecretRef": {"name": "hub", "key": "t"}}}]}},
+        "the host huggingface.co",
+    ),
+    "token of the hub to publish to": (
+        {"export": {"publish": [{"hub": {"repository": "a/b", "tokenSecretRef": {"name": "db-root", "key": "t"}}}]}},
+        "the Secret db-root",
+    ),
     "another registry": (
         {"export": {"publish": [{"oci": {**REGISTRY, "registry": "evil.example.com:5000"}}]}},
         "the host evil.example.com",

@@ -75,6 +75,7 @@ IN_THE_WORDS_OF_KUBERNETES: Final = {
     *("learning-rate-zero", "out-of-range-exclusive", "out-of-range-group-of-one", "out-of-range-high"),
     *("out-of-range-infinite", "out-of-range-low", "out-of-range-unit"),
     *("model-missing", "model-uri-missing", "objective-ref-without-name", "spec-missing", "token-without-key"),
+    *("publish-hub-without-token", "publish-key-in-the-file", "publish-without-bucket"),
     *("quantity-fraction", "wrong-type-boolean", "wrong-type-fraction", "wrong-type-list-for-mapping"),
     *("wrong-type-mapping-for-text", "wrong-type-number-for-boolean", "wrong-type-quoted-number"),
     *("wrong-type-scalar-for-list", "wrong-type-text-for-number"),

@@ -207,7 +207,7 @@ class StoppedError(Exception):
 
 @pytest.fixture
 def folder(server: S3Process) -> S3Folder:
-    place = StorePlace("spec.export.publish[0].s3", f"s3://{BUCKET}/{PREFIX}", server.url, "a field", FIRST)
+    place = StorePlace("spec.export.publish[0].s3", f"s3://{BUCKET}/{PREFIX}", server.url, "a field", FIRST.names)
     keys = Credentials(USERNAME, PASSWORD)
     opened = open_folder(S3Server(endpoint=server.url), BUCKET, PREFIX, place, keys)
     return S3Folder(opened.client, place, BUCKET, PREFIX, part_bytes=5 << 20)

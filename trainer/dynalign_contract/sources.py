@@ -34,8 +34,9 @@ _SEGMENT: Final = (
 """What stands between two slashes: no `..`, no control character, not nothing. Pydantic and API servers know no
 lookaround."""
 _PATH: Final = rf"({_SEGMENT}/)*{_SEGMENT}/?"
-_HUB_NAME: Final = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
-_HUB_FORM: Final = rf"hf://{_HUB_NAME}/{_HUB_NAME}(@[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*)?"
+HUB_NAME: Final = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+"""Name of a repository of a hub, or of whom it belongs to."""
+_HUB_FORM: Final = rf"hf://{HUB_NAME}/{HUB_NAME}(@[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*)?"
 _CLAIM_FORM: Final = rf"pvc://{SUBDOMAIN}/{_PATH}"
 BUCKET: Final = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 """Name of a bucket."""

@@ -73,6 +73,11 @@ class CredentialVariables:
     username: str
     password: str
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """Both variables."""
+        return self.username, self.password
+
 
 MODEL_CREDENTIALS: Final = CredentialVariables("DYNALIGN_MODEL_USERNAME", "DYNALIGN_MODEL_PASSWORD")
 """Keys of `spec.model.credentialsSecretRef`, for the fetch stage."""

@@ -5,7 +5,7 @@
 | in, port 9464 | the operator, and whom the installation names |
 | in and out, every port | the pods of one training gang, among themselves: NCCL and gloo choose their ports |
 | out, DNS | every stage but a side stage that asks no server |
-| out, the hub's port | fetch, of a model from a hub or with foreign tasks |
+| out, the hub's port | fetch, of a model from a hub or with foreign tasks, and export that publishes there |
 | out, the port of a bucket's server or a registry | fetch of such a model, and export with places to publish to |
 | out, an endpoint's port | prompts, judge and evaluate, where an endpoint plays a part |
 | out, a port of a server of rewards | judge and evaluate, which ask it, and fetch, which probes it |
@@ -111,8 +111,10 @@ def _addresses(run: AlignmentRun, config: StageConfig, settings: BuildSettings) 
         if isinstance(source, OciSource):
             urls += [(config.params.oci or OciServer()).address(source.registry), _OUTSIDE]
     if isinstance(config.params, ExportParams):
-        urls += [target.place.url for target in config.params.publish if target.place is not None]
-        urls += [_OUTSIDE for target in config.params.publish if target.oci is not None]
+        for target in config.params.publish:
+            hub = (variables.get(Variable.HUB_ENDPOINT) or _OUTSIDE,) if target.hub is not None else ()
+            others = (place.url for place in (target.s3, target.oci) if place is not None)
+            urls += [*hub, *others, *([_OUTSIDE] if target.s3 is None else [])]
     if not urls:
         return []
     spellings = [*PROXY_VARIABLES, *(name.lower() for name in PROXY_VARIABLES)]

@@ -13,8 +13,10 @@ from dynalign_contract.settings import (
     MLFLOW_ENDPOINT,
     PUBLISH_KEY_VARIABLES,
     REWARD_KEY_VARIABLES,
+    HubTarget,
     judge_endpoint,
     publish_credentials,
+    publish_token,
     reward_endpoint,
 )
 from dynalign_contract.stages import Stage
@@ -77,16 +79,15 @@ def _model_secrets(run: AlignmentRun) -> tuple[SecretVariable, ...]:
 
 
 def _publish_secrets(run: AlignmentRun) -> tuple[SecretVariable, ...]:
-    return tuple(
-        secret
-        for index, target in enumerate(run.spec.export.publish)
-        if target.place is not None
-        for secret in _pair(
-            f"spec.export.publish[{index}].{target.kind}",
-            target.place.credentials_secret_ref,
-            publish_credentials(index),
-        )
-    )
+    found: list[SecretVariable] = []
+    for index, target in enumerate(run.spec.export.publish):
+        at = f"spec.export.publish[{index}].{target.kind}"
+        if isinstance(target.place, HubTarget):
+            token = target.place.token_secret_ref
+            found.append(SecretVariable(publish_token(index), f"{at}.tokenSecretRef", token))
+        elif target.place is not None:
+            found += _pair(at, target.place.credentials_secret_ref, publish_credentials(index))
+    return tuple(found)
 
 
 def _pair(at: str, reference: CredentialsRef | None, variables: CredentialVariables) -> tuple[SecretVariable, ...]:

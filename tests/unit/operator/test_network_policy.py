@@ -120,6 +120,15 @@ def test_buckets_are_reached_by_fetch_and_export_alone(server: dict[str, Any], h
         assert not reaches(bundles(published)[stage], METADATA, port)
 
 
+def test_a_hub_is_published_to_by_export_alone() -> None:
+    token = {"name": "hub", "key": "token"}
+    run = a_run().with_spec(export={"publish": [{"hub": {"repository": "a/b", "tokenSecretRef": token}}]})
+    plain, mirror = bundles(run), bundles(run, hubEndpoint="https://10.1.2.3:8443")
+    for stage in Stage:
+        assert reaches(plain[stage], HUB, 443) is (stage is Stage.EXPORT)
+        assert reaches(mirror[stage], "10.1.2.3", 8443) is (stage is Stage.EXPORT)
+
+
 def test_registries_are_reached_with_the_servers_that_they_send_to() -> None:
     place = {"registry": "203.0.113.7:5000", "repository": "models/mine"}
     source = a_run().with_spec(model={"uri": "oci://203.0.113.7:5000/models/mine:v1"})

@@ -58,6 +58,7 @@ RUN = a_run().with_spec(
     export={
         "publish": [
             {"s3": {"bucket": "open", "prefix": "mine"}},
+            {"hub": {"repository": "a/b", "tokenSecretRef": {"name": "keys", "key": "h"}}},
             {
                 "oci": {
                     "registry": "r",
@@ -93,10 +94,11 @@ KEYS = {
         "DYNALIGN_REWARD_TESTS_PASS_API_KEY": "t",
     },
     Stage.EXPORT: {
-        "DYNALIGN_PUBLISH_1_USERNAME": "username",
-        "DYNALIGN_PUBLISH_1_PASSWORD": "op",
-        "DYNALIGN_PUBLISH_2_USERNAME": "pu",
-        "DYNALIGN_PUBLISH_2_PASSWORD": "pp",
+        "DYNALIGN_PUBLISH_1_TOKEN": "h",
+        "DYNALIGN_PUBLISH_2_USERNAME": "username",
+        "DYNALIGN_PUBLISH_2_PASSWORD": "op",
+        "DYNALIGN_PUBLISH_3_USERNAME": "pu",
+        "DYNALIGN_PUBLISH_3_PASSWORD": "pp",
     },
     Stage.REPORT: {"DYNALIGN_MLFLOW_API_KEY": "ml"},
 }
@@ -162,7 +164,7 @@ def test_a_secret_that_is_missing_is_named_with_the_field_that_asks_for_it() -> 
     assert "spec.judging.judges[1].endpoint.apiKeySecretRef asks for the key f of keys" in explain(Stage.JUDGE)
     exported = a_job(Stage.EXPORT).saying('CreateContainerConfigError: secret "keys" not found').build()
     said = explain_wait(RUN.build(), replace(exported, reason="CreateContainerConfigError"))
-    assert "spec.export.publish[2].s3.credentialsSecretRef asks for the key pp of keys" in said
+    assert "spec.export.publish[3].s3.credentialsSecretRef asks for the key pp of keys" in said
 
 
 def test_a_stage_whose_agents_are_all_elsewhere_asks_for_no_gpu() -> None:

@@ -89,6 +89,7 @@ SPEC: dict[str, Any] = {
     "training": {"lora": {"targetModules": ["q_proj"]}},
     "export": {
         "publish": [
+            {"hub": {"repository": "a/b", "tokenSecretRef": {"name": "s", "key": "k"}}},
             {"oci": {"registry": "r", "repository": "m"}},
             {"s3": {"bucket": "models", "prefix": "mine", "credentialsSecretRef": {"name": "s"}}},
         ]

@@ -44,11 +44,13 @@ from dynalign_contract.settings.prompts import (
 from dynalign_contract.settings.publish import (
     MAX_TARGETS,
     PUBLISH_KEY_VARIABLES,
+    HubTarget,
     OciTarget,
     PublishTarget,
     PublishTargets,
     S3Target,
     publish_credentials,
+    publish_token,
 )
 from dynalign_contract.settings.quantized import Quantized
 from dynalign_contract.settings.rewards import (
@@ -114,6 +116,7 @@ __all__ = [
     "EvaluationJudge",
     "EvaluationSettings",
     "GenerationSettings",
+    "HubTarget",
     "Judge",
     "JudgeGates",
     "JudgeSettings",
@@ -159,6 +162,7 @@ __all__ = [
     "columns_of_rewards",
     "judge_endpoint",
     "publish_credentials",
+    "publish_token",
     "read_columns",
     "reward_endpoint",
 ]

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from dynalign_contract.base import Model
 from dynalign_contract.names import form
-from dynalign_contract.references import CredentialsRef
-from dynalign_contract.sources import BUCKET, BUCKET_FORM, KEY_PREFIX, REGISTRY, REPOSITORY, TAG
+from dynalign_contract.references import CredentialsRef, SecretKeyRef
+from dynalign_contract.sources import BUCKET, BUCKET_FORM, HUB_NAME, KEY_PREFIX, REGISTRY, REPOSITORY, TAG
 from dynalign_contract.stores import CredentialVariables, OciServer, S3Server
 
 MAX_TARGETS: Final = 4
@@ -77,8 +77,46 @@ class OciTarget(OciServer):
         return f"oci://{self.registry}/{self.repository}:{self.tag}"
 
 
+class HubTarget(Model):
+    """A branch of a repository of the model hub."""
+
+    repository: str = Field(
+        pattern=f"^{HUB_NAME}/{HUB_NAME}$",
+        max_length=96,
+        json_schema_extra=form("a repository of the hub, such as my-team/my-model"),
+    )
+    """Repository, which is made if there is none."""
+    revision: str = Field(
+        default="main",
+        pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$",
+        max_length=64,
+        json_schema_extra=form("a branch of letters, digits and inner _.-, such as v1"),
+    )
+    """Branch, which is made from `main` if there is none."""
+    private: bool = True
+    """Whether a repository that is made is private; one that exists stays as it is."""
+    license: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
+        max_length=64,
+        json_schema_extra=form("a licence as the hub names it, such as apache-2.0"),
+    )
+    """Licence in the model card. Default: none is named; that of the base model applies."""
+    token_secret_ref: SecretKeyRef
+    """Token that may write to the repository. `dynalign run` takes it from the environment: DYNALIGN_PUBLISH_0_TOKEN
+    for the first entry."""
+
+    @property
+    def uri(self) -> str:
+        """Address of the branch, as `spec.model.uri` takes it."""
+        return f"hf://{self.repository}@{self.revision}"
+
+
 class PublishTarget(Model):
     """One place to which the exported model is copied. Exactly one field is set."""
+
+    hub: HubTarget | None = Field(default=None, exclude_if=lambda target: target is None)
+    """The Hugging Face Hub, or the site's mirror of it."""
 
     oci: OciTarget | None = Field(default=None, exclude_if=lambda target: target is None)
     """An OCI registry, as an artifact in the layout of ModelPack."""
@@ -87,23 +125,29 @@ class PublishTarget(Model):
     """A bucket of an S3-compatible server."""
 
     @property
-    def place(self) -> S3Target | OciTarget | None:
+    def place(self) -> S3Target | OciTarget | HubTarget | None:
         """The field that is set."""
-        return self.s3 or self.oci
+        return self.s3 or self.oci or self.hub
 
     @property
     def kind(self) -> str:
         """Name of the field that is set, as the run file has it."""
-        return "oci" if self.s3 is None else "s3"
+        set_one = {"s3": self.s3, "oci": self.oci, "hub": self.hub}
+        return next((kind for kind, place in set_one.items() if place is not None), "")
 
 
 PublishTargets = Annotated[tuple[PublishTarget, ...], Field(max_length=MAX_TARGETS)]
 """The places to which a run publishes."""
 
-PUBLISH_KEY_VARIABLES: Final = r"DYNALIGN_PUBLISH_[0-9]+_(USERNAME|PASSWORD)"
+PUBLISH_KEY_VARIABLES: Final = r"DYNALIGN_PUBLISH_[0-9]+_(USERNAME|PASSWORD|TOKEN)"
 """Environment variables that hold keys of the places to publish to, as a regular expression."""
 
 
 def publish_credentials(index: int) -> CredentialVariables:
     """Variables with the credentials of the target at `index` of `spec.export.publish`."""
     return CredentialVariables(f"DYNALIGN_PUBLISH_{index}_USERNAME", f"DYNALIGN_PUBLISH_{index}_PASSWORD")
+
+
+def publish_token(index: int) -> str:
+    """Variable with the hub's token of the target at `index` of `spec.export.publish`."""
+    return f"DYNALIGN_PUBLISH_{index}_TOKEN"

@@ -5,6 +5,7 @@ from typing import Final
 
 from dynalign_contract.config import BASE_POLICY, ExportParams, IterationSummary
 from dynalign_contract.estimate import Estimate
+from dynalign_contract.sources import HubSource, parse_source
 from dynalign_contract.supplied.turns import Message
 from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.origin import Origin
@@ -22,7 +23,7 @@ def build_model_card(run: str, params: ExportParams, chat: ChatTemplate, origin:
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
-tags: [dynalign, grpo, {objective.name}]
+{_base_model(params.model_uri)}tags: [dynalign, grpo, {objective.name}]
 ---
 
 # {run}
@@ -64,6 +65,12 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=200)[0]))
 A model that rewards itself can learn to please its own judge. Read the canaries, and the win rate of a judge that took
 no part in the training, before you trust the rewards. The licence and the limits of the base model apply.
 """
+
+
+def _base_model(uri: str) -> str:
+    """A line of the front matter where the base model is one of the hub."""
+    source = parse_source(uri)
+    return f"base_model: {source.repository}\n" if isinstance(source, HubSource) else ""
 
 
 def _converted(origin: Origin | None) -> str:

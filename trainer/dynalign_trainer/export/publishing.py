@@ -14,13 +14,21 @@ from dynalign_contract.console import print_traceback
 from dynalign_contract.errors import BadConfigError, StageError, TerminatedError
 from dynalign_contract.manifest import read_listed
 from dynalign_contract.result import PublishedPlace
-from dynalign_contract.settings import OciTarget, PublishTarget, S3Target, publish_credentials
-from dynalign_contract.sources import OciSource
+from dynalign_contract.settings import (
+    HubTarget,
+    OciTarget,
+    PublishTarget,
+    S3Target,
+    publish_credentials,
+    publish_token,
+)
+from dynalign_contract.sources import HubSource, OciSource
 from dynalign_trainer.export.artifact import push_to_registry
 from dynalign_trainer.export.bucket import push_to_bucket
+from dynalign_trainer.export.hub_repository import hub_server, push_to_hub
 from dynalign_trainer.export.pushing import Export, Push
 from dynalign_trainer.runtime.telemetry import Telemetry
-from dynalign_trainer.stores.place import StorePlace, read_credentials
+from dynalign_trainer.stores.place import StorePlace, read_credentials, read_token
 from dynalign_trainer.stores.registry import Repository
 from dynalign_trainer.stores.s3 import open_folder
 
@@ -87,6 +95,11 @@ def _push(index: int, target: PublishTarget, export: Export, push: Push) -> Publ
             repository = Repository(place, tag.repository, read_credentials(place, os.environ))
             digest, changed = push_to_registry(repository, tag.tag, export, push)
             uri = OciSource(tag.registry, tag.repository, digest).uri
+        case HubTarget() as hub:
+            reference = f"{field}.tokenSecretRef"
+            place = StorePlace(field, hub.uri, hub_server(), reference, (publish_token(index),))
+            commit, changed = push_to_hub(hub, read_token(place, os.environ), export, push, place)
+            uri = HubSource(hub.repository, commit).uri
         case None:
             raise BadConfigError(f"spec.export.publish[{index}] names no place.")
     log.info("%s: %s", place.name, "published and read back" if changed else "holds this very export already")
@@ -94,4 +107,4 @@ def _push(index: int, target: PublishTarget, export: Export, push: Push) -> Publ
 
 
 def _place(field: str, target: S3Target | OciTarget, index: int) -> StorePlace:
-    return StorePlace(field, target.uri, target.url, f"{field}.credentialsSecretRef", publish_credentials(index))
+    return StorePlace(field, target.uri, target.url, f"{field}.credentialsSecretRef", publish_credentials(index).names)

@@ -33,7 +33,7 @@ def fetch_artifact(
         source.uri,
         (server or OciServer()).address(source.registry),
         "spec.model.credentialsSecretRef",
-        MODEL_CREDENTIALS,
+        MODEL_CREDENTIALS.names,
     )
     repository = Repository(place, source.repository, read_credentials(place, os.environ), rights="pull")
     earlier = read_origin(target)

@@ -23,7 +23,7 @@ def fetch_bucket(source: S3Source, server: S3Server | None, target: Path, watch:
     """
     server = server or S3Server()
     place = StorePlace(
-        "spec.model.uri", source.uri, server.address, "spec.model.credentialsSecretRef", MODEL_CREDENTIALS
+        "spec.model.uri", source.uri, server.address, "spec.model.credentialsSecretRef", MODEL_CREDENTIALS.names
     )
     keys = read_credentials(place, os.environ)
     folder = open_folder(server, source.bucket, source.prefix, place, keys)

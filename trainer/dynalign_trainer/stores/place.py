@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dynalign_contract.errors import BadConfigError, StageError
-from dynalign_contract.stores import Credentials, CredentialVariables
+from dynalign_contract.stores import Credentials
 
 
 class StoreUnreachableError(StageError):
@@ -30,7 +30,8 @@ class StorePlace:
     """URL of the server."""
     reference: str
     """Field that names the Secret with the keys."""
-    variables: CredentialVariables
+    variables: tuple[str, ...]
+    """Environment variables that hold the keys: user name and password, or a token."""
 
     @property
     def name(self) -> str:
@@ -41,7 +42,7 @@ class StorePlace:
         """The server does not accept the keys, or has been given none."""
         return BadConfigError(
             f"{self.name} is refused ({why}). Check the keys in the Secret of {self.reference} "
-            f"({self.variables.username} and {self.variables.password} for a local run), and what they may do there."
+            f"({' and '.join(self.variables)} for a local run), and what they may do there."
         )
 
     def missing(self, what: str, remedy: str) -> BadConfigError:
@@ -70,12 +71,22 @@ class StorePlace:
 
 def read_credentials(place: StorePlace, environment: Mapping[str, str]) -> Credentials | None:
     """The keys from the environment; None where there are none. Raises BadConfigError where one of two is missing."""
-    found = [environment.get(name, "").strip() for name in (place.variables.username, place.variables.password)]
+    found = [environment.get(name, "").strip() for name in place.variables]
     if not any(found):
         return None
     if not all(found):
         raise BadConfigError(
             f"{place.reference}: the user name or the password is empty. Put both into the Secret "
-            f"({place.variables.username} and {place.variables.password} for a local run)."
+            f"({' and '.join(place.variables)} for a local run)."
         )
     return Credentials(*found)
+
+
+def read_token(place: StorePlace, environment: Mapping[str, str]) -> str:
+    """The token from the environment. Raises BadConfigError where there is none."""
+    token = environment.get(place.variables[0], "").strip()
+    if not token:
+        raise BadConfigError(
+            f"{place.reference}: the token is empty. Put one into the Secret ({place.variables[0]} for a local run)."
+        )
+    return token

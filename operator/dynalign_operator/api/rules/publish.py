@@ -9,7 +9,7 @@ from dynalign_contract.sources import OciSource, S3Source, parse_source
 from dynalign_operator.api.rules.rule import ClusterRule, Rule
 
 _S3_SERVERS: Final = ("spec.model.s3", "spec.export.publish[].s3")
-_KINDS: Final = ("s3", "oci")
+_KINDS: Final = ("hub", "oci", "s3")
 _STORES: Final = (S3Source, OciSource)
 _OF_STORES: Final = "self.uri.startsWith('s3://') || self.uri.startsWith('oci://')"
 _REGISTRY: Final = "('https://' + self.registry)"
