@@ -7,6 +7,7 @@ import typer
 from dynalign_operator.cli.approve import approve
 from dynalign_operator.cli.describe import describe
 from dynalign_operator.cli.estimate import estimate
+from dynalign_operator.cli.export_data import export_data
 from dynalign_operator.cli.export_run import export_run
 from dynalign_operator.cli.init import init
 from dynalign_operator.cli.logs import logs
@@ -53,7 +54,7 @@ def _options(
 
 
 _FILES = (init, validate, estimate, render)
-_RUNS = (run, ui, top, watch, describe, approve, status, report, prompts, logs, export_run, verify)
+_RUNS = (run, ui, top, watch, describe, approve, status, report, prompts, logs, export_run, verify, export_data)
 for _command in (*_FILES, *_RUNS, requirements):
     app.command()(_command)
 
