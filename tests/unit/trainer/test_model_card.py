@@ -1,6 +1,7 @@
 """What the model card says of chats: enough to ask the exported model as the run asked it."""
 
 import pytest
+import yaml
 
 from dynalign_contract.config import ExportParams, Policy
 from dynalign_contract.objective import builtin_objective
@@ -53,3 +54,14 @@ def test_the_card_says_from_what_the_base_weights_were_converted() -> None:
     converted = origin.model_copy(update={"quantized": "mxfp4"})
     card = build_model_card("r", PARAMS, template, converted)
     assert "\n- Base weights: converted from mxfp4 to BFloat16 before the run, commit `0123abcd`\n- Policy" in card
+
+
+@pytest.mark.parametrize(
+    ("uri", "named"),
+    [("hf://a/b@v1", "a/b"), ("s3://models/mine", None), ("/models/mine", None)],
+    ids=["hub", "bucket", "folder"],
+)
+def test_a_base_model_of_the_hub_is_named_as_the_hub_does(uri: str, named: str | None) -> None:
+    card = build_model_card("r", PARAMS.model_copy(update={"model_uri": uri}), template_of("llama-3"))
+    _, front, _ = card.split("---\n", 2)
+    assert yaml.safe_load(front).get("base_model") == named
