@@ -181,21 +181,3 @@ def test_a_guest_sees_the_own_namespace_and_why_no_more(cluster: ApiServer, tmp_
         page = started.open().get("/api/runs").json()
         assert page["rows"] == []
         assert "you may not list" in page["notes"][-1]
-
-
-def test_five_hundred_runs_are_listed_in_pages(chromium: Browser, cluster: ApiServer, tmp_path: Path) -> None:
-    cluster.kubectl("create", "namespace", "many")
-    made = cluster.apply(*(run_object(f"r{number:03}", "many", model=MODEL) for number in range(500)))
-    assert made.returncode == 0, made.stderr[-500:]
-    with start_ui("-n", "many", cwd=tmp_path, kubeconfig=cluster.kubeconfig) as started:
-        page = open_list(chromium, started).page
-        expect(page.locator(".status")).to_have_text("500 runs")
-        expect(page.locator(".entry")).to_have_count(50)
-        for number in range(2, 11):
-            page.get_by_role("button", name="Next").click()
-            expect(page.locator(".position")).to_have_text(f"Page {number} of 10")
-        expect(page.get_by_role("button", name="Next")).to_be_disabled()
-        page.get_by_label("Search").fill("r499")
-        expect(page.locator(".entry")).to_have_count(1)
-        page.close()
-    cluster.kubectl("delete", "namespace", "many", "--wait=false")

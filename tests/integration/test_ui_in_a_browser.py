@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from dynalign_contract.stages import Stage
-from dynalign_operator.clusters.local.workdir import Workdir, locked
+from dynalign_operator.clusters.local.workdir import Workdir, locked, write_run
 from support.browser import open_chromium
 from support.builders import a_run
 from support.live_runs import LiveRun, a_live_run, with_bundled_model
@@ -208,6 +208,26 @@ def test_texts_of_a_run_are_texts(chromium: Browser, server: UiServer) -> None:
     assert page.locator("main img, main script").count() == 0
     assert page.evaluate("globalThis.hit") is None
     page.close()
+
+
+def test_five_hundred_runs_are_listed_in_pages(chromium: Browser, tmp_path: Path) -> None:
+    one = a_live_run("r", tmp_path / "runs" / "r000").finished()
+    for number in range(1, 500):
+        run = one.simulation.run
+        metadata = run.metadata.model_copy(update={"name": f"r{number:03}"})
+        workdir = Workdir(tmp_path / "runs" / metadata.name)
+        workdir.root.mkdir()
+        write_run(workdir, run.model_copy(update={"metadata": metadata}))
+    with start_ui(cwd=tmp_path) as started:
+        page = open_list(chromium, started).page
+        expect(page.locator(".status")).to_have_text("500 runs")
+        expect(page.locator(".entry")).to_have_count(50)
+        page.get_by_role("button", name="Next").click()
+        expect(page.locator(".position")).to_have_text("Page 2 of 10")
+        page.get_by_label("Search").fill("r499")
+        expect(page.locator(".entry")).to_have_count(1)
+        expect(page.locator(".pages")).to_be_hidden()
+        page.close()
 
 
 def test_an_ended_server_is_said(chromium: Browser, runs: Path) -> None:

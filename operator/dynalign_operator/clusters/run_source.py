@@ -200,6 +200,15 @@ def write_request(awaited: AwaitedApproval | None, by: str, decision: Decision, 
         raise ClusterError(f"the decision cannot be sent ({first['loc'][0]}: {first['msg']}).") from error
 
 
+def lighten(status: AlignmentRunStatus) -> AlignmentRunStatus:
+    """The status without numbers and artifacts of its stages, which take a megabyte in a run of ten iterations."""
+    iterations = tuple(
+        one.evolve(stages=tuple(entry.evolve(metrics=(), artifact=None) for entry in one.stages))
+        for one in status.iterations
+    )
+    return status.evolve(iterations=iterations)
+
+
 def explain_missing(name: str, where: str, known: Sequence[str]) -> RunNotFoundError:
     """The error for a run that is not there, with near names."""
     near = get_close_matches(name, known, n=_NAMES_SHOWN)

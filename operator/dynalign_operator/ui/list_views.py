@@ -14,7 +14,7 @@ from dynalign_operator.ui.models import PAGE_SIZE, RunRow, RunsPage
 
 _ORDER: Final = (Phase.RUNNING, Phase.PENDING, Phase.SUSPENDED, Phase.FAILED, Phase.SUCCEEDED)
 NOTHING: Final = "Nothing."
-"""With which `explain_situation` says that nobody has to do anything."""
+"""Beginning of a sentence of `explain_situation` that asks for no action."""
 
 
 @dataclass(frozen=True)

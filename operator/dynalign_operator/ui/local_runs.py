@@ -36,11 +36,12 @@ class LocalRuns:
 
     def source(self) -> LocalRunSource:
         """The folders as they are now."""
-        return LocalRunSource(self.find(), self._remembered.read)
+        return LocalRunSource(self.find())
 
     async def list_runs(self) -> RunList:
         """Every run of the folders."""
-        return await asyncio.to_thread(lambda: asyncio.run(self.source().list_runs()))
+        source = LocalRunSource(self.find(), self._remembered.read)
+        return await asyncio.to_thread(lambda: asyncio.run(source.list_runs()))
 
     async def stages(self, snapshot: RunSnapshot) -> tuple[tuple[StageFacts, ...], list[str]]:
         """What the stages have left in the folder, and what of it cannot be read."""

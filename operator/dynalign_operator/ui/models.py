@@ -69,7 +69,7 @@ class RunsPage(Model):
 
     rows: tuple[RunRow, ...]
     page: int
-    """Number of the attempt, from 1."""
+    """Number of the page, from 1."""
     pages: int
     matched: int
     """Runs that match the search and the filter."""
@@ -87,7 +87,7 @@ class StageView(Model):
     attempt: int = 1
     started_at: datetime | None = None
     seconds: float | None = None
-    """Time from the first start to the end; None until it has ended."""
+    """Duration from the first start to the end; None until it has ended."""
     message: Shown = ""
     """Why the last attempt failed."""
 

@@ -43,7 +43,7 @@ class Seen:
     snapshot: RunSnapshot
     events: tuple[RunEvent, ...] = ()
     stages: tuple[StageFacts, ...] = ()
-    """Artifacts in the run's folder; empty for a run of a cluster."""
+    """Stages as the folder of the run has them; empty for a run of a cluster."""
     report: ReportView = field(default_factory=ReportView)
     notes: tuple[str, ...] = ()
     """What could not be looked at."""

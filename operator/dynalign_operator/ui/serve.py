@@ -1,4 +1,4 @@
-"""Sources, port, browser and the end of the live page that the command serves."""
+"""The life of the page's server: port, browser, and the end by Ctrl-C."""
 
 import asyncio
 import contextlib

@@ -1,5 +1,6 @@
 """Runs of a cluster, read with the rights of the user's own kubeconfig."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -44,6 +45,7 @@ from dynalign_operator.clusters.run_source import (
     RunPlace,
     RunSnapshot,
     explain_missing,
+    lighten,
     write_request,
 )
 from dynalign_operator.manifests.labels import RUN, read_job_labels
@@ -72,6 +74,7 @@ class KubeRunSource:
 
     def __init__(self, access: UserAccess, choice: KubeChoice, *, everywhere: bool) -> None:
         self._access, self._api, self._choice, self._everywhere = access, access.api, choice, everywhere
+        self._known: dict[str, tuple[str, ListedRun]] = {}
 
     @property
     def namespace(self) -> str:
@@ -101,7 +104,16 @@ class KubeRunSource:
                 raise
             notes.append(f"you may not list the runs of all namespaces; these are those of {self.namespace}.")
             found = await self._list_objects(self.namespace)
-        return RunList(tuple(map(_listed, found)), tuple(notes))
+        return RunList(await asyncio.to_thread(self._parse, found), tuple(notes))
+
+    def _parse(self, found: Sequence[KubernetesObject]) -> tuple[ListedRun, ...]:
+        """The runs of a list; those whose version was parsed for the last list are taken from there."""
+        known, self._known = self._known, {}
+        for stored in found:
+            uid, version = stored["metadata"]["uid"], stored["metadata"]["resourceVersion"]
+            before = known.get(uid)
+            self._known[uid] = before if before is not None and before[0] == version else (version, _listed(stored))
+        return tuple(listed for _, listed in self._known.values())
 
     async def get(self, name: str) -> RunSnapshot:
         """The run with its Jobs and pods; what the user may not read of these is named in the notes."""
@@ -249,11 +261,13 @@ class KubeRunSource:
 
 def _listed(stored: KubernetesObject) -> ListedRun:
     try:
-        run, problem = parse_run(stored), ""
+        run = parse_run(stored)
     except InvalidRunError as error:
-        run, problem = None, str(error)
-    known = stored_run(stored)
-    return ListedRun(known.name, known.namespace, known.status, run, is_cluster=True, problem=problem)
+        known = stored_run(stored)
+        return ListedRun(known.name, known.namespace, known.status, None, is_cluster=True, problem=str(error))
+    status = lighten(run.status)
+    run = run.model_copy(update={"status": status})
+    return ListedRun(run.metadata.name, run.metadata.namespace, status, run, is_cluster=True)
 
 
 def _event(event: KubernetesObject) -> RunEvent:

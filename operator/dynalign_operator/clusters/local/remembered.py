@@ -2,6 +2,7 @@
 
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.local.workdir import Workdir, read_run
+from dynalign_operator.clusters.run_source import lighten
 
 _Version = tuple[int, int, int]
 """Inode, time of change and size of `run.json`, which is replaced whenever it changes."""
@@ -14,13 +15,15 @@ class RememberedRuns:
         self._read: dict[Workdir, tuple[_Version, AlignmentRun | None]] = {}
 
     def read(self, workdir: Workdir) -> AlignmentRun | None:
-        """The stored run; None where there is none. Raises WorkdirError."""
+        """The stored run with a light status; None where there is none. Raises WorkdirError."""
         version = _version_of(workdir)
         known = self._read.get(workdir)
         if version is not None and known is not None and known[0] == version:
             return known[1]
         self._read.pop(workdir, None)
         run = read_run(workdir)
+        if run is not None:
+            run = run.model_copy(update={"status": lighten(run.status)})
         if version is not None:
             self._read[workdir] = version, run
         return run
