@@ -123,6 +123,9 @@ def test_the_list_is_searched_and_filtered(chromium: Browser, server: UiServer) 
     expect(page.get_by_role("heading", level=1)).to_be_focused()
     page.go_back()
     expect(page.locator(".entry")).to_have_count(4)
+    page.go_forward()
+    page.get_by_role("link", name="All runs").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Runs")
     page.close()
 
 

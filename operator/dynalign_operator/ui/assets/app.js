@@ -73,6 +73,7 @@ function show() {
   document.getElementById("meta").replaceChildren();
   document.getElementById("banner").hidden = true;
   const run = location.hash.match(/^#\/run\/(.+)$/);
+  document.getElementById("home").textContent = run ? "← All runs" : "dynalign";
   leave = run ? runView(main, decodeURIComponent(run[1])) : listView(main);
 }
 

@@ -197,6 +197,7 @@ function runView(main, key) {
     if (text === null || !places.situation.isConnected) return;
     const data = JSON.parse(text);
     setTitle(data.name);
+    places.situation.parentElement.className = `notice edge-${data.tone}`;
     parts.forEach((update) => update(data));
     Object.entries(charts).forEach(([name, container]) => {
       const empty = data.charts[name].length === 0 && name !== "worked";
