@@ -21,8 +21,9 @@ from dynalign_operator.clusters.run_source import (
 )
 from dynalign_operator.ui.changes import describe_change, plan_change
 from dynalign_operator.ui.local_runs import LocalRuns, report_view
-from dynalign_operator.ui.models import ChangeRequest, ReportView
+from dynalign_operator.ui.models import ChangeRequest
 from dynalign_operator.ui.paced import Paced
+from dynalign_operator.ui.reported import report_in_cluster
 from dynalign_operator.ui.run_keys import RunKey
 from dynalign_operator.ui.run_views import Seen
 
@@ -136,7 +137,7 @@ class Places:
             notes.append(str(error))
         listed = _listed(snapshot, key)
         if key.namespace is not None or self._local is None:
-            return Seen(listed, snapshot, events, report=_report_in_cluster(snapshot), notes=tuple(notes))
+            return Seen(listed, snapshot, events, report=report_in_cluster(snapshot), notes=tuple(notes))
         stages, problems = await self._local.stages(snapshot)
         notes += problems
         return Seen(listed, snapshot, events, stages, await asyncio.to_thread(report_view, snapshot), tuple(notes))
@@ -152,12 +153,6 @@ def _listed(snapshot: RunSnapshot, key: RunKey) -> ListedRun:
         is_cluster=is_cluster,
         is_driven=snapshot.is_driven,
         folder="" if is_cluster else key.name,
-    )
-
-
-def _report_in_cluster(snapshot: RunSnapshot) -> ReportView:
-    return ReportView(
-        note=f"The run's files lie on {snapshot.place.files}: copy that folder here, then `dynalign report FOLDER`."
     )
 
 

@@ -8,8 +8,10 @@ from dynalign_contract.result import Metric
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.status import IterationStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.clusters.run_source import RunSnapshot
 from dynalign_operator.planning.iteration_numbers import numbers_of
 from dynalign_operator.planning.run_facts import facts_of
+from dynalign_operator.ui.models import ReportView
 from dynalign_report.facts import ReportedRun, StageFacts
 
 _MEASURED: Final = (Stage.JUDGE, Stage.EVALUATE)
@@ -35,3 +37,12 @@ def _kept(iteration: IterationStatus) -> Iterator[StageFacts]:
         )
         if metrics:
             yield StageFacts(stage=stage, iteration=iteration.index, phase="Succeeded", metrics=metrics)
+
+
+def report_in_cluster(snapshot: RunSnapshot) -> ReportView:
+    """Where the report of a run of a cluster is: on its volume, which nobody but its pods mounts."""
+    written = snapshot.run.status.report
+    if written is None or not written.path:
+        return ReportView(note="There is no report yet; one is written after every iteration and at the run's end.")
+    covered = "" if written.iteration is None else f", to iteration {written.iteration},"
+    return ReportView(note=f"Its report{covered} is {written.path} on {snapshot.place.files}: copy it from there.")

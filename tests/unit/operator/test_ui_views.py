@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 import pytest
 
 from dynalign_contract.stages import Stage
-from dynalign_operator.api.status import Phase
+from dynalign_operator.api.status import Phase, ReportStatus
 from dynalign_operator.clusters.run_source import ListedRun, RunEvent, RunList, RunPlace, RunSnapshot
 from dynalign_operator.planning.plan import EventType
 from dynalign_operator.ui.changes import ChangeRefusedError, plan_change
 from dynalign_operator.ui.headlines import fraction_of
 from dynalign_operator.ui.list_views import ListQuery, build_list
 from dynalign_operator.ui.models import PAGE_SIZE, Change, ChangeRequest, RunPage, Tone
+from dynalign_operator.ui.reported import report_in_cluster
 from dynalign_operator.ui.run_keys import RunKey
 from dynalign_operator.ui.run_views import Seen, build_page
 from support.builders import a_run
@@ -142,6 +143,19 @@ def test_a_key_names_its_run(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "local:", "cluster:", "cluster:team", "cluster:/r", "cluster:team/", "file:x"])
 def test_what_is_no_key_names_nothing(text: str) -> None:
     assert RunKey.parse(text) is None
+
+
+def test_the_report_of_a_run_of_a_cluster_is_said_to_be_on_its_volume() -> None:
+    run = a_live_run("r").until(Stage.TRAIN, 0).simulation.run
+    snapshot = RunSnapshot(run, RunPlace("namespace team", "PersistentVolumeClaim r, folder /r", "r -n team", True))
+    status = run.status.evolve(report=None)
+    none = replace(snapshot, run=run.model_copy(update={"status": status}))
+    assert report_in_cluster(none).note.startswith("There is no report yet")
+    status = run.status.evolve(report=ReportStatus(path="report.html", iteration=2))
+    note = report_in_cluster(replace(snapshot, run=run.model_copy(update={"status": status}))).note
+    assert note == (
+        "Its report, to iteration 2, is report.html on PersistentVolumeClaim r, folder /r: copy it from there."
+    )
 
 
 def wish(change: Change, generation: int = 1, iterations: int | None = None) -> ChangeRequest:
