@@ -97,8 +97,6 @@ IN_THE_WORDS_OF_KUBERNETES: Final = {
     *("task-limit-zero", "task-name-too-long", "tasks-not-a-list"),
     *("resources-not-under-a-stage", "several-problems", "unknown-field-elsewhere", "unknown-field-no-guess"),
     *("unknown-field-snake-case", "unknown-field-typo", "unknown-stage"),
-    *("approval-not-a-list", "approval-unknown-gate", "publish-key-in-the-file", "publish-without-bucket"),
-    *("notify-on-read-as-true", "notify-unknown-event", "notify-without-secret"),
 }
 """Enums, limits, types, required and unknown fields: Kubernetes' own checks come before ours, with the same field."""
 

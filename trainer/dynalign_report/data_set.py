@@ -19,7 +19,7 @@ from dynalign_contract.files import atomic_path, write_bytes
 from dynalign_contract.layout import RunLayout
 from dynalign_contract.records import JUDGEMENT, ROLLOUT, JudgementRow, RolloutRow, read_parts
 from dynalign_contract.stages import Stage
-from dynalign_report.folder import artifact_parts
+from dynalign_report.stage_facts import artifact_parts
 
 ANSWERS: Final = "answers"
 PREFERENCES: Final = "preferences"

@@ -248,7 +248,7 @@ def test_kubernetes_ends_the_job_should_the_planner_not() -> None:
     ("phase", "settled"), [("Running", False), ("Pending", False), ("Succeeded", True), ("Failed", True)]
 )
 def test_a_run_that_has_ended_is_looked_at_until_its_report_is_seen_to(phase: str, settled: bool) -> None:
-    run = {
+    run: dict[str, Any] = {
         "metadata": {"generation": 1},
         "status": {"phase": "Succeeded", "observedGeneration": 1, "report": {"phase": phase}},
     }

@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -57,7 +58,7 @@ class Registry(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[tuple[type[Registry], str]]:
-    handler = type("Handler", (Registry,), {"scopes": [], "keys": []})
+    handler: Any = type("Handler", (Registry,), {"scopes": [], "keys": []})
     running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
     url = f"http://127.0.0.1:{running.server_address[1]}"
