@@ -162,6 +162,7 @@ def test_a_run_is_not_created_approved(server: ApiServer, run: str) -> None:
     assert "only with the verb approve" in found.stderr
     del made["metadata"]["annotations"]
     assert server.kubectl(f"--kubeconfig={as_bob}", "create", "-f", "-", text=json.dumps(made)).returncode == 0
+    assert server.kubectl("delete", "ar", "born-approved", "-n", TEAM).returncode == 0
 
 
 def dynalign(server: ApiServer, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -5,7 +5,6 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -58,7 +57,11 @@ class Registry(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[tuple[type[Registry], str]]:
-    handler: Any = type("Handler", (Registry,), {"scopes": [], "keys": []})
+    class Handler(Registry):
+        scopes: list[str] = []  # noqa: RUF012 - of this server alone
+        keys: list[str] = []  # noqa: RUF012
+
+    handler = Handler
     running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
     url = f"http://127.0.0.1:{running.server_address[1]}"
