@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dynalign_contract.layout import part_name, shard_folder, stage_folder
+from dynalign_contract.layout import REPORT_FILE, part_name, shard_folder, stage_folder
 from dynalign_contract.pod_paths import RENDEZVOUS_PORT
 from dynalign_contract.result import Outcome, StageResult
 from dynalign_contract.stages import ITERATION_STAGES, Stage
@@ -283,9 +283,18 @@ def test_no_job_was_made_twice(orphaned: Seen) -> None:
         e["involvedObject"]["name"]
         for e in orphaned.run.site.events()
         if e["reason"] == "SuccessfulCreate" and e["involvedObject"]["kind"] == "Job"
+        if not e["involvedObject"]["name"].startswith(f"{NAME}-{Stage.REPORT}-")
     ]
     pods = {job["metadata"]["name"]: job["spec"]["completions"] for job in jobs}
     assert {name: made.count(name) for name in made} == pods
+
+
+def test_the_report_of_the_whole_run_was_written(orphaned: Seen) -> None:
+    run = orphaned.run
+    run.until(lambda: run.status["report"]["phase"] == "Succeeded", "the report of the run's end")
+    assert run.status["report"]["path"] == REPORT_FILE
+    page = f"print(len(open('/volume/{NAME}/{REPORT_FILE}').read()))"
+    assert int(run.site.run_pod(f"{NAME}-look-at-report", page, NAME)) > 100_000
 
 
 def test_jobs_have_the_pods_that_were_asked_for(orphaned: Seen) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from dynalign_contract.stages import Stage
+from dynalign_contract.layout import stage_folder
+from dynalign_contract.stages import SIDE_STAGES, Stage
 from lab.cluster import Cluster, Image, install_operator, own_namespace
 from lab.cluster_reads import Object, list_events, list_jobs, list_pods, read_run
 from lab.processes import free_port, running
@@ -51,6 +52,10 @@ TINY: Mapping[str, Any] = {
     "stages": ON_CPU,
 }
 """The test-bed's model, its own objective, a minute or two an iteration. `place_testbed` puts both into a namespace."""
+
+
+_NO_SIDE_STAGE: Final = f"dynalign.io/stage notin ({','.join(sorted(SIDE_STAGES))})"
+"""Selects what belongs to the sequence of stages: a report is written beside it, as often as it has to be."""
 
 
 @dataclass(frozen=True)
@@ -127,13 +132,14 @@ class ClusterRun:
         return self.condition("Completed").get("status") == "True"
 
     def jobs(self) -> list[Object]:
-        """Its Jobs."""
-        return list_jobs(self.site.cluster, self.site.namespace, f"dynalign.io/run={self.name}")
+        """Its Jobs, those of side stages aside."""
+        return list_jobs(self.site.cluster, self.site.namespace, f"dynalign.io/run={self.name},{_NO_SIDE_STAGE}")
 
     def pods(self, stage: Stage | None = None) -> list[Object]:
-        """Its pods, or those of one stage."""
-        selector = f"dynalign.io/run={self.name}" + (f",dynalign.io/stage={stage}" if stage else "")
-        return self.site.pods(selector)
+        """Its pods, those of side stages aside, or those of one stage."""
+        return self.site.pods(
+            f"dynalign.io/run={self.name}," + (f"dynalign.io/stage={stage}" if stage else _NO_SIDE_STAGE)
+        )
 
     def running(self, stage: Stage) -> list[Object]:
         """The pods of a stage whose container runs."""
@@ -181,7 +187,7 @@ class ClusterRun:
             return str(error)
 
     def artifacts(self) -> dict[str, Any]:
-        """What every manifest on the volume says of its files, by folder."""
+        """What every manifest on the volume says of its files, by folder; side stages aside."""
         script = (
             "import json, pathlib\n"
             f"root = pathlib.Path('/volume/{self.name}')\n"
@@ -190,7 +196,7 @@ class ClusterRun:
             "                  for p in sorted(root.rglob('manifest.json'))}))"
         )
         found: dict[str, Any] = json.loads(self.site.run_pod(f"{self.name}-artifacts", script, self.name))
-        return found
+        return {folder: said for folder, said in found.items() if folder not in map(stage_folder, SIDE_STAGES)}
 
 
 def until(is_reached: Callable[[], object], what: str, explain: Callable[[], str], patience: float = PATIENCE) -> None:
