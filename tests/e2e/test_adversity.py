@@ -129,6 +129,11 @@ def artifacts(layout: RunLayout) -> dict[str, Manifest]:
     return {name: manifest for name, manifest in found.items() if manifest is not None}
 
 
+def sequence(layout: RunLayout) -> dict[str, Manifest]:
+    """What the stages of the sequence have finished; a report is written anew with each iteration, and after a failure."""
+    return {name: manifest for name, manifest in artifacts(layout).items() if name != REPORT_FOLDER}
+
+
 def test_kill_9_at_the_start_in_the_middle_and_at_the_end_of_each_stage(run: LocalRun, undisturbed: LocalRun) -> None:
     """Of all processes while a stage starts, of the stage in its middle, of `dynalign run` when the stage is done."""
     layout = RunLayout(run.workdir)
@@ -150,16 +155,15 @@ def test_kill_9_at_the_start_in_the_middle_and_at_the_end_of_each_stage(run: Loc
         if stage is Stage.TRAIN:
             damage_is_refused(run, layout.stage(Stage.TRAIN, 0) / "adapter_config.json", correct=False)
             shutil.rmtree(layout.batch(0))  # it is written with the policy
-        # a report is written anew with each iteration, and for a run that failed
-        finished = {name: manifest for name, manifest in artifacts(layout).items() if name != REPORT_FOLDER}
+        finished = sequence(layout)
 
     result = run.finish()
     assert result.returncode == 0, f"{result.stderr}\n{run.logs()}"
     assert run.status.phase is Phase.SUCCEEDED
-    calm = artifacts(RunLayout(undisturbed.workdir))
-    assert artifacts(layout).keys() == calm.keys()
+    calm = RunLayout(undisturbed.workdir)
+    assert artifacts(layout).keys() == artifacts(calm).keys()
     assert {name: manifest.digest for name, manifest in finished.items()} == {
-        name: manifest.digest for name, manifest in calm.items()
+        name: manifest.digest for name, manifest in sequence(calm).items()
     }
 
 
