@@ -16,6 +16,7 @@ from dynalign_operator.planning.errors import UnfitStatusError
 from dynalign_operator.planning.names import job_name
 from dynalign_operator.planning.objectives import read_objective
 from dynalign_operator.planning.observed import Observed, Step
+from dynalign_operator.planning.permissions import check_permissions
 from dynalign_operator.planning.plan import JobBundle
 from dynalign_operator.planning.stage_configs import build_report_config, build_stage_config
 
@@ -27,6 +28,8 @@ def build_bundle(
 
     Raises PlanningError.
     """
+    # fetch is held for what any stage names, so that it is known before hours of work
+    check_permissions(observed.run, tuple(Stage) if step.stage is Stage.FETCH else (step.stage,), settings.pods)
     objective = read_objective(observed)
     try:
         config = build_stage_config(observed.run, status, step, attempt, objective)
@@ -37,6 +40,7 @@ def build_bundle(
 
 def build_report_bundle(run: AlignmentRun, iteration: int | None, attempt: int, settings: BuildSettings) -> JobBundle:
     """The Job of one attempt of the report, about the run as it is with its status. Raises PlanningError."""
+    check_permissions(run, (Stage.REPORT,), settings.pods)
     try:
         config = build_report_config(run, iteration, attempt)
     except ValidationError as error:

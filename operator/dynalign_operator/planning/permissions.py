@@ -1,4 +1,4 @@
-"""What an installation lets runs name for their pods, before a Job that names it is created."""
+"""What an installation lets runs name for their pods; no Job is built without this check."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -8,15 +8,11 @@ from dynalign_operator.api.pods import StageOverrides
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import PodSettings
 from dynalign_operator.planning.errors import NotAllowedError
-from dynalign_operator.planning.observed import Step
 
 
-def check_permissions(run: AlignmentRun, step: Step, pods: PodSettings) -> None:
-    """Raise NotAllowedError for an image or a ServiceAccount that runs may not name here.
-
-    Fetch comes first and is held for all stages, so that it is known before hours of work.
-    """
-    for stage in tuple(Stage) if step.stage is Stage.FETCH else (step.stage,):
+def check_permissions(run: AlignmentRun, stages: Sequence[Stage], pods: PodSettings) -> None:
+    """Raise NotAllowedError for an image or a ServiceAccount of these stages that runs may not name here."""
+    for stage in stages:
         overrides: StageOverrides = getattr(run.spec.stages, stage)
         for field, name, value, allowed in (
             ("image", "allowedImages", overrides.image, pods.allowed_images),

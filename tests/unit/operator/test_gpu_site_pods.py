@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from dynalign_contract.stages import Stage
+from dynalign_operator.api.pods import StageOverrides
 from dynalign_operator.api.status import ConditionType
 from dynalign_operator.manifests.build_settings import BuildSettings, PodSettings
 from dynalign_operator.planning import reasons
@@ -14,6 +15,7 @@ from dynalign_operator.planning.plan import JobBundle
 from dynalign_operator.planning.planner import plan
 from dynalign_operator.planning.rehearsal import rehearse
 from support.builders import T0, RunBuilder, a_run
+from support.simulation import Simulation, succeed
 
 
 def jobs_of(run: RunBuilder, **pods: Any) -> dict[Stage, JobBundle]:
@@ -148,6 +150,26 @@ def test_what_the_installation_does_not_let_runs_name_is_refused_before_any_work
         assert f"trainer.{setting}" in stalled(refused.status).message
     for allowed in ((value,), ("*",), (f"{value[:4]}*",)):
         assert planned(*allowed).create
+
+
+@pytest.mark.parametrize("stage", [stage for stage in Stage if stage not in (Stage.FETCH, Stage.PROMPTS)])
+def test_an_image_that_is_named_once_the_run_has_begun_is_refused_in_every_stage(stage: Stage) -> None:
+    """Reports too, which are no steps of the run: whoever may change a run must not start code of another image."""
+
+    def images(*allowed: str) -> set[str]:
+        settings = BuildSettings(pods=PodSettings(allowed_images=allowed))
+        simulation = Simulation(a_run().with_iterations(1).build()).until(Stage.PROMPTS, 0)
+        stages = simulation.run.spec.stages.model_copy(update={stage.value: StageOverrides(image="evil:1")})
+        simulation.change_spec(stages=stages)
+        made: set[str] = set()
+        for _ in range(12):
+            planned = plan(simulation.observed(), simulation.now, settings)
+            made |= {bundle.job["spec"]["template"]["spec"]["containers"][0]["image"] for bundle in planned.create}
+            simulation.step(succeed)
+        return made
+
+    assert "evil:1" in images("*")
+    assert "evil:1" not in images()
 
 
 def test_an_image_of_the_run_s_own_is_used_in_its_stage_alone() -> None:
