@@ -3,9 +3,9 @@
 from dynalign_operator.api.approvals import APPROVAL_ANNOTATION
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.kubernetes.api import RefusedError
-from dynalign_operator.clusters.kubernetes.paths import RUNS, SELF_SUBJECT_REVIEWS, collection_path, object_path
+from dynalign_operator.clusters.kubernetes.change_run import merge_run
+from dynalign_operator.clusters.kubernetes.paths import SELF_SUBJECT_REVIEWS, collection_path
 from dynalign_operator.clusters.kubernetes.user_access import UserAccess, explain_refusal
-from dynalign_operator.clusters.run_source import RunNotFoundError
 
 
 async def read_user_name(access: UserAccess) -> str:
@@ -23,10 +23,4 @@ async def read_user_name(access: UserAccess) -> str:
 
 async def annotate_decision(access: UserAccess, run: str, text: str) -> None:
     """Set the annotation with a decision. Raises ClusterError, NotAllowedError among them."""
-    path = object_path(RUNS, access.namespace, run)
-    try:
-        changed = await access.api.merge(path, {"metadata": {"annotations": {APPROVAL_ANNOTATION: text}}})
-    except RefusedError as error:
-        raise explain_refusal(error, access, f"approve alignmentruns in namespace {access.namespace}") from error
-    if changed is None:
-        raise RunNotFoundError(f"there is no run {run} in namespace {access.namespace} any more.")
+    await merge_run(access, run, {"metadata": {"annotations": {APPROVAL_ANNOTATION: text}}}, "approve")

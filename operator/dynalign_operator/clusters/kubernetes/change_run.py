@@ -15,11 +15,17 @@ async def change_run(access: UserAccess, run: AlignmentRun, fields: Mapping[str,
 
     Raises NotAllowedError, RunNotFoundError, ClusterError with the API server's words.
     """
-    name, namespace = run.metadata.name, access.namespace
-    path = object_path(RUNS, namespace, name)
+    await merge_run(access, run.metadata.name, {"metadata": {"uid": run.metadata.uid}, "spec": dict(fields)}, "patch")
+
+
+async def merge_run(access: UserAccess, name: str, changes: Mapping[str, Any], verb: str) -> None:
+    """Apply a merge patch to a run; `verb` says what a user who may not do so lacks.
+
+    Raises NotAllowedError, RunNotFoundError, ClusterError with the API server's words.
+    """
     try:
-        changed = await access.api.merge(path, {"metadata": {"uid": run.metadata.uid}, "spec": dict(fields)})
+        changed = await access.api.merge(object_path(RUNS, access.namespace, name), changes)
     except RefusedError as error:
-        raise explain_refusal(error, access, f"patch alignmentruns in namespace {namespace}") from error
+        raise explain_refusal(error, access, f"{verb} alignmentruns in namespace {access.namespace}") from error
     if changed is None:
-        raise RunNotFoundError(f"there is no run {name} in namespace {namespace} any more.")
+        raise RunNotFoundError(f"there is no run {name} in namespace {access.namespace} any more.")
