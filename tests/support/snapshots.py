@@ -44,6 +44,13 @@ def without_volume(message: str) -> RunEvent:
     return RunEvent(T0 + timedelta(hours=1), EventType.WARNING, "ProvisioningFailed", message, count=7)
 
 
+def with_volume() -> RunEvent:
+    """A later event, with which the provisioner says that it has made the volume after all."""
+    return RunEvent(
+        T0 + timedelta(hours=2), EventType.NORMAL, "ProvisioningSucceeded", "Successfully provisioned", count=1
+    )
+
+
 def rendered(what: RenderableType, width: int) -> str:
     """Lines as a terminal of this width shows them, without what pads them."""
     console = Console(width=width)

@@ -26,6 +26,7 @@ _NO_POD: Final = "FailedCreate"
 
 _NO_VOLUME: Final = "ProvisioningFailed"
 """Reason of the event with which a StorageClass' provisioner says that it makes no volume for a claim."""
+_VOLUME: Final = "ProvisioningSucceeded"
 
 
 @dataclass
@@ -302,9 +303,9 @@ def _explain_pods(
         found.waits.append(f"For its pods to start{_asked_gpus(run)}.")
         found.waits += [f"The cluster says: {job.message}"] if job.message else []
     said = f"The cluster says: {job.message.rstrip('.')}. "
-    without_volume = [event for event in events if event.reason == _NO_VOLUME]
-    if find_cause(job) is Cause.SILENT and without_volume:
-        found.waits.append(f"The cluster says of the run's claim: {without_volume[-1].message}")
+    provisioned = [event for event in events if event.reason in (_NO_VOLUME, _VOLUME)]
+    if find_cause(job) is Cause.SILENT and provisioned and provisioned[-1].reason == _NO_VOLUME:
+        found.waits.append(f"The cluster says of the run's claim: {provisioned[-1].message}")
         found.to_do.append(correct_claim(run, claim_name(run)))
     else:
         found.to_do.append(explain_wait(run, job).removeprefix(said))

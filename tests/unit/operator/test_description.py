@@ -15,7 +15,7 @@ from dynalign_operator.planning.observed import JobObservation, JobProgress
 from support.builders import a_failure, a_run
 from support.goldens import Goldens
 from support.simulation import Simulation, fail, publish, succeed
-from support.snapshots import ON_THIS_MACHINE, refusal, rendered, seen, snapshot_of, without_volume
+from support.snapshots import ON_THIS_MACHINE, refusal, rendered, seen, snapshot_of, with_volume, without_volume
 
 State = tuple[RunSnapshot, tuple[RunEvent, ...], Simulation]
 GPUS = {"gpusPerNode": 4, "nodes": 2}
@@ -166,6 +166,13 @@ def test_the_documentation_shows_what_is_printed() -> None:
     snapshot, events, simulation = waiting_for_quota()
     head, _, _ = rendered(describe_run(snapshot, events, simulation.now), 128).partition("\nLatest iterations")
     assert f"```\n{head}```" in (Path(__file__).parents[3] / "docs" / "terminal.md").read_text()
+
+
+def test_a_volume_that_was_made_after_all_is_waited_for_no_more() -> None:
+    snapshot, events, simulation = waiting_for_a_volume()
+    situation = explain_situation(snapshot, (*events, with_volume()), simulation.now)
+    assert "NodePath" not in " ".join(situation.waits)
+    assert "what the claim lacks" not in " ".join(situation.to_do)
 
 
 SENTENCES = {

@@ -68,16 +68,13 @@ def test_strange_names_stay_one_segment_over_the_wire(tmp_path: Path) -> None:
 
 def test_nothing_else_builds_a_path() -> None:
     root = Path(next(iter(dynalign_operator.__path__)))
-    # these read addresses of others, webhooks and browsers; and a CloudEvent's source is a run's path
-    others = (root / "notifying", root / "ui")
-    files = [
-        path
-        for path in root.rglob("*.py")
-        if path.name != "paths.py" and not any(path.is_relative_to(other) for other in others)
-    ]
+    files = [path for path in root.rglob("*.py") if path.name != "paths.py"]
     assert len(files) > 50
     for path in files:
         text = path.read_text()
-        assert not re.search(r"\bnamespaces/|\"/?apis?/|ApiPath\(|\burllib.parse\b", text), (
-            f"{path} builds a path of its own"
-        )
+        if path == root / "notifying/message.py":  # the source of a CloudEvent is the run's path, which nobody requests
+            text = text.replace('"/apis/{API_VERSION}/namespaces/', "")
+        own = r"\bnamespaces/|\"/?apis/|ApiPath\("
+        if path.relative_to(root).parts[0] not in ("notifying", "ui"):  # these have addresses of others to read and serve
+            own += r"|\"/?api/|\burllib.parse\b"
+        assert not re.search(own, text), f"{path} builds a path of its own"
