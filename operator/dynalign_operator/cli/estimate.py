@@ -3,7 +3,7 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -57,6 +57,7 @@ def estimate(
     Exit code 10: the file is not valid, or the model's sizes are not known. What does not fit is said, with what to
     change.
     """
+    from dynalign_operator.cli.check_files import find_objective
     from dynalign_operator.cli.load import load_run_file
     from dynalign_operator.cli.report_problems import report_notes, report_problems
     from dynalign_operator.estimate.run_estimate import estimate_run
@@ -72,7 +73,9 @@ def estimate(
         say(f"{file}: the model's sizes are not known: {error}. Name its config.json with --model-config.", err=True)
         raise typer.Exit(10) from error
     chosen = hardware or default_hardware(run_file)
-    found = estimate_run(run_file.run.spec, _objective(run_file), shape, chosen, answer_share=answer_share, price=price)
+    found = estimate_run(
+        run_file.run.spec, find_objective(run_file), shape, chosen, answer_share=answer_share, price=price
+    )
     if output is EstimateOutput.JSON:
         print_json(found.to_json(indent=2))
     else:
@@ -80,7 +83,7 @@ def estimate(
 
 
 def _print(name: str, found: "RunEstimate", *, factors: bool) -> None:
-    from dynalign_operator.estimate.hardware import efficiency_of
+    from dynalign_operator.estimate.hardware import ACCELERATORS, efficiency_of
 
     console = open_console()
     console.print(headline(name, found))
@@ -89,6 +92,11 @@ def _print(name: str, found: "RunEstimate", *, factors: bool) -> None:
     for problem in found.problems:
         say(f"does not fit: {problem}", err=True)
     if factors:
+        accelerator = ACCELERATORS[found.hardware]
+        say(
+            f"{accelerator.name}: {accelerator.flops / 1e12:g} TFLOPS, {accelerator.bandwidth / 1e12:g} TB/s, "
+            f"{accelerator.memory_gib:g} GiB ({accelerator.source})"
+        )
         for title, factor in efficiency_of(found.hardware).factors:
             say(f"{title.replace('_', ' ')}: {factor.value:g}, {factor.what} ({factor.source})")
 
@@ -138,12 +146,6 @@ def stage_table(found: "RunEstimate") -> "Table":
             "-" if stage.memory_gib is None else f"{stage.memory_gib:.0f}",
         )
     return table
-
-
-def _objective(run_file: "RunFile") -> Any:
-    from dynalign_operator.cli.check_files import find_objective
-
-    return find_objective(run_file)
 
 
 def _shape(uri: str, model_config: Path | None) -> "ModelShape":

@@ -4,14 +4,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from dynalign_contract.stages import SHARDED_STAGES, Stage
+from dynalign_contract.stages import Stage
 from dynalign_operator.api.approvals import AwaitedApproval
 from dynalign_operator.api.durations import after
 from dynalign_operator.api.status import AlignmentRunStatus, Condition, ConditionType, Phase, StagePhase, StageStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.cli.tables import describe_best, describe_seconds
 from dynalign_operator.clusters.run_source import ListedRun, RunEvent, RunSnapshot
-from dynalign_operator.manifests.overrides import count_gpus
+from dynalign_operator.manifests.overrides import count_gpus, count_pods
 from dynalign_operator.manifests.volume import claim_name
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.approvals import describe_subject
@@ -111,14 +111,7 @@ def count_requested_gpus(run: AlignmentRun) -> int:
     entry = stage_status(run.status, step)
     if not entry.job or entry.phase not in (StagePhase.PENDING, StagePhase.RUNNING):
         return 0
-    return count_gpus(run, step.stage) * count_pods(run, step.stage)
-
-
-def count_pods(run: AlignmentRun, stage: Stage) -> int:
-    """Pods of a stage's Job: nodes of the training, shards, or one."""
-    if stage is Stage.TRAIN:
-        return run.spec.training.nodes
-    return run.spec.generation.shards if stage in SHARDED_STAGES else 1
+    return count_gpus(run.spec, step.stage) * count_pods(run.spec, step.stage)
 
 
 def clock(time: datetime, now: datetime) -> str:

@@ -41,7 +41,9 @@ ACCELERATORS: Final = {
     Hardware.A100: Accelerator("A100 SXM 80 GB", 80, 2.04e12, 312e12, 2, "data sheet"),
     Hardware.L40S: Accelerator("L40S", 48, 0.864e12, 362e12, 2, "data sheet"),
     Hardware.MI300X: Accelerator("MI300X", 192, 5.3e12, 1307e12, 2, "data sheet"),
-    Hardware.CPU: Accelerator("2 CPU cores", 16, 20e9, 0.3e12, 4, "the machine of docs/benchmarks.md"),
+    Hardware.CPU: Accelerator(
+        "2 CPU cores", 16, 20e9, 0.3e12, 4, "operations fitted to the whole of examples/demo.yaml, 361 s"
+    ),
 }
 
 
@@ -94,14 +96,24 @@ GPU_EFFICIENCY: Final = Efficiency(
 )
 
 CPU_EFFICIENCY: Final = Efficiency(
-    prefill=Factor(0.8, "share of the operations above while prompts are read", "measured, examples/demo.yaml"),
-    decode=Factor(0.2, "share of the operations above while tokens are sampled", "measured, examples/demo.yaml"),
+    prefill=Factor(
+        0.8, "share of the operations above while prompts are read", "fitted to the whole of examples/demo.yaml, 361 s"
+    ),
+    decode=Factor(
+        0.2,
+        "share of the operations above while tokens are sampled",
+        "fitted to the whole of examples/demo.yaml, 361 s",
+    ),
     step=Factor(0.0, "seconds of a sampling step beside the arithmetic", "part of the factor before"),
     sequences=Factor(256, "sequences that an engine samples at a time, at most", _READ),
-    training=Factor(0.43, "share of the operations above in training", "measured, examples/demo.yaml"),
-    start=Factor(4, "seconds to start a stage; imports are shared", "measured"),
-    engine_start=Factor(4, "seconds to start an engine", "measured"),
-    training_start=Factor(12, "seconds to start torchrun, gloo and DeepSpeed", "measured"),
+    training=Factor(
+        0.43, "share of the operations above in training", "fitted to the whole of examples/demo.yaml, 361 s"
+    ),
+    start=Factor(4, "seconds to start a stage; imports are shared", "start_seconds of docs/results, shared out"),
+    engine_start=Factor(4, "seconds to start an engine", "start_seconds of docs/results, shared out"),
+    training_start=Factor(
+        12, "seconds to start torchrun, gloo and DeepSpeed", "start_seconds of docs/results, shared out"
+    ),
     **_SHARED,
 )
 

@@ -6,7 +6,7 @@ from typing import Final
 from dynalign_contract.settings import TrainingMethod
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
 from dynalign_operator.estimate.hardware import GIB
-from dynalign_operator.estimate.timing import Machine
+from dynalign_operator.estimate.timing import USABLE, Machine
 
 _LOGITS: Final = 4 * 2**27 * 4
 """Bytes of the head: chunks of 2^27 logits in Float32, about four alive at once."""
@@ -41,7 +41,7 @@ def engine_need(spec: AlignmentRunSpec, machine: Machine) -> Need:
     reserve = _ENGINE_RESERVE if machine.accelerator.value_bytes == 2 else GIB
     return Need(
         bytes=(machine.weight_bytes + cache) / parallel + reserve,
-        available=0.9 * machine.accelerator.memory_gib * GIB,
+        available=USABLE * machine.accelerator.memory_gib * GIB,
         remedy="raise engine.tensorParallel, or lower engine.maxLength",
     )
 

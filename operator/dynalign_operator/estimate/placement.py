@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-from dynalign_contract.stages import SHARDED_STAGES, Stage
+from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
+from dynalign_operator.estimate.hardware import Hardware
+from dynalign_operator.manifests.overrides import count_gpus, count_pods
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,8 @@ class Placement:
         return self.pods * self.accelerators
 
 
-def placement_of(spec: AlignmentRunSpec, stage: Stage) -> Placement:
-    """Where a stage runs."""
-    match stage:
-        case Stage.FETCH | Stage.EXPORT | Stage.REPORT:
-            return Placement(1, 0)
-        case Stage.TRAIN:
-            return Placement(spec.training.nodes, spec.training.gpus_per_node)
-        case _:
-            return Placement(spec.generation.shards if stage in SHARDED_STAGES else 1, spec.engine.tensor_parallel)
+def placement_of(spec: AlignmentRunSpec, stage: Stage, hardware: Hardware) -> Placement:
+    """Where a stage runs. A machine without GPUs counts as one accelerator for every stage that computes."""
+    computes = stage not in (Stage.FETCH, Stage.EXPORT, Stage.REPORT)
+    accelerators = int(computes) if hardware is Hardware.CPU else count_gpus(spec, stage)
+    return Placement(count_pods(spec, stage), accelerators)

@@ -119,7 +119,7 @@ def estimate_run(
 
 
 def _machine(spec: AlignmentRunSpec, stage: Stage, shape: ModelShape, hardware: Hardware) -> Machine:
-    placement = placement_of(spec, stage)
+    placement = placement_of(spec, stage, hardware)
     return Machine(ACCELERATORS[hardware], efficiency_of(hardware), shape, placement)
 
 

@@ -11,7 +11,7 @@ from dynalign_operator.estimate.workload import Work
 
 _LOAD: Final = 4e9
 """Bytes a second from the page cache to an accelerator."""
-_USABLE: Final = 0.9
+USABLE: Final = 0.9
 """Share of an accelerator's memory that the engine takes."""
 _NODE: Final = 8
 """Accelerators of a node, whose pods share what it has read."""
@@ -25,6 +25,11 @@ class Machine:
     efficiency: Efficiency
     shape: ModelShape
     placement: Placement
+
+    @property
+    def flops(self) -> float:
+        """Peak operations a second of all pods; of a stage that may use no accelerator, those of one."""
+        return max(1, self.placement.total) * self.accelerator.flops
 
     @property
     def weight_bytes(self) -> float:
@@ -48,11 +53,6 @@ class StageSeconds:
         """Seconds from the pod's start to its end."""
         return self.start + self.read + self.sample + self.train + self.write
 
-    @property
-    def work(self) -> float:
-        """Seconds of reading, sampling and training."""
-        return self.read + self.sample + self.train
-
 
 def time_of(work: Work, machine: Machine) -> StageSeconds:
     """Seconds of a stage of an iteration."""
@@ -74,7 +74,7 @@ def sequences_at_a_time(work: Work, machine: Machine) -> float:
     """Sequences that one engine samples together: as many as its memory, its limit and the barrier of a part allow."""
     of_engine = work.sequences / machine.placement.pods
     sequences = min(of_engine, machine.efficiency.sequences.value, work.barrier or of_engine)
-    memory = _USABLE * machine.accelerator.memory_gib * GIB * max(1, machine.placement.accelerators)
+    memory = USABLE * machine.accelerator.memory_gib * GIB * max(1, machine.placement.accelerators)
     cache = work.context * machine.shape.kv_values * machine.accelerator.value_bytes
     return max(1.0, min(sequences, (memory - machine.weight_bytes) / max(cache, 1.0)))
 
@@ -82,7 +82,7 @@ def sequences_at_a_time(work: Work, machine: Machine) -> float:
 def _verified(machine: Machine) -> float:
     """Every pod checks the digests of all weights; the volume gives them to all nodes at once."""
     size, efficiency = machine.weight_bytes, machine.efficiency
-    nodes = -(-machine.placement.total // _NODE)
+    nodes = -(-max(1, machine.placement.total) // _NODE)
     return max(size / efficiency.digest.value, nodes * size / efficiency.volume.value)
 
 
@@ -98,7 +98,7 @@ def _training_start(machine: Machine) -> float:
 
 
 def _read(work: Work, machine: Machine) -> float:
-    speed = machine.placement.total * machine.accelerator.flops * machine.efficiency.prefill.value
+    speed = machine.flops * machine.efficiency.prefill.value
     return 2 * machine.shape.active * work.read / speed
 
 
@@ -128,5 +128,5 @@ def _touched(shape: ModelShape, sequences: float) -> float:
 
 
 def _train(work: Work, machine: Machine) -> float:
-    speed = machine.placement.total * machine.accelerator.flops * machine.efficiency.training.value
+    speed = machine.flops * machine.efficiency.training.value
     return work.passes * machine.shape.active * work.trained / speed

@@ -61,8 +61,6 @@ class Work:
     """Tokens that go through one pass of training."""
     passes: float = 0.0
     """Operations for a trained token and weight: 2 a forward pass, 2 or 4 a backward pass."""
-    steps: int = 0
-    """Optimiser steps."""
 
 
 def lengths_of(spec: AlignmentRunSpec, answer_share: float) -> Lengths:
@@ -156,7 +154,6 @@ def _train(spec: AlignmentRunSpec, lengths: Lengths) -> Work:
         Stage.TRAIN,
         trained=spec.prompts.per_iteration * row,
         passes=2 + backward + again + survey,
-        steps=-(-spec.prompts.per_iteration // training.prompts_per_step),
     )
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
-from dynalign_contract.stages import Stage
+from dynalign_contract.stages import SHARDED_STAGES, Stage
 from dynalign_operator.api.pods import Resources, StageOverrides
 from dynalign_operator.api.quantities import parse_quantity
-from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec
 from dynalign_operator.manifests.build_settings import GPU, PodDefaults
 from dynalign_operator.manifests.objects import KubernetesObject
 
@@ -56,20 +56,32 @@ def stage_overrides(run: AlignmentRun, stage: Stage, defaults: PodDefaults) -> S
     )
 
 
-def count_gpus(run: AlignmentRun, stage: Stage) -> int:
-    """GPUs that each pod of a stage is made for; a limit of the user's own goes before it."""
-    engine = run.spec.engine.tensor_parallel
+def count_gpus(spec: AlignmentRunSpec, stage: Stage, resource: str | None = None) -> int:
+    """GPUs that each pod of a stage is made for; none where the run limits them to "0".
+
+    `resource`: what the installation calls a GPU, beside the usual name and the run's own.
+    """
+    engine = spec.engine.tensor_parallel
     by_stage = {
         Stage.FETCH: 0,
         Stage.EXPORT: 0,
         Stage.REPORT: 0,
-        Stage.PROMPTS: engine if run.spec.prompts.agents.need_engine else 0,
-        Stage.JUDGE: engine if run.spec.judging.need_engine else 0,
-        Stage.TRAIN: run.spec.training.gpus_per_node,
+        Stage.PROMPTS: engine if spec.prompts.agents.need_engine else 0,
+        Stage.JUDGE: engine if spec.judging.need_engine else 0,
+        Stage.TRAIN: spec.training.gpus_per_node,
     }
-    own: StageOverrides = getattr(run.spec.stages, stage)
-    limit = own.resources.limits.get(GPU) or own.resources.limits.get(own.gpu_resource or GPU)
-    return by_stage.get(stage, engine) if limit is None else int(parse_quantity(limit))
+    own: StageOverrides = getattr(spec.stages, stage)
+    limits = (own.resources.limits.get(name) for name in (GPU, own.gpu_resource, resource) if name)
+    if any(limit is not None and parse_quantity(limit) == 0 for limit in limits):
+        return 0
+    return by_stage.get(stage, engine)
+
+
+def count_pods(spec: AlignmentRunSpec, stage: Stage) -> int:
+    """Pods of a stage's Job: nodes of the training, shards, or one."""
+    if stage is Stage.TRAIN:
+        return spec.training.nodes
+    return spec.generation.shards if stage in SHARDED_STAGES else 1
 
 
 def build_resources(overrides: StageOverrides, gpus: int) -> KubernetesObject:

@@ -58,7 +58,7 @@ def _build_spec(
         spec["subdomain"] = service_name(run)
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
-    if overrides.resource_claims and count_gpus(run, config.stage):
+    if overrides.resource_claims and count_gpus(run.spec, config.stage, overrides.gpu_resource):
         spec["resourceClaims"] = [dump(claim) for claim in overrides.resource_claims]
     return spec | _build_placement(name, overrides)
 
@@ -100,7 +100,7 @@ def _build_container(
     run: AlignmentRun, config: StageConfig, name: str, overrides: StageOverrides, settings: BuildSettings
 ) -> KubernetesObject:
     is_gang = config.nodes > 1
-    gpus = count_gpus(run, config.stage)
+    gpus = count_gpus(run.spec, config.stage, overrides.gpu_resource)
     return {
         "name": CONTAINER,
         "image": overrides.image or settings.trainer_image,

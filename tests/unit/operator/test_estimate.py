@@ -199,6 +199,21 @@ def test_what_does_not_fit_is_said_with_what_to_change(
     assert any(words in problem for problem in estimate(shape, **changes).problems)
 
 
+def test_a_stage_that_servers_do_holds_no_gpu() -> None:
+    """As the manifests ask for it: one count of GPUs serves both."""
+    server = {"model": "Endpoint", "endpoint": {"url": "https://models.example.com/v1", "model": "big"}}
+    found = estimate(prompts={"perIteration": 512, "agents": {"author": server, "critic": server}})
+    prompts = stage_of(found, Stage.PROMPTS)
+    assert (prompts.gpus, prompts.gpu_seconds, prompts.tokens_sampled) == (0, 0.0, 0.0)
+
+
+def test_a_run_that_asks_for_no_gpu_can_be_estimated_on_one() -> None:
+    none = {"resources": {"limits": {"nvidia.com/gpu": "0"}}}
+    found = estimate(stages=dict.fromkeys(("prompts", "generate", "judge", "train", "evaluate"), none))
+    assert found.gpu_hours == 0
+    assert found.iteration_seconds > 0
+
+
 @pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "examples").glob("*-*b*.yaml")))
 def test_the_examples_for_gpus_fit(file: str) -> None:
     result = CliRunner().invoke(app, ["estimate", str(ROOT / "examples" / file), "-o", "json"])

@@ -49,6 +49,11 @@ def test_no_gpu_of_another_name_is_none_at_all() -> None:
     assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in pod["containers"][0]["env"]
 
 
+def test_no_gpu_under_the_site_s_name_is_none_at_all() -> None:
+    none = {"resources": {"limits": {"amd.com/gpu": "0"}}}
+    assert "limits" not in resources_of(pod_of(Stage.GENERATE, none, podDefaults={"gpuResource": "amd.com/gpu"}))
+
+
 def test_devices_by_claims_take_the_place_of_a_number() -> None:
     claims = {"resourceClaims": [{"name": "gpus", "resourceClaimTemplateName": "eight"}]}
     pod = pod_of(Stage.TRAIN, claims)

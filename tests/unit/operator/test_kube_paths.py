@@ -75,6 +75,9 @@ def test_nothing_else_builds_a_path() -> None:
         if path == root / "notifying/message.py":  # the source of a CloudEvent is the run's path, which nobody requests
             text = text.replace('"/apis/{API_VERSION}/namespaces/', "")
         own = r"\bnamespaces/|\"/?apis/|ApiPath\("
-        if path.relative_to(root).parts[0] not in ("notifying", "ui"):  # these have addresses of others to read and serve
+        if path.relative_to(root).parts[0] not in (
+            "notifying",
+            "ui",
+        ):  # these have addresses of others to read and serve
             own += r"|\"/?api/|\burllib.parse\b"
         assert not re.search(own, text), f"{path} builds a path of its own"
