@@ -12,10 +12,9 @@ from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.manifest import read_listed
 from dynalign_contract.result import Outcome
 from dynalign_contract.settings import PublishTarget, publish_credentials
-from dynalign_contract.stores import MODEL_CREDENTIALS
 from dynalign_trainer.export.model_pack import build_model_pack
 from support.oci_registry import PASSWORD, USERNAME, Registry, oci_registry
-from support.publishing import export, run
+from support.publishing import export, give_keys, run
 
 pytestmark = pytest.mark.slow
 
@@ -33,9 +32,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 def registry(shared: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """The registry; its authority is trusted, and its keys are in the environment."""
     monkeypatch.setenv("SSL_CERT_FILE", str(shared.ca))
-    for variables in (FIRST, MODEL_CREDENTIALS):
-        monkeypatch.setenv(variables.username, USERNAME)
-        monkeypatch.setenv(variables.password, PASSWORD)
+    give_keys(monkeypatch, USERNAME, PASSWORD)
     return shared
 
 

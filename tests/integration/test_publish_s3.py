@@ -13,13 +13,13 @@ from dynalign_contract.layout import MANIFEST
 from dynalign_contract.manifest import read_listed
 from dynalign_contract.result import Outcome
 from dynalign_contract.settings import PublishTarget, publish_credentials
-from dynalign_contract.stores import MODEL_CREDENTIALS, Credentials, S3Server
+from dynalign_contract.stores import Credentials, S3Server
 from dynalign_trainer.export.bucket import push_to_bucket
 from dynalign_trainer.export.pushing import Export, Push
 from dynalign_trainer.stores.place import PublishMismatchError, StorePlace
 from dynalign_trainer.stores.s3 import S3Folder, open_folder
 from support.artifacts import as_artifact
-from support.publishing import export, run
+from support.publishing import export, give_keys, run
 from support.s3_server import BUCKET, PASSWORD, USERNAME, S3Process, s3_server
 
 pytestmark = pytest.mark.slow
@@ -45,9 +45,7 @@ def server(shared: S3Process) -> S3Process:
 
 @pytest.fixture(autouse=True)
 def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variables in (FIRST, MODEL_CREDENTIALS):
-        monkeypatch.setenv(variables.username, USERNAME)
-        monkeypatch.setenv(variables.password, PASSWORD)
+    give_keys(monkeypatch, USERNAME, PASSWORD)
 
 
 def target(url: str, **changes: Any) -> PublishTarget:

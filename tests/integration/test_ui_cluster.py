@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -13,8 +12,9 @@ from dynalign_contract.stages import Stage
 from lab.api_server import ApiServer, start_api_server
 from support.browser import open_chromium
 from support.live_runs import a_live_run, with_bundled_model
-from support.opened_page import PATIENCE, PHONE, WIDE, Opened, Scheme, open_page
+from support.opened_page import PATIENCE, PHONE, WIDE, Scheme
 from support.player import run_object
+from support.ui_pages import open_list, open_run
 from support.ui_server import UiServer, start_ui
 
 pytestmark = pytest.mark.cluster
@@ -81,19 +81,6 @@ def server(cluster: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     a_live_run("here", root / "runs" / "here").until(Stage.JUDGE, 1)
     with start_ui(cwd=root, kubeconfig=cluster.kubeconfig) as started:
         yield started
-
-
-def open_list(browser: Browser, server: UiServer, width: int = WIDE, scheme: Scheme = "light") -> Opened:
-    opened = open_page(browser, server.address, width, scheme)
-    expect(opened.page.locator(".entry").first).to_be_visible()
-    return opened
-
-
-def open_run(browser: Browser, server: UiServer, key: str, width: int = WIDE, scheme: Scheme = "light") -> Opened:
-    opened = open_list(browser, server, width, scheme)
-    opened.page.goto(f"{server.origin}/#/run/{quote(key, safe='')}")
-    expect(opened.page.locator(".said").first).to_be_visible()
-    return opened
 
 
 def dialog(page: Page) -> Any:

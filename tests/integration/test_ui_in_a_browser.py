@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -12,8 +12,9 @@ from dynalign_operator.clusters.local.workdir import Workdir, locked, write_run
 from support.browser import open_chromium
 from support.builders import a_run
 from support.live_runs import LiveRun, a_live_run, with_bundled_model
-from support.opened_page import PATIENCE, PHONE, WIDE, Opened, Scheme, open_page
+from support.opened_page import PATIENCE, PHONE, WIDE, Opened, Scheme
 from support.report_runs import a_work_folder
+from support.ui_pages import open_list, open_run
 from support.ui_server import UiServer, start_ui
 
 pytestmark = pytest.mark.slow
@@ -45,17 +46,8 @@ def server(runs: Path) -> Iterator[UiServer]:
         yield started
 
 
-def open_list(browser: Browser, server: UiServer, width: int = WIDE, scheme: Scheme = "light") -> Opened:
-    opened = open_page(browser, server.address, width, scheme)
-    expect(opened.page.locator(".entry").first).to_be_visible()
-    return opened
-
-
-def open_run(browser: Browser, server: UiServer, name: str, width: int = WIDE, scheme: Scheme = "light") -> Opened:
-    opened = open_list(browser, server, width, scheme)
-    opened.page.goto(f"{server.origin}/#/run/{quote(f'local:runs/{name}', safe='')}")
-    expect(opened.page.locator(".said").first).to_be_visible()
-    return opened
+def open_local(browser: Browser, server: UiServer, name: str, width: int = WIDE, scheme: Scheme = "light") -> Opened:
+    return open_run(browser, server, f"local:runs/{name}", width, scheme)
 
 
 def draw_all(page: Page) -> None:
@@ -81,7 +73,7 @@ def test_list_and_runs_are_whole_in_every_width_and_theme(
     assert opened.serious_findings == ""
     opened.page.close()
     for name in ("finished", "failed"):
-        opened = open_run(chromium, server, name, width, scheme)
+        opened = open_local(chromium, server, name, width, scheme)
         draw_all(opened.page)
         assert opened.page.locator("[data-plot] .scatterlayer path.point").count() > 10
         assert opened.serious_findings == ""
@@ -130,7 +122,7 @@ def test_the_list_is_searched_and_filtered(chromium: Browser, server: UiServer) 
 
 
 def test_the_theme_is_the_systems_until_one_is_chosen(chromium: Browser, server: UiServer) -> None:
-    page = open_run(chromium, server, "finished", scheme="dark").page
+    page = open_local(chromium, server, "finished", scheme="dark").page
     page.wait_for_selector("[data-plot] .xtick text", state="attached")
     paper = "getComputedStyle(document.body).backgroundColor"
     ink = "document.querySelector('[data-plot] .xtick text').style.fill"
@@ -142,7 +134,7 @@ def test_the_theme_is_the_systems_until_one_is_chosen(chromium: Browser, server:
 
 
 def test_a_failed_run_says_first_what_is_to_be_done(chromium: Browser, server: UiServer) -> None:
-    page = open_run(chromium, server, "failed").page
+    page = open_local(chromium, server, "failed").page
     notice = page.locator("main > section").first
     expect(notice).to_contain_text("The run failed in judge of iteration 1")
     expect(notice).to_contain_text("Remove the cause and give dynalign run FILE again")
@@ -160,7 +152,7 @@ def test_a_run_that_works_is_seen_to_move_on(chromium: Browser, server: UiServer
     """Plots grow, stages end, logs follow, and what was opened stays open."""
     live: LiveRun = a_live_run("works", runs / "works").until(Stage.TRAIN, 1).saying("step 1")
     with locked(Workdir(runs / "works")):
-        opened = open_run(chromium, server, "works")
+        opened = open_local(chromium, server, "works")
         page = opened.page
         title = "Held-out win rate against the base model"
         page.wait_for_selector(f"[data-plot='{title}'] svg.main-svg", state="attached")
@@ -190,7 +182,7 @@ def test_a_run_that_works_is_seen_to_move_on(chromium: Browser, server: UiServer
 
 
 def test_a_report_is_made_and_opens_beside_the_page(chromium: Browser, server: UiServer) -> None:
-    page = open_run(chromium, server, "hostile").page
+    page = open_local(chromium, server, "hostile").page
     page.get_by_role("button", name="Make the report").click()
     expect(page.locator("#told")).to_have_text("runs/hostile/report.html is up to date.")
     with page.expect_popup() as popup:
@@ -205,7 +197,7 @@ def test_a_report_is_made_and_opens_beside_the_page(chromium: Browser, server: U
 
 
 def test_texts_of_a_run_are_texts(chromium: Browser, server: UiServer) -> None:
-    page = open_run(chromium, server, "hostile").page
+    page = open_local(chromium, server, "hostile").page
     expect(page.locator("main")).to_contain_text("<img src=x onerror='globalThis.hit=1'>")
     assert "\u202e" not in page.locator("main").inner_text()
     assert page.locator("main img, main script").count() == 0
@@ -242,7 +234,7 @@ def test_an_ended_server_is_said(chromium: Browser, runs: Path) -> None:
 
 
 def test_the_keyboard_reaches_everything(chromium: Browser, server: UiServer) -> None:
-    page = open_run(chromium, server, "finished").page
+    page = open_local(chromium, server, "finished").page
     page.locator("body").press("Tab")
     seen: set[str] = set()
     for _ in range(60):

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from dynalign_contract.config import ExportParams, FetchParams, Policy, StageConfig
 from dynalign_contract.objective import builtin_objective
 from dynalign_contract.result import StageResult
-from dynalign_contract.settings import PublishTarget
+from dynalign_contract.settings import PublishTarget, publish_credentials
+from dynalign_contract.stores import MODEL_CREDENTIALS
 from dynalign_trainer.runtime.lifecycle import Place, run_stage
 from support.artifacts import as_artifact
 
@@ -20,3 +23,10 @@ def run(root: Path, params: ExportParams | FetchParams) -> StageResult:
 def export(root: Path, *targets: PublishTarget) -> StageResult:
     objective = builtin_objective("collective-agency")
     return run(root, ExportParams(policy=Policy(), model_uri="/m", objective=objective, publish=targets))
+
+
+def give_keys(monkeypatch: pytest.MonkeyPatch, username: str, password: str) -> None:
+    """Put the keys of the first place to publish to, and of the model's store, into the environment."""
+    for variables in (publish_credentials(0), MODEL_CREDENTIALS):
+        monkeypatch.setenv(variables.username, username)
+        monkeypatch.setenv(variables.password, password)

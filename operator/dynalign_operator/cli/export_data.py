@@ -7,18 +7,11 @@ import typer
 
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_operator.cli.terminal import count_of, say
-from dynalign_operator.cli.workdirs import find_workdir, load_run
+from dynalign_operator.cli.workdirs import WorkdirArgument, find_workdir, load_run
 
 
 def export_data(
-    place: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="WORKDIR|FILE",
-            help="Working folder or run file. Default: the only run in runs/.",
-            show_default=False,
-        ),
-    ] = None,
+    place: WorkdirArgument = None,
     *,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write.", show_default=False)

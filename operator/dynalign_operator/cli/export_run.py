@@ -7,7 +7,7 @@ import typer
 
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_operator.cli.terminal import count_of, say
-from dynalign_operator.cli.workdirs import find_workdir, load_run
+from dynalign_operator.cli.workdirs import WorkdirArgument, find_workdir, load_run
 
 if TYPE_CHECKING:
     from dynalign_operator.api.v1alpha1 import AlignmentRun
@@ -15,14 +15,7 @@ if TYPE_CHECKING:
 
 
 def export_run(
-    place: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="WORKDIR|FILE",
-            help="Working folder or run file. Default: the only run in runs/.",
-            show_default=False,
-        ),
-    ] = None,
+    place: WorkdirArgument = None,
     *,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="Archive to write.", show_default=False)

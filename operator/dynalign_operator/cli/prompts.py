@@ -2,27 +2,19 @@
 
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dynalign_operator.cli.terminal import count_of, open_console, print_json
-from dynalign_operator.cli.workdirs import find_workdir, load_run
+from dynalign_operator.cli.workdirs import WorkdirArgument, find_workdir, load_run
 
 if TYPE_CHECKING:
     from dynalign_operator.cli.prompt_files import PromptArtifact
 
 
 def prompts(
-    place: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="WORKDIR|FILE",
-            help="Working folder or run file. Default: the only run in runs/.",
-            show_default=False,
-        ),
-    ] = None,
+    place: WorkdirArgument = None,
     iteration: Annotated[
         int | None,
         typer.Option(min=0, help="Iteration, from 0. Default: the latest that has prompts.", show_default=False),

@@ -47,6 +47,10 @@ Namespace = Annotated[
     str | None,
     typer.Option("-n", "--namespace", help="Namespace of the run. Default: the context's.", show_default=False),
 ]
+OneNamespace = Annotated[
+    str | None, typer.Option("-n", "--namespace", help="This namespace only. Default: all.", show_default=False)
+]
+LocalOnly = Annotated[bool, typer.Option("--local", help="Leave the cluster out.")]
 Context = Annotated[
     str | None, typer.Option(help="Context of the kubeconfig. Default: the current one.", show_default=False)
 ]

@@ -8,6 +8,8 @@ import typer
 from dynalign_operator.cli.run_choice import (
     Context,
     Kubeconfig,
+    LocalOnly,
+    OneNamespace,
     RunChoice,
     is_plugin,
     run_command,
@@ -25,10 +27,8 @@ _LOOK_EVERY_SECONDS = 2.0
 def top(
     *,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Draw the table anew until Ctrl-C.")] = False,
-    local: Annotated[bool, typer.Option("--local", help="Leave the cluster out.")] = False,
-    namespace: Annotated[
-        str | None, typer.Option("-n", "--namespace", help="This namespace only. Default: all.", show_default=False)
-    ] = None,
+    local: LocalOnly = False,
+    namespace: OneNamespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:

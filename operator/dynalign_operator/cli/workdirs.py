@@ -1,7 +1,7 @@
 """Finding the working folder that a command means."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from dynalign_operator.api.v1alpha1 import AlignmentRun
 
 RUNS = Path("runs")
+
+WorkdirArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="WORKDIR|FILE",
+        help="Working folder or run file. Default: the only run in runs/.",
+        show_default=False,
+    ),
+]
 
 
 def find_workdir(place: Path | None) -> Path:

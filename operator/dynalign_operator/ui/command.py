@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dynalign_contract.exit_codes import ExitCode
-from dynalign_operator.cli.run_choice import Context, Kubeconfig, RunChoice, is_plugin, run_command
+from dynalign_operator.cli.run_choice import (
+    Context,
+    Kubeconfig,
+    LocalOnly,
+    OneNamespace,
+    RunChoice,
+    is_plugin,
+    run_command,
+)
 from dynalign_operator.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -25,10 +33,8 @@ def ui(
         ),
     ] = None,
     *,
-    local: Annotated[bool, typer.Option("--local", help="Leave the cluster out.")] = False,
-    namespace: Annotated[
-        str | None, typer.Option("-n", "--namespace", help="This namespace only. Default: all.", show_default=False)
-    ] = None,
+    local: LocalOnly = False,
+    namespace: OneNamespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     port: Annotated[
