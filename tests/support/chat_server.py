@@ -6,8 +6,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from support.loopback import serve
 
 
 @dataclass(frozen=True)
@@ -111,12 +113,6 @@ def serve_chat(
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
             """Keep the test's output clean."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    state.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    try:
+    with serve(Handler) as origin:
+        state.url = f"{origin}/v1"
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from support.loopback import serve
 
 
 def commit_id(name: str) -> str:
@@ -42,15 +43,12 @@ class Hub:
     """Commits whose files were asked for."""
 
     def __enter__(self) -> "Hub":
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._serving = serve(_handler(self))
+        self.url = self._serving.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._serving.__exit__(kind, error, at)
 
     def describe(self) -> dict[str, Any]:
         siblings = [{"rfilename": path.name} for path in sorted(self.folder.iterdir())]

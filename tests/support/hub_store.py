@@ -6,12 +6,13 @@ No hub can be reached from the tests. What it answers follows the library's own 
 import base64
 import hashlib
 import json
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from support.loopback import serve
 
 Files = dict[str, bytes]
 
@@ -46,15 +47,12 @@ class HubStore:
 
     def __enter__(self) -> "HubStore":
         handler = type("Handler", (_Handler,), {"hub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._serving = serve(handler)
+        self.url = self._serving.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._serving.__exit__(kind, error, at)
 
     def commit(self, repository: Repository, branch: str, files: Files) -> str:
         """Add files to a branch; returns the commit."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from dynalign_operator.clusters.local.processes import free_port
+from support.loopback import serve
 
 EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "reward_server.py"
 
@@ -82,21 +83,15 @@ def serve_rewards(trouble: Callable[[int], Trouble | None] = lambda number: None
             self.end_headers()
             self.wfile.write(found.body)
 
-    with serve(Handler) as log.url:
+    with serve_scores(Handler) as log.url:
         yield log
 
 
 @contextmanager
-def serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """The URL of a server on a loopback port of its own."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/score"
-    finally:
-        server.shutdown()
-        server.server_close()
+def serve_scores(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The URL of a server of rewards on a loopback port of its own."""
+    with serve(handler) as origin:
+        yield f"{origin}/score"
 
 
 @contextmanager

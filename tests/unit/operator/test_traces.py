@@ -1,10 +1,9 @@
 """One trace a run: its spans, their parents and times, what a stage is given of it, and what a collector receives."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +19,7 @@ from dynalign_operator.planning.planner import plan, retry
 from dynalign_operator.planning.traces import SpanRecord, ended_spans
 from dynalign_operator.service.tracing import Tracer, open_tracer
 from support.builders import T0, a_run
+from support.loopback import serve
 from support.simulation import SETTINGS, Fate, Simulation, fail, succeed
 
 UID = "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed"
@@ -126,14 +126,8 @@ def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", received
-        finally:
-            server.shutdown()
-            thread.join()
+    with serve(Handler) as origin:
+        yield origin, received
 
 
 def finish_traced(tracer: Tracer, simulation: Simulation) -> None:

@@ -2,9 +2,8 @@
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -13,6 +12,7 @@ from dynalign_contract.errors import BadConfigError
 from dynalign_contract.stores import Credentials
 from dynalign_trainer.stores.place import StorePlace, StoreUnreachableError
 from dynalign_trainer.stores.registry import Repository, digest_of
+from support.loopback import serve
 
 KEYS = Credentials("pusher", "its-password")
 BLOB = bytes(range(256)) * 8
@@ -61,14 +61,9 @@ def server() -> Iterator[tuple[type[Registry], str]]:
         scopes: list[str] = []  # noqa: RUF012 - of this server alone
         keys: list[str] = []  # noqa: RUF012
 
-    handler = Handler
-    running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
-    url = f"http://127.0.0.1:{running.server_address[1]}"
-    handler.realm = f"{url}/token"
-    yield handler, url
-    running.shutdown()
-    running.server_close()
+    with serve(Handler) as url:
+        Handler.realm = f"{url}/token"
+        yield Handler, url
 
 
 def repository(url: str, keys: Credentials | None = KEYS) -> Repository:

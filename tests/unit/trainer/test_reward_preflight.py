@@ -13,7 +13,7 @@ from dynalign_trainer.endpoints.refusals import EndpointError
 from dynalign_trainer.preflight.findings import Findings
 from dynalign_trainer.preflight.rewards import find_in_rewards
 from support.reward_packages import install_rewards
-from support.reward_servers import example_handler, serve, serve_rewards
+from support.reward_servers import example_handler, serve_rewards, serve_scores
 
 OWN = {"name": "own", "type": "Python", "entryPoint": "half"}
 HALF = "def half(request):\n    return [0.5] * len(request['items'])\n"
@@ -56,7 +56,7 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
 def test_a_server_that_is_down_may_be_up_later_and_one_of_another_protocol_will_not() -> None:
     (down,) = find(http(NOWHERE)).errors
     assert isinstance(down, EndpointError)
-    with serve(example_handler(do_GET=lambda handler: handler.reply({"hello": 1}))) as url:
+    with serve_scores(example_handler(do_GET=lambda handler: handler.reply({"hello": 1}))) as url:
         (other,) = find(http(url)).errors
     assert isinstance(other, BadConfigError)
 
@@ -88,7 +88,7 @@ def test_sigterm_is_no_finding() -> None:
         raise TerminatedError("stopped")
 
     never = threading.Event()
-    with serve(example_handler(do_GET=lambda handler: never.wait(60))) as url:
+    with serve_scores(example_handler(do_GET=lambda handler: never.wait(60))) as url:
         with pytest.raises(TerminatedError):
             find_in_rewards(Findings(), (RewardSettings.model_validate(http(url)),), stop, in_place=True)
         never.set()

@@ -24,7 +24,7 @@ from dynalign_trainer.verifiers.opening import REWARDS_JOURNAL
 from dynalign_trainer.verifiers.reward_server import GIVEN_UP_AFTER, RewardServer, open_reward_server
 from support.chat_server import completion, serve_chat
 from support.judge_bench import JUDGE, JudgeBench, numbers, rollouts, tiny_window
-from support.reward_servers import EXAMPLE, RewardServerLog, Trouble, example_handler, serve, serve_rewards
+from support.reward_servers import EXAMPLE, RewardServerLog, Trouble, example_handler, serve_rewards, serve_scores
 
 SECRET = "sk-very-secret"  # noqa: S105 - made up
 REPEATED = {"p0": ["yes yes no no", "no"], "p1": ["", "yes no"]}
@@ -306,7 +306,7 @@ def test_a_probe_tells_what_only_the_user_can_change_from_what_may_pass(server: 
 
 def test_another_version_is_another_protocol() -> None:
     later = example_handler(do_GET=lambda handler: handler.reply({"protocols": ["dynalign.rewards/v2"]}))
-    with serve(later) as url:
+    with serve_scores(later) as url:
         error = probe_error(url)
     assert isinstance(error, BadConfigError)
     assert "does not speak dynalign.rewards/v1; it speaks: dynalign.rewards/v2" in str(error)
