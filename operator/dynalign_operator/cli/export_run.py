@@ -53,7 +53,7 @@ def export_run(
         say(f"a signature needs {error.name}: install dynalign[sign].", err=True)
         raise typer.Exit(int(ExitCode.BAD_INPUT)) from error
     except (CorruptArtifactError, AttestationError) as error:
-        say(f"{error}.".replace("..", "."), err=True)
+        say(f"{str(error).rstrip('.')}.", err=True)
         raise typer.Exit(int(ExitCode.BAD_INPUT)) from error
     except OSError as error:
         say(f"{error.filename or output} cannot be used ({error.strerror}).", err=True)

@@ -53,7 +53,7 @@ def verify(
     if model is not None:
         problems += _compare_model(lineage, model)
     for problem in problems:
-        say(f"{problem}.".replace("..", "."), err=True)
+        say(f"{problem.rstrip('.')}.", err=True)
     for note in notes:
         say(note)
     if problems:
@@ -95,7 +95,7 @@ def _read_bundle(file: Path, key: Path | None) -> "tuple[str, Lineage, list[str]
         bundle = read_bundle(file)
         problems, notes = check_attestation(bundle, None if key is None else _public_key(key))
     except (BundleError, AttestationError) as error:
-        say(f"{error}.".replace("..", "."), err=True)
+        say(f"{str(error).rstrip('.')}.", err=True)
         raise typer.Exit(int(ExitCode.BAD_INPUT)) from error
     except OSError as error:
         say(f"{error.filename} cannot be read ({error.strerror}).", err=True)
