@@ -291,7 +291,7 @@ def test_no_job_was_made_twice(orphaned: Seen) -> None:
 
 def test_the_report_of_the_whole_run_was_written(orphaned: Seen) -> None:
     run = orphaned.run
-    run.until(lambda: run.status["report"]["phase"] == "Succeeded", "the report of the run's end")
+    run.until_reported()
     assert run.status["report"]["path"] == REPORT_FILE
     page = f"print(len(open('/volume/{NAME}/{REPORT_FILE}').read()))"
     assert int(run.site.run_pod(f"{NAME}-look-at-report", page, NAME)) > 100_000

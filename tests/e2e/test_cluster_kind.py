@@ -31,6 +31,7 @@ def kind_site() -> Iterator[Site]:
 def test_a_run_of_two_iterations_completes(kind_site: Site) -> None:
     run = kind_site.apply("scripted", SPEC)
     run.until_completed()
-    assert {pod["metadata"]["labels"]["dynalign.io/stage"] for pod in run.pods()} == set(Stage)
+    run.until_reported()
+    assert run.stages() == set(Stage)
     assert [i["index"] for i in run.status["iterations"]] == [0, 1]
     assert "kind" in kind_site.cluster.kubeconfig

@@ -26,8 +26,9 @@ def test_one_iteration_of_smollm2(site: Site) -> None:
     assert {job["metadata"]["labels"]["dynalign.io/attempt"] for job in run.jobs()} == {"1"}
     assert 0 <= status["iterations"][0]["reward"] <= 1
     assert 0 <= status["iterations"][0]["winRate"]["value"] <= 1
-    assert {pod["metadata"]["labels"]["dynalign.io/stage"] for pod in run.pods()} == set(Stage)
-    assert violations(run.pods()) == []
+    run.until_reported()
+    assert run.stages() == set(Stage)
+    assert violations(run.all_pods()) == []
     kind, size = site.run_pod("read", READ, run.name).split()
     assert kind == "llama"
     assert int(size) > 200_000_000

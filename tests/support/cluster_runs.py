@@ -145,6 +145,14 @@ class ClusterRun:
         """The pods of a stage whose container runs."""
         return [pod for pod in self.pods(stage) if pod["status"].get("phase") == "Running"]
 
+    def all_pods(self) -> list[Object]:
+        """Its pods, those of side stages among them."""
+        return self.site.pods(f"dynalign.io/run={self.name}")
+
+    def stages(self) -> set[str]:
+        """The stages that have a pod, side stages among them."""
+        return {pod["metadata"]["labels"]["dynalign.io/stage"] for pod in self.all_pods()}
+
     def patch(self, **spec: Any) -> None:
         """`kubectl patch` of its specification."""
         self.site.kubectl("patch", "ar", self.name, "--type=merge", "-p", json.dumps({"spec": spec}))
@@ -163,6 +171,10 @@ class ClusterRun:
     def until_completed(self) -> None:
         """Wait for the run's end."""
         self.until(lambda: self.is_completed, "completion", 2 * PATIENCE)
+
+    def until_reported(self) -> None:
+        """Wait for the report of the run to its end, which comes after the run's completion."""
+        self.until(lambda: self.status.get("report", {}).get("phase") == "Succeeded", "the report of the run's end")
 
     def explain(self) -> str:
         """What a person would look at first."""
