@@ -22,6 +22,16 @@ app.kubernetes.io/name: {{ include "dynalign.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* The pod of `helm test`. Not the selector's labels: the Service must not send requests to it. */ -}}
+{{- define "dynalign.testName" -}}
+{{ include "dynalign.fullname" . | trunc 52 | trimSuffix "-" }}-test-ready
+{{- end }}
+
+{{- define "dynalign.testSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "dynalign.name" . }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{- define "dynalign.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ include "dynalign.selectorLabels" . }}

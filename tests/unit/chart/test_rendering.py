@@ -13,6 +13,7 @@ from support.chart import CHART, NAMESPACE, ROOT, Objects, of_kind, only, render
 
 pytestmark = pytest.mark.cluster
 
+OPERATOR, READY_TEST = "dynalign", "dynalign-test-ready"
 EVERYTHING = {
     "namespaces": ["ml", "research"],
     "progress": "ApiProxy",
@@ -47,6 +48,13 @@ def environment(objects: Objects) -> dict[str, str]:
 def settings_of(objects: Objects) -> OperatorSettings:
     """What the operator makes of its environment."""
     return read_settings(environment(objects))
+
+
+def policy_of(objects: Objects, name: str) -> dict[str, Any]:
+    """The specification of the NetworkPolicy of this name."""
+    (found,) = [policy for policy in of_kind(objects, "NetworkPolicy") if policy["metadata"]["name"] == name]
+    spec: dict[str, Any] = found["spec"]
+    return spec
 
 
 def verbs(role: dict[str, Any]) -> dict[str, list[str]]:
@@ -101,7 +109,7 @@ def test_the_operator_reads_the_listed_secrets_alone_and_only_with_notifications
 
 def test_the_network_policy_opens_the_ports_of_webhooks_with_notifications_alone() -> None:
     def ports(**notifications: object) -> set[int]:
-        rules = only(render({"notifications": notifications}), "NetworkPolicy")["spec"]["egress"]
+        rules = policy_of(render({"notifications": notifications}), OPERATOR)["egress"]
         return {port["port"] for rule in rules for port in rule["ports"] if "ipBlock" in str(rule.get("to"))}
 
     assert ports(ports=[8443]) == set()
@@ -120,7 +128,7 @@ def test_traces_are_off_and_take_the_standard_variables() -> None:
     found = settings_of(objects)
     assert found.exports_traces
     assert found.build.are_stages_traced
-    ports = [port["port"] for rule in only(objects, "NetworkPolicy")["spec"]["egress"] for port in rule["ports"]]
+    ports = [port["port"] for rule in policy_of(objects, OPERATOR)["egress"] for port in rule["ports"]]
     assert 4318 in ports
 
 
@@ -254,7 +262,7 @@ def test_the_dashboard_is_found_by_its_label_and_is_json() -> None:
 
 def test_the_network_policy_lets_in_the_ports_and_out_what_is_needed() -> None:
     objects = render({"networkPolicy": {"apiServerPorts": [16443]}})
-    policy, (container,) = only(objects, "NetworkPolicy")["spec"], pod_spec(objects)["containers"]
+    policy, (container,) = policy_of(objects, OPERATOR), pod_spec(objects)["containers"]
     assert policy["podSelector"]["matchLabels"] == only(objects, "Deployment")["spec"]["selector"]["matchLabels"]
     (ingress,) = policy["ingress"]
     assert {port["port"] for port in ingress["ports"]} == {port["name"] for port in container["ports"]}
@@ -266,20 +274,39 @@ def test_the_network_policy_lets_in_the_ports_and_out_what_is_needed() -> None:
 
 def test_the_network_policy_lets_out_to_the_stages_of_its_namespaces_only_when_pods_are_asked() -> None:
     namespaces = ["ml", "research"]
-    policy = only(render({"namespaces": namespaces}), "NetworkPolicy")["spec"]
+    policy = policy_of(render({"namespaces": namespaces}), OPERATOR)
     (expression,) = policy["egress"][2]["to"][0]["namespaceSelector"]["matchExpressions"]
     assert expression == {"key": "kubernetes.io/metadata.name", "operator": "In", "values": namespaces}
-    assert len(only(render(EVERYTHING), "NetworkPolicy")["spec"]["egress"]) == 2
+    assert len(policy_of(render(EVERYTHING), OPERATOR)["egress"]) == 2
 
 
 def test_the_network_policy_is_as_narrow_as_values_say() -> None:
     peer = {"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}
     values = {"networkPolicy": {"from": [peer], "apiServerCidrs": ["10.0.0.0/28"], "dnsPorts": [5353]}}
-    policy = only(render(values), "NetworkPolicy")["spec"]
-    assert policy["ingress"][0]["from"] == [peer]
+    policy = policy_of(render(values), OPERATOR)
+    scrape, ready_test = policy["ingress"]
+    assert scrape["from"] == [peer]
+    assert selects(ready_test["from"][0], only(render(values), "Pod")["metadata"])
     dns, api_server, _ = policy["egress"]
     assert {port["port"] for port in dns["ports"]} == {5353}
     assert api_server["to"] == [{"ipBlock": {"cidr": "10.0.0.0/28"}}]
+
+
+def selects(peer: dict[str, Any], metadata: dict[str, Any]) -> bool:
+    """Whether a peer of a policy's own namespace is a pod with this metadata."""
+    return "namespaceSelector" not in peer and peer["podSelector"]["matchLabels"].items() <= metadata["labels"].items()
+
+
+def test_the_ready_test_gets_through_where_everything_else_is_denied() -> None:
+    objects = render({"networkPolicy": {"dnsPorts": [5353]}})
+    policy = policy_of(objects, READY_TEST)
+    assert selects(policy, only(objects, "Pod")["metadata"])
+    dns, operator = policy["egress"]
+    assert {port["port"] for port in dns["ports"]} == {5353}
+    template, (container,) = only(objects, "Deployment")["spec"]["template"], pod_spec(objects)["containers"]
+    assert selects(operator["to"][0], template["metadata"])
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert [port["port"] for port in operator["ports"]] == [ports["probes"]]
 
 
 def test_no_pod_has_an_identity_where_the_cluster_gives_one() -> None:
