@@ -39,7 +39,7 @@ stop controller-manager   # from here on nothing replaces a deleted pod
 if [ $purge = yes ] && running apiserver && running kubelet; then
   node_kubectl delete pods -A --field-selector "spec.nodeName=$NODE" --grace-period=1 --timeout=60s >/dev/null 2>&1 || true
 fi
-for component in kubelet proxy coredns apiserver etcd; do stop "$component"; done
+for component in kubelet proxy policies coredns apiserver etcd; do stop "$component"; done
 
 # Containers outlive both kubelet and containerd: end them while containerd can still be asked.
 if running containerd; then
@@ -51,6 +51,7 @@ if running containerd; then
   done
 fi
 stop containerd
+"$HERE/policies.sh" clean
 "$HERE/forwarding.sh" forbid "$BRIDGE"
 
 if [ $purge = yes ]; then

@@ -2,7 +2,7 @@
 # Settings and functions of the scripts in this folder. Sourced, never run.
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CACHE=${DYNALIGN_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dynalign-tests}
-BIN=$CACHE/bin                      # kube and its links (kubectl, etcd, kube-apiserver ...), coredns, helm: versions in kube/go.mod
+BIN=$CACHE/bin                      # kube and its links (kubectl, etcd, kube-apiserver ...), coredns, helm: versions in kube/go.mod; kube-router: policies/go.mod
 STATE=$CACHE/node                   # keys, etcd data, kubelet root, volumes, logs, pid files of the native node
 NODE_KUBECONFIG=$STATE/admin.kubeconfig
 CONTAINERD_ROOT=$CACHE/containerd   # images of the native node; they outlive its state
@@ -22,6 +22,7 @@ SERVICE_PREFIX=10.96                # services: $SERVICE_PREFIX.0.0/16
 IP=$POD_PREFIX.0.1
 API_PORT=6443
 ETCD_PORT=12379
+POLICIES_PORT=12381                 # health of what enforces NetworkPolicies
 WORKLOAD_UID=1000                   # who the pods of a run are, and who owns the volumes
 
 BASE_IMAGE=localhost/debian-python:test

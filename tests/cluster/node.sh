@@ -98,6 +98,10 @@ start kubelet "$BIN/kubelet" --config "$STATE/conf/kubelet.yaml" --kubeconfig "$
   --root-dir "$STATE/kubelet" --hostname-override "$NODE" --node-ip "$IP"
 start proxy "$BIN/kube-proxy" --config "$STATE/conf/proxy.yaml"
 start coredns "$BIN/coredns" -conf "$STATE/conf/Corefile"
+# After forwarding.sh: its rules have to stand before those that let all packets of pods through.
+start policies "$BIN/kube-router" --kubeconfig "$NODE_KUBECONFIG" --hostname-override "$NODE" --enable-ipv6=false \
+  --run-firewall=true --run-router=false --run-service-proxy=false --service-cluster-ip-range "$SERVICE_PREFIX.0.0/16" \
+  --health-port "$POLICIES_PORT"
 
 # Ready alone is not enough: after a restart the condition of the last run still says True, so its heartbeat has to be new.
 node_ready() {
@@ -110,6 +114,7 @@ until_ok "controller manager" 60 curl -kfs https://127.0.0.1:10257/healthz
 until_ok scheduler 60 curl -kfs https://127.0.0.1:10259/healthz
 until_ok kube-proxy 60 curl -fs http://127.0.0.1:10256/healthz
 until_ok node 120 node_ready
+until_ok "enforcement of NetworkPolicies" 60 curl -fs "http://127.0.0.1:$POLICIES_PORT/healthz"
 until_ok CoreDNS 60 curl -fs "http://$IP:8181/ready"
 until_ok "default service account" 60 node_kubectl get serviceaccount default -n default
 node_kubectl apply -f "$HERE/manifests/storage-class.yaml" >/dev/null

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from lab.cluster import Cluster, bring_up, own_namespace
+from support.base_image import IMAGE, give_base_image
 from support.cluster_runs import a_pod
 from support.kind_cluster import on_kind
 
 HERE = Path(__file__).parent
-BASE = "localhost/debian-python:test"
-IMAGE = os.environ.get("DYNALIGN_TEST_IMAGE", BASE)
 
 pytestmark = pytest.mark.cluster
 
@@ -25,9 +24,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """What up.sh gives, and kind's cluster where Docker can run it, with the image of these tests."""
     with nullcontext() if request.param == "chosen" else on_kind():
         found = bring_up()
-        if IMAGE == BASE:
-            for arguments in (["base"], ["load", "debian-python"]):
-                subprocess.run([HERE / "images.sh", *arguments], check=True, timeout=600)
+        give_base_image()
         yield found
 
 

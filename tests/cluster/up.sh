@@ -19,6 +19,7 @@ case $chosen in
     selected=$KIND_KUBECONFIG ;;
   native)
     "$HERE/build.sh"
+    "$HERE/policies.sh" build
     "$HERE/node.sh"
     selected=$NODE_KUBECONFIG ;;
 esac
