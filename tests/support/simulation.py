@@ -17,7 +17,7 @@ from dynalign_operator.planning.plan import Event, JobBundle, Plan
 from dynalign_operator.planning.planner import plan
 from support.builders import T0, a_result
 
-SETTINGS = BuildSettings(trainer_image="trainer:test")
+SETTINGS = BuildSettings(trainer_image="trainer:test", sends_notifications=True)
 
 Fate = Callable[[JobObservation], JobObservation]
 """What becomes of an active Job: the same value leaves it running."""

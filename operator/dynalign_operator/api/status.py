@@ -37,7 +37,7 @@ class StagePhase(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """What conditions say. Ready, Completed, Reported and Approved are good when True; Stalled and Degraded are bad."""
+    """What conditions say. Stalled and Degraded are bad when True; the others are good."""
 
     READY = "Ready"
     PROGRESSING = "Progressing"
@@ -47,6 +47,8 @@ class ConditionType(StrEnum):
     REPORTED = "Reported"
     APPROVED = "Approved"
     """Only runs with `policy.approval` have it. False while the run waits for a person, or after a refusal."""
+    NOTIFIED = "Notified"
+    """Only runs with `notify` have it. False in an installation that sends no notifications."""
 
 
 class Condition(Model):

@@ -37,6 +37,7 @@ _GOOD: Final = {
     ConditionType.STALLED: "False",
     ConditionType.DEGRADED: "False",
     ConditionType.REPORTED: "True",
+    ConditionType.NOTIFIED: "True",
 }
 _STYLES: Final = {Phase.SUCCEEDED: "green", Phase.FAILED: "red", Phase.SUSPENDED: "yellow"}
 

@@ -20,6 +20,7 @@ from dynalign_operator.planning.planner import retry
 from dynalign_operator.reconcile import reconcile
 
 _LOOK_EVERY_SECONDS: Final = 0.5
+_SETTINGS: Final = BuildSettings(sends_notifications=True)
 
 View = Callable[[LocalCluster, Plan, datetime], None]
 """Shows what a reconcile has planned."""
@@ -58,7 +59,7 @@ async def drive(
     await cluster.write_status(cluster.run, retry(cluster.run).status)
     while stop.number is None:
         now = system_clock()
-        plan = await reconcile(cluster, cluster.key, now, BuildSettings())
+        plan = await reconcile(cluster, cluster.key, now, _SETTINGS)
         if plan is None:
             break
         show(cluster, plan, now)

@@ -16,6 +16,7 @@ from dynalign_operator.manifests.volume import claim_name
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.approvals import describe_subject
 from dynalign_operator.planning.deadlines import job_limit, run_deadline
+from dynalign_operator.planning.notifications import untold_condition
 from dynalign_operator.planning.observed import JobObservation, JobPhase, Step
 from dynalign_operator.planning.retries import pause_before_retry
 from dynalign_operator.planning.stage_status import stage_status
@@ -54,6 +55,8 @@ def explain_situation(snapshot: RunSnapshot, events: tuple[RunEvent, ...], now: 
     degraded = condition_of(status, ConditionType.DEGRADED)
     if degraded is not None and degraded.status == "True":
         found.does.append(f"The model has become worse: {degraded.message}")
+    if (untold := untold_condition(status)) is not None:
+        found.to_do.append(untold.message)
     if not found.to_do:
         found.to_do.append("Nothing.")
     return found

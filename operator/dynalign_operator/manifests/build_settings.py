@@ -137,3 +137,5 @@ class BuildSettings:
     """Whether a stage gets the variable TRACEPARENT, with the id of its span."""
     are_approvals_verified: bool = False
     """Whether an admission policy compares the name in an approval with that of the user who sends it."""
+    sends_notifications: bool = False
+    """Whether webhooks that runs name are told. `dynalign run` tells them; an operator, where the chart allows it."""

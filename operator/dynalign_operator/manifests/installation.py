@@ -21,6 +21,7 @@ def read_build_settings(environment: Mapping[str, str]) -> BuildSettings:
         pods=_pods(environment.get("DYNALIGN_TRAINER_PODS", "")),
         are_stages_traced=read_flag(environment, "DYNALIGN_TRACES"),
         are_approvals_verified=read_flag(environment, "DYNALIGN_APPROVALS_VERIFIED"),
+        sends_notifications=read_flag(environment, "DYNALIGN_NOTIFICATIONS"),
     )
 
 

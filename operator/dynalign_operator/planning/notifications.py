@@ -17,11 +17,18 @@ from dynalign_operator.api.approvals import AwaitedApproval
 from dynalign_operator.api.notifications import Notification, NotifyEvent, Webhook
 from dynalign_operator.api.status import AlignmentRunStatus, Condition, ConditionType, IterationStatus, Phase
 from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.planning import reasons
+from dynalign_operator.planning.conditions import ConditionUpdate, set_condition
 
 KEPT_NOTIFICATIONS: Final = 40
 """Notifications that the status remembers beside those that would still be due."""
 STALLED_FOR: Final = timedelta(minutes=1)
 """How long a run has been held before that is told: many causes pass by themselves."""
+
+_NOTIFICATIONS_ARE_OFF: Final = (
+    "spec.notify names webhooks, but this installation sends no notifications. Ask its administrator to set the "
+    "chart's values notifications.enabled and notifications.secrets, or remove spec.notify."
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,26 @@ def with_notifications(
     spare = [entry.id for entry in known.values() if entry.id not in needed][-KEPT_NOTIFICATIONS:]
     kept = needed | set(spare)
     return status.evolve(notifications=tuple(entry for entry in known.values() if entry.id in kept))
+
+
+def with_notified(
+    run: AlignmentRun, status: AlignmentRunStatus, now: datetime, *, are_sent: bool
+) -> AlignmentRunStatus:
+    """The status with the condition Notified, which only runs with webhooks have."""
+    if not run.spec.notify:
+        kept = tuple(condition for condition in status.conditions if condition.type is not ConditionType.NOTIFIED)
+        return status if kept == status.conditions else status.evolve(conditions=kept)
+    reason, message = reasons.NOTIFICATIONS_ON, "The webhooks of spec.notify are told of the run's events."
+    if not are_sent:
+        reason, message = reasons.NOTIFICATIONS_OFF, _NOTIFICATIONS_ARE_OFF
+    update = ConditionUpdate(ConditionType.NOTIFIED, reason, message, is_true=are_sent)
+    return status.evolve(conditions=set_condition(status.conditions, update, run.metadata.generation, now))
+
+
+def untold_condition(status: AlignmentRunStatus) -> Condition | None:
+    """The condition Notified while it is False: the installation does not tell the webhooks that the run names."""
+    found = (condition for condition in status.conditions if condition.type is ConditionType.NOTIFIED)
+    return next((condition for condition in found if condition.status == "False"), None)
 
 
 def _wanted(run: AlignmentRun, status: AlignmentRunStatus) -> Iterator[DueNotification]:

@@ -37,7 +37,7 @@ from dynalign_operator.planning.claims import check_claims
 from dynalign_operator.planning.deadlines import Limit, job_limit, run_deadline
 from dynalign_operator.planning.errors import MissingArtifactError, PlanningError
 from dynalign_operator.planning.gangs import gang_wakes
-from dynalign_operator.planning.notifications import with_notifications
+from dynalign_operator.planning.notifications import untold_condition, with_notifications, with_notified
 from dynalign_operator.planning.observed import Children, JobObservation, JobPhase, Observed, Step, classify
 from dynalign_operator.planning.plan import Event, EventType, JobBundle, Plan
 from dynalign_operator.planning.reporting import plan_report
@@ -155,6 +155,9 @@ class _PlanBuilder:
             position = RunPosition(next_step(run.spec, status), self.job, self.blocker, self.gate)
             status = summarise(run, status, position, self.now)
             self._delete(outgrown(self._jobs, status))
+        status = with_notified(run, status, self.now, are_sent=self.settings.sends_notifications)
+        if (untold := untold_condition(status)) is not None and untold_condition(run.status) is None:
+            self._event(untold.reason, untold.message, EventType.WARNING)
         report = plan_report(self.observed, status, self.now, self.settings)
         self._delete(report.delete)
         wake_times = [*self.wake_times, *report.wake_times]

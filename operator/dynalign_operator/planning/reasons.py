@@ -62,6 +62,11 @@ REJECTED: Final = "Rejected"
 """A person refused; also a reason of Stalled."""
 NO_APPROVAL_AWAITED: Final = "NoApprovalAwaited"
 
+# Notified
+NOTIFICATIONS_ON: Final = "NotificationsOn"
+NOTIFICATIONS_OFF: Final = "NotificationsOff"
+"""The installation sends no notifications, and the run names webhooks; also a reason of an event."""
+
 # Events
 STAGE_STARTED: Final = "StageStarted"
 STAGE_SUCCEEDED: Final = "StageSucceeded"

@@ -143,7 +143,7 @@ class Operator:
             yield f"worker {number}", self._work()
         yield "resync", self._resync.repeat()
         yield "series", self._refresh_series()
-        if self._settings.sends_notifications:
+        if self._settings.build.sends_notifications:
             yield "notifications", self._notifications.run()
         if self._settings.progress is not ProgressSource.OFF:
             source = self._settings.progress

@@ -19,8 +19,6 @@ class OperatorSettings:
     probe_port: int = 8080
     progress: ProgressSource = ProgressSource.POD_IP
     log_level: str = "INFO"
-    sends_notifications: bool = False
-    """Whether webhooks that runs name are told."""
     exports_traces: bool = False
     """Whether spans of runs are exported by OTLP."""
     workers: int = 10
@@ -36,7 +34,6 @@ def read_settings(environment: Mapping[str, str]) -> OperatorSettings:
         metrics_port=_port(environment, "DYNALIGN_METRICS_PORT", default.metrics_port),
         probe_port=_port(environment, "DYNALIGN_PROBE_PORT", default.probe_port),
         progress=_progress(environment.get("DYNALIGN_PROGRESS") or default.progress),
-        sends_notifications=read_flag(environment, "DYNALIGN_NOTIFICATIONS"),
         exports_traces=read_flag(environment, "DYNALIGN_TRACES"),
         log_level=(environment.get("DYNALIGN_LOG_LEVEL") or default.log_level).upper(),
     )

@@ -103,8 +103,8 @@ def test_the_operator_reads_the_listed_secrets_alone_and_only_with_notifications
     objects = render({"notifications": {"enabled": True, "secrets": ["hooks"]}})
     (rule,) = (rule for rule in operators_role(objects)["rules"] if "secrets" in rule["resources"])
     assert (rule["verbs"], rule["resourceNames"]) == (["get"], ["hooks"])
-    assert settings_of(objects).sends_notifications
-    assert not settings_of(render()).sends_notifications
+    assert settings_of(objects).build.sends_notifications
+    assert not settings_of(render()).build.sends_notifications
 
 
 def test_the_network_policy_opens_the_ports_of_webhooks_with_notifications_alone() -> None:

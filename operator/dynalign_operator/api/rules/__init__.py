@@ -21,6 +21,7 @@ from dynalign_operator.api.rules.publish import PUBLISH_CLUSTER_RULES, PUBLISH_R
 from dynalign_operator.api.rules.rewards import REWARD_RULES
 from dynalign_operator.api.rules.rule import ClusterRule, Rule
 from dynalign_operator.api.rules.storage import STORAGE_RULES
+from dynalign_operator.api.rules.tracking import TRACKING_RULES
 from dynalign_operator.api.rules.training import TRAINING_RULES
 from dynalign_operator.api.rules.transitions import TRANSITIONS
 
@@ -45,6 +46,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *POD_RULES,
     *POLICY_RULES,
     *NOTIFY_RULES,
+    *TRACKING_RULES,
 )
 
 __all__ = ["CLUSTER_RULES", "RULES", "TRANSITIONS"]
