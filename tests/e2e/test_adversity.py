@@ -27,6 +27,7 @@ from dynalign_operator.api.status import ConditionType, Phase, StagePhase
 from dynalign_operator.planning.observed import Step
 from lab.local_runs import LocalRun, write_run
 from lab.testbed import Testbed, load_testbed
+from support.stage_processes import report_process, stage_process
 
 pytestmark = pytest.mark.slow
 
@@ -60,33 +61,6 @@ def undisturbed(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> L
     result = run.finish()
     assert result.returncode == 0, f"{result.stderr}\n{run.logs()}"
     return run
-
-
-def stage_process(parent: int) -> psutil.Process:
-    """The running stage: a child of `dynalign run`, or of its host."""
-    children = [child for child in psutil.Process(parent).children() if not is_report(child)]
-    hosts = [child for child in children if "dynalign_trainer.preload_server" in command_of(child)]
-    stages = [child for child in children if "dynalign_trainer.main" in command_of(child)]
-    (stage,) = [*stages, *(child for host in hosts for child in host.children())]
-    return stage
-
-
-def command_of(process: psutil.Process) -> list[str]:
-    """A process's command line; empty for one that has just ended."""
-    try:
-        return process.cmdline()
-    except psutil.NoSuchProcess:
-        return []
-
-
-def is_report(process: psutil.Process) -> bool:
-    """Whether this is the report stage, which runs beside the others."""
-    return any("-report-a" in word for word in command_of(process))
-
-
-def report_process(parent: int) -> psutil.Process | None:
-    """The running report stage of a `dynalign run`."""
-    return next((child for child in psutil.Process(parent).children() if is_report(child)), None)
 
 
 def kill_all(parent: int) -> None:

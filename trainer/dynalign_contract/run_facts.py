@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from dynalign_contract.base import Model
+from dynalign_contract.goodput import Goodput
 from dynalign_contract.result import Metric
 from dynalign_contract.stages import Stage
 
@@ -55,3 +56,5 @@ class RunFacts(Model):
     published: tuple[str, ...] = ()
     """Addresses of copies of the exported model."""
     stages: tuple[StageFacts, ...] = ()
+    goodput: Goodput | None = Field(default=None, exclude_if=lambda goodput: goodput is None)
+    """For what the iterations have used the time of devices; None while no stage has ended."""

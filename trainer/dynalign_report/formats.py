@@ -46,6 +46,11 @@ def percent(value: float) -> str:
     return f"{100 * min(1.0, max(0.0, value)):.1f}%"
 
 
+def share(value: float | None) -> str:
+    """`41%`; `-` for None."""
+    return "-" if value is None else f"{value:.0%}"
+
+
 def short_digest(value: str) -> str:
     """The first twelve digits of a digest."""
     return value.removeprefix("sha256:")[:12]
@@ -58,6 +63,7 @@ FILTERS: Final[Mapping[str, Callable[..., str]]] = MappingProxyType(
         "count": count,
         "estimate": estimate,
         "percent": percent,
+        "share": share,
         "short_digest": short_digest,
     }
 )

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from dynalign_contract.base import Model
 from dynalign_contract.estimate import Estimate
+from dynalign_contract.goodput import Goodput, StageGoodput
 from dynalign_contract.result import ArtifactRef, Metric, PlainText, PublishedPlace
 from dynalign_contract.stages import Stage
 from dynalign_contract.training_choice import TrainingChoice
@@ -83,6 +84,7 @@ class StageChanges(TypedDict, total=False):
     metrics: tuple[Metric, ...]
     verify_again: bool
     message: str
+    goodput: StageGoodput | None
 
 
 class StageStatus(Model):
@@ -112,6 +114,8 @@ class StageStatus(Model):
     """An artifact of the run was damaged: this one is verified again, and made again unless it is intact."""
     message: PlainText = Field(default="", max_length=4096)
     """Why the last attempt failed."""
+    goodput: StageGoodput | None = Field(default=None, exclude_if=lambda goodput: goodput is None)
+    """For what the stage has used the time of its devices, all attempts that have ended together."""
 
     @model_validator(mode="before")
     @classmethod
@@ -265,6 +269,7 @@ class StatusChanges(TypedDict, total=False):
     awaited_approval: AwaitedApproval | None
     approvals: tuple[Approval, ...]
     notifications: tuple[Notification, ...]
+    goodput: Goodput | None
 
 
 class AlignmentRunStatus(Model):
@@ -315,6 +320,8 @@ class AlignmentRunStatus(Model):
     """Decisions of people, at most one for each gate and iteration: the latest twenty."""
     notifications: tuple[Notification, ...] = Field(default=(), exclude_if=lambda notifications: not notifications)
     """Notifications of `spec.notify` that are over, the latest ones: none of them is sent again."""
+    goodput: Goodput | None = Field(default=None, exclude_if=lambda goodput: goodput is None)
+    """For what the iterations have used the time of GPUs, or of pods where they use none."""
 
     def evolve(self, **changes: Unpack[StatusChanges]) -> Self:
         """Return a copy with these fields changed."""

@@ -19,7 +19,12 @@ from dynalign_operator.cli.situation import (
     explain_situation,
     span,
 )
-from dynalign_operator.cli.tables import describe_capability, describe_seconds, describe_win_rate
+from dynalign_operator.cli.tables import (
+    describe_capability,
+    describe_goodput,
+    describe_seconds,
+    describe_win_rate,
+)
 from dynalign_operator.cli.terminal import styled
 from dynalign_operator.clusters.run_source import RunEvent, RunSnapshot
 from dynalign_operator.planning.approvals import describe_decision
@@ -57,6 +62,7 @@ def describe_run(
         parts += ["", styled("To approve", "bold"), sample]
     if status.iterations:
         parts += ["", styled("Latest iterations", "bold"), figures(status)]
+        parts += [styled(goodput, "dim")] if (goodput := describe_goodput(status.goodput)) else []
     if status.approvals:
         parts += ["", styled("Decisions of people", "bold"), _decisions(status, now)]
     if status.conditions:

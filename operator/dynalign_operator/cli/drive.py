@@ -12,6 +12,7 @@ from dynalign_contract.exit_codes import ExitCode
 from dynalign_operator.api.status import AlignmentRunStatus, ConditionType, Phase, StagePhase
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.local.cluster import LocalCluster, system_clock
+from dynalign_operator.clusters.local.preload import has_gpus
 from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.planning import exit_reasons
 from dynalign_operator.planning.notifications import with_notifications
@@ -20,7 +21,6 @@ from dynalign_operator.planning.planner import retry
 from dynalign_operator.reconcile import reconcile
 
 _LOOK_EVERY_SECONDS: Final = 0.5
-_SETTINGS: Final = BuildSettings(sends_notifications=True)
 
 View = Callable[[LocalCluster, Plan, datetime], None]
 """Shows what a reconcile has planned."""
@@ -57,9 +57,10 @@ async def drive(
     A run that failed before is tried again: a user who repeats the command has removed the cause.
     """
     await cluster.write_status(cluster.run, retry(cluster.run).status)
+    settings = BuildSettings(has_gpus=has_gpus(), sends_notifications=True)
     while stop.number is None:
         now = system_clock()
-        plan = await reconcile(cluster, cluster.key, now, _SETTINGS)
+        plan = await reconcile(cluster, cluster.key, now, settings)
         if plan is None:
             break
         show(cluster, plan, now)

@@ -18,7 +18,7 @@ from dynalign_operator.cli.before_after import before_after, read_changes
 from dynalign_operator.cli.drive import stalled_message
 from dynalign_operator.cli.logs import latest_log
 from dynalign_operator.cli.summary import judge_warning, judged_iteration, legend, summary_table, verdict
-from dynalign_operator.cli.tables import describe_best, wide_tables
+from dynalign_operator.cli.tables import describe_best, describe_goodput, wide_tables
 from dynalign_operator.cli.terminal import say, styled
 from dynalign_operator.planning.approvals import describe_subject
 
@@ -53,6 +53,8 @@ def print_summary(console: "Console", run: AlignmentRun, *, wide: bool) -> None:
     console.print(wide_tables(status) if wide else summary_table(status))
     if not wide:
         console.print(styled(legend(status), style="dim"))
+    if goodput := describe_goodput(status.goodput):
+        console.print(styled(goodput, style="dim"))
     if warning := judge_warning(status):
         console.print(styled(warning, style="yellow"))
 

@@ -22,7 +22,7 @@ def run_table(runs: Iterable[ListedRun], now: datetime) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("run", "in", "phase"):
         table.add_column(heading, overflow="fold")
-    for heading in ("iteration", "stage", "done", "ends in", "GPUs"):
+    for heading in ("iteration", "stage", "done", "ends in", "GPUs", "goodput"):
         table.add_column(heading, justify="right", no_wrap=True)
     for run in sorted(runs, key=lambda run: (_ORDER.index(run.status.phase), run.group, run.name)):
         status = run.status
@@ -36,6 +36,7 @@ def run_table(runs: Iterable[ListedRun], now: datetime) -> Table:
             stage_share(status) or _NONE,
             _ends(run, now),
             str(count_requested_gpus(run.run)) if run.is_cluster and run.run is not None else _NONE,
+            _goodput(run),
         )
     return table
 
@@ -44,6 +45,11 @@ def _phase(run: ListedRun) -> str:
     """The phase, and what is wrong in one word."""
     remark = remark_on(run)
     return f"{run.status.phase} ({remark})" if remark else str(run.status.phase)
+
+
+def _goodput(run: ListedRun) -> str:
+    goodput = run.status.goodput
+    return _NONE if goodput is None or goodput.share is None else f"{goodput.share:.0%}"
 
 
 def _ends(run: ListedRun, now: datetime) -> str:

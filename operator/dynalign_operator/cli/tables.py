@@ -6,6 +6,7 @@ from typing import Any, Final
 from rich.console import Group
 from rich.table import Table
 
+from dynalign_contract.goodput import DeviceTime, DeviceUnit, Goodput
 from dynalign_contract.metrics import (
     STAGE_METRICS,
     EvaluateMetrics,
@@ -16,6 +17,7 @@ from dynalign_contract.metrics import (
 )
 from dynalign_contract.stages import ITERATION_STAGES, SIDE_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, BestIteration, IterationStatus, StagePhase, StageStatus
+from dynalign_operator.planning.goodput import iteration_seconds
 from dynalign_operator.planning.iteration_numbers import numbers_of
 from dynalign_operator.planning.run_facts import name_best
 from dynalign_operator.planning.stage_status import seconds_of
@@ -79,6 +81,27 @@ def describe_seconds(seconds: float | None) -> str:
     return f"{minutes}:{int(seconds % 60):02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
 
 
+def describe_goodput(goodput: Goodput | None) -> str:
+    """`goodput 41%: of 12:20 min of pods 5:03 min useful, ...`, without parts that are 0; empty before there is any."""
+    if goodput is None or not goodput.seconds.reserved:
+        return ""
+    share = "unknown" if goodput.share is None else f"{goodput.share:.0%}"
+    devices = "GPUs" if goodput.unit is DeviceUnit.GPU else "pods"
+    parts = [
+        f"{describe_seconds(seconds)} {words}"
+        for words, seconds in (
+            ("useful", goodput.seconds.useful),
+            ("starting", goodput.seconds.starting),
+            ("waiting", goodput.seconds.waiting),
+            ("wasted by retries", goodput.seconds.wasted),
+            ("unknown", goodput.seconds.unknown),
+        )
+        if seconds > 0
+    ]
+    wall = "" if goodput.wall_share is None else f"; {goodput.wall_share:.0%} of the wall-clock time is useful"
+    return f"goodput {share}: of {describe_seconds(goodput.seconds.reserved)} of {devices} {', '.join(parts)}{wall}"
+
+
 def wide_tables(status: AlignmentRunStatus) -> Group:
     """Every number of each iteration: scores, judges, evaluation, effort, in tables that fit into 80 columns each.
 
@@ -88,7 +111,8 @@ def wide_tables(status: AlignmentRunStatus) -> Group:
     `canary AUC` is the probability that a real answer outscores a canary; at 0.5 the judge cannot tell them apart.
     `attacks` is the same for answers that give orders to the judge, `margin` the mean reward that real answers have
     above these; `agrees` is the judge's rank agreement with the base model, Kendall's tau.
-    `start-up` is the time from a stage's process start to its first useful work.
+    `start-up` is the time from a stage's process start to its first useful work. `goodput` is the useful share of the
+    time of GPUs, or of pods where no stage uses a GPU.
     """
     parts: list[Table | str] = [_scores_table(status), "", _trust_table(status)]
     if any(_judges_of(numbers_of(iteration)) for iteration in status.iterations):
@@ -99,7 +123,10 @@ def wide_tables(status: AlignmentRunStatus) -> Group:
         parts += ["", _held_out_verifiers_table(status)]
     if any(iteration.win_rate is not None for iteration in status.iterations):
         parts += ["", _evaluation_table(status), "", _held_out_table(status)]
-    return Group(*parts, "", _effort_table(status), "", _start_table(status))
+    parts += ["", _effort_table(status), "", _start_table(status)]
+    if status.goodput is not None:
+        parts += ["", _goodput_table(status, status.goodput)]
+    return Group(*parts)
 
 
 def _judges_table(status: AlignmentRunStatus) -> Table:
@@ -280,6 +307,22 @@ def _start_table(status: AlignmentRunStatus) -> Table:
         cells = (describe_seconds(seconds[stage]) if stage in seconds else "" for stage in stages)
         table.add_row(index_of(iteration, status), *cells)
     return table
+
+
+def _goodput_table(status: AlignmentRunStatus, goodput: Goodput) -> Table:
+    """What the devices' time was used for, an iteration a line; `all` counts those of which no stages are kept too."""
+    unit = "GPU" if goodput.unit is DeviceUnit.GPU else "pod"
+    table = plain_table(f"{unit} time", *(name for name in goodput.seconds.figures), "goodput")
+    lines = [(index_of(iteration, status), iteration_seconds(iteration)) for iteration in status.iterations]
+    for name, seconds in (*lines, ("all", goodput.seconds)):
+        if seconds is not None:
+            table.add_row(name, *_device_times(seconds))
+    return table
+
+
+def _device_times(seconds: DeviceTime) -> tuple[str, ...]:
+    share = _NONE if seconds.goodput is None else f"{seconds.goodput:.0%}"
+    return (*(describe_seconds(getattr(seconds, name)) for name in seconds.figures), share)
 
 
 def _start_of(entry: StageStatus) -> float | None:

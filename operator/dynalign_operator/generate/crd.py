@@ -31,6 +31,7 @@ _COLUMNS: Final = (
         "Score of the latest examined iteration minus the base model's.",
         _WIDE,
     ),
+    ("Goodput", "number", ".status.goodput.share", "Useful share of the devices' time, 0 to 1.", _WIDE),
     ("Age", "date", ".metadata.creationTimestamp", ""),
 )
 

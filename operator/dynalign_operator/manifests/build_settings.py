@@ -135,6 +135,8 @@ class BuildSettings:
     pods: PodSettings = field(default_factory=PodSettings)
     are_stages_traced: bool = False
     """Whether a stage gets the variable TRACEPARENT, with the id of its span."""
+    has_gpus: bool = True
+    """False where stages find no GPU, whatever the run asks for: `dynalign run` on a machine without one."""
     are_approvals_verified: bool = False
     """Whether an admission policy compares the name in an approval with that of the user who sends it."""
     sends_notifications: bool = False

@@ -34,8 +34,17 @@ _SECONDS: Final = run_gauge(
     "stage",
 )
 
+_GOODPUT: Final = run_gauge("goodput_ratio", "Useful share of the reserved device time whose use is known, 0 to 1.")
+_DEVICE_SECONDS: Final = run_gauge(
+    "device_seconds",
+    "Time of the devices (label unit) that the iterations' stages have used, by kind: reserved, and the useful, "
+    "starting, waiting, wasted and unknown parts of it.",
+    "unit",
+    "kind",
+)
+
 RUN_METRICS: Final = (
-    *(_PHASE, _CONDITION, _PROGRESS, _ITERATION, _ITERATIONS, _STAGE, _FAILURES, _SECONDS),
+    *(_PHASE, _CONDITION, _PROGRESS, _ITERATION, _ITERATIONS, _STAGE, _FAILURES, _SECONDS, _GOODPUT, _DEVICE_SECONDS),
     *EXPORTS.values(),
 )
 
@@ -110,6 +119,10 @@ def _samples(run: KnownRun) -> Iterator[_Sample]:
         yield _Sample(_STAGE, 1.0, (str(status.stage),))
         yield _Sample(_FAILURES, current.failures, (str(status.stage),))
     yield from (_Sample(_SECONDS, value, (str(stage),)) for stage, value in _durations(stages).items())
+    if status.goodput is not None:
+        unit, seconds = str(status.goodput.unit), status.goodput.seconds
+        yield _Sample(_GOODPUT, status.goodput.share)
+        yield from (_Sample(_DEVICE_SECONDS, getattr(seconds, kind), (unit, kind)) for kind in seconds.figures)
     yield from _measured(run)
 
 

@@ -63,6 +63,17 @@ class JobProgress:
 
 
 @dataclass(frozen=True)
+class PodTime:
+    """How long the container of one pod of a Job has run."""
+
+    index: int
+    """Completion index."""
+    start_time: datetime
+    end_time: datetime | None = None
+    """None while it runs, and where its end was not recorded."""
+
+
+@dataclass(frozen=True)
 class JobObservation:
     """One Job: one attempt of a stage, all shards together."""
 
@@ -87,6 +98,8 @@ class JobObservation:
     missing_pods: int = 0
     """Number of pods that the Job should have and that could not be created."""
     completion_time: datetime | None = None
+    pods: tuple[PodTime, ...] = ()
+    """Pods whose container has started, in order of their starts; those that were removed are missing."""
     last_progress_time: datetime | None = None
     progress: JobProgress | None = None
     is_progress_known: bool = True

@@ -37,6 +37,7 @@ from dynalign_operator.planning.claims import check_claims
 from dynalign_operator.planning.deadlines import Limit, job_limit, run_deadline
 from dynalign_operator.planning.errors import MissingArtifactError, PlanningError
 from dynalign_operator.planning.gangs import gang_wakes
+from dynalign_operator.planning.goodput import count_goodput
 from dynalign_operator.planning.notifications import untold_condition, with_notifications, with_notified
 from dynalign_operator.planning.observed import Children, JobObservation, JobPhase, Observed, Step, classify
 from dynalign_operator.planning.plan import Event, EventType, JobBundle, Plan
@@ -148,7 +149,8 @@ class _PlanBuilder:
 
     def finish(self, *, changed: bool) -> Plan:
         """The plan; with the summary brought up to date unless nothing but deletions was decided, and the report."""
-        run, status = self.observed.run, self.status
+        run = self.observed.run
+        status = count_goodput(self.observed, self.status, self.settings, self.delete, self.now)
         if changed:
             if status.phase is not Phase.SUSPENDED:
                 status = with_awaited(status, self.gate, self.now)

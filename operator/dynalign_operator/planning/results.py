@@ -83,6 +83,7 @@ def absorb_success(
         completion_time=job.completion_time or now,
         artifact=artifact,
         metrics=combine_metrics(step.stage, results),
+        goodput=entry.goodput,
     )
     status = with_stage(status, step, done)
     if (training := next((result.training for result in results if result.training), None)) is not None:

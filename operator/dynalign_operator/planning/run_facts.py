@@ -32,6 +32,7 @@ def facts_of(run: AlignmentRun) -> RunFacts:
         configuration=to_yaml([specification]),
         published=tuple(place.uri for place in status.published),
         stages=tuple(_stages(status)),
+        goodput=status.goodput,
     )
 
 

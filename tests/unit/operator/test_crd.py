@@ -169,7 +169,17 @@ def test_printer_columns_and_subresource() -> None:
     version = build_crd()["spec"]["versions"][0]
     assert version["subresources"] == {"status": {}}
     names = [column["name"].upper() for column in version["additionalPrinterColumns"]]
-    assert names == ["PHASE", "ITERATION", "STAGE", "PROGRESS", "REWARD", "WINRATE", "CAPABILITYDELTA", "AGE"]
+    assert names == [
+        "PHASE",
+        "ITERATION",
+        "STAGE",
+        "PROGRESS",
+        "REWARD",
+        "WINRATE",
+        "CAPABILITYDELTA",
+        "GOODPUT",
+        "AGE",
+    ]
     wide = [column["name"] for column in version["additionalPrinterColumns"] if column.get("priority")]
     assert wide == ["CapabilityDelta"]
     for column in version["additionalPrinterColumns"]:

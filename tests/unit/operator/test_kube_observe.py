@@ -129,6 +129,17 @@ def test_a_running_job_began_with_its_first_container() -> None:
     assert job.start_time.minute == 1
 
 
+def test_the_time_of_every_pod_is_that_of_its_container_and_a_replaced_one_counts_too() -> None:
+    running = a_pod("Running", {"running": {"startedAt": "2026-11-24T10:03:00Z"}}, index=1)
+    failed = a_pod("Failed", ended(1, at="2026-11-24T10:02:00Z"), index=1)
+    job = observe_job(
+        a_job(completions=3), [running, a_pod("Pending", {}, index=2), failed, a_pod("Succeeded", ended(0))]
+    )
+    assert job is not None
+    spans = [(pod.index, f"{pod.start_time:%M}", pod.end_time and f"{pod.end_time:%M}") for pod in job.pods]
+    assert sorted(spans, key=str) == [(0, "01", "05"), (1, "01", "02"), (1, "03", None)]
+
+
 def test_results_are_read_from_the_termination_messages_in_the_order_of_the_indexes() -> None:
     results = [a_result(path=f"x/shard-{i:03d}") for i in range(3)]
     pods = [a_pod("Succeeded", ended(0, results[i].encode().decode()), index=i) for i in (2, 0, 1)]

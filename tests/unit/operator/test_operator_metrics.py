@@ -5,6 +5,7 @@ from prometheus_client import generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from dynalign_contract.goodput import DeviceTime, DeviceUnit, Goodput
 from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.kubernetes.store import Kind
@@ -13,7 +14,7 @@ from dynalign_operator.metrics import KnownRun, OperatorMetrics, RunTexts
 from dynalign_operator.metrics.operator import OPERATOR_METRICS
 from dynalign_operator.metrics.runs import RUN_METRICS, progress_ratio, run_families
 from dynalign_operator.planning.observed import JobObservation
-from support.builders import a_run
+from support.builders import T0, a_run
 from support.simulation import Simulation, fail, succeed
 
 NUMBERS: dict[Stage, dict[str, float | None]] = {
@@ -106,6 +107,19 @@ def test_a_finished_run() -> None:
     assert found[named("dynalign_run_phase", phase="Running")] == 0.0
     assert found[named("dynalign_run_stage_seconds", stage="judge")] > 0
     assert found[named("dynalign_run_stage_seconds", stage="fetch")] > 0
+
+
+def test_the_time_of_devices_by_what_it_was_used_for() -> None:
+    status = Simulation(a_run().with_iterations(1).build()).finish(fate).run.status
+    seconds = DeviceTime(reserved=10, useful=4, starting=3, waiting=2, wasted=1)
+    goodput = Goodput(unit=DeviceUnit.POD, share=0.4, seconds=seconds, since=T0, until=T0)
+    run = KnownRun(RunKey("n", "r"), status.evolve(goodput=goodput), a_run().build().spec)
+    found = series(run)
+    assert found[named("dynalign_run_goodput_ratio")] == 0.4
+    kinds = {name: found[named("dynalign_run_device_seconds", unit="Pod", kind=name)] for name in seconds.figures}
+    assert kinds == {"reserved": 10, "useful": 4, "starting": 3, "waiting": 2, "wasted": 1, "unknown": 0}
+    untold = series(KnownRun(RunKey("n", "r"), status.evolve(goodput=None), run.spec))
+    assert not any("goodput" in name or "device" in name for name in untold)
 
 
 def test_progress_counts_the_running_stage_by_what_it_says() -> None:

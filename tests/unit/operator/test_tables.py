@@ -58,6 +58,14 @@ def test_scores_and_effort_of_each_iteration() -> None:
     assert not any("…" in line for line in [*lines, *full])
 
 
+def test_the_devices_time_has_a_line_for_each_iteration_and_for_all() -> None:
+    lines = [line.split() for line in summary(useful_seconds=0.0)]
+    figures = ["reserved", "useful", "starting", "waiting", "wasted", "unknown"]
+    head = lines.index(["GPU", "time", *figures, "goodput"])
+    assert [line[0] for line in lines[head + 1 :]] == ["0", "1", "all"]
+    assert max(map(len, summary())) <= 80
+
+
 def test_verifiers_have_a_table_of_their_own_where_there_are_any() -> None:
     numbers = {
         "verifier_reward/valid-json": 0.75,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dynalign_contract.estimate import Estimate
+from dynalign_contract.goodput import DeviceTime, DeviceUnit, Goodput
 from dynalign_contract.metrics import EvaluateMetrics
 from dynalign_report.charts import SPECS, build_charts
 from dynalign_report.embedding import embed_rows, interleave
@@ -18,6 +19,7 @@ from dynalign_report.findings import Tone, build_findings
 from dynalign_report.folder import read_reported_run
 from dynalign_report.page import MAX_BYTES, build_page
 from dynalign_report.rows import MAX_TEXT, group_rows
+from support.builders import T0
 from support.report_runs import WorkFolder, a_work_folder, data_of, rows_in
 
 FACTS = RunFacts(name="r", phase="Succeeded")
@@ -54,6 +56,15 @@ class Elements(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._runs:
             self.scripts[-1] += data
+
+
+def test_the_cost_says_what_the_devices_were_used_for_where_that_is_known(tmp_path: Path) -> None:
+    seconds = DeviceTime(reserved=1000, useful=420, starting=300, waiting=200, wasted=80)
+    goodput = Goodput(unit=DeviceUnit.GPU, share=0.42, wall_share=0.3, seconds=seconds, since=T0, until=T0)
+    told = page_of(read(a_work_folder(), tmp_path, FACTS.model_copy(update={"goodput": goodput})))
+    cells = ["GPU", "42%", "16:40 min", "7:00 min", "5:00 min", "3:20 min", "1:20 min", "0.0 s", "30%"]
+    assert "".join(f"<td>{cell}</td>" for cell in cells) in told
+    assert "Goodput" not in page_of(read(a_work_folder(), tmp_path))
 
 
 def test_the_rows_of_the_page_are_those_of_the_run(tmp_path: Path) -> None:

@@ -85,7 +85,8 @@ def test_a_finished_stage_is_skipped_with_the_same_artifact_and_metrics(harness:
     second = harness.run(must_not_run, GENERATE.model_copy(update={"attempt": 2}))
     assert (first.outcome, second.outcome) == (Outcome.SUCCEEDED, Outcome.SKIPPED)
     assert first.artifact == second.artifact
-    assert {m.name: m.value for m in second.metrics} == {"mean_length": 1.5, "mean_logprob": None}
+    measured = {"useful_seconds": 0.0, "preserved_seconds": 0.0}
+    assert {m.name: m.value for m in second.metrics} == {"mean_length": 1.5, "mean_logprob": None, **measured}
 
 
 def test_packages_that_took_part_are_recorded_beside_the_libraries(harness: Harness) -> None:
@@ -110,6 +111,35 @@ def test_the_start_of_useful_work_is_measured_once(harness: Harness) -> None:
     (start,) = (m.value for m in result.metrics if m.name == "start_seconds")
     assert start is not None
     assert 0 < start < time.time() - psutil.Process().create_time()
+
+
+def test_the_useful_time_of_finished_parts_is_reported_by_the_attempt_that_keeps_them(harness: Harness) -> None:
+    def fails(context: StageContext[Any]) -> StageOutput[Any]:
+        context.telemetry.useful.add(30)
+        context.save_useful_time()
+        context.telemetry.useful.add(8)
+        raise RuntimeError("boom")
+
+    def goes_on(context: StageContext[Any]) -> StageOutput[Any]:
+        with context.telemetry.useful.span():
+            context.telemetry.useful.add(0)
+        context.telemetry.useful.add(12)
+        return StageOutput(files={})
+
+    assert harness.run(fails).exit_code == 1
+    done = harness.run(goes_on)
+    found = {m.name: m.value or 0.0 for m in done.metrics}
+    assert found["preserved_seconds"] == 30
+    assert found["useful_seconds"] >= 12
+    assert found["start_seconds"] > 0
+    assert [path.name for path in (harness.root / GENERATE.folder).iterdir()] == [MANIFEST]
+
+
+def test_only_the_stages_of_an_iteration_have_useful_time(harness: Harness) -> None:
+    fetch = StageConfig(run="r", params=FetchParams(uri="bundled://x"))
+    for config, names in ((fetch, set()), (GENERATE, {"useful_seconds", "preserved_seconds"})):
+        result = harness.run(lambda _: StageOutput(files={}), config)
+        assert {m.name for m in result.metrics} == names
 
 
 def test_another_configuration_runs_again_on_an_empty_folder(harness: Harness) -> None:

@@ -215,6 +215,10 @@ class StageMetrics:
     stage: ClassVar[Stage]
     start_seconds: ClassVar[MetricDef[Any]]
     """Every stage has this one."""
+    useful_seconds: ClassVar[MetricDef[Any]]
+    """The stages of an iteration report it."""
+    preserved_seconds: ClassVar[MetricDef[Any]]
+    """The stages of an iteration report it."""
 
     def __init_subclass__(cls) -> None:
         """Add the metrics that every stage has."""
@@ -225,6 +229,18 @@ class StageMetrics:
             export=_START,
         )
         cls.start_seconds.__set_name__(cls, "start_seconds")
+        cls.useful_seconds = MetricDef(
+            Unit.SECONDS,
+            "Time in which the attempt sampled, judged, trained or evaluated, all shards together.",
+            AcrossShards.SUM,
+        )
+        cls.useful_seconds.__set_name__(cls, "useful_seconds")
+        cls.preserved_seconds = MetricDef(
+            Unit.SECONDS,
+            "Such time of earlier attempts whose parts or checkpoint the attempt has kept, all shards together.",
+            AcrossShards.SUM,
+        )
+        cls.preserved_seconds.__set_name__(cls, "preserved_seconds")
 
     @classmethod
     def families(cls) -> dict[str, MetricFamily[Any]]:

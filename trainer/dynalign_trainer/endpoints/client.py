@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -33,6 +34,7 @@ from dynalign_trainer.endpoints.server import (
 )
 from dynalign_trainer.endpoints.transport import AnswerTooLongError
 from dynalign_trainer.runtime.progress import Watch
+from dynalign_trainer.runtime.useful_time import Useful
 
 log = logging.getLogger("dynalign.endpoint")
 
@@ -47,6 +49,8 @@ class Endpoint(Server):
     """Requests in a row that may fail after all their tries: they get no reply. With one more the error is raised."""
     failed: int = field(default=0, kw_only=True)
     """Requests in a row that have failed so."""
+    useful: Useful = field(default=nullcontext, kw_only=True)
+    """Makes a context for each batch of requests, in which the stage's time is useful."""
 
     def complete(self, requests: Sequence[ChatRequest], watch: Watch | None = None) -> list[Reply | None]:
         """An answer for every request, in order; None for those that the budget or `patience` left without one.
@@ -55,7 +59,10 @@ class Endpoint(Server):
         Raises BadConfigError or EndpointError saying what to do, and whatever `watch` raises; requests that are under
         way are then given up.
         """
-        return asyncio.run(self._complete(requests, watch)) if requests else []
+        if not requests:
+            return []
+        with self.useful():
+            return asyncio.run(self._complete(requests, watch))
 
     async def _complete(self, requests: Sequence[ChatRequest], watch: Watch | None) -> list[Reply | None]:
         places = asyncio.Semaphore(self.settings.concurrency)
@@ -165,7 +172,12 @@ class Endpoint(Server):
 
 
 def open_endpoint(
-    use: EndpointUse, settings: EndpointSettings, environment: Mapping[str, str], journal: Journal
+    use: EndpointUse,
+    settings: EndpointSettings,
+    environment: Mapping[str, str],
+    journal: Journal,
+    *,
+    useful: Useful = nullcontext,
 ) -> Endpoint:
     """The endpoint of a part of the run, with the key from the environment when the settings name one.
 
@@ -173,4 +185,4 @@ def open_endpoint(
     """
     address = Address(use, settings.url, settings.model, sends_key=settings.api_key_secret_ref is not None)
     reach = find_reach(address, settings, environment)
-    return Endpoint(settings, address, reach.key, reach.open, journal)
+    return Endpoint(settings, address, reach.key, reach.open, journal, useful=useful)

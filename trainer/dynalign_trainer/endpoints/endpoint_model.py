@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,7 @@ from dynalign_trainer.models.chat_model import ChatTurn, Completion, Sampling, U
 from dynalign_trainer.models.choices import Choices
 from dynalign_trainer.models.window import Window
 from dynalign_trainer.runtime.progress import Watch, part_of
+from dynalign_trainer.runtime.useful_time import Useful
 
 _BEGIN: Final = "Begin your answer with exactly these words and go on from them: "
 _FIRST_TOKENS: Final = 8
@@ -117,10 +119,16 @@ class EndpointModel:
 
 
 def open_model(
-    use: EndpointUse, settings: EndpointSettings, environment: Mapping[str, str], journal: Journal, window: Window
+    use: EndpointUse,
+    settings: EndpointSettings,
+    environment: Mapping[str, str],
+    journal: Journal,
+    window: Window,
+    *,
+    useful: Useful = nullcontext,
 ) -> EndpointModel:
     """The model of an endpoint. Raises BadConfigError as `open_endpoint` does."""
-    return EndpointModel(open_endpoint(use, settings, environment, journal), window)
+    return EndpointModel(open_endpoint(use, settings, environment, journal, useful=useful), window)
 
 
 def judge_patience(settings: EndpointSettings) -> int:

@@ -127,6 +127,7 @@ def _open_endpoint(
     if judge.endpoint is None:
         raise BadConfigError(f"{use.field} is missing with judge: Endpoint; give it a url and a model.")
     window = Window(engine.chat, engine.max_length)
-    model = open_model(use, judge.endpoint, environment, Journal(context.folder / JOURNAL_FILE), window)
+    journal, useful = Journal(context.folder / JOURNAL_FILE), context.telemetry.useful.span
+    model = open_model(use, judge.endpoint, environment, journal, window, useful=useful)
     model.endpoint.patience = judge_patience(judge.endpoint)
     return model

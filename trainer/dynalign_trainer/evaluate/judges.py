@@ -34,7 +34,8 @@ def open_judge_endpoint(context: StageContext[EvaluateParams], environment: Mapp
         raise BadConfigError(
             f"{JUDGE_ENDPOINT.field} is missing with Endpoint among the judges; give it a url and a model."
         )
-    return open_endpoint(JUDGE_ENDPOINT, settings.endpoint, environment, Journal(context.folder / JOURNAL_FILE))
+    journal, useful = Journal(context.folder / JOURNAL_FILE), context.telemetry.useful.span
+    return open_endpoint(JUDGE_ENDPOINT, settings.endpoint, environment, journal, useful=useful)
 
 
 def build_judges(

@@ -155,6 +155,7 @@ def _generate(
         for k, written in enumerate(group)
     ]
     write_rows(context.folder / part.name, rows, ROLLOUT)
+    context.save_useful_time()
     return rows
 
 

@@ -183,6 +183,7 @@ class Shard:
             for rollout, score, values in zip(rollouts, scores, self._verified[part.index], strict=True)
         ]
         write_rows(self._context.folder / part.name, rows, JUDGEMENT)
+        self._context.save_useful_time()
         return rows
 
     def _judgement(

@@ -7,6 +7,7 @@ last bit of the log-probabilities on a CPU, a function of the call alone (given 
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from dynalign_trainer.models.merging import is_adapter
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.machine import count_gpus
 from dynalign_trainer.runtime.progress import Watch
+from dynalign_trainer.runtime.useful_time import Useful
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,10 @@ class Likelihood:
 class Engine:
     """A running vLLM engine with the base model and any number of LoRA adapters. Made by `start_engine`."""
 
-    def __init__(self, llm: Any, chat: ChatTemplate, max_length: int, weights: PolicyWeights) -> None:
+    def __init__(
+        self, llm: Any, chat: ChatTemplate, max_length: int, weights: PolicyWeights, useful: Useful = nullcontext
+    ) -> None:
+        """`useful` makes a context for each call to the model, in which the stage's time is useful."""
         self.chat = chat
         self.max_length = max_length
         """Context window in tokens, prompt and completion together."""
@@ -60,6 +65,7 @@ class Engine:
         """Prompt tokens so far that were found in the prefix cache and not computed again."""
         self._llm = llm
         self._weights = weights
+        self._useful = useful
 
     @property
     def tokenizer(self) -> Any:
@@ -180,6 +186,12 @@ class Engine:
         if not prompts:
             return []
         adapter = self._weights.activate(policy)
+        with self._useful():
+            return self._finish(prompts, params, adapter, watch)
+
+    def _finish(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[Any], adapter: Any, watch: Watch | None
+    ) -> list[Any]:
         core = self._llm.llm_engine
         tokenized = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         waiting = self._llm.enqueue(tokenized, list(params), lora_request=adapter, use_tqdm=False)
@@ -226,8 +238,7 @@ def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engi
     lora = Lora(max_rank=rank, count=len(adapters)) if rank is not None else None
     llm = start_llm(engine_arguments(folder, settings, max_length, lora=lora, on_gpu=count_gpus() > 0))
     weights = _open_weights(llm, folder, paths, are_adapters=bool(adapters))
-    context.telemetry.begin()
-    return Engine(llm, chat, max_length, weights)
+    return Engine(llm, chat, max_length, weights, context.telemetry.useful.span)
 
 
 def _open_weights(llm: Any, base: Path, paths: Mapping[str, Path], *, are_adapters: bool) -> PolicyWeights:

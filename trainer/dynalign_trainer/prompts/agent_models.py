@@ -1,6 +1,7 @@
 """The models behind the agents: the engine with one policy's weights, or a model behind an endpoint."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from dynalign_contract.agents import AgentModel, AgentSettings, Role, agent_endpoint
@@ -12,6 +13,7 @@ from dynalign_trainer.models.chat_model import ChatModel
 from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.models.engine_model import EngineModel
 from dynalign_trainer.models.window import Window
+from dynalign_trainer.runtime.useful_time import Useful
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class ModelSources:
     environment: Mapping[str, str]
     """Holds the endpoints' keys."""
     journal: Journal
+    useful: Useful = nullcontext
+    """Makes a context for each call to an endpoint, in which the stage's time is useful."""
 
 
 class LazyModels(Mapping[Role, ChatModel]):
@@ -56,7 +60,10 @@ def resolve_agent_model(role: Role, settings: AgentSettings, sources: ModelSourc
             raise BadConfigError(
                 f"prompts.agents.{role}.endpoint is missing with model: Endpoint; give it url and model."
             )
-        return open_model(agent_endpoint(role), settings.endpoint, sources.environment, sources.journal, sources.window)
+        use = agent_endpoint(role)
+        return open_model(
+            use, settings.endpoint, sources.environment, sources.journal, sources.window, useful=sources.useful
+        )
     if sources.engine is None:
         raise ValueError(f"the {role}'s model is {settings.model}, but no engine was started")
     return EngineModel(sources.engine, sources.policy if settings.model is AgentModel.POLICY else Policy())

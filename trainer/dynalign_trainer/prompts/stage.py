@@ -108,9 +108,8 @@ def open_writer(context: StageContext[PromptsParams]) -> PromptWriter:
 def _open_models(context: StageContext[PromptsParams], window: Window) -> dict[Role, ChatModel]:
     params, agents = context.params, context.params.prompts.agents
     engine = start_engine(context, [params.policy]) if agents.need_engine else None
-    context.telemetry.begin()
     journal = Journal(context.folder / JOURNAL_FILE)
-    sources = ModelSources(engine, params.policy, window, os.environ, journal)
+    sources = ModelSources(engine, params.policy, window, os.environ, journal, context.telemetry.useful.span)
     return {role: resolve_agent_model(role, agent, sources) for role, agent in agents.by_role.items()}
 
 

@@ -100,6 +100,10 @@ class StageContext(Generic[P]):
             )
         return self.inputs[name]
 
+    def save_useful_time(self) -> None:
+        """Leave the useful time so far beside the finished parts; call it when a part is written."""
+        self.telemetry.useful.save(self.folder)
+
     def check_stop(self) -> None:
         """Raise TerminatedError once SIGTERM has arrived. Call it between units of work."""
         if self.stopping.is_set():

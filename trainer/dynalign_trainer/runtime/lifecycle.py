@@ -30,7 +30,7 @@ from dynalign_contract.manifest import (
     verify_artifact,
     write_manifest,
 )
-from dynalign_contract.metrics import STAGE_METRICS, MetricDef
+from dynalign_contract.metrics import STAGE_METRICS, MetricDef, MetricValues
 from dynalign_contract.preflight import PreflightReport
 from dynalign_contract.result import (
     MAX_WARNING_LENGTH,
@@ -42,12 +42,13 @@ from dynalign_contract.result import (
     StageResult,
     shorten,
 )
-from dynalign_contract.stages import Stage
+from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_contract.strangers import claim_folder, clear_strangers, shown_name
 from dynalign_trainer.runtime.compile_cache import shared_compiled_code
 from dynalign_trainer.runtime.context import Gang, StageContext, StageOutput
 from dynalign_trainer.runtime.failures import LAST_ERROR, Attempt, explain_failure
 from dynalign_trainer.runtime.telemetry import Telemetry
+from dynalign_trainer.runtime.useful_time import USEFUL_TIME_FILE
 
 log = logging.getLogger("dynalign.stage")
 
@@ -150,6 +151,7 @@ def _make(config: StageConfig, root: Path, place: Place, stopping: threading.Eve
     else:
         inputs = {name: artifact_folders(root, artifact) for name, artifact in config.inputs.items()}
     telemetry = Telemetry()
+    telemetry.useful.load(folder)
     server, started = telemetry.serve(place.port), time.monotonic()
     try:
         context = StageContext(
@@ -167,10 +169,9 @@ def _make(config: StageConfig, root: Path, place: Place, stopping: threading.Eve
             output = load_stage(config.stage)(context)
         if gang.rank > 0:
             return StageResult(outcome=Outcome.SUCCEEDED)
-        if telemetry.start_seconds is not None:
-            start = STAGE_METRICS[config.stage].start_seconds
-            output = replace(output, metrics={**output.metrics, start: telemetry.start_seconds})
-        (folder / LAST_ERROR).unlink(missing_ok=True)
+        output = replace(output, metrics={**output.metrics, **_measured_times(config.stage, telemetry)})
+        for name in (LAST_ERROR, USEFUL_TIME_FILE):
+            (folder / name).unlink(missing_ok=True)
         _clear(folder, output.files)
         manifest = _describe(config, folder, output, time.monotonic() - started)
         write_manifest(folder, manifest)
@@ -184,6 +185,18 @@ def _make(config: StageConfig, root: Path, place: Place, stopping: threading.Eve
         warnings=_reported(context.warnings),
         training=output.training,
     )
+
+
+def _measured_times(stage: Stage, telemetry: Telemetry) -> MetricValues[Any]:
+    """Where the stage's time went. Only the stages of an iteration use devices, and have useful time."""
+    metrics = STAGE_METRICS[stage]
+    values: MetricValues[Any] = {}
+    if telemetry.start_seconds is not None:
+        values[metrics.start_seconds] = telemetry.start_seconds
+    if stage in ITERATION_STAGES:
+        values[metrics.useful_seconds] = telemetry.useful.seconds
+        values[metrics.preserved_seconds] = telemetry.useful.preserved_seconds
+    return values
 
 
 def _skip(config: StageConfig, root: Path, path: str, done: Manifest) -> StageResult:

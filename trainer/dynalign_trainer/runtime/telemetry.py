@@ -13,6 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from dynalign_contract.gang import WaitMetric
 from dynalign_contract.metrics import MetricDef
 from dynalign_contract.telemetry import StageSeries
+from dynalign_trainer.runtime.useful_time import UsefulTime
 
 _CLOSE_WITHIN_SECONDS: Final = 0.05
 """How long a server that is closed may take to notice; a stage ends after it."""
@@ -35,6 +36,8 @@ class Telemetry:
         )
         self.start_seconds: float | None = None
         """Seconds from the process's start to its first useful work; None before that."""
+        self.useful = UsefulTime(on_first=self.begin)
+        """Time in which the stage sampled, judged, trained or evaluated."""
         self._metric = Gauge(StageSeries.METRIC, "Learning metrics so far.", ["name"], registry=self.registry)
         self._lock = threading.Lock()
 

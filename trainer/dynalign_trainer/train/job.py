@@ -110,6 +110,8 @@ class WorkerResult(Model):
     mismatch: Mismatch = Mismatch()
     training: TrainingChoice | None = None
     """How the policy was trained."""
+    reference_seconds: float = 0.0
+    """Wall time of the reference pass; 0 where it was read from a checkpoint."""
     norm_change: float = 0.0
     """Euclidean distance between the trained parameters after and before training."""
 

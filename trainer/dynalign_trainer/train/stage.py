@@ -55,7 +55,7 @@ from dynalign_trainer.train.processes.launch import (
     torchrun_command,
     worker_environment,
 )
-from dynalign_trainer.train.summary import publish_report, summarise
+from dynalign_trainer.train.summary import count_useful_time, publish_report, summarise
 
 log = logging.getLogger("dynalign.train")
 
@@ -98,7 +98,9 @@ def run(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:
     result = _train(context, job.work, processes, gpus)
     if result is None:
         raise TrainingFailedError("the training processes ended well but left no result; the next attempt goes on")
-    metrics = summarise(batch, result, read_reports(job.work))
+    reports = read_reports(job.work)
+    metrics = summarise(batch, result, reports)
+    count_useful_time(context.telemetry.useful, result, reports, job.resume)
     shutil.rmtree(job.work)
     files = dict.fromkeys(policy_files(context.folder, training.method), 0)
     return StageOutput(files=files, metrics=metrics, training=result.training)

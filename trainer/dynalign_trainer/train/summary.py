@@ -1,11 +1,14 @@
 """Step reports as the stage's telemetry and metrics."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from dynalign_contract.config import TrainParams
 from dynalign_contract.metrics import MetricValues, TrainMetrics
 from dynalign_trainer.runtime.telemetry import Telemetry
+from dynalign_trainer.runtime.useful_time import UsefulTime
 from dynalign_trainer.train.batch import Batch
+from dynalign_trainer.train.checkpoints import step_of
 from dynalign_trainer.train.job import StepReport, WorkerResult
 
 
@@ -19,6 +22,15 @@ def publish_report(telemetry: Telemetry, report: StepReport) -> None:
     telemetry.metric(TrainMetrics.clip_share, report.clip_share)
     if report.grad_norm is not None:
         telemetry.metric(TrainMetrics.grad_norm, report.grad_norm)
+
+
+def count_useful_time(
+    useful: UsefulTime, result: WorkerResult, reports: Sequence[StepReport], resume: Path | None
+) -> None:
+    """Count the reference pass and the steps of this attempt, and the steps before the checkpoint it went on from."""
+    first = 0 if resume is None else step_of(resume)
+    useful.add(result.reference_seconds + sum(report.seconds for report in reports if report.step > first))
+    useful.preserved_seconds += sum(report.seconds for report in reports if report.step <= first)
 
 
 def summarise(batch: Batch, result: WorkerResult, reports: Sequence[StepReport]) -> MetricValues[TrainParams]:

@@ -21,7 +21,14 @@ from dynalign_operator.clusters.kubernetes.pods import (
 from dynalign_operator.clusters.kubernetes.waiting import is_suspended, read_wait
 from dynalign_operator.manifests.labels import read_job_labels
 from dynalign_operator.manifests.objects import KubernetesObject
-from dynalign_operator.planning.observed import DISRUPTED, ClaimObservation, JobObservation, JobPhase, JobProgress
+from dynalign_operator.planning.observed import (
+    DISRUPTED,
+    ClaimObservation,
+    JobObservation,
+    JobPhase,
+    JobProgress,
+    PodTime,
+)
 
 _BY_POLICY: Final = "PodFailurePolicy"
 """Reason of a Job that a rule of its podFailurePolicy has failed."""
@@ -72,6 +79,7 @@ def observe_job(
         waiting_since=wait.since,
         missing_pods=wait.missing_pods,
         completion_time=_completion_time(status),
+        pods=_pod_times(parsed),
         last_progress_time=last_progress_time,
         progress=progress,
         suspended=is_suspended(job),
@@ -102,6 +110,15 @@ def _completion_time(status: Mapping[str, Any]) -> datetime | None:
     condition = condition_of(status, "Complete") or condition_of(status, "Failed")
     text = status.get("completionTime") or (condition or {}).get("lastTransitionTime")
     return None if text is None else parse_time(text)
+
+
+def _pod_times(pods: Iterable[StagePod]) -> tuple[PodTime, ...]:
+    times = [
+        PodTime(pod.index, pod.started, parse_time(pod.finished_at) if pod.finished_at else None)
+        for pod in pods
+        if pod.started is not None
+    ]
+    return tuple(sorted(times, key=lambda pod: pod.start_time))
 
 
 def _results(pods: Iterable[StagePod], completions: int) -> tuple[StageResult | None, ...]:

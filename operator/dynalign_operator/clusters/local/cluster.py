@@ -222,6 +222,20 @@ def _records_of_the_dead(workdir: Workdir, clock: Clock) -> dict[str, JobRecord]
     records = read_records(workdir)
     for name, record in records.items():
         if record.phase is JobPhase.ACTIVE:
-            records[name] = disrupted(record, clock(), "the dynalign that ran it was killed")
+            seen = _last_line(workdir, record)
+            last_seen = record if seen is None else record.with_pod_ended(seen)
+            records[name] = disrupted(last_seen, clock(), "the dynalign that ran it was killed")
             write_record(workdir, records[name])
     return records
+
+
+def _last_line(workdir: Workdir, record: JobRecord) -> datetime | None:
+    """When the latest process of a Job wrote to its log last, which is all that is known of its end."""
+    if not record.pods:
+        return None
+    latest = record.pods[-1]
+    try:
+        written = workdir.log(record.name, latest.index, record.completions).stat().st_mtime
+    except OSError:
+        return None
+    return max(latest.start_time, datetime.fromtimestamp(written, UTC))

@@ -72,6 +72,7 @@ class LocalJob:
             return self.record
         signal_group(self._process, SIGKILL)
         code = exit_code(self._process)
+        self.record = self.record.with_pod_ended(self._clock())
         if self.is_deleting:
             self._store(disrupted(self.record, self._clock(), "deleted"))
         elif code == ExitCode.DONE and self._index + 1 < self.record.completions:
@@ -102,6 +103,7 @@ class LocalJob:
         if self.record.phase is not JobPhase.ACTIVE:
             return
         code = stop_process(self._process, grace_seconds(self._job))
+        self.record = self.record.with_pod_ended(self._clock())
         if code == ExitCode.DONE and self._index + 1 == self.record.completions and not self.is_deleting:
             self._end(code)
         else:
@@ -113,6 +115,7 @@ class LocalJob:
         command = build_command(self._job, self._index, port, self._placement)
         workdir.job(name).mkdir(parents=True, exist_ok=True)
         workdir.result(name, self._index).unlink(missing_ok=True)
+        self.record = self.record.with_pod(self._index, self._clock())
         write_record(workdir, self.record)
         self._port, self.live = port, None
         return self._server.start(

@@ -123,4 +123,9 @@ class ForkedStage:
 
 def can_fork() -> bool:
     """Whether stages can be forked here: on Linux, and where no stage will initialise a GPU."""
-    return sys.platform == "linux" and not any(Path(device).exists() for device in _GPUS)
+    return sys.platform == "linux" and not has_gpus()
+
+
+def has_gpus() -> bool:
+    """Whether this machine has GPUs that the stages may use."""
+    return any(Path(device).exists() for device in _GPUS)

@@ -1,9 +1,10 @@
 """What is remembered of a Job between two processes: `.jobs/<job>/record.json`."""
 
 import shutil
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from pydantic import ValidationError
 
@@ -14,7 +15,7 @@ from dynalign_operator.clusters.errors import WorkdirError
 from dynalign_operator.clusters.local.workdir import Workdir
 from dynalign_operator.clusters.stage_metrics import LiveMetrics
 from dynalign_operator.manifests.labels import read_job_labels
-from dynalign_operator.planning.observed import DISRUPTED, JobObservation, JobPhase
+from dynalign_operator.planning.observed import DISRUPTED, JobObservation, JobPhase, PodTime
 
 _RECORD: Final = "record.json"
 
@@ -32,6 +33,18 @@ class JobRecord(Model):
     message: str = ""
     start_time: datetime | None = None
     completion_time: datetime | None = None
+    pods: tuple[PodTime, ...] = ()
+    """Processes of the completions, repeated ones included."""
+
+    def with_pod(self, index: int, now: datetime) -> Self:
+        """The record with a process that begins now."""
+        return self.model_copy(update={"pods": (*self.pods, PodTime(index, now))})
+
+    def with_pod_ended(self, now: datetime) -> Self:
+        """The record with the end of its latest process, unless that is known."""
+        if not self.pods or self.pods[-1].end_time is not None:
+            return self
+        return self.model_copy(update={"pods": (*self.pods[:-1], replace(self.pods[-1], end_time=now))})
 
 
 def write_record(workdir: Workdir, record: JobRecord) -> None:
@@ -53,7 +66,7 @@ def remove_record(workdir: Workdir, name: str) -> None:
 def disrupted(record: JobRecord, now: datetime, message: str) -> JobRecord:
     """The record of a Job that ended because the dynalign that ran it did."""
     update = {"phase": JobPhase.FAILED, "reason": DISRUPTED, "message": message, "completion_time": now}
-    return record.model_copy(update=update)
+    return record.with_pod_ended(now).model_copy(update=update)
 
 
 def observe_record(
@@ -81,6 +94,7 @@ def observe_record(
         message=record.message,
         start_time=record.start_time,
         completion_time=record.completion_time,
+        pods=record.pods,
         last_progress_time=last_progress_time,
         progress=live.progress if live is not None else None,
         deleting=deleting,

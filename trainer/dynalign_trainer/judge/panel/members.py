@@ -77,10 +77,10 @@ class Panel:
             use = judge_endpoint(index, judge)
             if judge.endpoint is None:
                 raise BadConfigError(f"{use.field} is missing with judge: Endpoint; give it a url and a model.")
-            model: EndpointModel = open_model(use, share_of(judge.endpoint, config.shards), os.environ, journal, window)
+            settings, useful = share_of(judge.endpoint, config.shards), self.context.telemetry.useful.span
+            model: EndpointModel = open_model(use, settings, os.environ, journal, window, useful=useful)
             model.endpoint.patience = judge_patience(judge.endpoint)
             yield Member(judge, model)
-        self.context.telemetry.begin()
 
     def _start_engine(self) -> list[Member]:
         params = self.context.params

@@ -119,6 +119,7 @@ class PanelShard:
         scores = self._score(member.model, self._settings(member), candidates_of(part.inputs))
         rows = [self._row(member, key_of(row), score) for row, score in zip(_rollouts(part), scores, strict=True)]
         write_rows(folder / part.name, rows, OPINION)
+        self.context.save_useful_time()
         return read_rows(folder / part.name, OPINION)  # a later attempt goes on from the very same numbers
 
     def _row(self, member: Member, key: Key, score: CandidateScore) -> OpinionRow:

@@ -29,4 +29,9 @@ def train(job: TrainJob, rows: Sequence[BatchRow]) -> WorkerResult:
         finished = False
     if not finished:
         return WorkerResult(outcome=WorkerOutcome.STOPPED)
-    return WorkerResult(outcome=WorkerOutcome.TRAINED, mismatch=trainer.mismatch, norm_change=writer.write())
+    return WorkerResult(
+        outcome=WorkerOutcome.TRAINED,
+        mismatch=trainer.mismatch,
+        reference_seconds=trainer.reference_seconds,
+        norm_change=writer.write(),
+    )

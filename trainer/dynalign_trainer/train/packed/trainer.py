@@ -46,6 +46,8 @@ class PackedTrainer:
         self.engine = engine
         self.rank = int(engine.global_rank)
         self.mismatch = Mismatch()
+        self.reference_seconds = 0.0
+        """Wall time of the reference pass; 0 where it was read from a checkpoint."""
         self.measures: StepMeasures | None = None
         """Measures of the latest step."""
         self._surveyed: Mapping[int, RowLogprobs] = {}
@@ -76,12 +78,14 @@ class PackedTrainer:
 
     def survey(self) -> dict[int, RowLogprobs]:
         """Score this rank's rows under the starting policy and the KL reference, without gradient or dropout."""
+        started = time.monotonic()
         self.engine.eval()
         start = self._score_all(self.engine)
         reference = start
         if needs_base(self.job):
             with base_model(self.job, self.engine.module.policy, IMPLEMENTATION) as model:
                 reference = self._score_all(self.engine if model is None else self._packed(model))
+        self.reference_seconds = time.monotonic() - started
         return {number: RowLogprobs(start[number], reference[number]) for number in start}
 
     def active(self, step: int) -> list[int]:

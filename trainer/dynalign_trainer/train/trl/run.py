@@ -59,7 +59,12 @@ def train(job: TrainJob, rows: Sequence[BatchRow]) -> WorkerResult:
     if trainer.state.global_step < steps:
         return WorkerResult(outcome=WorkerOutcome.STOPPED)
     _check_consumed(trainer, job)
-    return WorkerResult(outcome=WorkerOutcome.TRAINED, mismatch=trainer.mismatch, norm_change=writer.write())
+    return WorkerResult(
+        outcome=WorkerOutcome.TRAINED,
+        mismatch=trainer.mismatch,
+        reference_seconds=trainer.reference_seconds,
+        norm_change=writer.write(),
+    )
 
 
 def _check_consumed(trainer: ReplayTrainer, job: TrainJob) -> None:

@@ -9,6 +9,7 @@ TRL's own batching would drop an incomplete last batch and shuffle rows into mic
 place in a `Schedule`, which is looked up by the number of the micro-batch and checked against the optimiser step.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -56,6 +57,8 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
         self.recorded = recorded
         self.consumed: list[int] = []
         self.mismatch = Mismatch()
+        self.reference_seconds = 0.0
+        """Wall time of the reference pass; 0 where it was read from a checkpoint."""
         self.surveyed: Mapping[int, RowLogprobs] = {}
         self.measures: StepMeasures | None = None
         self._rejected: frozenset[int] = frozenset()
@@ -79,7 +82,7 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
 
     def survey(self) -> dict[int, RowLogprobs]:
         """Score this rank's rows under the starting policy and the KL reference, without gradient or dropout."""
-        job = self.recorded.job
+        job, started = self.recorded.job, time.monotonic()
         was_training = self.model.training
         self.model.eval()
         start = self._score_all(self._score)
@@ -88,6 +91,7 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
             with base_model(job, self.accelerator.unwrap_model(self.model)) as base:
                 reference = self._score_all(self._score if base is None else partial(self._score_plainly, base))
         self.model.train(was_training)
+        self.reference_seconds = time.monotonic() - started
         return {number: RowLogprobs(start[number], reference[number]) for number in start}
 
     def apply_survey(self, surveyed: Mapping[int, RowLogprobs]) -> None:
