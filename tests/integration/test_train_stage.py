@@ -21,6 +21,7 @@ from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import MANIFEST
 from dynalign_contract.manifest import read_manifest
 from dynalign_contract.metrics import TrainMetrics
+from dynalign_contract.pod_paths import Variable
 from dynalign_contract.records import RolloutRow
 from dynalign_contract.result import StageResult
 from dynalign_contract.settings import DType, KlSettings, LoraSettings, TrainingBackend, TrainingSettings
@@ -28,8 +29,8 @@ from dynalign_contract.stages import Stage
 from dynalign_trainer.models.plain_adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from dynalign_trainer.runtime.context import StageOutput
 from dynalign_trainer.train import stage as train
-from dynalign_trainer.train.checkpoints import seal_checkpoint
-from dynalign_trainer.train.job import JOB_FILE, REPORTS_FILE, read_job
+from dynalign_trainer.train.checkpoints import find_checkpoint, seal_checkpoint, step_of
+from dynalign_trainer.train.job import JOB_FILE, REPORTS_FILE, read_job, read_reports
 from dynalign_trainer.train.policy.lora import check_adapter
 from dynalign_trainer.train.processes import launch
 from lab.processes import free_port
@@ -197,6 +198,32 @@ def test_stopped_and_with_its_last_checkpoint_planted_it_ends_with_the_same_adap
     assert output.metrics[TrainMetrics.trained_steps] == PROMPTS
     assert farthest(weights(found.run), weights(whole[0])) <= tolerance
     assert not (tmp_path / "mark").exists(), "a planted file ran"
+
+
+@pytest.mark.parametrize("backend", [TrainingBackend.PACKED, TrainingBackend.TRL])
+def test_a_checkpoint_that_would_not_be_whole_before_sigkill_is_not_begun(
+    whole: tuple[TrainingRun, StageOutput[TrainParams]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: TrainingBackend,
+) -> None:
+    """With checkpoints by time, one a step, and a grace period that is over at once."""
+    run = a_run(tmp_path, checkpoint_steps=None, checkpoint_minutes=1e-4, backend=backend)
+    rollouts = rollouts_of(run)
+    config = run.write(rollouts, make_judgements(rollouts))
+    context = run.context(config)
+    monkeypatch.setenv(Variable.GRACE_SECONDS, "0")
+    monkeypatch.setattr(launch, "_POLL_SECONDS", 0.02)
+    with pytest.raises(TerminatedError):
+        train.run(replace(context, telemetry=StopAfterTwoSteps(context.stopping)))
+    work = run.root / "iterations/000/checkpoints"
+    taken = len(read_reports(work))
+    assert taken < PROMPTS
+    assert step_of(find_checkpoint(work) or work) == taken - 1, "the checkpoint of the step before"
+
+    monkeypatch.delenv(Variable.GRACE_SECONDS)
+    train.run(run.context(config))
+    assert farthest(weights(run), weights(whole[0])) <= (0 if backend is TrainingBackend.PACKED else 1e-4)
 
 
 def test_transformers_own_files_of_a_checkpoint_run_no_code(

@@ -129,7 +129,13 @@ class TrainingRun:
         }
         if self.policy.adapter is not None:
             inputs[self.policy.version] = self.policy.adapter
-        params = TrainParams(training=self.settings, policy=self.policy, temperature=1.0, max_tokens=self.max_tokens)
+        params = TrainParams(
+            training=self.settings,
+            checkpoints=self.settings.checkpoints,
+            policy=self.policy,
+            temperature=1.0,
+            max_tokens=self.max_tokens,
+        )
         return StageConfig(run="test", iteration=self.iteration, inputs=inputs, params=params)
 
     def context(self, config: StageConfig, telemetry: Telemetry | None = None) -> StageContext[TrainParams]:

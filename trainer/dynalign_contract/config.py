@@ -17,6 +17,7 @@ from dynalign_contract.settings import (
     DEFAULT_CHAT,
     NO_TRACKING,
     ChatSettings,
+    Checkpoints,
     EngineSettings,
     EvaluationSettings,
     GenerationSettings,
@@ -117,6 +118,9 @@ class TrainParams(Model):
 
     stage: Literal[Stage.TRAIN] = Stage.TRAIN
     training: TrainingSettings
+    checkpoints: Checkpoints = TrainingSettings().checkpoints
+    """When training saves what it has. No part of the digest: a run whose checkpoints come more often goes on from the
+    last one."""
     policy: Policy = Policy()
     """The policy that wrote the rollouts and from which training starts."""
     temperature: float
@@ -247,6 +251,6 @@ class StageConfig(Model):
     def digest(self) -> str:
         """Digest of all that decides the artifact's contents; the attempt does not, nor does what is only checked."""
         data = self.model_dump(
-            mode="json", by_alias=True, exclude={"attempt": True, "params": {"preflight", "publish"}}
+            mode="json", by_alias=True, exclude={"attempt": True, "params": {"preflight", "publish", "checkpoints"}}
         )
         return "sha256:" + hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -6,6 +6,8 @@ An artifact is exactly what its manifest lists: a file that changed is as wrong 
 import hashlib
 import json
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -22,6 +24,7 @@ from dynalign_contract.strangers import find_strangers, shown_name
 SCHEMA_VERSION: Final = 2
 """1 had no seal, and its digest did not cover the rows; artifacts of that version are still read."""
 MAX_MANIFEST_BYTES: Final = 16 << 20
+_READERS: Final = 8
 
 
 class ArtifactFile(Model):
@@ -166,9 +169,13 @@ def verify_artifact(root: Path, artifact: ArtifactRef) -> tuple[Path, ...]:
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Check that a folder holds exactly what its manifest lists. Raises CorruptArtifactError naming the file."""
-    for file in manifest.files:
-        _verify_file(folder, file)
+    """Check that a folder holds exactly what its manifest lists. Raises CorruptArtifactError naming the file.
+
+    Files are read side by side: hashing keeps one core at some 1.4 GB/s, and volumes deliver more.
+    """
+    with ThreadPoolExecutor(_READERS) as readers:
+        for _ in readers.map(partial(_verify_file, folder), manifest.files):
+            pass
     _refuse_strangers(folder, [file.name for file in manifest.files])
 
 

@@ -47,6 +47,8 @@ class Variable:
     """Address of a mirror of the model hub."""
     COMPILED_ARCHIVES: Final = "DYNALIGN_COMPILED"
     """Folder on the run's volume with archives of what stages have compiled; unset where nothing is passed on."""
+    GRACE_SECONDS: Final = "DYNALIGN_GRACE_SECONDS"
+    """Seconds between SIGTERM and SIGKILL."""
     IMAGE: Final = "DYNALIGN_IMAGE"
     """The pod's image, for what must not outlive it."""
     COMPILED_BY_VLLM: Final = "VLLM_CACHE_ROOT"

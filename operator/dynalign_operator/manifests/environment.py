@@ -7,12 +7,13 @@ from dynalign_contract.environment import EnvironmentVariable
 from dynalign_contract.layout import COMPILED_FOLDER
 from dynalign_contract.pod_paths import CACHE_MOUNT, METRICS_PORT, RUN_MOUNT, TMP_MOUNT, TRUST_MOUNT, Variable
 from dynalign_contract.proxies import CLUSTER, NO_PROXY, PROXY_VARIABLES, both_cases, joined_hosts
-from dynalign_contract.stages import ONLINE_STAGES, SIDE_STAGES
+from dynalign_contract.stages import ONLINE_STAGES, SIDE_STAGES, Stage
 from dynalign_operator.api.pods import StageOverrides
 from dynalign_operator.api.trace_ids import traceparent
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings, PodSettings
 from dynalign_operator.manifests.objects import KubernetesObject
+from dynalign_operator.manifests.overrides import grace_seconds
 from dynalign_operator.manifests.secrets import secret_variables
 
 TRUST_FILE: Final = f"{TRUST_MOUNT}/ca-bundle.crt"
@@ -34,6 +35,8 @@ def build_environment(
 ) -> list[KubernetesObject]:
     """The list `env`. Names are unique: a variable of dynalign's own replaces any other of its name."""
     plain = _own_variables(run, config, settings, gpus=gpus)
+    if config.stage is Stage.TRAIN:
+        plain[Variable.GRACE_SECONDS] = str(grace_seconds(config.stage, overrides))
     entries: dict[str, KubernetesObject] = {name: {"name": name, "value": value} for name, value in plain.items()}
     for secret in secret_variables(run, config.stage):
         reference = {"secretKeyRef": {"name": secret.reference.name, "key": secret.reference.key}}

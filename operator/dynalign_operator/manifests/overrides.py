@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
 from dynalign_contract.stages import SHARDED_STAGES, Stage
+from dynalign_operator.api.durations import parse_duration
 from dynalign_operator.api.pods import Resources, StageOverrides
 from dynalign_operator.api.quantities import parse_quantity
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec
@@ -19,6 +20,9 @@ class _Named(Protocol):
 T = TypeVar("T", bound=_Named)
 V = TypeVar("V")
 
+_GRACE_SECONDS: Final = {Stage.TRAIN: 120}
+"""Training saves a checkpoint after SIGTERM; the other stages only finish a step."""
+_DEFAULT_GRACE_SECONDS: Final = 30
 _LEAST_REQUESTS: Final = {"cpu": "100m", "memory": "512Mi"}
 """Requests of a stage without GPUs: enough not to be evicted first, and little enough for a small node."""
 _CORES_PER_GPU: Final = 2
@@ -54,6 +58,13 @@ def stage_overrides(run: AlignmentRun, stage: Stage, defaults: PodDefaults) -> S
         shared_memory=_last([layer.shared_memory for layer in layers]),
         termination_grace_period=_last([layer.termination_grace_period for layer in layers]),
     )
+
+
+def grace_seconds(stage: Stage, overrides: StageOverrides) -> int:
+    """Time between SIGTERM and SIGKILL of a stage's pods."""
+    if overrides.termination_grace_period is not None:
+        return int(parse_duration(overrides.termination_grace_period).total_seconds())
+    return _GRACE_SECONDS.get(stage, _DEFAULT_GRACE_SECONDS)
 
 
 def count_gpus(spec: AlignmentRunSpec, stage: Stage, resource: str | None = None) -> int:

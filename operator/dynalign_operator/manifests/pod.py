@@ -11,8 +11,6 @@ from dynalign_contract.pod_paths import (
     TERMINATION_LOG,
     Variable,
 )
-from dynalign_contract.stages import Stage
-from dynalign_operator.api.durations import parse_duration
 from dynalign_operator.api.pods import StageOverrides
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings, PodSecurity
@@ -21,15 +19,11 @@ from dynalign_operator.manifests.environment import build_environment
 from dynalign_operator.manifests.labels import JOB_NAME, JobLabels, job_labels
 from dynalign_operator.manifests.mounts import build_mounts, build_volumes
 from dynalign_operator.manifests.objects import KubernetesObject, dump
-from dynalign_operator.manifests.overrides import build_resources, count_gpus, stage_overrides
+from dynalign_operator.manifests.overrides import build_resources, count_gpus, grace_seconds, stage_overrides
 from dynalign_operator.manifests.service import coordinator, service_name
 
 CONTAINER: Final = "stage"
 COMMAND: Final = "dynalign-stage"
-
-_GRACE_SECONDS: Final = {Stage.TRAIN: 120}
-"""Training saves a checkpoint after SIGTERM; the other stages only finish a step."""
-_DEFAULT_GRACE_SECONDS: Final = 30
 
 
 def build_pod_template(run: AlignmentRun, config: StageConfig, name: str, settings: BuildSettings) -> KubernetesObject:
@@ -49,7 +43,7 @@ def _build_spec(
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": _grace_seconds(config.stage, overrides),
+        "terminationGracePeriodSeconds": grace_seconds(config.stage, overrides),
         "securityContext": _build_security(settings.pods.pod_security),
         "containers": [_build_container(run, config, name, overrides, settings)],
         "volumes": build_volumes(run, config, name, overrides, settings.pods),
@@ -78,12 +72,6 @@ def _build_placement(name: str, overrides: StageOverrides) -> KubernetesObject:
         "tolerations": [dump(toleration) for toleration in overrides.tolerations],
     }
     return {field: value for field, value in fields.items() if value}
-
-
-def _grace_seconds(stage: Stage, overrides: StageOverrides) -> int:
-    if overrides.termination_grace_period is not None:
-        return int(parse_duration(overrides.termination_grace_period).total_seconds())
-    return _GRACE_SECONDS.get(stage, _DEFAULT_GRACE_SECONDS)
 
 
 def _build_security(identity: PodSecurity | None) -> KubernetesObject:

@@ -184,6 +184,7 @@ def _judge(given: _StageInputs) -> _StageParams:
 def _train(given: _StageInputs) -> _StageParams:
     params = TrainParams(
         training=given.spec.training.with_defaults(),
+        checkpoints=given.spec.training.checkpoints,
         policy=given.start,
         temperature=given.spec.generation.temperature,
         max_tokens=given.spec.generation.completion_tokens,

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from dynalign_contract.pod_paths import Variable
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.pods import StageOverrides
 from dynalign_operator.api.status import ConditionType
@@ -76,6 +77,14 @@ NODES = {
         }
     }
 }
+
+
+@pytest.mark.parametrize("written", [None, "10m"])
+def test_training_is_told_the_grace_that_its_pod_has(written: str | None) -> None:
+    pod = pod_of(Stage.TRAIN, {"terminationGracePeriod": written} if written else {})
+    told = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
+    assert told[Variable.GRACE_SECONDS] == str(pod["terminationGracePeriodSeconds"])
+    assert pod["terminationGracePeriodSeconds"] == (600 if written else 120)
 
 
 def test_affinity_arrives_as_it_was_written() -> None:

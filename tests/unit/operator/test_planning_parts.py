@@ -1,11 +1,12 @@
 """The planner's small policies, each alone: names, retries, inputs and weights of the stages."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from dynalign_contract.config import ExportParams, FetchParams, JudgeParams, StageConfig
-from dynalign_contract.settings import Quantized
+from dynalign_contract.config import ExportParams, FetchParams, JudgeParams, StageConfig, TrainParams
+from dynalign_contract.settings import Checkpoints, Quantized
 from dynalign_contract.stages import SIDE_STAGES, Stage
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.names import MAX_NAME, job_name
@@ -149,6 +150,22 @@ def test_what_is_exported(export: dict[str, object], version: str) -> None:
     assert isinstance(params, ExportParams)
     assert params.policy.version == version
     assert [entry.index for entry in params.iterations] == [0, 1, 2, 3]
+
+
+def test_when_checkpoints_are_saved_is_told_and_decides_nothing_about_the_policy() -> None:
+    """Training that is interrupted goes on from its checkpoint, also with checkpoints at other times."""
+
+    def training(**written: Any) -> tuple[Checkpoints, str]:
+        config = next(c for c in configs(a_run().with_spec(training=written)).values() if c.stage is Stage.TRAIN)
+        assert isinstance(config.params, TrainParams)
+        return config.params.checkpoints, config.digest
+
+    by_default, by_time = training(), training(checkpointMinutes=30)
+    assert by_default[0] == Checkpoints(minutes=10)
+    assert by_time[0] == Checkpoints(minutes=30)
+    assert by_default[1] == by_time[1]
+    assert training(checkpointSteps=2)[0] == Checkpoints(steps=2)
+    assert training(checkpointSteps=2, checkpointMinutes=5)[0] == Checkpoints(steps=2, minutes=5)
 
 
 def test_every_stage_is_told_how_chats_are_rendered() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dynalign_contract.manifest import ArtifactFile, describe_file, read_listed
 from dynalign_contract.settings import TrainingSettings
 from dynalign_trainer.train.checkpoints import claim_folder, drop_programs, find_checkpoint, seal_checkpoint
 from dynalign_trainer.train.job import REPORTS_FILE, StepReport, TrainJob, append_report, keep_reports, read_reports
@@ -44,6 +45,16 @@ def test_the_latest_sealed_checkpoint_counts(tmp_path: Path) -> None:
     half_written = write_checkpoint(tmp_path, 11, sealed=False)
     assert find_checkpoint(tmp_path) == latest
     assert not half_written.exists()
+
+
+def test_digests_that_the_ranks_have_computed_are_not_computed_again(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, 1, sealed=False)
+    (folder / "own").write_bytes(b"what rank 0 reads")
+    theirs = ArtifactFile(name="state/weights.pt", bytes=3, sha256="a" * 64)
+    seal_checkpoint(folder, a_job(tmp_path), [theirs])
+    listed = {file.name: file for file in read_listed(folder).files}
+    assert listed["state/weights.pt"] == theirs
+    assert listed["own"] == describe_file(folder, "own")
 
 
 @pytest.mark.parametrize("damage", [b"", b"weights of 11", b"weights of 10 and more"])

@@ -77,6 +77,7 @@ from dynalign_contract.settings.tracking import (
 from dynalign_contract.settings.training import (
     AUTO_TARGETS,
     AdvantageScale,
+    Checkpoints,
     ClipSettings,
     KlReference,
     KlSettings,
@@ -105,6 +106,7 @@ __all__ = [
     "CanarySettings",
     "CapabilitySettings",
     "ChatSettings",
+    "Checkpoints",
     "ClipSettings",
     "ClusterSettings",
     "Combine",

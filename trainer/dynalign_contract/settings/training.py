@@ -118,6 +118,17 @@ class RatioBand(Model):
     """Maximum ratio."""
 
 
+class Checkpoints(Model):
+    """When training saves what it has; the first rule that applies does."""
+
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps between checkpoints. None: no rule by steps."""
+    minutes: float | None = Field(default=None, gt=0)
+    """Training time that a lost process may cost, in minutes. None: no rule by time."""
+
+
+_CHECKPOINT_MINUTES: Final = 10.0
+_RECORDED_CHECKPOINT_STEPS: Final = 8
 _LEARNING_RATES: Final = {TrainingMethod.LORA: 1e-5, TrainingMethod.FULL: 1e-6}
 
 
@@ -159,13 +170,24 @@ class TrainingSettings(Model):
     """Pods that train together, one a node."""
     gpus_per_node: int = Field(default=1, ge=1, le=16)
     """Training processes on each node; a machine without GPU runs them on the CPU."""
-    checkpoint_steps: int = Field(default=8, ge=1, le=10_000)
-    """Optimiser steps between checkpoints; SIGTERM saves one too."""
+    checkpoint_minutes: float | None = Field(default=None, gt=0, le=1440, exclude_if=lambda minutes: minutes is None)
+    """Training time, in minutes, that a lost process costs at most: a checkpoint is saved before more has passed since
+    the last one. Default: 10, or no such limit where `checkpointSteps` is given."""
+    checkpoint_steps: int | None = Field(default=None, ge=1, le=10_000)
+    """Optimiser steps between checkpoints. Default: as `checkpointMinutes` says. SIGTERM saves one too, where the
+    pod's grace period is long enough."""
 
     @property
     def adapter(self) -> LoraSettings:
         """`lora`, or its default."""
         return self.lora or LoraSettings()
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """When checkpoints are saved, with its default."""
+        if self.checkpoint_steps is None and self.checkpoint_minutes is None:
+            return Checkpoints(minutes=_CHECKPOINT_MINUTES)
+        return Checkpoints(steps=self.checkpoint_steps, minutes=self.checkpoint_minutes)
 
     @property
     def rate(self) -> float:
@@ -183,12 +205,18 @@ class TrainingSettings(Model):
         return self.tokens_per_micro_batch or _TOKENS_PER_MICRO_BATCH
 
     def with_defaults(self) -> Self:
-        """The settings with every default written out, as a stage gets them: `Auto` stays, what is absent does not."""
+        """The settings with every default written out, as a stage gets them: `Auto` stays, what is absent does not.
+
+        When checkpoints are saved is told apart from them (`TrainParams.checkpoints`): it decides nothing about the
+        policy. The number of steps remains here as it always was, so that the digest does.
+        """
         return self.model_copy(
             update={
                 "lora": self.adapter,
                 "learning_rate": self.rate,
                 "micro_batch": self.sequences_per_pass,
                 "tokens_per_micro_batch": self.tokens_per_pass,
+                "checkpoint_steps": self.checkpoint_steps or _RECORDED_CHECKPOINT_STEPS,
+                "checkpoint_minutes": None,
             }
         )

@@ -1,6 +1,7 @@
 """Sealed checkpoints: a checkpoint counts once a manifest with the digests of all its files lies beside them."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -8,7 +9,7 @@ from dynalign_contract import strangers
 from dynalign_contract.errors import CorruptArtifactError
 from dynalign_contract.files import remove
 from dynalign_contract.layout import MANIFEST
-from dynalign_contract.manifest import Manifest, describe_file, read_listed, verify_files, write_manifest
+from dynalign_contract.manifest import ArtifactFile, Manifest, describe_file, read_listed, verify_files, write_manifest
 from dynalign_contract.stages import Stage
 from dynalign_trainer.train.job import TrainJob
 from dynalign_trainer.train.state_files import STATE_FILES, check_state_file
@@ -30,10 +31,14 @@ def claim_folder(folder: Path, owner: str) -> None:
     strangers.claim_folder(folder, _OWNER_FILE, owner)
 
 
-def seal_checkpoint(folder: Path, job: TrainJob) -> None:
-    """Record the digests of a checkpoint that all ranks have finished writing."""
+def seal_checkpoint(folder: Path, job: TrainJob, described: Iterable[ArtifactFile] = ()) -> None:
+    """Record the digests of a checkpoint that all ranks have finished writing.
+
+    `described`: files whose digests the ranks that wrote them have computed; the others are read here.
+    """
+    known = {file.name: file for file in described}
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    files = tuple(describe_file(folder, name) for name in names if name != MANIFEST)
+    files = tuple(known.get(name) or describe_file(folder, name) for name in names if name != MANIFEST)
     write_manifest(
         folder, Manifest(stage=Stage.TRAIN, iteration=job.iteration, config_digest=job.config_digest, files=files)
     )

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from dynalign_contract.base import Model
 from dynalign_contract.files import write_bytes
 from dynalign_contract.result import ResultError
-from dynalign_contract.settings import DType, TrainingSettings
+from dynalign_contract.settings import Checkpoints, DType, TrainingSettings
 from dynalign_contract.training_choice import TrainingChoice
 
 JOB_FILE: Final = "job.json"
@@ -18,7 +18,8 @@ REPORTS_FILE: Final = "steps.jsonl"
 BEGUN_FILE: Final = "begun"
 """Appears when the model is loaded and the workers begin with the batch."""
 STOP_FILE: Final = "stop"
-"""Asks the workers, by its existence, to save a checkpoint at the next step and end."""
+"""Asks the workers, by its existence, to end after the step that they are taking, and before that to save a checkpoint
+if it will be whole in time; it holds the time, in seconds since 1970, at which they are killed, or nothing."""
 
 
 class TrainJob(Model):
@@ -35,6 +36,7 @@ class TrainJob(Model):
     output: Path
     """Where the trained policy goes."""
     training: TrainingSettings
+    checkpoints: Checkpoints = TrainingSettings().checkpoints
     dtype: DType = DType.AUTO
     """`engine.dtype`: trainer and sampler compute alike."""
     temperature: float

@@ -1,8 +1,11 @@
 """Files by which both backends report progress to the stage, and learn that they have to stop."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from dynalign_contract.manifest import describe_file
 from dynalign_contract.records import BatchRow
 from dynalign_trainer.train.checkpoints import drop_programs, seal_checkpoint
 from dynalign_trainer.train.job import (
@@ -14,6 +17,7 @@ from dynalign_trainer.train.job import (
     append_report,
     keep_reports,
 )
+from dynalign_trainer.train.pace import Pace
 from dynalign_trainer.train.processes.ranks import gather, wait_for_all
 from dynalign_trainer.train.reference_pass import RowLogprobs, survey_file, write_survey
 
@@ -32,22 +36,58 @@ def drop_later_reports(job: TrainJob, rank: int, first: int) -> None:
     """Drop the reports of steps from `first` on, which will be repeated. Raises StoppedError if asked to stop."""
     if rank == 0:
         keep_reports(job.work, first)
-    if asked_to_stop(job):
+    if any(gather(_is_asked_to_stop(job))):
         raise StoppedError
 
 
-def asked_to_stop(job: TrainJob) -> bool:
-    """Whether any rank has seen the stop file, so that all stop at the same step; a collective call."""
-    return any(gather((job.work / STOP_FILE).exists()))
+@dataclass(frozen=True)
+class AfterStep:
+    """What follows a step, on every rank alike."""
+
+    saves: bool
+    """Whether a checkpoint is written."""
+    stops: bool
+    """Whether the processes end after that."""
 
 
-def finish_checkpoint(folder: Path, job: TrainJob, surveyed: Mapping[int, RowLogprobs], rank: int) -> None:
-    """Add the reference pass to a checkpoint and seal it when every rank has written its part; a collective call."""
+def after_step(job: TrainJob, pace: Pace, done: int) -> AfterStep:
+    """Decide what follows step `done`; a collective call.
+
+    All stop if any rank has seen the stop file. Rank 0's clock says whether a checkpoint is due; one that would not be
+    whole before the processes are killed is not begun.
+    """
+    stops = _is_asked_to_stop(job)
+    is_due, fits = pace.is_due(done), pace.fits(_seconds_left(job) if stops else None)
+    ranks = gather((stops, is_due, fits))
+    stop, due = any(one[0] for one in ranks), ranks[0][1]
+    return AfterStep(saves=(stop or due) and all(one[2] for one in ranks), stops=stop)
+
+
+def _is_asked_to_stop(job: TrainJob) -> bool:
+    return (job.work / STOP_FILE).exists()
+
+
+def _seconds_left(job: TrainJob) -> float | None:
+    """Time until the processes are killed; None where the stop file does not say it."""
+    try:
+        return float((job.work / STOP_FILE).read_text()) - time.time()
+    except (OSError, ValueError):
+        return None
+
+
+def finish_checkpoint(
+    folder: Path, job: TrainJob, surveyed: Mapping[int, RowLogprobs], rank: int, written: Iterable[Path] = ()
+) -> None:
+    """Add the reference pass to a checkpoint and seal it when every rank has written its part; a collective call.
+
+    `written`: this rank's files, whose digests it computes itself, at the same time as the other ranks do.
+    """
     write_survey(survey_file(folder, rank), surveyed)
-    wait_for_all()
+    own = (*written, survey_file(folder, rank))
+    ranks = gather([describe_file(folder, str(path.relative_to(folder))) for path in own if path.exists()])
     if rank == 0:
         drop_programs(folder)
-        seal_checkpoint(folder, job)
+        seal_checkpoint(folder, job, (file for files in ranks for file in files))
     wait_for_all()
 
 

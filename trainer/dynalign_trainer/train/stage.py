@@ -8,6 +8,7 @@ torchrun answers a signal by killing its workers in the middle of a step.
 
 import contextlib
 import logging
+import os
 import shutil
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ from dynalign_contract.inputs import Input
 from dynalign_contract.layout import BATCH_FILE
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.metrics import TrainMetrics
+from dynalign_contract.pod_paths import Variable
 from dynalign_contract.records import BATCH, JUDGEMENT, ROLLOUT, read_parts, write_rows
 from dynalign_contract.result import Metric
 from dynalign_contract.stages import Stage
@@ -167,6 +169,7 @@ def _prepare(context: StageContext[TrainParams], batch: Batch, start: Path | Non
         work=work,
         output=context.folder.resolve(),
         training=context.params.training,
+        checkpoints=context.params.checkpoints,
         dtype=context.config.engine.dtype,
         temperature=context.params.temperature,
         max_tokens=context.params.max_tokens,
@@ -180,6 +183,13 @@ def _prepare(context: StageContext[TrainParams], batch: Batch, start: Path | Non
     return job
 
 
+def _ask_to_stop(file: Path) -> None:
+    """Leave the stop file, once, with the time of the SIGKILL that follows the SIGTERM; empty where nobody says it."""
+    if not file.exists():
+        grace = os.environ.get(Variable.GRACE_SECONDS, "")
+        write_bytes(file, str(time.time() + float(grace)).encode() if grace else b"")
+
+
 def _train(context: StageContext[TrainParams], work: Path, processes: Processes, gpus: int) -> WorkerResult | None:
     """Run this node's workers to their end; None when they left no result, which only rank 0 minds."""
 
@@ -189,7 +199,7 @@ def _train(context: StageContext[TrainParams], work: Path, processes: Processes,
             if not begun.exists():
                 context.check_stop()
             with contextlib.suppress(FileNotFoundError):  # rank 0 has finished and tidied up
-                (work / STOP_FILE).touch()
+                _ask_to_stop(work / STOP_FILE)
         if context.gang.rank > 0:
             return
         if begun.exists():

@@ -14,12 +14,22 @@ from dynalign_trainer.train.state_files import read_state, write_state
 class PlainCheckpointEngine(CheckpointEngine):  # type: ignore[misc] # DeepSpeed has no types
     """Stores states as tensors and JSON (`state_files`); reads nothing else."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._written: list[Path] = []
+
+    def take_written(self) -> list[Path]:
+        """The files that this rank has written since the last call."""
+        written, self._written = self._written, []
+        return written
+
     def create(self, info: Any) -> None:
         """Called before a checkpoint is written."""
 
     def save(self, state_dict: Any, path: str) -> None:
         """Write one rank's file."""
         write_state(_to_plain(state_dict), Path(path))
+        self._written.append(Path(path))
 
     def load(self, path: str, map_location: Any = None) -> Any:  # noqa: ARG002 - DeepSpeed moves what it needs
         """Read one rank's file; raises CorruptArtifactError when it is not one of ours."""
@@ -37,6 +47,12 @@ class PlainCheckpointEngine(CheckpointEngine):  # type: ignore[misc] # DeepSpeed
 def use_plain_checkpoints(engine: Any) -> None:
     """Have a DeepSpeed engine store its checkpoints without pickle; call it before the first is saved or loaded."""
     engine.checkpoint_engine = PlainCheckpointEngine()
+
+
+def take_written(engine: Any) -> list[Path]:
+    """Files of checkpoints that this rank of a DeepSpeed engine has written since the last call."""
+    found: list[Path] = engine.checkpoint_engine.take_written()
+    return found
 
 
 def _to_plain(value: Any) -> Any:

@@ -131,7 +131,8 @@ def _all_at_once(
 ) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    keys, values = (tensor[0].transpose(0, 1)[segments.gather] for tensor in (key, value))
+    # Unlike indexing, index_select adds the gradients up without sorting the indices.
+    keys, values = (tensor[0].transpose(0, 1).index_select(0, segments.gather) for tensor in (key, value))
     output = varlen_attn(
         query[0].transpose(0, 1).contiguous(),
         keys,

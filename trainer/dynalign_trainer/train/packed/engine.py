@@ -8,7 +8,7 @@ import torch
 
 from dynalign_trainer.runtime.machine import count_gpus, use_bfloat16
 from dynalign_trainer.train.deepspeed import cpu as cpu_deepspeed
-from dynalign_trainer.train.deepspeed.configuration import deepspeed_config
+from dynalign_trainer.train.deepspeed.configuration import COLLECTIVE_TIMEOUT, deepspeed_config
 from dynalign_trainer.train.job import TrainJob
 from dynalign_trainer.train.policy.policy import causal_lm, load_policy, restore_fp32
 
@@ -22,7 +22,7 @@ def start_distributed() -> None:
         cpu_deepspeed.use_gloo()
     import deepspeed
 
-    deepspeed.init_distributed(dist_backend="nccl" if has_gpu else "gloo")
+    deepspeed.init_distributed(dist_backend="nccl" if has_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT)
 
 
 def engine_config(job: TrainJob) -> dict[str, Any]:
@@ -68,9 +68,15 @@ def start_engine(job: TrainJob) -> Any:
     return engine
 
 
-def save_checkpoint(engine: Any, folder: Path) -> None:
-    """Write this rank's share of a checkpoint: what is trained, and the optimiser; a collective call."""
+def save_checkpoint(engine: Any, folder: Path) -> list[Path]:
+    """Write this rank's share of a checkpoint: what is trained, and the optimiser. Returns its files.
+
+    A collective call.
+    """
+    from dynalign_trainer.train.deepspeed.state import take_written
+
     engine.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False, exclude_frozen_parameters=True)
+    return take_written(engine)
 
 
 def load_checkpoint(engine: Any, folder: Path) -> None:

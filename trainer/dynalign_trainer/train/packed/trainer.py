@@ -12,6 +12,7 @@ from dynalign_trainer.train.checkpoints import checkpoint_folder, drop_old_check
 from dynalign_trainer.train.job import Mismatch, StepMeasures, TrainJob
 from dynalign_trainer.train.loss import Normaliser, token_losses
 from dynalign_trainer.train.measure import add_sums, measure_tokens, summarise_step
+from dynalign_trainer.train.pace import Pace
 from dynalign_trainer.train.packed.attention import IMPLEMENTATION
 from dynalign_trainer.train.packed.engine import load_checkpoint, save_checkpoint
 from dynalign_trainer.train.packed.layout import lay_out
@@ -21,7 +22,7 @@ from dynalign_trainer.train.packed.policy import PackedPolicy
 from dynalign_trainer.train.policy.policy import base_model, needs_base
 from dynalign_trainer.train.processes.ranks import gather
 from dynalign_trainer.train.progress import (
-    asked_to_stop,
+    after_step,
     drop_later_reports,
     finish_checkpoint,
     mark_ready,
@@ -54,7 +55,7 @@ class PackedTrainer:
         self._rejected: frozenset[int] = frozenset()
 
     def train(self) -> bool:
-        """Take the steps that remain; False when the stage asked to stop, after a checkpoint.
+        """Take the steps that remain; False when the stage asked to stop.
 
         Raises StoppedError before the first step, UnfitError when no row remains or training diverges.
         """
@@ -66,13 +67,13 @@ class PackedTrainer:
         if resume is not None:
             load_checkpoint(self.engine, resume)
         drop_later_reports(job, self.rank, first)
-        steps = len(self.plan.steps)
+        steps, pace = len(self.plan.steps), Pace(job.checkpoints)
         for step in range(first, steps):
             self._take_step(step)
-            done, stopping = step + 1, asked_to_stop(job)
-            if stopping or done % job.training.checkpoint_steps == 0:
-                self._save(done)
-            if stopping and done < steps:
+            follows = after_step(job, pace, done := step + 1)
+            if follows.saves:
+                self._save(done, pace)
+            if follows.stops and done < steps:
                 return False
         return True
 
@@ -178,9 +179,11 @@ class PackedTrainer:
             return []
         return [part.tolist() for part in logps.cpu().split([len(row["completion_ids"]) for row in rows])]
 
-    def _save(self, done: int) -> None:
+    def _save(self, done: int, pace: Pace) -> None:
         folder = checkpoint_folder(self.job.work, done)
-        save_checkpoint(self.engine, folder)
-        finish_checkpoint(folder, self.job, self._surveyed, self.rank)
+        pace.begin_saving()
+        written = save_checkpoint(self.engine, folder)
+        finish_checkpoint(folder, self.job, self._surveyed, self.rank, written)
+        pace.end_saving()
         if self.rank == 0:
             drop_old_checkpoints(self.job.work)

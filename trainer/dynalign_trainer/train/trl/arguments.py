@@ -5,7 +5,7 @@ from typing import Any, Final
 from dynalign_contract.settings import LossAggregation
 from dynalign_trainer.runtime.machine import count_gpus, use_bfloat16
 from dynalign_trainer.train.checkpoints import KEPT_CHECKPOINTS
-from dynalign_trainer.train.deepspeed.configuration import deepspeed_config
+from dynalign_trainer.train.deepspeed.configuration import COLLECTIVE_TIMEOUT, deepspeed_config
 from dynalign_trainer.train.job import TrainJob
 from dynalign_trainer.train.trl.schedule import Schedule
 
@@ -62,8 +62,8 @@ def trainer_arguments(job: TrainJob, schedule: Schedule) -> dict[str, Any]:
         "optim": "adamw_torch",
         "max_grad_norm": training.max_grad_norm,
         "gradient_checkpointing": training.gradient_checkpointing,
-        "save_strategy": "steps",
-        "save_steps": training.checkpoint_steps,
+        "ddp_timeout": int(COLLECTIVE_TIMEOUT.total_seconds()),
+        "save_strategy": "no",  # ReplayCallback says when
         "save_total_limit": KEPT_CHECKPOINTS,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,

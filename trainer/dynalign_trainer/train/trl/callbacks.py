@@ -5,9 +5,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from dynalign_trainer.train.deepspeed.state import take_written
+from dynalign_trainer.train.pace import Pace
 from dynalign_trainer.train.policy.policy import restore_fp32
 from dynalign_trainer.train.progress import (
-    asked_to_stop,
+    after_step,
     drop_later_reports,
     finish_checkpoint,
     mark_ready,
@@ -24,6 +26,7 @@ class ReplayCallback(TrainerCallback):  # type: ignore[misc] # transformers is n
         self._trainer = trainer
         self._job = trainer.recorded.job
         self._clock = 0.0
+        self._pace = Pace(self._job.checkpoints)
 
     def on_train_begin(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         """Survey the rows, or read the survey of the checkpoint that training goes on from."""
@@ -34,14 +37,18 @@ class ReplayCallback(TrainerCallback):  # type: ignore[misc] # transformers is n
         surveyed = trainer.survey() if resume is None else read_survey(survey_file(resume, trainer.rank))
         trainer.apply_survey(surveyed)
         drop_later_reports(self._job, trainer.rank, state.global_step)
+        self._pace = Pace(self._job.checkpoints)
         self._clock = time.monotonic()
 
     def on_step_end(
-        self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any
+        self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Save and end when the stage was asked to stop, on all ranks at the same step."""
-        if asked_to_stop(self._job):
-            control.should_save = True
+        """Save when a checkpoint is due, and end when the stage was asked to stop, on all ranks at the same step."""
+        follows = after_step(self._job, self._pace, state.global_step)
+        control.should_save = follows.saves
+        if follows.saves:
+            self._pace.begin_saving()
+        if follows.stops:
             control.should_training_stop = True
         return control
 
@@ -68,4 +75,6 @@ class ReplayCallback(TrainerCallback):  # type: ignore[misc] # transformers is n
     def on_save(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         """Add the survey to the checkpoint and seal it once every rank has written its share."""
         folder = self._job.work / f"checkpoint-{state.global_step}"
-        finish_checkpoint(folder, self._job, self._trainer.surveyed, self._trainer.rank)
+        written = take_written(self._trainer.accelerator.deepspeed_engine_wrapped.engine)
+        finish_checkpoint(folder, self._job, self._trainer.surveyed, self._trainer.rank, written)
+        self._pace.end_saving()
