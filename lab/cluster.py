@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
@@ -135,9 +136,17 @@ def own_namespace(cluster: Cluster, prefix: str, *, awaits_end: bool = True) -> 
 
 
 def install_operator(
-    cluster: Cluster, namespace: str, operator: Image, trainer: Image, *, release: str = RELEASE
+    cluster: Cluster,
+    namespace: str,
+    operator: Image,
+    trainer: Image,
+    *,
+    release: str = RELEASE,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Install the chart for this namespace alone, and wait until the operator is ready. Raises LabError.
+    """Install the chart for this namespace alone, with `more` values, and wait until the operator is ready.
+
+    Raises LabError.
 
     The CustomResourceDefinition comes with the chart where the cluster has none, and stays.
     """
@@ -151,6 +160,7 @@ def install_operator(
         "trainer.image.tag": trainer.tag,
         "namespaces": f"{{{namespace}}}",
         "crds.install": str(not has_crd).lower(),
+        **more,
     }
     settings = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
     chart = str(ROOT / "charts" / "dynalign")

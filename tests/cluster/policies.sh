@@ -36,7 +36,7 @@ clean() {
     } | iptables-restore -w --noflush
   fi
   command -v ipset >/dev/null || return 0
-  ipset list -n | grep -E '^(inet6:)?KUBE-(SRC|DST)-' | xargs -rn1 ipset destroy
+  { ipset list -n | grep -E '^(inet6:)?KUBE-(SRC|DST)-' || true; } | xargs -rn1 ipset destroy
 }
 
 case ${1:-} in

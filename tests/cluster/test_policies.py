@@ -1,5 +1,6 @@
 """NetworkPolicies are enforced, so that a run that needs a connection which no policy allows fails on this cluster."""
 
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,33 @@ PORT = 8000
 SERVER, CLIENT = "server", "client"
 SERVE = ["python3", "-m", "http.server", str(PORT), "--directory", "/tmp"]  # noqa: S108 - of the pod
 CONNECT = "import socket; socket.create_connection(('{host}', {port}), timeout=2).close()"
+
+LEAVE = r"""
+set -euo pipefail
+ipset create KUBE-SRC-1 hash:ip
+ipset create OTHER hash:ip
+iptables-restore <<'RULES'
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:OTHER - [0:0]
+:KUBE-ROUTER-FORWARD - [0:0]
+:KUBE-POD-FW-A2 - [0:0]
+:KUBE-NWPLCY-DEFAULT - [0:0]
+-A FORWARD -m comment --comment "kube-router netpol - A1" -j KUBE-ROUTER-FORWARD
+-A FORWARD -j OTHER
+-A KUBE-ROUTER-FORWARD -d 10.9.0.2/32 -m comment --comment "to POD name:p" -j KUBE-POD-FW-A2
+-A KUBE-POD-FW-A2 -m set --match-set KUBE-SRC-1 src -j KUBE-NWPLCY-DEFAULT
+COMMIT
+RULES
+for _ in 1 2; do
+  "$1" clean
+  iptables -S | grep -vE '^-P'
+  ipset list -n
+done
+"""
+"""What kube-router leaves, and rules of others; in a network namespace of its own."""
 
 
 @dataclass(frozen=True)
@@ -111,3 +139,12 @@ def test_what_no_policy_allows_is_refused_and_what_one_allows_is_not(enforced: P
     enforced.await_connections({server: True, by_name: True, api: True})
     enforced.kubectl("delete", "networkpolicy", "in")
     enforced.await_connections({server: False, by_name: False, api: True})
+
+
+def test_a_node_that_is_stopped_leaves_no_rules() -> None:
+    script = Path(__file__).with_name("policies.sh")
+    done = subprocess.run(
+        ["unshare", "--net", "bash", "-c", LEAVE, "-", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["-N OTHER", "-A FORWARD -j OTHER", "OTHER"] * 2

@@ -13,13 +13,12 @@ from dynalign_contract.manifest import read_listed
 from dynalign_contract.result import Outcome
 from dynalign_contract.settings import PublishTarget, publish_credentials
 from dynalign_trainer.export.model_pack import build_model_pack
-from support.oci_registry import PASSWORD, USERNAME, Registry, oci_registry
+from support.oci_registry import MANIFEST_TYPE, PASSWORD, USERNAME, Registry, oci_registry
 from support.publishing import export, give_keys, run
 
 pytestmark = pytest.mark.slow
 
 FIRST = publish_credentials(0)
-MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 
 
 @pytest.fixture(scope="module")

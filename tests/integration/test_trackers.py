@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
+from dynalign_contract.errors import BadConfigError
 from dynalign_contract.layout import REPORT_FILE, TENSORBOARD_FOLDER
 from dynalign_contract.result import Outcome
 from dynalign_contract.run_facts import RunFacts
@@ -26,6 +27,8 @@ from support.simulation import Simulation
 
 pytestmark = pytest.mark.slow
 
+ANSWERS_TO = "127.0.0.1:*"
+"""The name by which the tests ask whether it runs."""
 FACTS = RunFacts(
     name="r",
     phase="Running",
@@ -127,6 +130,16 @@ def test_a_server_that_is_down_is_an_error_and_gets_it_all_when_it_is_back(
     with away.running():
         log(away, "late", numbers)
         assert len(away.runs("late")) == 4
+
+
+def test_a_server_that_does_not_know_its_name_says_how_to_tell_it(
+    tmp_path: Path, numbers: list[IterationNumbers]
+) -> None:
+    """By default MLflow is not to be called by the name of a Service."""
+    with MlflowServer(tmp_path / "named").running("--allowed-hosts", f"mlflow.ml.svc,{ANSWERS_TO}") as named:
+        url = named.url.replace("127.0.0.1", "localhost")
+        with pytest.raises(BadConfigError, match=rf"`--allowed-hosts localhost:{named.port}`"):
+            log_run(MlflowSettings(url=url), "0123abcd", FACTS, numbers, {})
 
 
 def test_the_stage_writes_to_both_and_reports_a_server_that_is_down(tmp_path: Path, server: MlflowServer) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from dynalign_contract.layout import stage_folder
@@ -220,10 +221,23 @@ def until(is_reached: Callable[[], object], what: str, explain: Callable[[], str
 
 
 @contextmanager
-def open_site(cluster: Cluster, operator: Image, trainer: Image, prefix: str = "e2e") -> Iterator[Site]:
-    """A Site that goes with all that is in it, while the next test begins."""
+def open_site(
+    cluster: Cluster,
+    operator: Image,
+    trainer: Image,
+    prefix: str = "e2e",
+    *,
+    first: Iterable[Object] = (),
+    values: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Site]:
+    """A Site that goes with all that is in it, while the next test begins.
+
+    `first` are objects that are in the namespace before the operator comes, and `values` those of its chart.
+    """
     with own_namespace(cluster, prefix, awaits_end=False) as namespace:
-        install_operator(cluster, namespace, operator, trainer, release="dynalign")
+        for manifest in first:
+            cluster.kubectl("-n", namespace, "create", "-f-", manifest=manifest)
+        install_operator(cluster, namespace, operator, trainer, release="dynalign", more=values)
         yield Site(cluster, namespace, trainer)
 
 

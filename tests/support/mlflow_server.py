@@ -1,5 +1,6 @@
 """A real MLflow server on loopback, from an environment of its own: its packages exclude those of the stages."""
 
+import os
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from dynalign_operator.clusters.local.processes import free_port
 from support.installations import ROOT, UV
 
 _ENVIRONMENT = ROOT / "build" / "mlflow"
-_PACKAGE = "mlflow==3.17.2"
+PACKAGE = "mlflow==3.17.2"
 _PATIENCE = 180.0
 
 
@@ -23,45 +24,15 @@ def _program() -> Path:
     if not program.exists():
         subprocess.run([str(UV), "venv", "-q", "--clear", "--python", sys.executable, str(_ENVIRONMENT)], check=True)
         python = str(_ENVIRONMENT / "bin" / "python")
-        subprocess.run([str(UV), "pip", "install", "-q", "--python", python, _PACKAGE], check=True)
+        subprocess.run([str(UV), "pip", "install", "-q", "--python", python, PACKAGE], check=True)
     return program
 
 
-class MlflowServer:
-    """Starts and stops; what it has stored outlives that."""
+class MlflowRecord:
+    """What a server has stored."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    @contextmanager
-    def running(self) -> Iterator["MlflowServer"]:
-        """The server while it answers."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        command = [
-            *(str(_program()), "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"),
-            *("--backend-store-uri", f"sqlite:///{self.folder}/store.db"),
-            *("--default-artifact-root", str(self.folder / "artifacts")),
-        ]
-        with (self.folder / "log").open("a") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        try:
-            self._await_answer(process)
-            yield self
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-    def _await_answer(self, process: subprocess.Popen[bytes]) -> None:
-        end = time.monotonic() + _PATIENCE
-        while True:
-            assert process.poll() is None, (self.folder / "log").read_text()
-            try:
-                if httpx.get(f"{self.url}/health", trust_env=False).status_code == httpx.codes.OK:
-                    return
-            except httpx.TransportError:
-                assert time.monotonic() < end, (self.folder / "log").read_text()
-            time.sleep(0.2)  # between two questions whether it answers
+    def __init__(self, url: str) -> None:
+        self.url = url
 
     def runs(self, experiment: str) -> list[dict[str, Any]]:
         """Every run of an experiment, oldest first."""
@@ -81,3 +52,43 @@ class MlflowServer:
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()
         return found
+
+
+class MlflowServer(MlflowRecord):
+    """Starts and stops; what it has stored outlives that."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        super().__init__(f"http://127.0.0.1:{self.port}")
+
+    @contextmanager
+    def running(self, *options: str) -> Iterator["MlflowServer"]:
+        """The server while it answers."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [
+            *(str(_program()), "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"),
+            *("--backend-store-uri", f"sqlite:///{self.folder}/store.db"),
+            *("--default-artifact-root", str(self.folder / "artifacts")),
+            *options,
+        ]
+        # Its workers for jobs of its own take a tenth of a core, and outlive a server that is killed.
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (self.folder / "log").open("a") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
+        try:
+            self._await_answer(process)
+            yield self
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+    def _await_answer(self, process: subprocess.Popen[bytes]) -> None:
+        end = time.monotonic() + _PATIENCE
+        while True:
+            assert process.poll() is None, (self.folder / "log").read_text()
+            try:
+                if httpx.get(f"{self.url}/health", trust_env=False).status_code == httpx.codes.OK:
+                    return
+            except httpx.TransportError:
+                assert time.monotonic() < end, (self.folder / "log").read_text()
+            time.sleep(0.2)  # between two questions whether it answers

@@ -19,6 +19,7 @@ USERNAME = "pusher"
 PASSWORD = "its-password"  # noqa: S105 - of a server that lives for one test
 _HASH = "$2y$04$Gei.E1085RcFqCH582z5NuhviPRdxxJwJ4eqnVzCBppNzBsxJwyIq"
 """Of the password, by bcrypt, the only function that the registry knows."""
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 ROOT = Path(__file__).parents[2]
 
 
@@ -59,20 +60,7 @@ def oci_registry(folder: Path, port: int = 0) -> Iterator[Registry]:
     """Serve what is below `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
-    ca = _write_certificates(folder)
-    (folder / "htpasswd").write_text(f"{USERNAME}:{_HASH}\n")
-    config: dict[str, Any] = {
-        "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
-        "auth": {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}},
-        "http": {
-            "addr": f"127.0.0.1:{port}",
-            "secret": "tests",
-            "tls": {"certificate": str(folder / "server.pem"), "key": str(folder / "server.key")},
-        },
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    ca = write_registry_settings(folder, folder, folder / "data", f"127.0.0.1:{port}", "IP:127.0.0.1")
     command = [docker_registry(), "serve", str(folder / "config.yaml")]
     with (folder / "log").open("ab") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
@@ -82,7 +70,30 @@ def oci_registry(folder: Path, port: int = 0) -> Iterator[Registry]:
             process.kill()
 
 
-def _write_certificates(folder: Path) -> Path:
+def write_registry_settings(folder: Path, seen: Path, data: Path, listens: str, names: str) -> Path:
+    """Write what a registry reads at its start into a folder, which it sees at another path; gives its authority.
+
+    It keeps what it is given in `data`, listens at HOST:PORT, and its certificate is for `names`, such as
+    `DNS:registry,IP:127.0.0.1`.
+    """
+    ca = _write_certificates(folder, names)
+    (folder / "htpasswd").write_text(f"{USERNAME}:{_HASH}\n")
+    config: dict[str, Any] = {
+        "version": 0.1,
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(data)}, "delete": {"enabled": True}},
+        "auth": {"htpasswd": {"realm": "tests", "path": str(seen / "htpasswd")}},
+        "http": {
+            "addr": listens,
+            "secret": "tests",
+            "tls": {"certificate": str(seen / "server.pem"), "key": str(seen / "server.key")},
+        },
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return ca
+
+
+def _write_certificates(folder: Path, names: str) -> Path:
     """An authority and the server's certificate, once for a folder."""
     ca = folder / "ca.pem"
     if ca.is_file():
@@ -90,7 +101,7 @@ def _write_certificates(folder: Path) -> Path:
     subject = ["-subj", "/CN=tests", "-days", "2", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     _openssl("req", "-x509", *subject, "-keyout", folder / "ca.key", "-out", ca)
     _openssl("req", *subject[:2], *subject[4:], "-keyout", folder / "server.key", "-out", folder / "server.csr")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
+    (folder / "names").write_text(f"subjectAltName={names}")
     signed = ["-CA", ca, "-CAkey", folder / "ca.key", "-CAcreateserial", "-days", "2", "-extfile", folder / "names"]
     _openssl("x509", "-req", "-in", folder / "server.csr", *signed, "-out", folder / "server.pem")
     return ca

@@ -33,12 +33,17 @@ class S3Process:
 
     def client(self) -> Any:
         """A client with the right keys."""
-        import boto3
-        from botocore.config import Config
+        return s3_client(self.url)
 
-        keys = {"aws_access_key_id": USERNAME, "aws_secret_access_key": PASSWORD, "region_name": "us-east-1"}
-        config = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1})
-        return boto3.client("s3", endpoint_url=self.url, config=config, **keys)
+
+def s3_client(url: str) -> Any:
+    """A client with the right keys of a server of the tests."""
+    import boto3
+    from botocore.config import Config
+
+    keys = {"aws_access_key_id": USERNAME, "aws_secret_access_key": PASSWORD, "region_name": "us-east-1"}
+    config = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1})
+    return boto3.client("s3", endpoint_url=url, config=config, **keys)
 
 
 def versitygw() -> Path:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import httpx
 
-from dynalign_contract.errors import StageError
+from dynalign_contract.errors import BadConfigError, StageError
 from dynalign_contract.run_facts import RunFacts
 from dynalign_contract.settings import MLFLOW_ENDPOINT, MlflowSettings
 from dynalign_trainer.endpoints.complaints import Refusal
@@ -31,6 +31,8 @@ _ITERATION: Final = "dynalign.iteration"
 _PARENT: Final = "mlflow.parentRunId"
 _MOST_METRICS: Final = 1000
 _MOST_OTHERS: Final = 100
+_HOST_REFUSED: Final = "Invalid Host header"
+"""How MLflow from 3.5 on refuses a name that it does not know."""
 _STATUS: Final = {"Succeeded": "FINISHED", "Failed": "FAILED"}
 
 Answer = Mapping[str, Any]
@@ -67,8 +69,18 @@ class MlflowServer(Server):
         refusal = self.without_key(Refusal(response.status, _message_of(response.body)))
         if refusal.status == httpx.codes.NOT_FOUND and b"RESOURCE_DOES_NOT_EXIST" in response.body:
             return None
+        if refusal.status == httpx.codes.FORBIDDEN and refusal.message.startswith(_HOST_REFUSED):
+            raise self._host_refused()
         explanation = refusal_error(self.address, refusal, None)
         raise self.postpone(response, refusal, explanation) if refusal.status in TRANSIENT else explanation
+
+    def _host_refused(self) -> StageError:
+        """What to raise for a server that answers under some names only: by default not under that of a Service."""
+        name = httpx.URL(self.address.url).netloc.decode("ascii")
+        return BadConfigError(
+            f"{self.address.url} does not let itself be called {name} (status 403: {_HOST_REFUSED}). Start MLflow with "
+            f"`--allowed-hosts {name}`, or with that name beside others in MLFLOW_SERVER_ALLOWED_HOSTS; no key helps."
+        )
 
     def _parse(self, body: bytes) -> Answer:
         try:
