@@ -21,14 +21,16 @@ class Place:
 
 SOURCE: Final = Place("pyproject.toml", rf'^version = "({VERSION})"$')
 
+_IMAGE: Final = rf"\bdynalign-(?:operator|trainer):({VERSION})\b"
+
 COPIES: Final = (
     Place("charts/dynalign/Chart.yaml", rf"^version: ({VERSION})$"),
     Place("charts/dynalign/Chart.yaml", rf'^appVersion: "({VERSION})"$'),
     Place("images/operator/Dockerfile", rf"^ARG VERSION=({VERSION})$"),
     Place("images/trainer/Dockerfile", rf"^ARG VERSION=({VERSION})$"),
     Place("operator/dynalign_operator/manifests/build_settings.py", rf'"dynalign-trainer:({VERSION})"'),
-    Place("README.md", rf"/dynalign-(?:operator|trainer):({VERSION})\b"),
-    Place("images/README.md", rf"/dynalign-(?:operator|trainer):({VERSION})\b"),
+    *(Place(page, _IMAGE) for page in ("README.md", "images/README.md", "docs/kubernetes.md", "docs/rewards.md")),
+    Place("images/README.md", rf"\bdynalign-(?:operator|trainer)-({VERSION})-context\.tar\.gz\b"),
 )
 
 

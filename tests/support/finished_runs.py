@@ -1,5 +1,6 @@
 """The working folder of a run that has ended: small artifacts, made from the configurations that the planner gave."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from dynalign_contract.config import StageConfig
@@ -7,14 +8,31 @@ from dynalign_contract.layout import MANIFEST
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.result import ArtifactRef
 from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.clusters.local.workdir import Workdir
 from dynalign_operator.planning.observed import JobObservation
 from support.builders import RunBuilder
+from support.report_runs import a_work_folder
 from support.simulation import Simulation, succeed
 
 
 def write_finished_run(root: Path, builder: RunBuilder) -> AlignmentRun:
-    """Write artifacts, configurations and run.json below `root`."""
-    simulation = Simulation(builder.build())
+    """Write artifacts, configurations and run.json of the builder's run below `root`."""
+    return finish_run(root, builder.build())
+
+
+def finish_run(root: Path, run: AlignmentRun) -> AlignmentRun:
+    """Write artifacts, configurations and run.json below `root`, as they are when this run has ended."""
+    return _write_run(root, run, lambda run: False)
+
+
+def stop_at_gate(root: Path, run: AlignmentRun) -> AlignmentRun:
+    """Write artifacts, configurations and run.json below `root`, as they are when this run waits for an approval."""
+    return _write_run(root, run, lambda run: run.status.awaited_approval is not None)
+
+
+def _write_run(root: Path, run: AlignmentRun, is_over: Callable[[AlignmentRun], bool]) -> AlignmentRun:
+    simulation = Simulation(run)
+    workdir = Workdir(root)
 
     def fate(job: JobObservation) -> JobObservation:
         (text,) = (
@@ -24,6 +42,9 @@ def write_finished_run(root: Path, builder: RunBuilder) -> AlignmentRun:
         folder = root / ".jobs" / job.name
         folder.mkdir(parents=True)
         (folder / "stage.json").write_text(text)
+        log = workdir.log(job.name, 0, len(job.results))
+        log.parent.mkdir(exist_ok=True)
+        log.write_text(f"{config.stage} has succeeded\n")
         done = succeed(job)
         results = tuple(
             result and result.model_copy(update={"artifact": write_artifact(root, config, shard)})
@@ -31,9 +52,13 @@ def write_finished_run(root: Path, builder: RunBuilder) -> AlignmentRun:
         )
         return JobObservation(**{**vars(done), "results": results})
 
-    run = simulation.finish(fate).run
-    (root / "run.json").write_text(run.to_json(indent=2))
-    return run
+    while not is_over(simulation.run):
+        if simulation.step(fate).wake_at is None and simulation.is_over:
+            break
+    metadata = simulation.run.metadata.model_copy(update={"resource_version": "1"})
+    ended = simulation.run.model_copy(update={"metadata": metadata})
+    (root / "run.json").write_text(ended.to_json(indent=2))
+    return ended
 
 
 def write_artifact(root: Path, config: StageConfig, shard: int = 0) -> ArtifactRef:
@@ -41,6 +66,8 @@ def write_artifact(root: Path, config: StageConfig, shard: int = 0) -> ArtifactR
     path = config.shard(shard if config.shards > 1 else 0)
     (root / path).mkdir(parents=True, exist_ok=True)
     (root / path / "contents.txt").write_text(f"{config.stage} of {config.iteration}, {shard}")
+    if config.iteration is not None:
+        a_work_folder().write_rows_of(config.stage, config.iteration, root / path)
     return seal(root, path, config)
 
 

@@ -9,7 +9,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _FOLDERS = ("docs", "charts", "images", "tests/cluster", ".github")
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r"(?:^ *<!-- test: (?P<mark>[^\n]*) -->\n)?"
+    r"(?P<fence>^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```)",
+    re.MULTILINE | re.DOTALL,
+)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LAUNCHERS = (("uvx",), ("pipx", "run"))
 """Programs that run the one whose name follows, without installing it."""
@@ -23,6 +27,8 @@ class Block:
     line: int
     language: str
     text: str
+    mark: str | None = None
+    """What the comment before it says to the test that runs it, see `support.page_marks`."""
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -43,8 +49,8 @@ def blocks(page: Path) -> Iterator[Block]:
     """The fenced blocks of a page, in order."""
     text = page.read_text()
     for match in _FENCE.finditer(text):
-        line = text.count("\n", 0, match.start()) + 1
-        yield Block(page, line, match["language"].strip(), textwrap.dedent(match["text"]))
+        line = text.count("\n", 0, match.start("fence")) + 1
+        yield Block(page, line, match["language"].strip(), textwrap.dedent(match["text"]), match["mark"])
 
 
 def spans(page: Path) -> Iterator[str]:

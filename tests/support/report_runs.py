@@ -16,6 +16,9 @@ from dynalign_contract.layout import (
     ANSWERS_FILE,
     BATCH_FILE,
     COMPARISONS_FILE,
+    DRAFTS_FILE,
+    PROMPTS_FILE,
+    YIELD_FILE,
     RunLayout,
     part_name,
 )
@@ -27,11 +30,14 @@ from dynalign_contract.metrics import (
     MetricDef,
     TrainMetrics,
 )
+from dynalign_contract.prompt_yield import PromptYields
 from dynalign_contract.records import (
     ANSWER,
     BATCH,
     COMPARISON,
+    DRAFT,
     JUDGEMENT,
+    PROMPT,
     ROLLOUT,
     Table,
     write_rows,
@@ -91,6 +97,21 @@ class WorkFolder:
                 self._write_stage(root, stage, iteration)
         return root
 
+    def write_rows_of(self, stage: Stage, iteration: int, folder: Path) -> None:
+        """Write the rows that a stage leaves in its folder, without a manifest; nothing for a stage that leaves none."""
+        match stage:
+            case Stage.PROMPTS:
+                self._rows(folder, PROMPTS_FILE, PROMPT, self._prompts(iteration))
+                self._rows(folder, DRAFTS_FILE, DRAFT, [])
+                (folder / YIELD_FILE).write_text(PromptYields().to_json())
+            case Stage.GENERATE:
+                self._rows(folder, part_name(0), ROLLOUT, self._rollouts(iteration))
+            case Stage.JUDGE:
+                self._rows(folder, part_name(0), JUDGEMENT, self._judgements(iteration))
+            case Stage.EVALUATE:
+                self._rows(folder, ANSWERS_FILE, ANSWER, self._answers(iteration))
+                self._rows(folder, COMPARISONS_FILE, COMPARISON, self._comparisons(iteration))
+
     def prompt_id(self, iteration: int, number: int) -> str:
         return f"{iteration:03d}-{number:05d}"
 
@@ -116,22 +137,22 @@ class WorkFolder:
 
     def _write_stage(self, root: Path, stage: Stage, iteration: int) -> None:
         layout = RunLayout(root)
+        folder = layout.stage(stage, iteration)
+        if stage is Stage.TRAIN:
+            self._rows(layout.batch(iteration), BATCH_FILE, BATCH, self._batch(iteration))
+        self.write_rows_of(stage, iteration, folder)
+        _finish(folder, stage, iteration, self._measured(stage, iteration))
+
+    def _measured(self, stage: Stage, iteration: int) -> Values:
         match stage:
             case Stage.GENERATE:
-                self._rows(layout.stage(stage, iteration), part_name(0), ROLLOUT, self._rollouts(iteration))
-                _finish(layout.stage(stage, iteration), stage, iteration, {GenerateMetrics.mean_length: 10 + iteration})
+                return {GenerateMetrics.mean_length: 10 + iteration}
             case Stage.JUDGE:
-                self._rows(layout.stage(stage, iteration), part_name(0), JUDGEMENT, self._judgements(iteration))
-                _finish(layout.stage(stage, iteration), stage, iteration, _judged(iteration))
+                return _judged(iteration)
             case Stage.TRAIN:
-                self._rows(layout.batch(iteration), BATCH_FILE, BATCH, self._batch(iteration))
-                trained: Values = {TrainMetrics.kl: 0.01 * iteration, TrainMetrics.entropy: 2.0 - 0.1 * iteration}
-                _finish(layout.stage(stage, iteration), stage, iteration, trained)
+                return {TrainMetrics.kl: 0.01 * iteration, TrainMetrics.entropy: 2.0 - 0.1 * iteration}
             case _:
-                folder = layout.stage(stage, iteration)
-                self._rows(folder, ANSWERS_FILE, ANSWER, self._answers(iteration))
-                self._rows(folder, COMPARISONS_FILE, COMPARISON, self._comparisons(iteration))
-                _finish(folder, stage, iteration, self._evaluated(iteration))
+                return self._evaluated(iteration)
 
     def _rows(self, folder: Path, name: str, table: Table[Any], rows: list[dict[str, Any]]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -147,6 +168,22 @@ class WorkFolder:
             )
             for number in range(self.prompts)
             for candidate in range(self.candidates)
+        ]
+
+    def _prompts(self, iteration: int) -> list[dict[str, Any]]:
+        return [
+            {
+                "prompt_id": self.prompt_id(iteration, number),
+                "messages": [{"role": "user", "content": f"{self.question} {number}?"}],
+                "source": "agents",
+                "facets": {"topic": "sleep"},
+                "critic_score": 6.25,
+                "agents": {"author": BASE_POLICY},
+                "draft_id": f"train-0-{number:05d}",
+                "draft": "",
+                "draft_score": float("nan"),
+            }
+            for number in range(self.prompts)
         ]
 
     def _rollouts(self, iteration: int) -> list[dict[str, Any]]:

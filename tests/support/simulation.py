@@ -126,9 +126,14 @@ class Simulation:
         """Step until nothing more is to be done. Fails when that takes too many steps."""
         for _ in range(steps):
             decided = self.step(fate)
-            if decided.wake_at is None and not self._alive():
+            if decided.wake_at is None and self.is_over:
                 return self
         raise AssertionError(f"no end after {steps} steps: {self.run.status.phase} {self.run.status.progress}")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no Job runs."""
+        return not self._alive()
 
     def lose(self, name: str) -> None:
         """Somebody removes a Job."""

@@ -22,7 +22,7 @@ HEAD: Final = f"""\
 One `{KIND}` (`{API_VERSION}`, namespaced, short name `ar`) is one run: a language model that aligns itself for
 `spec.iterations` iterations. The operator creates a Job for each stage, one after another:
 
-```
+```text
 fetch ─► for each iteration: prompts ─► generate ─► judge ─► train ─► evaluate ─► export
 ```
 
@@ -42,7 +42,8 @@ an objective of your own ([how to write one](../objectives.md)), [examples](../.
 
 ## With kubectl
 
-```
+<!-- test: cluster; runs my-run.yaml -->
+```bash
 kubectl explain {PLURAL}.spec.training          # the tables below, in the terminal
 kubectl get ar                                              # NAME PHASE ITERATION STAGE PROGRESS REWARD WINRATE AGE
 kubectl get ar -o wide                                      # CAPABILITYDELTA too

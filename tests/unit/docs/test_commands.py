@@ -13,13 +13,12 @@ import typer
 import yaml
 
 from dynalign_operator.cli.main import app
-from support.pages import ROOT, Block, blocks, pages, spans, split_commands
+from support.page_marks import command_blocks
+from support.pages import ROOT, Block, pages, spans, split_commands
 
 PROGRAM: Any = typer.main.get_command(app)
 OF_PROGRAM = {"-h", "--help", *(option for parameter in PROGRAM.params for option in parameter.opts)}
-GENERATED = ROOT / "docs/reference/cli.md"
-PLAIN = ("", "bash", "sh", "console")
-BLOCKS = [block for page in pages() for block in blocks(page) if block.language in PLAIN and page != GENERATED]
+BLOCKS = command_blocks()
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 VALUES = yaml.safe_load((ROOT / "charts/dynalign/values.yaml").read_text())
 INSTALLERS = {
