@@ -1,21 +1,39 @@
 """`dynalign verify`: whether the artifacts of a run are what they were, from the model's source to the export."""
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dynalign_contract.exit_codes import ExitCode
-from dynalign_operator.cli.terminal import count_of, say
+from dynalign_operator.cli.terminal import count_of, print_json, say
 from dynalign_operator.cli.workdirs import find_workdir, load_run
 
 if TYPE_CHECKING:
+    from dynalign_contract.rescore import RescoreReport
     from dynalign_operator.provenance.attestation import IsSigned
     from dynalign_operator.provenance.lineage import Lineage
 
 
 _CARD = "README.md"
 """A hub has a card of its own."""
+
+RescoreOption = Annotated[
+    int,
+    typer.Option("--rescore", metavar="N", min=0, help="Have the recorded judge score N recorded answers again."),
+]
+ToleranceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--tolerance",
+        metavar="POINTS",
+        min=0,
+        help="Difference of a score (0 to 9) that --rescore allows. Default: 0.25; 1 for votes and endpoints.",
+        show_default=False,
+    ),
+]
 
 
 def verify(
@@ -43,6 +61,9 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    rescore: RescoreOption = 0,
+    tolerance: ToleranceOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
     """Check every digest along a run's lineage: model, prompts, rollouts, judgements, policy, export.
 
@@ -52,18 +73,86 @@ def verify(
     name, lineage, problems, notes = _read_bundle(place, key) if is_bundle and place else _read_folder(place, key)
     if model is not None:
         problems += _compare_model(lineage, model)
-    for problem in problems:
-        say(f"{problem.rstrip('.')}.", err=True)
-    for note in notes:
-        say(note)
-    if problems:
-        say(f"{name}: {count_of(len(problems), 'problem')}.", err=True)
+    report = _rescore(place, lineage, rescore, tolerance, is_bundle=is_bundle, is_whole=not problems)
+    found = Findings(name, lineage, [text.rstrip(".") for text in problems], notes, report)
+    if as_json:
+        _print_json(found)
+    else:
+        _print(found)
+    if found.all_problems:
         raise typer.Exit(int(ExitCode.BAD_INPUT))
-    proven = sum(link.config is not None for link in lineage.links)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found out about a run."""
+
+    name: str
+    lineage: "Lineage"
+    problems: list[str]
+    """What the digests say to be wrong."""
+    notes: list[str]
+    rescored: "RescoreReport | None"
+    """None where no answer was to be scored again."""
+
+    @property
+    def proven(self) -> int:
+        """Artifacts whose configuration is known."""
+        return sum(link.config is not None for link in self.lineage.links)
+
+    @property
+    def all_problems(self) -> list[str]:
+        """Those of the digests and of the scores, without dots."""
+        from dynalign_operator.cli.rescore import problems_of
+
+        return self.problems + ([] if self.rescored is None else problems_of(self.rescored))
+
+
+def _print(found: Findings) -> None:
+    from dynalign_operator.cli.rescore import summary_of
+
+    for problem in found.all_problems:
+        say(f"{problem}.", err=True)
+    for note in found.notes:
+        say(note)
+    if found.rescored is not None:
+        say(f"{found.name}: {summary_of(found.rescored)}")
+    if found.all_problems:
+        say(f"{found.name}: {count_of(len(found.all_problems), 'problem')}.", err=True)
+        return
     say(
-        f"{name}: {count_of(len(lineage.links), 'artifact')} as recorded, {proven} of them with the configuration that "
-        "names their inputs."
+        f"{found.name}: {count_of(len(found.lineage.links), 'artifact')} as recorded, {found.proven} of them with the "
+        "configuration that names their inputs."
     )
+
+
+def _print_json(found: Findings) -> None:
+    rescored = None if found.rescored is None else found.rescored.model_dump(mode="json")
+    answer = {
+        "run": found.name,
+        "artifacts": len(found.lineage.links),
+        "withConfiguration": found.proven,
+        "problems": found.problems,
+        "notes": found.notes,
+        "rescore": rescored,
+    }
+    print_json(json.dumps(answer, indent=2))
+
+
+def _rescore(
+    place: Path | None, lineage: "Lineage", count: int, tolerance: float | None, *, is_bundle: bool, is_whole: bool
+) -> "RescoreReport | None":
+    """Scores of today beside the recorded ones; None where none are asked for, or the digests are wrong already."""
+    if count == 0:
+        return None
+    if is_bundle:
+        say("--rescore needs the run's folder: an archive of `dynalign export-run` holds no answers.", err=True)
+        raise typer.Exit(int(ExitCode.BAD_CONFIG))
+    if not is_whole:
+        return None
+    from dynalign_operator.cli.rescore import rescore
+
+    return rescore(find_workdir(place), lineage, count, tolerance)
 
 
 def _read_folder(place: Path | None, key: Path | None) -> "tuple[str, Lineage, list[str], list[str]]":
