@@ -1,6 +1,8 @@
 """An export becomes an artifact in a real OCI registry, with TLS and keys, and the model of another run."""
 
+import base64
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,12 @@ import pytest
 from dynalign_contract.config import FetchParams
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.manifest import read_listed
+from dynalign_contract.references import DOCKER_CONFIG_KEY
 from dynalign_contract.result import Outcome
 from dynalign_contract.settings import PublishTarget, publish_credentials
+from dynalign_contract.stores import MODEL_CREDENTIALS
 from dynalign_trainer.export.model_pack import build_model_pack
+from lab.cluster import built_tools
 from support.oci_registry import MANIFEST_TYPE, PASSWORD, USERNAME, Registry, oci_registry
 from support.publishing import export, give_keys, run
 
@@ -174,6 +179,38 @@ def test_an_artifact_that_cannot_be_had_is_refused(
     assert result.exit_code == code, result
     assert result.error is not None
     assert says in result.error.message
+
+
+def test_the_keys_may_come_from_a_docker_configuration(
+    publishing_root: Path, registry: Registry, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a Secret of type kubernetes.io/dockerconfigjson holds it: made by kubectl, for publishing and for fetching."""
+    command = ["create", "secret", "docker-registry", "r", "--dry-run=client", "-o", "json"]
+    keys = [f"--docker-server={registry.host}", f"--docker-username={USERNAME}", f"--docker-password={PASSWORD}"]
+    made = subprocess.run([built_tools() / "kubectl", *command, *keys], capture_output=True, check=True)
+    text = base64.b64decode(json.loads(made.stdout)["data"][DOCKER_CONFIG_KEY]).decode()
+    give_keys(monkeypatch, "", "")
+    for variables in (FIRST, MODEL_CREDENTIALS):
+        monkeypatch.setenv(variables.docker_config, text)
+    reference = {"name": "r", "dockerConfigKey": DOCKER_CONFIG_KEY}
+    result = export(publishing_root, target(registry, repository, credentialsSecretRef=reference))
+    assert result.exit_code == 0, result
+    (place,) = result.published
+    (publishing_root / "second").mkdir()
+    assert run(publishing_root / "second", FetchParams(uri=place.uri)).exit_code == 0
+
+
+def test_a_docker_configuration_without_the_registry_is_bad_configuration(
+    publishing_root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = json.dumps({"auths": {"elsewhere.example.com": {"username": USERNAME, "password": PASSWORD}}})
+    monkeypatch.setenv(FIRST.docker_config, elsewhere)
+    result = export(publishing_root, target(registry, "models/refused"))
+    assert result.exit_code == ExitCode.BAD_CONFIG, result
+    assert result.error is not None
+    assert f"has no entry for {registry.host}, only for: elsewhere.example.com" in result.error.message
+    assert "spec.export.publish[0].oci.credentialsSecretRef" in result.error.message
+    assert PASSWORD not in result.error.message
 
 
 def test_the_same_export_has_the_same_digest(publishing_root: Path) -> None:

@@ -113,6 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self, wanted: dict[str, Any]) -> None:
         name = "/".join(filter(None, (wanted.get("organization"), wanted["name"])))
+        name = f"datasets/{name}" if wanted.get("type") == "dataset" else name
         is_new = name not in self.hub.repositories
         if is_new:
             repository = self.hub.repositories[name] = Repository(wanted.get("visibility") == "private")
@@ -128,9 +129,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({"transfer": "basic", "objects": [entry(one) for one in wanted["objects"]]})
 
     def _of_repository(self, parts: list[str], body: bytes) -> None:
-        is_api = parts[:2] == ["api", "models"]
+        is_data = "datasets" in parts[:2]
+        parts = [part for index, part in enumerate(parts) if index > 1 or part != "datasets"]
+        is_api = parts[0] == "api"
+        parts = ["api", "models", *parts[1:]] if is_api and is_data else parts
         name, rest = "/".join(parts[2:4] if is_api else parts[:2]), parts[4:] if is_api else parts[2:]
-        repository = self.hub.repositories.get(name)
+        repository = self.hub.repositories.get(f"datasets/{name}" if is_data else name)
         if repository is None:
             self._json({"error": "Repository not found"}, 404)
             return

@@ -1,7 +1,14 @@
 """References to Kubernetes objects in the run's namespace. A stage sees what they name, never the objects."""
 
+from typing import Final
+
+from pydantic import Field
+
 from dynalign_contract.base import Model
 from dynalign_contract.names import DataKey, ObjectName
+
+DOCKER_CONFIG_KEY: Final = ".dockerconfigjson"
+"""Key of a Docker configuration in a Secret of type kubernetes.io/dockerconfigjson."""
 
 
 class SecretKeyRef(Model):
@@ -22,6 +29,14 @@ class CredentialsRef(Model):
     """Key under which the Secret holds the user name, or the ID of an S3 access key."""
     password_key: DataKey = "password"  # noqa: S105 - the name of a key
     """Key under which the Secret holds the password or token, or the secret part of an S3 access key."""
+    docker_config_key: DataKey | None = Field(default=None, exclude_if=lambda key: key is None)
+    """For OCI registries, in place of user name and password: key under which the Secret holds a Docker configuration.
+    In a Secret of type kubernetes.io/dockerconfigjson it is `.dockerconfigjson`. Its entry for the registry counts."""
+
+    @property
+    def docker_config(self) -> SecretKeyRef | None:
+        """Reference to the Docker configuration; None where the Secret has user name and password."""
+        return None if self.docker_config_key is None else SecretKeyRef(name=self.name, key=self.docker_config_key)
 
     @property
     def username(self) -> SecretKeyRef:

@@ -68,16 +68,19 @@ class Credentials:
 
 @dataclass(frozen=True)
 class CredentialVariables:
-    """Environment variables that hold a user name and a password."""
+    """Environment variables that hold a user name and a password, or a Docker configuration in their place."""
 
     username: str
     password: str
+    docker_config: str
 
     @property
     def names(self) -> tuple[str, str]:
-        """Both variables."""
+        """Variables of user name and password."""
         return self.username, self.password
 
 
-MODEL_CREDENTIALS: Final = CredentialVariables("DYNALIGN_MODEL_USERNAME", "DYNALIGN_MODEL_PASSWORD")
+MODEL_CREDENTIALS: Final = CredentialVariables(
+    "DYNALIGN_MODEL_USERNAME", "DYNALIGN_MODEL_PASSWORD", "DYNALIGN_MODEL_DOCKER_CONFIG"
+)
 """Keys of `spec.model.credentialsSecretRef`, for the fetch stage."""

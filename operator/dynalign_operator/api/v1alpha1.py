@@ -67,7 +67,8 @@ class ModelSpec(Model):
     """For `oci://`: how the registry is asked. Default: by HTTPS."""
     credentials_secret_ref: CredentialsRef | None = Field(default=None, exclude_if=lambda reference: reference is None)
     """For `s3://` the access key, for `oci://` user name and password; only the fetch stage sees them. `dynalign run`
-    takes them from the environment: DYNALIGN_MODEL_USERNAME and DYNALIGN_MODEL_PASSWORD. Default: none are used."""
+    takes them from the environment: DYNALIGN_MODEL_USERNAME and DYNALIGN_MODEL_PASSWORD, or
+    DYNALIGN_MODEL_DOCKER_CONFIG with `dockerConfigKey`. Default: none are used."""
     chat: ChatSettings = ChatSettings()
     quantized: Quantized = Quantized.REFUSE
     """What fetch does with a checkpoint whose weights are quantised. `Dequantize` converts `mxfp4`, `fp8`,

@@ -62,7 +62,7 @@ def _keys(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, ...]:
     with the judge stage."""
     if stage is not Stage.FETCH:
         return secret_variables(run, stage)
-    needed = (MODEL_CREDENTIALS.username, MODEL_CREDENTIALS.password)
+    needed = (*MODEL_CREDENTIALS.names, MODEL_CREDENTIALS.docker_config)
     return tuple(secret for secret in secret_variables(run, stage) if secret.variable in needed)
 
 

@@ -26,8 +26,8 @@ from dynalign_operator.api.v1alpha1 import AlignmentRun
 
 SECRET_VARIABLES: Final = frozenset(
     {
-        *(Variable.HUB_TOKEN, MODEL_CREDENTIALS.username, MODEL_CREDENTIALS.password, JUDGE_ENDPOINT.variable),
-        MLFLOW_ENDPOINT.variable,
+        *(Variable.HUB_TOKEN, *MODEL_CREDENTIALS.names, MODEL_CREDENTIALS.docker_config),
+        *(JUDGE_ENDPOINT.variable, MLFLOW_ENDPOINT.variable),
         *(agent_endpoint(role).variable for role in Role),
     }
 )
@@ -91,10 +91,12 @@ def _publish_secrets(run: AlignmentRun) -> tuple[SecretVariable, ...]:
 
 
 def _pair(at: str, reference: CredentialsRef | None, variables: CredentialVariables) -> tuple[SecretVariable, ...]:
-    """Both keys of a reference, in these variables."""
+    """User name and password of a reference, or the Docker configuration in their place, in these variables."""
     if reference is None:
         return ()
     field = f"{at}.credentialsSecretRef"
+    if reference.docker_config is not None:
+        return (SecretVariable(variables.docker_config, field, reference.docker_config),)
     return (
         SecretVariable(variables.username, field, reference.username),
         SecretVariable(variables.password, field, reference.password),

@@ -114,6 +114,22 @@ def secrets_of(bundle: JobBundle) -> dict[str, object]:
     return {entry["name"]: entry["valueFrom"] for entry in container["env"] if "valueFrom" in entry}
 
 
+def test_a_docker_configuration_takes_the_place_of_user_name_and_password() -> None:
+    """A Secret of type kubernetes.io/dockerconfigjson has no other keys, so none may be asked for."""
+    reference = {"name": "registry", "dockerConfigKey": ".dockerconfigjson"}
+    target = {"registry": "r", "repository": "m", "credentialsSecretRef": reference}
+    run = a_run().with_spec(
+        model={"uri": "oci://r/base:v1", "credentialsSecretRef": reference}, export={"publish": [{"oci": target}]}
+    )
+    found = {stage: secrets_of(bundle) for stage, bundle in bundles(run).items()}
+    asked = {"secretKeyRef": {"name": "registry", "key": ".dockerconfigjson"}}
+    assert {stage: secrets for stage, secrets in found.items() if secrets} == {
+        Stage.FETCH: {"DYNALIGN_MODEL_DOCKER_CONFIG": asked},
+        Stage.EXPORT: {"DYNALIGN_PUBLISH_0_DOCKER_CONFIG": asked},
+    }
+    assert all(may_hold_secret(variable) for secrets in found.values() for variable in secrets)
+
+
 def test_a_stage_sees_the_keys_of_its_own_endpoints_only() -> None:
     found = {stage: secrets_of(bundle) for stage, bundle in bundles(RUN).items()}
     assert {stage: secrets for stage, secrets in found.items() if secrets} == {
@@ -124,7 +140,7 @@ def test_a_stage_sees_the_keys_of_its_own_endpoints_only() -> None:
 
 def test_every_variable_that_may_hold_a_secret_is_known() -> None:
     agents = {agent_endpoint(role).variable for role in Role}
-    model = {"HF_TOKEN", "DYNALIGN_MODEL_USERNAME", "DYNALIGN_MODEL_PASSWORD"}
+    model = {"HF_TOKEN", "DYNALIGN_MODEL_USERNAME", "DYNALIGN_MODEL_PASSWORD", "DYNALIGN_MODEL_DOCKER_CONFIG"}
     assert {*model, *agents, "DYNALIGN_JUDGE_API_KEY", "DYNALIGN_MLFLOW_API_KEY"} == SECRET_VARIABLES
     assert all(may_hold_secret(variable) for keys in KEYS.values() for variable in keys)
     assert not any(map(may_hold_secret, ("PATH", "DYNALIGN_CACHE", "DYNALIGN_JUDGE_OUTSIDE", "MY_API_KEY")))

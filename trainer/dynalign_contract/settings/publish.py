@@ -1,5 +1,6 @@
 """Where the export stage publishes the model, beside the run's volume."""
 
+from enum import StrEnum
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -63,8 +64,9 @@ class OciTarget(OciServer):
     )
     """Tag that names the artifact; one that exists is moved."""
     credentials_secret_ref: CredentialsRef | None = None
-    """User name and password or token. `dynalign run` takes them from the environment: DYNALIGN_PUBLISH_0_USERNAME and
-    DYNALIGN_PUBLISH_0_PASSWORD for the first entry. Default: none are sent."""
+    """User name and password or token, or a Docker configuration that has them. `dynalign run` takes them from the
+    environment: DYNALIGN_PUBLISH_0_USERNAME and DYNALIGN_PUBLISH_0_PASSWORD for the first entry, or
+    DYNALIGN_PUBLISH_0_DOCKER_CONFIG with `dockerConfigKey`. Default: none are sent."""
 
     @property
     def url(self) -> str:
@@ -85,7 +87,7 @@ class HubTarget(Model):
         max_length=96,
         json_schema_extra=form("a repository of the hub, such as my-team/my-model"),
     )
-    """Repository, which is made if there is none."""
+    """Repository, which is made if there is none: of models, or with `content: Data` of data sets."""
     revision: str = Field(
         default="main",
         pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$",
@@ -101,7 +103,7 @@ class HubTarget(Model):
         max_length=64,
         json_schema_extra=form("a licence as the hub names it, such as apache-2.0"),
     )
-    """Licence in the model card. Default: none is named; that of the base model applies."""
+    """Licence in the card. Default: none is named; that of the base model applies."""
     token_secret_ref: SecretKeyRef
     """Token that may write to the repository. `dynalign run` takes it from the environment: DYNALIGN_PUBLISH_0_TOKEN
     for the first entry."""
@@ -112,8 +114,22 @@ class HubTarget(Model):
         return f"hf://{self.repository}@{self.revision}"
 
 
+class PublishContent(StrEnum):
+    """What is copied to a place."""
+
+    MODEL = "Model"
+    """The exported model."""
+    DATA = "Data"
+    """The run's prompts, answers and scores, and preference pairs, as `dynalign export-data` writes them."""
+
+
 class PublishTarget(Model):
-    """One place to which the exported model is copied. Exactly one field is set."""
+    """One place to which a run's results are copied. Exactly one of `hub`, `oci` and `s3` is set."""
+
+    content: PublishContent = Field(
+        default=PublishContent.MODEL, exclude_if=lambda content: content is PublishContent.MODEL
+    )
+    """What is copied: the exported model, or the data set of the run."""
 
     hub: HubTarget | None = Field(default=None, exclude_if=lambda target: target is None)
     """The Hugging Face Hub, or the site's mirror of it."""
@@ -139,13 +155,14 @@ class PublishTarget(Model):
 PublishTargets = Annotated[tuple[PublishTarget, ...], Field(max_length=MAX_TARGETS)]
 """The places to which a run publishes."""
 
-PUBLISH_KEY_VARIABLES: Final = r"DYNALIGN_PUBLISH_[0-9]+_(USERNAME|PASSWORD|TOKEN)"
+PUBLISH_KEY_VARIABLES: Final = r"DYNALIGN_PUBLISH_[0-9]+_(USERNAME|PASSWORD|TOKEN|DOCKER_CONFIG)"
 """Environment variables that hold keys of the places to publish to, as a regular expression."""
 
 
 def publish_credentials(index: int) -> CredentialVariables:
     """Variables with the credentials of the target at `index` of `spec.export.publish`."""
-    return CredentialVariables(f"DYNALIGN_PUBLISH_{index}_USERNAME", f"DYNALIGN_PUBLISH_{index}_PASSWORD")
+    at = f"DYNALIGN_PUBLISH_{index}"
+    return CredentialVariables(f"{at}_USERNAME", f"{at}_PASSWORD", f"{at}_DOCKER_CONFIG")
 
 
 def publish_token(index: int) -> str:

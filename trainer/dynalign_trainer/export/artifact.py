@@ -1,8 +1,6 @@
 """The export as an OCI artifact: its manifest is stored last, so that a tag names what has been read back."""
 
-import json
-
-from dynalign_trainer.export.model_pack import build_model_pack
+from dynalign_trainer.export.model_pack import build_pack
 from dynalign_trainer.export.pushing import Export, Push
 from dynalign_trainer.stores.registry import Repository
 
@@ -12,8 +10,7 @@ def push_to_registry(repository: Repository, tag: str, export: Export, push: Pus
 
     Returns the digest of the artifact, and whether anything was pushed: not if the tag names this artifact already.
     """
-    config = json.loads((export.folder / "config.json").read_bytes())
-    pack, files = build_model_pack(export.run, export.manifest, config), export.manifest.files
+    pack, files = build_pack(export), export.manifest.files
     if repository.find_manifest(tag) == pack.manifest:
         push.advance(2 * sum(file.bytes for file in files))
         return pack.digest, False

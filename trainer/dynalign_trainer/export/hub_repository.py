@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from dynalign_contract.manifest import ArtifactFile
 from dynalign_contract.pod_paths import Variable
-from dynalign_contract.settings import HubTarget
+from dynalign_contract.settings import HubTarget, PublishContent
 from dynalign_trainer.export.hub_card import CARD, build_hub_card
 from dynalign_trainer.export.pushing import Export, Push
 from dynalign_trainer.stores.place import StorePlace
@@ -31,6 +31,11 @@ class _Branch:
     card: bytes
 
     @property
+    def kind(self) -> str:
+        """How the library calls the repository's type."""
+        return "dataset" if self.export.content is PublishContent.DATA else "model"
+
+    @property
     def files(self) -> tuple[ArtifactFile, ...]:
         """What the branch is to hold."""
         digest = hashlib.sha256(self.card).hexdigest()
@@ -45,7 +50,9 @@ class _Branch:
         """Files that the branch does not hold, or holds in another version."""
         from huggingface_hub.hf_api import RepoFile
 
-        tree = self.api.list_repo_tree(self.target.repository, revision=self.target.revision, recursive=True)
+        tree = self.api.list_repo_tree(
+            self.target.repository, revision=self.target.revision, recursive=True, repo_type=self.kind
+        )
         held = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
         return [file for file in self.files if not self._is(file, held.get(file.name))]
 
@@ -69,17 +76,18 @@ class _Branch:
                 # An open file goes by LFS, whose uploads are plain HTTP; the library's other way needs Xet's servers.
                 contents = self.card if file.name == CARD else stack.enter_context(self.path(file).open("rb"))
                 added.append(CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=contents))
-                self.api.preupload_lfs_files(name, added[-1:], revision=revision)
+                self.api.preupload_lfs_files(name, added[-1:], revision=revision, repo_type=self.kind)
                 advance(file.bytes)
             message = f"{self.export.run}: {self.export.manifest.digest}"
-            return str(self.api.create_commit(name, added, commit_message=message, revision=revision).oid)
+            made = self.api.create_commit(name, added, commit_message=message, revision=revision, repo_type=self.kind)
+            return str(made.oid)
 
     def read(self, commit: str, name: str) -> Iterator[bytes]:
         """The bytes of a file at a commit, from wherever the hub sends for them."""
         import httpx
         from huggingface_hub import hf_hub_url
 
-        url = hf_hub_url(self.target.repository, name, revision=commit, endpoint=self.api.endpoint)
+        url = hf_hub_url(self.target.repository, name, revision=commit, endpoint=self.api.endpoint, repo_type=self.kind)
         headers = {"Authorization": f"Bearer {self.token}"}
         with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=60) as response:
             response.raise_for_status()
@@ -96,13 +104,14 @@ def push_to_hub(target: HubTarget, token: str, export: Export, push: Push, place
     api = HfApi(endpoint=place.server, token=token)
     branch = _Branch(api, target, token, export, build_hub_card(export, target.license))
     with _explained(place):
-        api.create_repo(target.repository, private=target.private, exist_ok=True)
+        api.create_repo(target.repository, private=target.private, exist_ok=True, repo_type=branch.kind)
         if target.revision != _MAIN:
-            api.create_branch(target.repository, branch=target.revision, exist_ok=True)
+            api.create_branch(target.repository, branch=target.revision, exist_ok=True, repo_type=branch.kind)
         missing = branch.missing()
         if not missing:
             push.advance(2 * sum(file.bytes for file in branch.files))
-            return str(api.model_info(target.repository, revision=target.revision).sha), False
+            found = api.repo_info(target.repository, revision=target.revision, repo_type=branch.kind)
+            return str(found.sha), False
         push.advance(sum(file.bytes for file in branch.files) - sum(file.bytes for file in missing))
         commit = branch.commit(missing, push.advance)
         for file in branch.files:

@@ -1,6 +1,7 @@
 """An export as an OCI artifact in the layout of ModelPack, the CNCF's model specification: one layer a file, as it is.
 
-https://github.com/modelpack/model-spec. Nothing in it depends on the time: the same export has the same digest.
+https://github.com/modelpack/model-spec. A data set is laid out alike, under a type of its own. Nothing in it depends on
+the time: the same export has the same digest.
 """
 
 import json
@@ -8,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dynalign_contract.manifest import ArtifactFile, Manifest
+from dynalign_contract.settings import PublishContent
+from dynalign_trainer.export.pushing import Export
 from dynalign_trainer.stores.registry import MANIFEST_TYPE, digest_of
 
 ARTIFACT_TYPE: Final = "application/vnd.cncf.model.manifest.v1+json"
@@ -18,6 +21,12 @@ DOC_TYPE: Final = "application/vnd.cncf.model.doc.v1.raw"
 FILE_PATH: Final = "org.cncf.model.filepath"
 TITLE: Final = "org.opencontainers.image.title"
 """How general clients such as oras name a layer's file."""
+DATA_TYPE: Final = "application/vnd.dynalign.data.v1"
+"""Of the artifact that is a data set: Parquet files and a card."""
+PARQUET_TYPE: Final = "application/vnd.apache.parquet"
+MARKDOWN_TYPE: Final = "text/markdown"
+EMPTY_TYPE: Final = "application/vnd.oci.empty.v1+json"
+"""Of the configuration of an artifact that has none (OCI image specification 1.1)."""
 EXPORT_DIGEST: Final = "io.dynalign.export.digest"
 
 
@@ -34,6 +43,22 @@ class ModelPack:
         return digest_of(self.manifest)
 
 
+def build_pack(export: Export) -> ModelPack:
+    """The artifact of what is pushed."""
+    if export.content is PublishContent.DATA:
+        return build_data_pack(export.run, export.manifest)
+    return build_model_pack(export.run, export.manifest, json.loads((export.folder / "config.json").read_bytes()))
+
+
+def build_data_pack(run: str, data: Manifest) -> ModelPack:
+    """The artifact of a data set."""
+    layers = [
+        _layer(file, MARKDOWN_TYPE if file.name.endswith(".md") else PARQUET_TYPE)
+        for file in sorted(data.files, key=lambda file: file.name)
+    ]
+    return _pack(run, data, DATA_TYPE, (EMPTY_TYPE, b"{}"), layers)
+
+
 def build_model_pack(run: str, export: Manifest, config: dict[str, Any]) -> ModelPack:
     """The artifact of an export; `config` is the model's own config.json."""
     files = sorted(export.files, key=lambda file: file.name)
@@ -44,13 +69,21 @@ def build_model_pack(run: str, export: Manifest, config: dict[str, Any]) -> Mode
             "modelfs": {"type": "layers", "diffIds": [f"sha256:{file.sha256}" for file in files]},
         }
     ).encode()
+    layers = [_layer(file, _media_type(file.name)) for file in files]
+    return _pack(run, export, ARTIFACT_TYPE, (CONFIG_TYPE, described), layers)
+
+
+def _pack(
+    run: str, contents: Manifest, artifact_type: str, config: tuple[str, bytes], layers: list[dict[str, Any]]
+) -> ModelPack:
+    kind, described = config
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,
-        "artifactType": ARTIFACT_TYPE,
-        "config": {"mediaType": CONFIG_TYPE, "digest": digest_of(described), "size": len(described)},
-        "layers": [_layer(file) for file in files],
-        "annotations": {TITLE: run, EXPORT_DIGEST: export.digest},
+        "artifactType": artifact_type,
+        "config": {"mediaType": kind, "digest": digest_of(described), "size": len(described)},
+        "layers": layers,
+        "annotations": {TITLE: run, EXPORT_DIGEST: contents.digest},
     }
     return ModelPack(described, json.dumps(manifest).encode())
 
@@ -61,9 +94,9 @@ def _technical(config: dict[str, Any]) -> dict[str, str]:
     return {name: value for name, value in named.items() if isinstance(value, str)}
 
 
-def _layer(file: ArtifactFile) -> dict[str, Any]:
+def _layer(file: ArtifactFile, media_type: str) -> dict[str, Any]:
     return {
-        "mediaType": _media_type(file.name),
+        "mediaType": media_type,
         "digest": f"sha256:{file.sha256}",
         "size": file.bytes,
         "annotations": {FILE_PATH: file.name, TITLE: file.name},

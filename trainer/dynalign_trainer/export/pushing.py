@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dynalign_contract.manifest import ArtifactFile, Manifest
+from dynalign_contract.settings import PublishContent
 from dynalign_trainer.stores.place import PublishMismatchError, StorePlace
 
 
 @dataclass(frozen=True)
 class Export:
-    """A finished export."""
+    """What is pushed: a finished export, or a data set."""
 
     run: str
     """Name of the run."""
     folder: Path
     manifest: Manifest
+    content: PublishContent = PublishContent.MODEL
 
 
 @dataclass(frozen=True)

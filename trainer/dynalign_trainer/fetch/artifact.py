@@ -34,6 +34,7 @@ def fetch_artifact(
         (server or OciServer()).address(source.registry),
         "spec.model.credentialsSecretRef",
         MODEL_CREDENTIALS.names,
+        MODEL_CREDENTIALS.docker_config,
     )
     repository = Repository(place, source.repository, read_credentials(place, os.environ), rights="pull")
     earlier = read_origin(target)

@@ -126,7 +126,7 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
     if not isinstance(config.params, ExportParams) or not config.params.publish:
         return result
     publishing = importlib.import_module(_PUBLISHING)
-    published = publishing.publish(config.run, config.params.publish, root / config.folder, place.port, stopping)
+    published = publishing.publish(config, config.params, root, place.port, stopping)
     return result.model_copy(update={"published": published})
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
+from dynalign_contract.docker_config import DockerConfigError, find_credentials
 from dynalign_contract.errors import BadConfigError, StageError
 from dynalign_contract.stores import Credentials
 
@@ -32,6 +34,9 @@ class StorePlace:
     """Field that names the Secret with the keys."""
     variables: tuple[str, ...]
     """Environment variables that hold the keys: user name and password, or a token."""
+    docker_config: str = ""
+    """Environment variable that holds a Docker configuration with user name and password in their place; empty for a
+    store that is no registry."""
 
     @property
     def name(self) -> str:
@@ -70,7 +75,12 @@ class StorePlace:
 
 
 def read_credentials(place: StorePlace, environment: Mapping[str, str]) -> Credentials | None:
-    """The keys from the environment; None where there are none. Raises BadConfigError where one of two is missing."""
+    """The keys from the environment; None where there are none.
+
+    Raises BadConfigError where one of two is missing, and where a Docker configuration has none for this server.
+    """
+    if text := environment.get(place.docker_config, "").strip():
+        return read_docker_config(place, text)
     found = [environment.get(name, "").strip() for name in place.variables]
     if not any(found):
         return None
@@ -80,6 +90,16 @@ def read_credentials(place: StorePlace, environment: Mapping[str, str]) -> Crede
             f"({' and '.join(place.variables)} for a local run)."
         )
     return Credentials(*found)
+
+
+def read_docker_config(place: StorePlace, text: str) -> Credentials:
+    """The keys for a place's registry. Raises BadConfigError where the configuration has none that can be used."""
+    try:
+        return find_credentials(text, urlsplit(place.server).netloc)
+    except DockerConfigError as error:
+        raise BadConfigError(
+            f"{place.reference}: the Docker configuration {error} ({place.docker_config} for a local run)."
+        ) from error
 
 
 def read_token(place: StorePlace, environment: Mapping[str, str]) -> str:

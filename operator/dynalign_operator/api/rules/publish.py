@@ -24,6 +24,10 @@ _CREDENTIALS_IN_THE_CLEAR: Final = (
     "would send the password in plain text; remove it, or name a Service of the cluster, as in NAME.NAMESPACE.svc:5000"
 )
 
+_NO_DOCKER_CONFIG: Final = (
+    "is for OCI registries only; name a Secret with an access key instead (usernameKey and passwordKey)"
+)
+
 
 def _registry_of(uri: str) -> str:
     """URL of the registry of an `oci://` address; empty for every other."""
@@ -80,6 +84,27 @@ PUBLISH_RULES: Final = (
         cel=f"!has(self.credentialsSecretRef) || {_OF_STORES}",
         message="is for s3:// and oci:// models only; remove it, or write such a uri",
         holds=lambda model: model.credentials_secret_ref is None or isinstance(parse_source(model.uri), _STORES),
+    ),
+    Rule(
+        at="spec.export.publish[].s3",
+        field="credentialsSecretRef.dockerConfigKey",
+        cel="!has(self.credentialsSecretRef) || !has(self.credentialsSecretRef.dockerConfigKey)",
+        message=_NO_DOCKER_CONFIG,
+        holds=lambda target: (
+            target.credentials_secret_ref is None or target.credentials_secret_ref.docker_config is None
+        ),
+    ),
+    Rule(
+        at="spec.model",
+        field="credentialsSecretRef.dockerConfigKey",
+        cel="!has(self.credentialsSecretRef) || !has(self.credentialsSecretRef.dockerConfigKey) || "
+        "!self.uri.startsWith('s3://')",
+        message=_NO_DOCKER_CONFIG,
+        holds=lambda model: (
+            model.credentials_secret_ref is None
+            or model.credentials_secret_ref.docker_config is None
+            or not isinstance(parse_source(model.uri), S3Source)
+        ),
     ),
     Rule(
         at="spec.model",
