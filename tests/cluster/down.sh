@@ -58,6 +58,7 @@ if [ $purge = yes ]; then
   awk -v under="$STATE/" 'index($2, under) == 1 {print $2}' /proc/self/mounts | sort -r |
     while read -r mount; do umount "$mount" || umount -l "$mount"; done
   "$BIN/kube-proxy" --cleanup >/dev/null 2>&1 || true
+  ip rule del iif "$BRIDGE" to "$SERVICE_PREFIX.0.0/16" unreachable 2>/dev/null || true
   ip link del "$BRIDGE" 2>/dev/null || true
   if [ /tmp/hostpath_pv -ef "$STATE/volumes" ]; then rm /tmp/hostpath_pv; fi
   rm -rf "$STATE"

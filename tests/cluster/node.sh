@@ -16,6 +16,10 @@ if ! ip link show "$BRIDGE" >/dev/null 2>&1; then
   ip link set "$BRIDGE" up
 fi
 "$HERE/forwarding.sh" allow "$BRIDGE"
+# What policies let through never meets kube-proxy's refusal of a Service that has no pods: without this rule such packets
+# leave the host, and who knows what answers there.
+ip rule show | grep -q "to $SERVICE_PREFIX.0.0/16 iif $BRIDGE unreachable" ||
+  ip rule add iif "$BRIDGE" to "$SERVICE_PREFIX.0.0/16" unreachable
 
 # --- keys, kubeconfigs and configuration ------------------------------------------------------------------------------
 sign() { # NAME SUBJECT [EXTENSIONS]

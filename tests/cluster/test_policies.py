@@ -141,6 +141,13 @@ def test_what_no_policy_allows_is_refused_and_what_one_allows_is_not(enforced: P
     enforced.await_connections({server: False, by_name: False, api: True})
 
 
+def test_a_service_without_pods_does_not_answer_where_everything_may_be_reached(enforced: Place) -> None:
+    enforced.create(a_policy("out", {"app": CLIENT}, egress=[{}]))
+    spec = {"selector": {"app": "nothing"}, "ports": [{"port": 443}]}
+    enforced.create({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "empty"}, "spec": spec})
+    enforced.await_connections({addresses(enforced)[2]: True, (enforced.ip("empty"), 443): False})
+
+
 def test_a_node_that_is_stopped_leaves_no_rules() -> None:
     script = Path(__file__).with_name("policies.sh")
     done = subprocess.run(
