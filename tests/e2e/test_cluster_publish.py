@@ -30,6 +30,8 @@ FIRST, SECOND, THIRD = "published", "from-registry", "from-bucket"
 WEIGHTS = "model.safetensors"
 BASIC = "kubernetes.io/basic-auth"
 METRIC = "judge.reward"
+RETRIES = 10
+"""Attempts at an export while the servers that were killed come back."""
 
 DIGESTS = """
 import hashlib, json, pathlib
@@ -101,6 +103,7 @@ def spec(stores: Stores, name: str, **model: Any) -> dict[str, Any]:
     return {
         **TINY,
         "iterations": 1,
+        "policy": {"retries": RETRIES},
         "model": model or TINY["model"],
         "tracking": {"mlflow": mlflow | {"apiKeySecretRef": {"name": "mlflow", "key": "bearer"}}},
         "export": {
@@ -132,7 +135,8 @@ def continued(published: ClusterRun, stores: Stores) -> Continued:
         stores.kill(store)
     run.until(lambda: export_of(run).get("failures"), "a failed export")
     failure = export_of(run)["message"]
-    stores.start(Store.REGISTRY, Store.MLFLOW)
+    for store in (Store.MLFLOW, Store.REGISTRY):  # the run goes on with the registry, and then logs its end
+        stores.start(store)
     run.until_completed()
     run.until_reported()
     return Continued(run, failure)
