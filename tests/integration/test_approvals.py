@@ -14,17 +14,14 @@ import pytest
 
 from dynalign_operator.api.approvals import APPROVAL_ANNOTATION, AwaitedApproval, Decision, Gate, build_request
 from lab.api_server import PATIENCE, ApiServer, start_api_server
+from support.approvals import TEAM, install_approvals, user
 from support.builders import T0, an_artifact
-from support.chart import of_kind, render
 from support.player import Player, is_completed, run_object, scenario, start_operator
 
 pytestmark = pytest.mark.cluster
 
-TEAM = "team"
 MODEL = {"uri": "bundled://smollm2-135m-instruct"}
 AWAITED = AwaitedApproval(gate=Gate.BEFORE_TRAIN, iteration=0, artifact=an_artifact().digest, since=T0)
-EDITOR_RULES = [{"apiGroups": ["dynalign.io"], "resources": ["alignmentruns"], "verbs": ["*"]}]
-"""What an editor has, the verb `approve` aside."""
 
 
 @dataclass(frozen=True)
@@ -39,45 +36,8 @@ class Person:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     with start_api_server(tmp_path_factory.mktemp("approvals") / "s") as started:
         assert started.kubectl("create", "namespace", TEAM).returncode == 0
-        objects = render()
-        policies = of_kind(objects, "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
-        assert len(policies) == 2
-        approver = next(
-            role for role in of_kind(objects, "ClusterRole") if role["metadata"]["name"].endswith("-approver")
-        )
-        applied = started.apply(*policies, approver, *people(approver["metadata"]["name"]))
-        assert applied.returncode == 0, applied.stderr
+        install_approvals(started)
         yield started
-
-
-def people(role: str) -> list[dict[str, Any]]:
-    """alice may approve; bob may change runs, and has every verb but that."""
-    verbs = ["get", "list", "watch", "create", "update", "patch", "delete"]
-    editor = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": "editor"},
-        "rules": [{**EDITOR_RULES[0], "verbs": verbs}],
-    }
-    accounts = [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": TEAM}}
-        for name in ("alice", "bob")
-    ]
-    bindings = [
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": f"{name}-{bound}", "namespace": TEAM},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": bound},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": TEAM}],
-        }
-        for name, bound in (("alice", role), ("bob", "editor"))
-    ]
-    return [editor, *accounts, *bindings]
-
-
-def user(name: str) -> str:
-    return f"system:serviceaccount:{TEAM}:{name}"
 
 
 def text_by(name: str) -> str:

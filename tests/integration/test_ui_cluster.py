@@ -9,8 +9,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from dynalign_contract.stages import Stage
+from dynalign_operator.api.approvals import APPROVAL_ANNOTATION, Decision, parse_request
 from lab.api_server import ApiServer, start_api_server
+from support.approvals import TEAM, install_approvals, user
 from support.browser import open_chromium
+from support.cluster_runs import until
 from support.live_runs import a_live_run, with_bundled_model
 from support.opened_page import PATIENCE, PHONE, WIDE, Scheme
 from support.player import run_object
@@ -168,3 +171,37 @@ def test_a_guest_sees_the_own_namespace_and_why_no_more(cluster: ApiServer, tmp_
         page = started.open().get("/api/runs").json()
         assert page["rows"] == []
         assert "you may not list" in page["notes"][-1]
+
+
+def test_who_may_approve_does_so_in_the_page_and_who_may_not_is_told(
+    chromium: Browser, cluster: ApiServer, tmp_path: Path
+) -> None:
+    """By the same path as `dynalign approve`: the admission policy of the chart compares name and rights."""
+    install_approvals(cluster)
+    asks = run_object("asks", TEAM, model=MODEL, iterations=5, policy={"approval": ["BeforeTrain"]})
+    assert cluster.apply(asks).returncode == 0
+    gated = with_bundled_model().with_policy(approval=["BeforeTrain"])
+    tell(cluster, "asks", TEAM, a_live_run("asks", run=gated).awaiting_approval())
+    probe = json.dumps({"metadata": {"annotations": {APPROVAL_ANNOTATION: "probe"}}})
+    as_bob = f"--kubeconfig={cluster.kubeconfig_of('bob', TEAM)}"
+    dry_run = (as_bob, "patch", "ar", "asks", "-n", TEAM, "--type=merge", "-p", probe, "--dry-run=server")
+    until(lambda: cluster.kubectl(*dry_run).returncode != 0, "the policy in force", lambda: "it lets everybody approve")
+    for name in ("bob", "alice"):
+        with start_ui("-n", TEAM, cwd=tmp_path, kubeconfig=cluster.kubeconfig_of(name, TEAM)) as started:
+            page = open_run(chromium, started, f"cluster:{TEAM}/asks").page
+            page.get_by_role("button", name="Approve").click()
+            dialog(page).get_by_role("button", name="Approve").click()
+            if name == "bob":
+                expect(dialog(page).get_by_role("alert")).to_contain_text("you may not approve alignmentruns")
+                assert annotation(cluster, "asks") is None
+            else:
+                expect(page.locator("#told")).to_contain_text(f"{user('alice')} approved the judged answers")
+            page.close()
+    request = parse_request(annotation(cluster, "asks") or "")
+    assert (request.by, request.decision) == (user("alice"), Decision.APPROVED)
+
+
+def annotation(cluster: ApiServer, name: str) -> str | None:
+    found = json.loads(cluster.kubectl("get", "ar", name, "-n", TEAM, "-o", "json").stdout)
+    text: str | None = found["metadata"].get("annotations", {}).get(APPROVAL_ANNOTATION)
+    return text

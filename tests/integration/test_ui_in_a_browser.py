@@ -8,6 +8,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from dynalign_contract.stages import Stage
+from dynalign_operator.api.approvals import Decision, parse_request
+from dynalign_operator.clusters.local.approving import read_decision
 from dynalign_operator.clusters.local.workdir import Workdir, locked, write_run
 from support.browser import open_chromium
 from support.builders import a_run
@@ -194,6 +196,36 @@ def test_a_report_is_made_and_opens_beside_the_page(chromium: Browser, server: U
     assert report.evaluate("fetch('/api/runs').then(() => 'loaded', () => 'refused')") == "refused"
     report.close()
     page.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(WIDE, "light"), (PHONE, "dark")])
+def test_a_run_that_waits_is_rejected_with_a_reason(
+    chromium: Browser, tmp_path: Path, width: int, scheme: Scheme
+) -> None:
+    root = tmp_path / "runs" / "waits"
+    a_work_folder().of_size(1, 2, 2).named("waits").write(root)
+    a_live_run("waits", root, a_run().with_policy(approval=["BeforeTrain"])).awaiting_approval()
+    with start_ui(cwd=tmp_path) as started:
+        opened = open_local(chromium, started, "waits", width, scheme)
+        page, dialog = opened.page, opened.page.get_by_role("dialog")
+        expect(page.locator(".part-approval")).to_contain_text("BeforeTrain: the judged answers that iteration 0")
+        page.locator(".part-approval summary").click()
+        expect(page.get_by_role("region", name="Sample")).to_contain_text("best")
+        assert opened.serious_findings == ""
+        page.get_by_role("button", name="Approve").click()
+        dialog.get_by_role("button", name="Cancel").click()
+        expect(dialog).to_be_hidden()
+        page.get_by_role("button", name="Reject").click()
+        dialog.get_by_role("button", name="Reject").click()
+        expect(dialog).to_be_visible()  # a reason is required
+        assert read_decision(Workdir(root)) is None
+        dialog.get_by_label("Reason").fill("the answers flatter")
+        dialog.get_by_role("button", name="Reject").click()
+        expect(page.locator("#told")).to_contain_text("refused the judged answers")
+        request = parse_request(read_decision(Workdir(root)) or "")
+        assert (request.decision, request.reason) == (Decision.REJECTED, "the answers flatter")
+        assert_clean(opened, started)
+        page.close()
 
 
 def test_texts_of_a_run_are_texts(chromium: Browser, server: UiServer) -> None:

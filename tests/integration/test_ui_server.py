@@ -14,8 +14,11 @@ from urllib.parse import quote
 import pytest
 
 from dynalign_contract.stages import Stage
+from dynalign_operator.api.approvals import Decision, parse_request
+from dynalign_operator.clusters.local.approving import read_decision
 from dynalign_operator.clusters.local.workdir import Workdir, locked
 from dynalign_operator.ui.access import HEADERS
+from support.builders import a_run
 from support.live_runs import LiveRun, a_live_run
 from support.report_runs import a_work_folder
 from support.ui_server import PATIENCE, UiServer, start_ui
@@ -142,6 +145,28 @@ def test_a_report_is_made_and_shown_in_a_sandbox_of_its_own(server: UiServer, fo
     file.symlink_to(folder / "secret.html")
     refused = server.get(address)
     assert (refused.status in (404, 409), "secret" in refused.body.replace("secret.html", "")) == (True, False)
+
+
+def test_a_waiting_run_of_this_machine_is_decided_as_dynalign_approve_does(server: UiServer, folder: Path) -> None:
+    root, key = folder / "runs" / "waits", "local:runs/waits"
+    a_work_folder().of_size(1, 2, 2).named("waits").write(root)
+    gated = a_run().with_policy(approval=["BeforeTrain"])
+    live = a_live_run("waits", root, gated).awaiting_approval()
+    awaited = live.simulation.run.status.awaited_approval
+    assert awaited is not None
+    shown = server.run(key)["approval"]
+    assert "Judged answers of iteration 0: the first 2 of 2 prompts" in shown["sample"]
+    wish = {"key": key, **{name: shown[name] for name in ("gate", "iteration", "artifact")}, "decision": "Approved"}
+    stale = server.post("/api/approve", wish | {"artifact": "sha256:other"})
+    assert (stale.status, "not what the page showed" in stale.json()["message"]) == (409, True)
+    assert server.post("/api/approve", wish | {"decision": "Maybe"}).status == 400
+    assert server.post("/api/approve", wish, Origin="null").status == 403
+    assert read_decision(Workdir(root)) is None
+    sent = server.post("/api/approve", wish)
+    assert sent.status == 200
+    assert sent.json()["message"].endswith("would train on. `dynalign run FILE` goes on with the run.")
+    request = parse_request(read_decision(Workdir(root)) or "")
+    assert (request.fits(awaited), request.decision) == (True, Decision.APPROVED)
 
 
 def follow(server: UiServer, key: str) -> http.client.HTTPResponse:

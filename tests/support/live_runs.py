@@ -74,6 +74,14 @@ class LiveRun:
         self.simulation.plan()
         return self._store()
 
+    def awaiting_approval(self) -> LiveRun:
+        """Move on until a gate of `policy.approval` is reached. Fails where none is."""
+        for _ in range(60):
+            self.simulation.step(do_well)
+            if self.simulation.run.status.awaited_approval is not None:
+                return self._store()
+        raise AssertionError("the run waits for nobody")
+
     def finished(self) -> LiveRun:
         self.simulation.finish(do_well)
         return self._store()

@@ -40,7 +40,7 @@ def approve(
 
     async def work() -> int:
         from dynalign_operator.api.approvals import Decision
-        from dynalign_operator.planning.approvals import describe_subject
+        from dynalign_operator.cli.decided import describe_sent
 
         decision = Decision.APPROVED if reject is None else Decision.REJECTED
         async with open_run(RunChoice(run, namespace, context, kubeconfig)) as (source, name):
@@ -50,8 +50,7 @@ def approve(
                 say(_nothing_to_approve(snapshot), err=True)
                 return int(ExitCode.BAD_INPUT)
             by = await source.decide(snapshot, decision, reject or "")
-        verb = "approved" if decision is Decision.APPROVED else "refused"
-        say(f"{by} {verb} {describe_subject(awaited)}. {_what_follows(snapshot, decision is Decision.APPROVED)}")
+        say(describe_sent(snapshot, awaited, decision, by))
         return 0
 
     run_command(work)
@@ -65,10 +64,3 @@ def _nothing_to_approve(snapshot: "RunSnapshot") -> str:
         f"{run.metadata.name} waits for no approval now ({has}; phase {status.phase}). "
         f"`{program_name()} describe {snapshot.place.arguments}` says what it does."
     )
-
-
-def _what_follows(snapshot: "RunSnapshot", is_approved: bool) -> str:  # noqa: FBT001 - the two ends of a sentence
-    if snapshot.place.is_cluster or snapshot.is_driven:
-        return "The run goes on." if is_approved else "The run ends."
-    then = "goes on with the run" if is_approved else "ends the run, with exit code 12"
-    return f"`dynalign run FILE` {then}."

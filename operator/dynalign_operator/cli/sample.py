@@ -1,11 +1,12 @@
 """What a person looks at before an approval: a few of the artifact's own rows, for a terminal."""
 
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from rich.console import Console, RenderableType
 from rich.console import Group as Lines
-from rich.console import RenderableType
 from rich.table import Table
 
 from dynalign_contract.errors import StageError
@@ -22,6 +23,7 @@ _SHOWN: Final = 3
 """Prompts that are shown."""
 _QUESTION_LENGTH: Final = 200
 _ANSWER_LENGTH: Final = 320
+_TEXT_WIDTH: Final = 100
 
 
 def read_sample(folder: Path, awaited: AwaitedApproval) -> RenderableType | None:
@@ -39,6 +41,17 @@ def read_sample(folder: Path, awaited: AwaitedApproval) -> RenderableType | None
     except (ModuleNotFoundError, OSError, StageError):
         return None
     return judged_answers(groups, iteration) if groups else None
+
+
+def sample_text(folder: Path, awaited: AwaitedApproval) -> str:
+    """The sample as plain text of 100 columns; empty where it cannot be read."""
+    sample = read_sample(folder, awaited)
+    if sample is None:
+        return ""
+    console = Console(file=StringIO(), width=_TEXT_WIDTH, color_system=None)
+    with console.capture() as captured:
+        console.print(sample)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def judged_answers(groups: "Sequence[Group]", iteration: int) -> RenderableType:

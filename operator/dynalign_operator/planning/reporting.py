@@ -224,7 +224,7 @@ class _ReportBuilder:
         )
         self._delete(old for old in self.jobs if old.phase is not JobPhase.ACTIVE and old.attempt < job.attempt)
         missing = f" Not in it: {self.entry.message}" if self.entry.message else ""
-        message = f"{REPORT_FILE} in the run's folder covers {_scope(self.entry)}.{missing}"
+        message = f"{REPORT_FILE} in the run's folder covers {describe_scope(self.entry)}.{missing}"
         self._tell(reasons.REPORTED, message, is_true=True)
 
     def _fail(self, message: str, job: JobObservation | None = None) -> None:
@@ -255,7 +255,7 @@ class _ReportBuilder:
             if self.entry.run_completion_time is None
             else "`dynalign report FOLDER` writes it from a copy of the run's folder."
         )
-        text = f"The report of {_scope(self.entry)} failed: {message} The run itself goes on without it. {then}"
+        text = f"The report of {describe_scope(self.entry)} failed: {message} The run itself goes on without it. {then}"
         self._tell(reasons.REPORT_FAILED, text, is_true=False)
 
     def _expect_attempt(self, attempt: int, message: str = "") -> None:
@@ -277,7 +277,7 @@ class _ReportBuilder:
         self.plan.wake_times.append(at)
 
 
-def _scope(entry: ReportStatus) -> str:
+def describe_scope(entry: ReportStatus) -> str:
     """What a report covers, in words."""
     if entry.run_completion_time is not None:
         return "the run to its end"

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from dynalign_contract.layout import RunLayout
+from dynalign_operator.cli.sample import sample_text
 from dynalign_operator.cli.workdirs import RUNS
 from dynalign_operator.clusters.local.remembered import RememberedRuns
 from dynalign_operator.clusters.local.run_source import LocalRunSource
 from dynalign_operator.clusters.run_source import RunList, RunSnapshot
 from dynalign_operator.planning.run_facts import facts_of
+from dynalign_operator.ui.approvals import awaited_of
 from dynalign_operator.ui.models import ReportView
 from dynalign_report.facts import StageFacts
 from dynalign_report.stage_facts import read_stages
@@ -65,3 +67,9 @@ def report_view(snapshot: RunSnapshot) -> ReportView:
     except OSError:
         made = None
     return ReportView(made_at=made, can_be_made=True)
+
+
+def read_sample_text(snapshot: RunSnapshot) -> str:
+    """A sample of what awaits approval, as `dynalign describe` shows it; empty where nothing does."""
+    awaited = awaited_of(snapshot)
+    return "" if awaited is None else sample_text(Path(snapshot.place.files), awaited)

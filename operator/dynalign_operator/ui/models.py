@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 
 from dynalign_contract.base import Model
 from dynalign_contract.plain_text import reveal_hidden
+from dynalign_operator.api.approvals import LONGEST_REASON, Decision, Gate
 
 PAGE_SIZE: Final = 50
 """Runs on one page of the list."""
@@ -168,6 +169,24 @@ class ReportView(Model):
     """None where there is none yet."""
     can_be_made: bool = False
     note: Shown = ""
+    sentence: Shown = ""
+    """What the report that the run itself writes covers, or why it could not be written; empty before the first."""
+    ended_at: datetime | None = None
+    """When the attempt at it ended; None while it is being written."""
+    is_trouble: bool = False
+
+
+class ApprovalView(Model):
+    """What waits for a person's approval."""
+
+    gate: Gate
+    iteration: int
+    artifact: str
+    """Digest of what is approved: a decision names it, and holds for nothing else."""
+    subject: str
+    since: datetime
+    sample: Shown = ""
+    """A few rows of it, for a run of this machine."""
 
 
 class RunPage(Headline):
@@ -192,6 +211,7 @@ class RunPage(Headline):
     """Latest first."""
     commands: tuple[CommandView, ...]
     actions: ActionsView
+    approval: ApprovalView | None = None
     report: ReportView
     configuration: Shown
     notes: tuple[Shown, ...] = ()
@@ -213,6 +233,17 @@ class ChangeRequest(Model):
     generation: int
     """Version of the specification that the person saw."""
     iterations: int | None = Field(default=None, ge=1, le=1000)
+
+
+class DecisionRequest(Model):
+    """A confirmed decision about what waits for approval, as the person has seen it."""
+
+    key: str = Field(max_length=1024)
+    gate: Gate
+    iteration: int = Field(ge=0)
+    artifact: str = Field(max_length=128)
+    decision: Decision
+    reason: str = Field(default="", max_length=LONGEST_REASON)
 
 
 class ReportRequest(Model):

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from dynalign_operator.cli.decided import describe_sent
 from dynalign_operator.clusters.errors import ClusterError
 from dynalign_operator.clusters.run_source import (
     ListedRun,
@@ -19,9 +20,10 @@ from dynalign_operator.clusters.run_source import (
     RunSnapshot,
     RunSource,
 )
+from dynalign_operator.ui.approvals import check_decision
 from dynalign_operator.ui.changes import describe_change, plan_change
-from dynalign_operator.ui.local_runs import LocalRuns, report_view
-from dynalign_operator.ui.models import ChangeRequest
+from dynalign_operator.ui.local_runs import LocalRuns, read_sample_text, report_view
+from dynalign_operator.ui.models import ChangeRequest, DecisionRequest
 from dynalign_operator.ui.paced import Paced
 from dynalign_operator.ui.reported import report_in_cluster
 from dynalign_operator.ui.run_keys import RunKey
@@ -67,6 +69,15 @@ class Places:
         await source.change(run, fields)
         self.expire(wish.key)
         return describe_change(run, fields)
+
+    async def decide(self, wish: DecisionRequest) -> str:
+        """Send a confirmed decision as `dynalign approve` does; returns what follows. Raises ClusterError."""
+        source, name = self._source(self._parse(wish.key))
+        snapshot = await source.get(name)
+        awaited = check_decision(snapshot, wish)
+        by = await source.decide(snapshot, wish.decision, wish.reason)
+        self.expire(wish.key)
+        return describe_sent(snapshot, awaited, wish.decision, by)
 
     async def make_report(self, key: str) -> str:
         """Write the report of a working folder; returns what has been done. Raises ClusterError."""
@@ -140,7 +151,8 @@ class Places:
             return Seen(listed, snapshot, events, report=report_in_cluster(snapshot), notes=tuple(notes))
         stages, problems = await self._local.stages(snapshot)
         notes += problems
-        return Seen(listed, snapshot, events, stages, await asyncio.to_thread(report_view, snapshot), tuple(notes))
+        report, sample = await asyncio.to_thread(lambda: (report_view(snapshot), read_sample_text(snapshot)))
+        return Seen(listed, snapshot, events, stages, report, tuple(notes), sample)
 
 
 def _listed(snapshot: RunSnapshot, key: RunKey) -> ListedRun:

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from dynalign_contract.metrics import find_definition
+from dynalign_contract.plain_text import reveal_hidden
 from dynalign_contract.result import Metric
 from dynalign_contract.stages import Stage
-from dynalign_operator.api.status import IterationStatus
+from dynalign_operator.api.status import IterationStatus, ReportStatus, StagePhase
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.run_source import RunSnapshot
 from dynalign_operator.planning.iteration_numbers import numbers_of
+from dynalign_operator.planning.reporting import describe_scope
 from dynalign_operator.planning.run_facts import facts_of
 from dynalign_operator.ui.models import ReportView
 from dynalign_report.facts import ReportedRun, StageFacts
@@ -46,3 +48,19 @@ def report_in_cluster(snapshot: RunSnapshot) -> ReportView:
         return ReportView(note="There is no report yet; one is written after every iteration and at the run's end.")
     covered = "" if written.iteration is None else f", to iteration {written.iteration},"
     return ReportView(note=f"Its report{covered} is {written.path} on {snapshot.place.files}: copy it from there.")
+
+
+def with_written(view: ReportView, written: ReportStatus | None) -> ReportView:
+    """The report with what the run itself says of writing it."""
+    if written is None:
+        return view
+    scope, is_trouble, ended = describe_scope(written), written.phase is StagePhase.FAILED, written.completion_time
+    match written.phase:
+        case StagePhase.SUCCEEDED:
+            missing = f" Not in it: {written.message}" if written.message else ""
+            sentence = f"The run's report covers {scope}.{missing}"
+        case StagePhase.FAILED:
+            sentence = f"The report of {scope} was not written: {written.message}"
+        case _:
+            sentence, ended = f"The report of {scope} is being written.", None
+    return view.model_copy(update={"sentence": reveal_hidden(sentence), "ended_at": ended, "is_trouble": is_trouble})

@@ -13,6 +13,7 @@ from dynalign_operator.clusters.run_source import ListedRun, RunEvent, RunSnapsh
 from dynalign_operator.planning.iteration_numbers import numbers_of
 from dynalign_operator.planning.plan import EventType
 from dynalign_operator.planning.stage_status import seconds_of
+from dynalign_operator.ui.approvals import build_approval
 from dynalign_operator.ui.changes import build_actions
 from dynalign_operator.ui.commands import build_commands
 from dynalign_operator.ui.headlines import headline_of
@@ -25,7 +26,7 @@ from dynalign_operator.ui.models import (
     RunPage,
     StageView,
 )
-from dynalign_operator.ui.reported import build_reported
+from dynalign_operator.ui.reported import build_reported, with_written
 from dynalign_report.chart_data import chart_data
 from dynalign_report.charts import Section, build_charts
 from dynalign_report.facts import ReportedRun, StageFacts
@@ -47,6 +48,8 @@ class Seen:
     report: ReportView = field(default_factory=ReportView)
     notes: tuple[str, ...] = ()
     """What could not be looked at."""
+    sample: str = ""
+    """A sample of what awaits approval, where its files are at hand."""
 
 
 def build_page(seen: Seen, now: datetime) -> RunPage:
@@ -71,7 +74,8 @@ def build_page(seen: Seen, now: datetime) -> RunPage:
         events=tuple(map(_event, reversed(seen.events[-_LATEST_EVENTS:]))),
         commands=build_commands(snapshot),
         actions=build_actions(snapshot),
-        report=seen.report,
+        approval=build_approval(snapshot, seen.sample),
+        report=with_written(seen.report, run.status.report),
         configuration=reported.facts.configuration,
         notes=(*snapshot.notes, *seen.notes),
     )

@@ -28,7 +28,7 @@ from dynalign_operator.ui.access import (
 from dynalign_operator.ui.files import Asset, render_page
 from dynalign_operator.ui.list_views import ListQuery, build_list
 from dynalign_operator.ui.log_stream import event, stream_lines
-from dynalign_operator.ui.models import Answer, ChangeRequest, ReportRequest
+from dynalign_operator.ui.models import Answer, ChangeRequest, DecisionRequest, ReportRequest
 from dynalign_operator.ui.places import Places, now
 from dynalign_operator.ui.run_views import build_page
 
@@ -56,6 +56,7 @@ class PageServer:
         app.router.add_get("/api/logs", self._logs, allow_head=False)
         app.router.add_get("/report", self._report)
         app.router.add_post("/api/change", self._change)
+        app.router.add_post("/api/approve", self._approve)
         app.router.add_post("/api/report", self._make_report)
         return app
 
@@ -139,6 +140,10 @@ class PageServer:
     async def _change(self, request: web.Request) -> web.Response:
         wish = await _body(request, ChangeRequest)
         return _json(Answer(message=await self._places.change(wish)))
+
+    async def _approve(self, request: web.Request) -> web.Response:
+        wish = await _body(request, DecisionRequest)
+        return _json(Answer(message=await self._places.decide(wish)))
 
     async def _make_report(self, request: web.Request) -> web.Response:
         wish = await _body(request, ReportRequest)

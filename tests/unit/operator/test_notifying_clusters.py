@@ -22,7 +22,6 @@ from dynalign_operator.clusters.deliveries import Deliveries
 from dynalign_operator.clusters.kubernetes.cluster import KubeCluster
 from dynalign_operator.clusters.kubernetes.store import Store
 from dynalign_operator.clusters.local.cluster import open_local_cluster
-from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.manifests.secrets import may_hold_secret, notify_variable, secret_variables
 from dynalign_operator.notifying.local import open_local_notifier
 from dynalign_operator.planning.notifications import due_notifications
@@ -30,7 +29,7 @@ from dynalign_operator.reconcile import reconcile
 from dynalign_operator.runfile.run_file import RunFileError
 from support.builders import T0, a_run
 from support.memory_api import MemoryApi
-from support.simulation import Simulation, succeed
+from support.simulation import SETTINGS, Simulation, succeed
 from support.webhooks import Receiver, accept, serve_receiver
 
 KEY = RunKey("team", "r")
@@ -60,12 +59,12 @@ def test_a_run_that_has_ended_is_written_once_more_and_then_rests() -> None:
     (due,) = due_notifications(found)
     over = Notification(id=due.id, event=due.occurrence.event, outcome=NotificationOutcome.DELIVERED, time=T0)
     cluster.deliveries.add(KEY, over)
-    asyncio.run(reconcile(cluster, KEY, T0, BuildSettings()))
+    asyncio.run(reconcile(cluster, KEY, T0, SETTINGS))
     after = cluster.notifying_run(KEY)
     assert after is not None
     assert after.status == found.status.evolve(notifications=(over,))
     writes = len([request for request in api.requests if request[0] == "PATCH"])
-    asyncio.run(reconcile(cluster, KEY, T0, BuildSettings()))
+    asyncio.run(reconcile(cluster, KEY, T0, SETTINGS))
     assert len([request for request in api.requests if request[0] == "PATCH"]) == writes
     assert asyncio.run(cluster.observe(KEY)) is None, "nothing is left to store"
 

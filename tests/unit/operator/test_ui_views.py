@@ -9,15 +9,17 @@ from dynalign_contract.stages import Stage
 from dynalign_operator.api.status import Phase, ReportStatus
 from dynalign_operator.clusters.run_source import ListedRun, RunEvent, RunList, RunPlace, RunSnapshot
 from dynalign_operator.planning.plan import EventType
+from dynalign_operator.ui.approvals import check_decision
 from dynalign_operator.ui.changes import ChangeRefusedError, plan_change
 from dynalign_operator.ui.headlines import fraction_of
 from dynalign_operator.ui.list_views import ListQuery, build_list
-from dynalign_operator.ui.models import PAGE_SIZE, Change, ChangeRequest, RunPage, Tone
+from dynalign_operator.ui.models import PAGE_SIZE, Change, ChangeRequest, DecisionRequest, RunPage, Tone
 from dynalign_operator.ui.reported import report_in_cluster
 from dynalign_operator.ui.run_keys import RunKey
 from dynalign_operator.ui.run_views import Seen, build_page
 from support.builders import a_run
 from support.live_runs import LiveRun, a_live_run
+from support.simulation import fail
 
 NOW = datetime.now(UTC)
 HIDDEN = "\x1b[31mred\u202e"
@@ -191,3 +193,66 @@ def test_the_page_offers_what_can_be_changed() -> None:
     local = page_of(a_live_run("r").until(Stage.TRAIN, 0), is_cluster=False).actions
     assert (local.can_suspend, local.can_add_iterations) == (False, False)
     assert "Ctrl-C" in local.note
+
+
+def gated() -> LiveRun:
+    return a_live_run("r", run=a_run().with_policy(approval=["BeforeTrain"])).awaiting_approval()
+
+
+def decision(live: LiveRun, **changes: object) -> DecisionRequest:
+    awaited = live.simulation.run.status.awaited_approval
+    assert awaited is not None
+    fields = {"gate": awaited.gate, "iteration": awaited.iteration, "artifact": awaited.artifact}
+    return DecisionRequest.model_validate({"key": "cluster:team/r", "decision": "Approved", **fields, **changes})
+
+
+def snapshot_in_cluster(live: LiveRun) -> RunSnapshot:
+    return RunSnapshot(live.simulation.run, RunPlace("namespace team", "claim", "r -n team", is_cluster=True))
+
+
+def test_what_waits_for_approval_is_shown_and_decided() -> None:
+    live = gated()
+    shown = page_of(live).approval
+    assert shown is not None
+    assert (shown.gate, shown.iteration, shown.subject) == (
+        "BeforeTrain",
+        0,
+        "the judged answers that iteration 0 would train on",
+    )
+    assert check_decision(snapshot_in_cluster(live), decision(live)) == live.simulation.run.status.awaited_approval
+    assert page_of(a_live_run("r").until(Stage.TRAIN, 0)).approval is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"iteration": 1}, "not what the page showed"),
+        ({"artifact": "sha256:other"}, "not what the page showed"),
+        ({"gate": "BeforeExport"}, "not what the page showed"),
+        ({"decision": "Rejected", "reason": " "}, "needs a reason"),
+    ],
+    ids=str,
+)
+def test_a_decision_about_something_else_is_refused(changes: dict[str, object], words: str) -> None:
+    live = gated()
+    with pytest.raises(ChangeRefusedError, match=words):
+        check_decision(snapshot_in_cluster(live), decision(live, **changes))
+
+
+def test_a_decision_about_a_run_that_waits_no_more_is_refused() -> None:
+    wanted = decision(gated())
+    with pytest.raises(ChangeRefusedError, match="waits for no approval any more"):
+        check_decision(snapshot_in_cluster(a_live_run("r").until(Stage.TRAIN, 0)), wanted)
+
+
+def test_the_page_says_what_the_runs_own_report_covers_or_why_it_failed() -> None:
+    live = a_live_run("r").until(Stage.GENERATE, 3)
+    report = page_of(live).report
+    assert report.sentence == "The run's report covers the iterations up to 2."
+    assert report.ended_at is not None
+    failing = a_live_run("r")
+    failing.simulation.report_fate = lambda job: fail(job, 10)
+    report = page_of(failing.until(Stage.GENERATE, 2)).report
+    assert report.sentence.startswith("The report of the iterations up to 1 was not written: ")
+    assert report.is_trouble
+    assert page_of(a_live_run("r").until(Stage.TRAIN, 0)).report.sentence == ""

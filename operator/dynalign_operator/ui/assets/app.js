@@ -42,8 +42,9 @@ function confirmChange({ title, text, yes, field, send }) {
   const [place, problem, button] = ["confirm-field", "confirm-problem", "confirm-yes"].map((id) => document.getElementById(id));
   document.getElementById("confirm-title").textContent = title;
   document.getElementById("confirm-text").textContent = text;
-  const input = field ? element("input", { type: "number", value: field.value, min: field.min, max: field.max, step: 1, required: true }) : null;
-  place.replaceChildren(...(input ? [element("label", {}, element("span", {}, `${field.label} `), input)] : []));
+  const { label, ...shape } = { type: "number", step: 1, ...field };
+  const input = field ? element("input", { ...shape, required: true }) : null;
+  place.replaceChildren(...(input ? [element("label", {}, element("span", {}, `${label} `), input)] : []));
   problem.hidden = true;
   button.textContent = yes;
   button.disabled = false;
@@ -52,7 +53,7 @@ function confirmChange({ title, text, yes, field, send }) {
     if (input && !input.reportValidity()) return;
     button.disabled = true;
     try {
-      await send(input ? Number(input.value) : undefined);
+      await send(input?.type === "number" ? Number(input.value) : input?.value);
       dialog.close();
     } catch (error) {
       problem.textContent = error.message;

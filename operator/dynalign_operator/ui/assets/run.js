@@ -140,7 +140,23 @@ function actionsView(key, again, { actions, report, name }) {
     actions.canSuspend ? button("Suspend", suspend) : null,
     actions.canResume ? button("Resume", resume) : null,
     actions.canAddIterations ? button("More iterations", more) : null,
+    report.sentence ? element("p", { class: report.isTrouble ? "note trouble" : "note" }, ...prose(`${report.sentence}${report.endedAt ? ` (${clockText(report.endedAt)})` : ""}`)) : null,
     ...[actions.note, report.note].filter(Boolean).map((note) => element("p", { class: "note" }, ...prose(note))),
+  ];
+}
+
+function approvalView(key, again, { approval, name }) {
+  if (!approval) return [];
+  const { gate, iteration, artifact, subject } = approval;
+  const send = (decision, reason = "") => change("/api/approve", { key, gate, iteration, artifact, decision, reason }).then(tell).finally(again);
+  const approve = () => confirmChange({ title: `Approve for ${name}?`, text: `You approve ${subject}. The run's status keeps your name and the time.`, yes: "Approve", send: () => send("Approved") });
+  const reject = () => confirmChange({ title: `Reject for ${name}?`, text: `You refuse ${subject}. The run ends as failed, and its status keeps your name and the reason.`, yes: "Reject", field: { label: "Reason", type: "text", maxlength: 1024 }, send: (reason) => send("Rejected", reason) });
+  const button = (text, act) => element("button", { type: "button", onclick: act }, text);
+  return [
+    element("h3", {}, "To approve"),
+    element("p", {}, `${gate}: ${subject}, since ${clockText(approval.since)}.`),
+    approval.sample ? element("details", { "data-name": "sample" }, element("summary", {}, "Sample"), element("pre", { tabindex: "0", role: "region", "aria-label": "Sample" }, approval.sample)) : null,
+    element("div", { class: "part-actions" }, button("Approve", approve), button("Reject", reject)),
   ];
 }
 
@@ -167,13 +183,13 @@ function contentsView() {
 }
 
 function runView(main, key) {
-  const places = Object.fromEntries(["situation", "actions", "findings", "stages", "events", "conditions", "places"].map((name) => [name, element("div", { class: `part-${name}` })]));
+  const places = Object.fromEntries(["situation", "approval", "actions", "findings", "stages", "events", "conditions", "places"].map((name) => [name, element("div", { class: `part-${name}` })]));
   const charts = Object.fromEntries(Object.keys(sections).map((name) => [name, element("div", { class: "charts" })]));
   const logs = logSection(key);
   const contents = contentsView();
   main.before(contents);
   main.replaceChildren(
-    element("section", { class: "notice", "aria-label": "What it does and what to do" }, places.situation, places.actions),
+    element("section", { class: "notice", "aria-label": "What it does and what to do" }, places.situation, places.approval, places.actions),
     ...Object.entries(sections).map(([name, [title, lead]]) => sectionOf(name, title, lead, name === "worked" ? places.findings : null, charts[name])),
     sectionOf("stages", "Iterations and stages", "", places.stages),
     element("section", {}, logs.view),
@@ -184,6 +200,7 @@ function runView(main, key) {
   const parts = [
     part(document.getElementById("meta"), headPart, metaView),
     part(places.situation, ({ does, waits, toDo, notes }) => ({ does, waits, toDo, notes }), situationView),
+    part(places.approval, ({ approval, name }) => ({ approval, name }), (values) => approvalView(key, look, values)),
     part(places.actions, ({ actions, report, name }) => ({ actions, report, name }), (values) => actionsView(key, look, values)),
     part(places.findings, ({ findings, best }) => ({ findings, best }), findingsView),
     part(places.stages, ({ fetch, iterations, export: last }) => ({ fetch, iterations, export: last }), stagesView),
