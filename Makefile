@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-zoo test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-demo bench-injections bench-trainer bench-scale testbed fuzz check check-generated format generate docs coverage images chart version release lock clean
+.PHONY: help venv demo test test-local test-fast test-zoo test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-demo bench-injections bench-iteration bench-start bench-trainer bench-scale testbed fuzz check check-generated format generate docs coverage images chart version release lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -80,6 +80,12 @@ bench-demo: venv ## Whether `make demo` changes the model visibly, five seeds (h
 
 bench-injections: venv ## What the answers that give orders to the judge get beside plain ones (minutes)
 	$(BIN)/python -m benchmarks.injections
+
+bench-iteration: venv ## Wall time and goodput of whole iterations with the bundled model (half an hour)
+	$(BIN)/python -m benchmarks.iteration
+
+bench-start: venv ## What each stage does before its first useful work and after its last, with the bundled model (minutes)
+	$(BIN)/python -m benchmarks.start
 
 bench-trainer: venv ## Throughput and memory of the Packed backend against TRL's, on this machine (half an hour)
 	$(BIN)/python -m benchmarks.trainer

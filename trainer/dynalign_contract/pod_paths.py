@@ -38,6 +38,8 @@ class Variable:
     """Folder for what is made once per machine. Default: `~/.cache/dynalign`."""
     WORKDIR: Final = "DYNALIGN_WORKDIR"
     """Marks the processes of a run that `dynalign run` has started."""
+    ASKED_AT: Final = "DYNALIGN_ASKED_AT"
+    """Unix time at which `dynalign run` asked its preload server for the stage, which may have waited for it."""
     COMPLETION_INDEX: Final = "JOB_COMPLETION_INDEX"
     """Index of a shard, or rank in a gang; Kubernetes sets it."""
     HUB_HOME: Final = "HF_HOME"

@@ -4,6 +4,8 @@ What CUDA has initialised does not survive a fork: where there is a GPU, every s
 line on standard input is a StageRequest, a line on standard output a StageEvent; the server ends with its input.
 """
 
+import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -80,8 +82,24 @@ def _exec_stage(request: StageRequest, *, is_loaded: bool) -> None:
         os.execve(sys.executable, program, request.environment)  # noqa: S606 - what `dynalign run` asked for
     os.environ.clear()
     os.environ.update(request.environment)
-    run_stage(request.arguments)
+    try:
+        run_stage(request.arguments)
+    except SystemExit as ending:
+        _leave(ending.code if isinstance(ending.code, int) else 1)
     raise AssertionError("a stage ends its process")
+
+
+def _leave(code: int) -> None:
+    """End this process at once: Python would visit every object that the server has imported, which takes seconds.
+
+    The stage has written all that it leaves. A child process, such as an engine's worker, is ended in the usual way.
+    """
+    if multiprocessing.active_children():
+        sys.exit(code)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _send(events: TextIO, event: StageEvent) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from dynalign_contract.config import BASE_POLICY, Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.inputs import Input
+from dynalign_contract.phases import Phase
 from dynalign_trainer.models.broken_numbers import refuse_infinite, refuse_nan
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.chat_template import ChatTemplate
@@ -25,6 +26,7 @@ from dynalign_trainer.models.merging import is_adapter
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.machine import count_gpus
 from dynalign_trainer.runtime.progress import Watch
+from dynalign_trainer.runtime.telemetry import Telemetry
 from dynalign_trainer.runtime.useful_time import Useful
 
 
@@ -55,9 +57,14 @@ class Engine:
     """A running vLLM engine with the base model and any number of LoRA adapters. Made by `start_engine`."""
 
     def __init__(
-        self, llm: Any, chat: ChatTemplate, max_length: int, weights: PolicyWeights, useful: Useful = nullcontext
+        self,
+        llm: Any,
+        chat: ChatTemplate,
+        max_length: int,
+        weights: PolicyWeights,
+        telemetry: Telemetry | None = None,
     ) -> None:
-        """`useful` makes a context for each call to the model, in which the stage's time is useful."""
+        """`telemetry` learns when the model is asked, and how long that takes."""
         self.chat = chat
         self.max_length = max_length
         """Context window in tokens, prompt and completion together."""
@@ -65,7 +72,8 @@ class Engine:
         """Prompt tokens so far that were found in the prefix cache and not computed again."""
         self._llm = llm
         self._weights = weights
-        self._useful = useful
+        self._telemetry = telemetry
+        self._useful: Useful = nullcontext if telemetry is None else telemetry.useful.span
 
     @property
     def tokenizer(self) -> Any:
@@ -200,7 +208,10 @@ class Engine:
         started = time.monotonic()
         try:
             while core.has_unfinished_requests():
-                for output in core.step():
+                outputs = core.step()
+                if self._telemetry is not None:
+                    self._telemetry.phases.once(Phase.FIRST_STEP)
+                for output in outputs:
                     if output.finished:
                         finished.append(output)
                         self.cached_tokens += output.num_cached_tokens or 0
@@ -236,9 +247,11 @@ def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engi
         )
     rank = adapter_rank(adapters) if adapters else None
     lora = Lora(max_rank=rank, count=len(adapters)) if rank is not None else None
+    context.telemetry.phases.end(Phase.READING)
     llm = start_llm(engine_arguments(folder, settings, max_length, lora=lora, on_gpu=count_gpus() > 0))
     weights = _open_weights(llm, folder, paths, are_adapters=bool(adapters))
-    return Engine(llm, chat, max_length, weights, context.telemetry.useful.span)
+    context.telemetry.phases.end(Phase.ENGINE)
+    return Engine(llm, chat, max_length, weights, context.telemetry)
 
 
 def _open_weights(llm: Any, base: Path, paths: Mapping[str, Path], *, are_adapters: bool) -> PolicyWeights:

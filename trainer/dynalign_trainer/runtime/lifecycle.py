@@ -31,6 +31,7 @@ from dynalign_contract.manifest import (
     write_manifest,
 )
 from dynalign_contract.metrics import STAGE_METRICS, MetricDef, MetricValues
+from dynalign_contract.phases import Phase, describe_phases
 from dynalign_contract.preflight import PreflightReport
 from dynalign_contract.result import (
     MAX_WARNING_LENGTH,
@@ -142,6 +143,8 @@ def _make(config: StageConfig, root: Path, place: Place, stopping: threading.Eve
     done = read_manifest(folder)
     if done is not None and done.config_digest == config.digest:
         return _skip(config, root, path, done)
+    telemetry = Telemetry()
+    telemetry.phases.end(Phase.INTERPRETER)
     check_caches()
     if gang.rank == 0:
         _prepare(folder, config)
@@ -150,7 +153,7 @@ def _make(config: StageConfig, root: Path, place: Place, stopping: threading.Eve
         inputs = {name: verify_artifact(root, artifact) for name, artifact in config.inputs.items()}
     else:
         inputs = {name: artifact_folders(root, artifact) for name, artifact in config.inputs.items()}
-    telemetry = Telemetry()
+    telemetry.phases.end(Phase.VERIFICATION)
     telemetry.useful.load(folder)
     server, started = telemetry.serve(place.port), time.monotonic()
     try:
@@ -166,7 +169,10 @@ def _make(config: StageConfig, root: Path, place: Place, stopping: threading.Eve
             gang=gang,
         )
         with shared_compiled_code(os.environ, publishes=place.index == 0):
-            output = load_stage(config.stage)(context)
+            run = load_stage(config.stage)
+            telemetry.phases.end(Phase.IMPORTS)
+            output = run(context)
+        telemetry.phases.end(Phase.WRITING)
         if gang.rank > 0:
             return StageResult(outcome=Outcome.SUCCEEDED)
         output = replace(output, metrics={**output.metrics, **_measured_times(config.stage, telemetry)})
@@ -176,6 +182,8 @@ def _make(config: StageConfig, root: Path, place: Place, stopping: threading.Eve
         manifest = _describe(config, folder, output, time.monotonic() - started)
         write_manifest(folder, manifest)
         (folder / WORK_MARK).unlink(missing_ok=True)
+        telemetry.phases.end(Phase.MANIFEST)
+        log.info("%s", describe_phases(telemetry.phases.seconds))
     finally:
         server.close()
     return StageResult(

@@ -6,13 +6,14 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
-import psutil
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from dynalign_contract.gang import WaitMetric
 from dynalign_contract.metrics import MetricDef
+from dynalign_contract.phases import Phase
 from dynalign_contract.telemetry import StageSeries
+from dynalign_trainer.runtime.phases import Phases
 from dynalign_trainer.runtime.useful_time import UsefulTime
 
 _CLOSE_WITHIN_SECONDS: Final = 0.05
@@ -36,8 +37,10 @@ class Telemetry:
         )
         self.start_seconds: float | None = None
         """Seconds from the process's start to its first useful work; None before that."""
-        self.useful = UsefulTime(on_first=self.begin)
+        self.useful = UsefulTime(on_first=self._begin_work, on_end=lambda: self.phases.end(Phase.WORK))
         """Time in which the stage sampled, judged, trained or evaluated."""
+        self.phases = Phases()
+        """Where the time before and after the useful work went."""
         self._metric = Gauge(StageSeries.METRIC, "Learning metrics so far.", ["name"], registry=self.registry)
         self._lock = threading.Lock()
 
@@ -45,8 +48,12 @@ class Telemetry:
         """Say that the first useful work begins now, or has begun at this Unix time; only the first call counts."""
         with self._lock:
             if self.start_seconds is None:
-                self.start_seconds = max(0.0, (at or time.time()) - psutil.Process().create_time())
+                self.start_seconds = max(0.0, (at or time.time()) - self.phases.start)
                 self._start.set(self.start_seconds)
+
+    def _begin_work(self) -> None:
+        self.phases.once(Phase.PREPARATION)
+        self.begin()
 
     def progress(self, done: float, total: float) -> None:
         """Say how far the stage is, in units of its own choice."""

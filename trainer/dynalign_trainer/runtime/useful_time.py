@@ -24,13 +24,13 @@ Useful = Callable[[], AbstractContextManager[None]]
 class UsefulTime:
     """Sum of the time spans in which a stage did useful work. Spans may be nested: the outermost one counts."""
 
-    def __init__(self, on_first: Callable[[], None]) -> None:
-        """`on_first` is called when the first span begins."""
+    def __init__(self, on_first: Callable[[], None], on_end: Callable[[], None] = lambda: None) -> None:
+        """`on_first` is called when a span begins, `on_end` when it ends."""
         self.seconds = 0.0
         """Useful time of this attempt."""
         self.preserved_seconds = 0.0
         """Useful time of earlier attempts whose work this one has kept."""
-        self._on_first = on_first
+        self._on_first, self._on_end = on_first, on_end
         self._depth = 0
 
     @contextmanager
@@ -47,6 +47,7 @@ class UsefulTime:
         finally:
             self._depth = 0
             self.add(time.monotonic() - started)
+            self._on_end()
 
     def add(self, seconds: float) -> None:
         """Count useful time that another process has measured."""

@@ -28,6 +28,7 @@ from dynalign_contract.inputs import Input
 from dynalign_contract.layout import BATCH_FILE
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.metrics import TrainMetrics
+from dynalign_contract.phases import Phase
 from dynalign_contract.pod_paths import Variable
 from dynalign_contract.records import BATCH, JUDGEMENT, ROLLOUT, read_parts, write_rows
 from dynalign_contract.result import Metric
@@ -204,6 +205,7 @@ def _train(context: StageContext[TrainParams], work: Path, processes: Processes,
             return
         if begun.exists():
             context.telemetry.begin(begun.stat().st_mtime)
+            context.telemetry.phases.once(Phase.PREPARATION)
         reports = read_reports(work)
         if reports:
             publish_report(context.telemetry, reports[-1])
@@ -215,6 +217,7 @@ def _train(context: StageContext[TrainParams], work: Path, processes: Processes,
             worker_environment(processes, rendezvous, gpus=gpus),
             watch=watch,
         )
+    context.telemetry.phases.end(Phase.WORK)
     result = read_result(work)
     if result is None or result.outcome is WorkerOutcome.TRAINED:
         return result

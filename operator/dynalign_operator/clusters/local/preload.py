@@ -10,6 +10,7 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import IO, Final, cast
 
+from dynalign_contract.pod_paths import Variable
 from dynalign_contract.preload import StageEvent, StageRequest
 from dynalign_operator.clusters.local.commands import STAGE_MODULE, Command
 from dynalign_operator.clusters.local.processes import Process, signal_group, start_process
@@ -38,7 +39,7 @@ class PreloadServer:
             return start_process(command, folder=folder, log=log)
         request = StageRequest(
             arguments=command.arguments[len(_STAGE) :],
-            environment=dict(command.environment),
+            environment={**command.environment, Variable.ASKED_AT: str(time.time())},
             folder=str(folder),
             log=str(log),
         )
