@@ -81,6 +81,7 @@ def prepare_folder(folder: Path) -> Path:
     run = next(iter(yaml.safe_load_all((ROOT / "examples" / "tutorial.yaml").read_text())))
     del run["spec"]["objective"]
     (folder / RUN_FILE).write_text(yaml.safe_dump({**run, "metadata": {"name": "my-run"}}))
+    (folder / "values.yaml").write_text("{}\n")
     for image in IMAGES:
         (folder / context_name(image, read_version(ROOT))).touch()
     _init_repository(folder)
