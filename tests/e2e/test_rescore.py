@@ -4,13 +4,13 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from dynalign_contract.config import StageConfig
 from dynalign_contract.layout import part_name, stage_folder
-from dynalign_contract.records import JUDGEMENT, read_rows, write_rows
+from dynalign_contract.records import JUDGEMENT, JudgementRow, read_rows, write_rows
 from dynalign_contract.stages import Stage
 from lab.local_runs import COMMAND, SPEC, LocalRun, write_run
 from lab.testbed import load_testbed
@@ -59,7 +59,7 @@ def doctor(folder: Path, **changes: Any) -> str:
     """Change a judgement so that every digest is right again; returns the sentence's beginning that names it."""
     part = folder / FOLDER / part_name(0)
     rows = read_rows(part, JUDGEMENT)
-    rows[1] = {**rows[1], **changes}  # type: ignore[typeddict-item]
+    rows[1] = cast("JudgementRow", {**rows[1], **changes})
     write_rows(part, rows, JUDGEMENT)
     configs = [StageConfig.model_validate_json(p.read_text()) for p in folder.glob(".jobs/*judge*/stage.json")]
     artifact = seal(folder, FOLDER, configs[0])

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -39,8 +39,8 @@ def score(points: float) -> CandidateScore:
 
 def judgement(points: float, **changes: Any) -> JudgementRow:
     opinion = Opinion(score_rows(OBJECTIVE, score(points)), points / 9, math.nan, 0)
-    row: Any = {**build_judgement(PARAMS, {}, ROLLOUT, opinion, {}, judge="base"), **changes}
-    return row  # type: ignore[no-any-return]
+    made = build_judgement(PARAMS, {}, ROLLOUT, opinion, {}, judge="base")
+    return cast("JudgementRow", {**made, **changes})
 
 
 def compared(recorded: JudgementRow, points: float, tolerance: float = EXACT_TOLERANCE) -> Rescored:
@@ -118,7 +118,7 @@ def test_a_judge_behind_a_server_that_does_not_answer_is_named(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"http://127.0.0.1:{free_port()}/v1"
-    endpoint = {"url": url, "model": "m", "retrySeconds": 1}
+    endpoint = {"url": url, "model": "m", "retries": 0}
     judges = {"judges": [{"name": "outside", "judge": "Endpoint", "endpoint": endpoint}]}
     _, judged = a_judged_run(tmp_path, tiny_model, judges)
     report = rescore(RescoreOrder(root=str(tmp_path), judged=judged))

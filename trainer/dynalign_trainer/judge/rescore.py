@@ -20,6 +20,7 @@ from dynalign_contract.layout import RunLayout
 from dynalign_contract.manifest import artifact_folders, verify_artifact
 from dynalign_contract.records import JUDGEMENT, JudgementRow, read_parts
 from dynalign_contract.rescore import JudgedArtifact, RescoreOrder, RescoreReport
+from dynalign_trainer.endpoints.endpoint_model import EndpointModel
 from dynalign_trainer.judge.comparing import Rescored, compare_panel, compare_single, largest_difference, tolerance_of
 from dynalign_trainer.judge.groups import RolloutGroup, candidates_of, read_groups
 from dynalign_trainer.judge.judges import open_judges
@@ -160,6 +161,8 @@ def _ask_panel(
 
 def _rewards(context: StageContext[JudgeParams], member: Member, groups: Sequence[RolloutGroup]) -> dict[Key, float]:
     model: ChatModel = member.model
+    if isinstance(model, EndpointModel):
+        model.endpoint.patience = 0  # one answer that is missing is no difference of scores, so it may not pass as one
     settings = context.params.judging.of(member.settings)
     judge = PointwiseJudge(model, context.params.objective, settings, seed=context.seed)
     keys = [(row["prompt_id"], row["candidate"]) for group in groups for row in group.candidates]
