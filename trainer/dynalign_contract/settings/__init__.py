@@ -74,6 +74,7 @@ from dynalign_contract.settings.tracking import (
     MlflowSettings,
     TensorBoardSettings,
     TrackingSettings,
+    WandbSettings,
 )
 from dynalign_contract.settings.training import (
     AUTO_TARGETS,
@@ -161,6 +162,7 @@ __all__ = [
     "TrainingBackend",
     "TrainingMethod",
     "TrainingSettings",
+    "WandbSettings",
     "WinRateMethod",
     "WinRateSettings",
     "columns_of_rewards",

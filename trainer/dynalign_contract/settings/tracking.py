@@ -35,6 +35,13 @@ class TensorBoardSettings(Model):
     """Event files for TensorBoard, in the folder `tensorboard` of the run's folder."""
 
 
+class WandbSettings(Model):
+    """Runs of Weights & Biases, written without a network to the folder `wandb` of the run's folder."""
+
+    project: str = Field(default="dynalign", min_length=1, max_length=128, pattern=r"^[^/\\#?%:\x00-\x1f]+$")
+    """Name of the project that `wandb sync` sends them to."""
+
+
 class TrackingSettings(Model):
     """Where the run's numbers go beside its report, which they are written with."""
 
@@ -42,6 +49,8 @@ class TrackingSettings(Model):
     """An MLflow server. Default: none."""
     tensorboard: TensorBoardSettings | None = None
     """`tensorboard: {}` writes event files; `tensorboard --logdir FOLDER` reads them. Default: none."""
+    wandb: WandbSettings | None = Field(default=None, exclude_if=lambda settings: settings is None)
+    """Offline runs of Weights & Biases; `wandb sync FOLDER/wandb` sends them. Default: none."""
 
 
 NO_TRACKING: Final = TrackingSettings()

@@ -4,22 +4,26 @@ import json
 import os
 import signal
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from dynalign_contract.config import ReportParams
-from dynalign_contract.errors import TerminatedError
+from dynalign_contract.errors import BadConfigError, TerminatedError
 from dynalign_contract.files import fsync, write_bytes
 from dynalign_contract.layout import REPORT_FILE, REPORT_RECORD, TRACKING_ID_FILE
 from dynalign_contract.metrics import ReportMetrics
 from dynalign_report.facts import ReportedRun
 from dynalign_report.folder import read_reported_run
 from dynalign_report.report import write_report
+from dynalign_trainer.endpoints.refusals import EndpointError
 from dynalign_trainer.report.mlflow import log_run
 from dynalign_trainer.report.numbers import numbers_by_iteration
 from dynalign_trainer.report.tensorboard import write_events
+from dynalign_trainer.report.wandb import write_offline_runs
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 
 _NICE: Final = 10
@@ -53,13 +57,40 @@ def run(context: StageContext[ReportParams]) -> StageOutput[ReportParams]:
 
 
 def _track(context: StageContext[ReportParams], run: ReportedRun) -> None:
-    """Bring the trackers up to date. Raises EndpointError or BadConfigError; the report is written by then."""
-    tracking, root = context.params.tracking, context.layout.root
+    """Bring the trackers up to date; one that cannot be written keeps none of the others from it.
+
+    Raises EndpointError or BadConfigError, which name every tracker that was not written; the report is written by
+    then.
+    """
+    failed: dict[str, EndpointError | BadConfigError] = {}
+    for name, write in _writers(context, run).items():
+        try:
+            write()
+        except (EndpointError, BadConfigError) as error:
+            failed[name] = error
+    if not failed:
+        return
+    is_final = all(isinstance(error, BadConfigError) for error in failed.values())
+    names = " and ".join(f"spec.tracking.{name}" for name in failed)
+    verb = "was" if len(failed) == 1 else "were"
+    causes = " ".join(str(error) for error in failed.values())
+    message = f"{names} {verb} not written; report.html is up to date, and what is missing comes with the next report: "
+    raise (BadConfigError if is_final else EndpointError)(message + causes)
+
+
+def _writers(context: StageContext[ReportParams], run: ReportedRun) -> dict[str, Callable[[], None]]:
+    """Field of `spec.tracking` -> what writes that tracker; files come before servers."""
+    tracking, facts, root = context.params.tracking, context.params.facts, context.layout.root
     numbers = numbers_by_iteration(run.stages, context.params.iteration)
+    found: dict[str, Callable[[], None]] = {}
     if tracking.tensorboard is not None:
-        write_events(root, context.folder, numbers)
+        found["tensorboard"] = partial(write_events, root, context.folder, numbers)
+    if tracking.wandb is not None:
+        folders = {"root": root, "scratch": context.folder}
+        found["wandb"] = partial(write_offline_runs, tracking.wandb, _identity(root), facts, numbers, **folders)
     if tracking.mlflow is not None:
-        log_run(tracking.mlflow, _identity(root), context.params.facts, numbers, os.environ)
+        found["mlflow"] = partial(log_run, tracking.mlflow, _identity(root), facts, numbers, os.environ)
+    return found
 
 
 def _identity(root: Path) -> str:
