@@ -41,7 +41,7 @@ from dynalign_operator.planning.goodput import count_goodput
 from dynalign_operator.planning.notifications import untold_condition, with_notifications, with_notified
 from dynalign_operator.planning.observed import Children, JobObservation, JobPhase, Observed, Step, classify
 from dynalign_operator.planning.plan import Event, EventType, JobBundle, Plan
-from dynalign_operator.planning.reporting import plan_report
+from dynalign_operator.planning.reporting import plan_report, with_report_due
 from dynalign_operator.planning.results import absorb_success, artifact_of, failure_message, named_reason, warnings_of
 from dynalign_operator.planning.retries import Verdict, judge_failure, pause_before_retry
 from dynalign_operator.planning.sequence import is_done, next_step
@@ -76,8 +76,10 @@ def plan(observation: Observation, now: datetime, settings: BuildSettings) -> Pl
 def _plan_run(observed: Observed, now: datetime, settings: BuildSettings) -> Plan:
     run = observed.run
     status = run.status
-    if status.phase is Phase.FAILED and status.observed_generation not in (None, run.metadata.generation):
-        status = resume_failed_run(status, next_step(run.spec, status))
+    if status.observed_generation not in (None, run.metadata.generation):
+        status = with_report_due(status)
+        if status.phase is Phase.FAILED:
+            status = resume_failed_run(status, next_step(run.spec, status))
     draft = _PlanBuilder(observed, now, settings, status)
     if status.phase is Phase.FAILED:
         draft.delete_active()
@@ -90,10 +92,10 @@ def _plan_run(observed: Observed, now: datetime, settings: BuildSettings) -> Pla
 
 
 def retry(run: AlignmentRun) -> AlignmentRun:
-    """The run as it must be stored for the planner to try a failed run again; other runs are returned unchanged."""
-    if run.status.phase is not Phase.FAILED:
-        return run
-    status = resume_failed_run(run.status, next_step(run.spec, run.status))
+    """The run as it must be stored for the planner to try again what has failed: the run itself, and its report."""
+    status = with_report_due(run.status)
+    if status.phase is Phase.FAILED:
+        status = resume_failed_run(status, next_step(run.spec, status))
     return run.with_status(status)
 
 

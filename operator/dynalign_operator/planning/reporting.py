@@ -62,6 +62,14 @@ def plan_report(observed: Observed, status: AlignmentRunStatus, now: datetime, s
     return builder.plan
 
 
+def with_report_due(status: AlignmentRunStatus) -> AlignmentRunStatus:
+    """The status in which a report that has failed is due once more: the user may have removed the cause."""
+    report = status.report
+    if report is None or report.phase is not StagePhase.FAILED:
+        return status
+    return status.evolve(report=report.evolve(iteration=None, run_completion_time=None))
+
+
 def shares_volume(observed: Observed) -> bool:
     """Whether the run's volume may be mounted by pods on several nodes, so that two Jobs do not wait for each other."""
     storage = observed.run.spec.storage
@@ -253,7 +261,8 @@ class _ReportBuilder:
         then = (
             "It is tried again after the next iteration."
             if self.entry.run_completion_time is None
-            else "`dynalign report FOLDER` writes it from a copy of the run's folder."
+            else "It is tried again when the run's specification changes, or `dynalign run FILE` is given again; "
+            "`dynalign report FOLDER` writes the page, without trackers, from a copy of the run's folder."
         )
         text = f"The report of {describe_scope(self.entry)} failed: {message} The run itself goes on without it. {then}"
         self._tell(reasons.REPORT_FAILED, text, is_true=False)

@@ -11,6 +11,7 @@ from dynalign_contract.config import ReportParams, StageConfig
 from dynalign_contract.layout import REPORT_FILE
 from dynalign_contract.stages import SIDE_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, ConditionType, Phase, ReportStatus, StagePhase
+from dynalign_operator.api.v1alpha1 import ReportSpec, ReportTime
 from dynalign_operator.clusters.kubernetes.projection import is_ended_run
 from dynalign_operator.manifests.job import SIDE_LIMIT
 from dynalign_operator.planning import reasons
@@ -167,6 +168,33 @@ def test_a_report_that_fails_is_given_up_and_the_run_goes_on(fate: Fate, attempt
     assert words in reported.message
     assert "dynalign report FOLDER" in reported.message
     assert condition(status, ConditionType.STALLED).status == "False"
+
+
+@pytest.mark.parametrize("how", ["the specification changes", "dynalign run is given again"])
+def test_the_failed_report_of_a_run_that_has_ended_is_made_once_its_cause_is_removed(how: str) -> None:
+    """Such as a tracker that was down: the condition names it until it has been written."""
+    down = a_failure(1, "spec.tracking.mlflow was not written; report.html is up to date")
+    simulation = Simulation(
+        a_run().with_iterations(1).with_spec(tracking={"mlflow": {"url": "http://mlflow:5000"}}).build(),
+        report_fate=lambda job: replace(fail(job, 1), results=(down,)),
+    ).finish()
+    before = simulation.run.status
+    reported = condition(before, ConditionType.REPORTED)
+    assert (before.phase, reported.status) == (Phase.SUCCEEDED, "False")
+    assert "spec.tracking.mlflow was not written" in reported.message
+    assert "It is tried again when the run's specification changes, or `dynalign run FILE`" in reported.message
+    assert simulation.plan().create == (), "not by itself"
+    simulation.report_fate = succeed
+    if how == "the specification changes":
+        simulation.change_spec(report=ReportSpec(when=ReportTime.AT_END))
+    else:
+        simulation.run = retry(simulation.run)
+    simulation.finish()
+    after = simulation.run.status
+    assert condition(after, ConditionType.REPORTED).status == "True"
+    assert (after.phase, after.completion_time) == (Phase.SUCCEEDED, before.completion_time)
+    assert covered(simulation)[-1] == (0, "Succeeded")
+    assert retry(simulation.run) == simulation.run, "what has been written is not written again"
 
 
 def test_after_a_failure_the_next_iteration_is_reported_again() -> None:
