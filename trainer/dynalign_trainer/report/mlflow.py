@@ -75,11 +75,11 @@ class MlflowServer(Server):
         raise self.postpone(response, refusal, explanation) if refusal.status in TRANSIENT else explanation
 
     def _host_refused(self) -> StageError:
-        """What to raise for a server that answers under some names only: by default not under that of a Service."""
+        """What to raise for a server that accepts some names only: by default not that of a Service."""
         name = httpx.URL(self.address.url).netloc.decode("ascii")
         return BadConfigError(
-            f"{self.address.url} does not let itself be called {name} (status 403: {_HOST_REFUSED}). Start MLflow with "
-            f"`--allowed-hosts {name}`, or with that name beside others in MLFLOW_SERVER_ALLOWED_HOSTS; no key helps."
+            f"{self.address.url} accepts no requests by the name {name} (status 403: {_HOST_REFUSED}). Start MLflow "
+            f"with `--allowed-hosts {name}`, or list the name in its variable MLFLOW_SERVER_ALLOWED_HOSTS."
         )
 
     def _parse(self, body: bytes) -> Answer:
