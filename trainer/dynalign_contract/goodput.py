@@ -22,11 +22,11 @@ class DeviceTime(Model):
     """Seconds of devices. `reserved` is the sum of the other figures."""
 
     reserved: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """From the start of each pod's container to its end."""
+    """Time from the start of each pod's container to its end."""
     useful: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Sampling, judging, training and evaluating whose result is in an artifact."""
     starting: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """From the start of a container to its first useful work."""
+    """Time from the start of a container to its first useful work."""
     waiting: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """The rest of the attempts that led to an artifact."""
     wasted: float = Field(default=0.0, ge=0, allow_inf_nan=False)

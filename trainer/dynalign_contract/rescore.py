@@ -19,7 +19,7 @@ class JudgedArtifact(Model):
     """The judgements of one iteration."""
 
     config: StageConfig
-    """Of the judge stage that wrote them."""
+    """Configuration of the judge stage that wrote them."""
     artifact: ArtifactRef
     candidates: int = Field(ge=0)
     """Candidates to be scored again."""

@@ -102,7 +102,7 @@ class Findings:
 
     @property
     def all_problems(self) -> list[str]:
-        """Those of the digests and of the scores, without dots."""
+        """What is wrong with digests and with scores, in sentences without their dots."""
         from dynalign_operator.cli.rescore import problems_of
 
         return self.problems + ([] if self.rescored is None else problems_of(self.rescored))

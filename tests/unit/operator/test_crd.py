@@ -181,7 +181,7 @@ def test_printer_columns_and_subresource() -> None:
         "AGE",
     ]
     wide = [column["name"] for column in version["additionalPrinterColumns"] if column.get("priority")]
-    assert wide == ["CapabilityDelta"]
+    assert wide == ["CapabilityDelta", "Goodput"]
     for column in version["additionalPrinterColumns"]:
         node = SCHEMA
         for name in column["jsonPath"].removeprefix(".").split("."):

@@ -85,10 +85,10 @@ def test_top_lists_the_working_folders() -> None:
     store(Simulation(a_run().with_policy(retries=0).build()).finish(lambda job: fail(job, 10)), "runs/bad")
     store(Simulation(a_run().build()).until(Stage.JUDGE, 1), "runs/half")
     lines = [line.split() for line in invoke("top").stdout.splitlines()]
-    assert lines[0] == ["run", "in", "phase", "iteration", "stage", "done", "ends", "in", "GPUs"]
+    assert lines[0] == ["run", "in", "phase", "iteration", "stage", "done", "ends", "in", "GPUs", "goodput"]
     assert lines[1][:7] == ["r", "runs", "Running", "(stopped)", "2/2", "judge", "-"]
     assert lines[2][:6] == ["r", "runs", "Failed", "(BadConfig)", "-", "fetch"]
-    assert lines[3] == ["r", "runs", "Succeeded", "2/2", "-", "-", "-", "-"]
+    assert lines[3] == ["r", "runs", "Succeeded", "2/2", "-", "-", "-", "-", "-"]
 
 
 def test_top_without_a_run_or_a_cluster_says_what_is_missing() -> None:

@@ -14,29 +14,23 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.notifications import Notification, NotificationOutcome, NotifyEvent
-from dynalign_operator.api.status import AlignmentRunStatus, ConditionType
+from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
-from dynalign_operator.cli.situation import explain_situation
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.deliveries import Deliveries
 from dynalign_operator.notifying import sender as sending
 from dynalign_operator.notifying.message import BadKeyError, build_body, build_headers
 from dynalign_operator.notifying.notifier import KeyNotFoundError, Notifier
 from dynalign_operator.notifying.sender import Answer, Reply, open_sender
-from dynalign_operator.planning import reasons
 from dynalign_operator.planning.notifications import (
     KEPT_NOTIFICATIONS,
     DueNotification,
     due_notifications,
-    untold_condition,
     with_notifications,
 )
-from dynalign_operator.planning.observed import Observed
 from dynalign_operator.planning.planner import plan
-from dynalign_operator.service.settings import read_settings
 from support.builders import T0, a_run
 from support.simulation import SETTINGS, Simulation, fail, succeed
-from support.snapshots import snapshot_of
 from support.webhooks import Answer as Answering
 from support.webhooks import accept, always, serve_receiver
 
@@ -396,34 +390,3 @@ def test_a_deleted_run_is_told_nothing() -> None:
     desk = Desk({RUN: ended()}, Post([Reply(Answer.AGAIN, "busy")]))
     desk.on_sleep = desk.runs.clear
     assert settle(desk) == ()
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_a_run_says_whether_its_installation_tells_its_webhooks(enabled: bool) -> None:
-    """From the variable that the chart sets to what the user reads."""
-    settings = read_settings({"DYNALIGN_NOTIFICATIONS": str(enabled).lower()}).build
-    simulation = of_run()
-    first = plan(simulation.observed(), simulation.now, settings)
-    (condition,) = (entry for entry in first.status.conditions if entry.type is ConditionType.NOTIFIED)
-    assert condition.status == str(enabled)
-    warnings = [event.message for event in first.events if event.reason == reasons.NOTIFICATIONS_OFF]
-    assert warnings == ([] if enabled else [condition.message])
-    run = simulation.run.with_status(first.status)
-    snapshot = replace(snapshot_of(simulation), run=run)
-    advice = explain_situation(snapshot, (), T0).to_do
-    assert (condition.message in advice) is not enabled
-    again = plan(Observed(run), T0, settings)
-    assert not any(event.reason == reasons.NOTIFICATIONS_OFF for event in again.events), "said once"
-
-
-def test_the_condition_goes_with_the_webhooks_and_follows_the_installation() -> None:
-    off = replace(SETTINGS, sends_notifications=False)
-    run = of_run().run
-    untold = run.with_status(plan(Observed(run), T0, off).status)
-    assert untold_condition(untold.status) is not None
-    told = plan(Observed(untold), T0, SETTINGS).status
-    assert [entry.status for entry in told.conditions if entry.type is ConditionType.NOTIFIED] == ["True"]
-    without = untold.model_copy(update={"spec": untold.spec.model_copy(update={"notify": ()})})
-    kinds = {entry.type for entry in plan(Observed(without), T0, off).status.conditions}
-    assert ConditionType.NOTIFIED not in kinds
-    assert ConditionType.READY in kinds

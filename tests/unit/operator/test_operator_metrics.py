@@ -231,5 +231,5 @@ def test_labels_never_name_an_iteration_a_pod_or_a_uid() -> None:
     labels = {label for metric in (*OPERATOR_METRICS, *RUN_METRICS) for label in metric.labels}
     assert labels == {
         *("namespace", "run", "stage", "phase", "condition", "reason", "aspect", "verifier", "judge"),
-        *("method", "status", "kind"),
+        *("method", "status", "kind", "unit"),
     }

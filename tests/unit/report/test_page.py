@@ -61,10 +61,10 @@ class Elements(HTMLParser):
 def test_the_cost_says_what_the_devices_were_used_for_where_that_is_known(tmp_path: Path) -> None:
     seconds = DeviceTime(reserved=1000, useful=420, starting=300, waiting=200, wasted=80)
     goodput = Goodput(unit=DeviceUnit.GPU, share=0.42, wall_share=0.3, seconds=seconds, since=T0, until=T0)
-    told = page_of(read(a_work_folder(), tmp_path, FACTS.model_copy(update={"goodput": goodput})))
+    told = page_of(read(a_work_folder(), tmp_path / "counted", FACTS.model_copy(update={"goodput": goodput})))
     cells = ["GPU", "42%", "16:40 min", "7:00 min", "5:00 min", "3:20 min", "1:20 min", "0.0 s", "30%"]
     assert "".join(f"<td>{cell}</td>" for cell in cells) in told
-    assert "Goodput" not in page_of(read(a_work_folder(), tmp_path))
+    assert "Goodput" not in page_of(read(a_work_folder(), tmp_path / "not counted"))
 
 
 def test_the_rows_of_the_page_are_those_of_the_run(tmp_path: Path) -> None:

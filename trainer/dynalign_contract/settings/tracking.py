@@ -38,7 +38,13 @@ class TensorBoardSettings(Model):
 class WandbSettings(Model):
     """Runs of Weights & Biases, written without a network to the folder `wandb` of the run's folder."""
 
-    project: str = Field(default="dynalign", min_length=1, max_length=128, pattern=r"^[^/\\#?%:\x00-\x1f]+$")
+    project: str = Field(
+        default="dynalign",
+        min_length=1,
+        max_length=128,
+        pattern=r"^[^/\\#?%:\x00-\x1f]+$",
+        json_schema_extra={"x-form": "a project's name without any of / \\ # ? % : and line breaks, such as dynalign"},
+    )
     """Name of the project that `wandb sync` sends them to."""
 
 

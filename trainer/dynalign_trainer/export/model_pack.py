@@ -22,11 +22,11 @@ FILE_PATH: Final = "org.cncf.model.filepath"
 TITLE: Final = "org.opencontainers.image.title"
 """How general clients such as oras name a layer's file."""
 DATA_TYPE: Final = "application/vnd.dynalign.data.v1"
-"""Of the artifact that is a data set: Parquet files and a card."""
+"""Type of an artifact that is a data set: Parquet files and a card."""
 PARQUET_TYPE: Final = "application/vnd.apache.parquet"
 MARKDOWN_TYPE: Final = "text/markdown"
 EMPTY_TYPE: Final = "application/vnd.oci.empty.v1+json"
-"""Of the configuration of an artifact that has none (OCI image specification 1.1)."""
+"""Type of the configuration of an artifact that has none (OCI image specification 1.1)."""
 EXPORT_DIGEST: Final = "io.dynalign.export.digest"
 
 

@@ -27,7 +27,7 @@ class Rescored:
     distances: tuple[float, ...]
     """Differences of everything that was compared, in points of 0 to 9; infinite where only one of two has a number."""
     differences: tuple[ScoreDifference, ...]
-    """Those beyond the tolerance."""
+    """Scores that differ by more than the tolerance."""
 
 
 @dataclass(frozen=True)

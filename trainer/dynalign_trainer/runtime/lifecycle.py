@@ -21,6 +21,7 @@ from dynalign_contract.config import ExportParams, FetchParams, StageConfig
 from dynalign_contract.console import configure_logging, print_traceback
 from dynalign_contract.errors import BadConfigError, StageError
 from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.files import remove
 from dynalign_contract.layout import MANIFEST, WORK_MARK, RunLayout
 from dynalign_contract.manifest import (
     Manifest,
@@ -123,6 +124,10 @@ def read_config(path: Path) -> StageConfig:
 
 def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.Event) -> StageResult:
     """Make the artifact unless it is there; an export is published after that, when nothing can damage it any more."""
+    if not 0 <= place.index < config.shards * config.nodes:
+        raise BadConfigError(
+            f"JOB_COMPLETION_INDEX is {place.index} but the stage has {config.shards * config.nodes} workers"
+        )
     result = _make(config, root, place, stopping)
     if not isinstance(config.params, ExportParams) or not config.params.publish:
         return result
@@ -132,10 +137,6 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
 
 
 def _make(config: StageConfig, root: Path, place: Place, stopping: threading.Event) -> StageResult:
-    if not 0 <= place.index < config.shards * config.nodes:
-        raise BadConfigError(
-            f"JOB_COMPLETION_INDEX is {place.index} but the stage has {config.shards * config.nodes} workers"
-        )
     gang = _gang(config, place)
     shard = place.index if config.shards > 1 else 0
     path = config.shard(shard)
@@ -146,13 +147,7 @@ def _make(config: StageConfig, root: Path, place: Place, stopping: threading.Eve
     telemetry = Telemetry()
     telemetry.phases.end(Phase.INTERPRETER)
     check_caches()
-    if gang.rank == 0:
-        _prepare(folder, config)
-        if config.shards > 1 and shard == 0:
-            _clear(root / config.folder, [Path(config.shard(i)).name for i in range(config.shards)], known=())
-        inputs = {name: verify_artifact(root, artifact) for name, artifact in config.inputs.items()}
-    else:
-        inputs = {name: artifact_folders(root, artifact) for name, artifact in config.inputs.items()}
+    inputs = _take_inputs(config, root, folder, shard, gang)
     telemetry.phases.end(Phase.VERIFICATION)
     telemetry.useful.load(folder)
     server, started = telemetry.serve(place.port), time.monotonic()
@@ -176,8 +171,8 @@ def _make(config: StageConfig, root: Path, place: Place, stopping: threading.Eve
         if gang.rank > 0:
             return StageResult(outcome=Outcome.SUCCEEDED)
         output = replace(output, metrics={**output.metrics, **_measured_times(config.stage, telemetry)})
-        for name in (LAST_ERROR, USEFUL_TIME_FILE):
-            (folder / name).unlink(missing_ok=True)
+        remove(folder / LAST_ERROR)
+        remove(folder / USEFUL_TIME_FILE)
         _clear(folder, output.files)
         manifest = _describe(config, folder, output, time.monotonic() - started)
         write_manifest(folder, manifest)
@@ -193,6 +188,16 @@ def _make(config: StageConfig, root: Path, place: Place, stopping: threading.Eve
         warnings=_reported(context.warnings),
         training=output.training,
     )
+
+
+def _take_inputs(config: StageConfig, root: Path, folder: Path, shard: int, gang: Gang) -> dict[str, tuple[Path, ...]]:
+    """Prepare the artifact's folder and verify the inputs; of a gang, rank 0 alone does both."""
+    if gang.rank > 0:
+        return {name: artifact_folders(root, artifact) for name, artifact in config.inputs.items()}
+    _prepare(folder, config)
+    if config.shards > 1 and shard == 0:
+        _clear(root / config.folder, [Path(config.shard(i)).name for i in range(config.shards)], known=())
+    return {name: verify_artifact(root, artifact) for name, artifact in config.inputs.items()}
 
 
 def _measured_times(stage: Stage, telemetry: Telemetry) -> MetricValues[Any]:
