@@ -1,6 +1,7 @@
 """The preload server that forks stages, with real stages. Their configuration is a FIFO, so each waits until the test lets it go on."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,3 +110,32 @@ def test_a_server_that_is_stopped_before_it_is_ready_has_stopped_its_stage(tmp_p
     os.killpg(stage.process.pid, SIGTERM)
     assert stage.process.wait(PATIENCE) == -SIGTERM
     server.close()
+
+
+@pytest.mark.parametrize(
+    ("why", "children", "code", "visits"),
+    [
+        ("a stage has written all that it leaves, so nothing is taken down", "", 7, False),
+        (
+            "the worker of an engine is ended as Python ends it",
+            "Process(target=time.sleep, args=(60,), daemon=True).start()",
+            7,
+            True,
+        ),
+    ],
+)
+def test_a_fork_ends_at_once_unless_it_has_children(why: str, children: str, code: int, visits: bool) -> None:
+    program = "\n".join(
+        (
+            "import atexit, time",
+            "from multiprocessing import Process",
+            "from dynalign_trainer.preload_server import _leave",
+            "atexit.register(print, 'taken down')",
+            children,
+            "print('written')",
+            f"_leave({code})",
+        )
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == code, f"{why}\n{ended.stderr}"
+    assert ended.stdout.split("\n")[:-1] == (["written", "taken down"] if visits else ["written"]), why
