@@ -83,7 +83,13 @@ def read_processes(workdir: Workdir) -> list[Process]:
             if pod.end_time is not None and (phases := read_phases(log)):
                 lasted = (pod.end_time - pod.start_time).total_seconds()
                 end = max(0.0, lasted - sum(phases.values()))
-                found.append(Process(labels.stage, labels.iteration, {**phases, END: round(end, 2)}))
+                found.append(
+                    Process(
+                        labels.stage,
+                        labels.iteration,
+                        {**{str(phase): spent for phase, spent in phases.items()}, END: round(end, 2)},
+                    )
+                )
     return sorted(found, key=lambda process: (process.iteration, ITERATION_STAGES.index(process.stage)))
 
 

@@ -232,7 +232,8 @@ def assert_tracked(run: ClusterRun, stores: Stores, folder: Path) -> None:
     assert (tags["dynalign.run"], tags["dynalign.iteration"]) == (run.name, "0")
     assert tags["mlflow.parentRunId"] == parent["info"]["run_id"]
     (iteration,) = run.status["iterations"]
-    assert curves == [[(0, pytest.approx(iteration["reward"]))]] * 2
+    for curve in curves:
+        assert curve == [(0, pytest.approx(iteration["reward"]))]
     artifacts = {stage["stage"]: stage["artifact"]["digest"] for stage in iteration["stages"]}
     assert tags["dynalign.artifact.train"] == artifacts["train"]
 

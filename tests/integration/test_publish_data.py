@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -60,7 +61,7 @@ def give(monkeypatch: pytest.MonkeyPatch, index: int, username: str, password: s
     monkeypatch.setenv(variables.password, password)
 
 
-def place(kind: str, *, content: str = "Data", **settings: object) -> PublishTarget:
+def place(kind: str, *, content: str = "Data", **settings: Any) -> PublishTarget:
     return PublishTarget.model_validate({"content": content, kind: settings})
 
 
@@ -69,7 +70,7 @@ def test_a_bucket_has_model_and_data_in_folders_of_their_own(
 ) -> None:
     for index in range(2):
         give(monkeypatch, index, s3_server.USERNAME, s3_server.PASSWORD)
-    at = {"endpoint": bucket.url, "bucket": s3_server.BUCKET, "credentialsSecretRef": {"name": "s3"}}
+    at: dict[str, Any] = {"endpoint": bucket.url, "bucket": s3_server.BUCKET, "credentialsSecretRef": {"name": "s3"}}
     places = (place("s3", content="Model", prefix="mine/model", **at), place("s3", prefix="mine/data", **at))
     result = export(root, *places)
     assert (result.exit_code, result.outcome) == (0, Outcome.SUCCEEDED), result
@@ -90,7 +91,12 @@ def test_a_registry_has_the_data_as_an_artifact(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(registry.ca))
     give(monkeypatch, 0, oci_registry.USERNAME, oci_registry.PASSWORD)
-    at = {"registry": registry.host, "repository": "data/tiny", "tag": "v1", "credentialsSecretRef": {"name": "r"}}
+    at: dict[str, Any] = {
+        "registry": registry.host,
+        "repository": "data/tiny",
+        "tag": "v1",
+        "credentialsSecretRef": {"name": "r"},
+    }
     result = export(root, place("oci", **at))
     assert result.exit_code == 0, result
     answer = registry.get("data/tiny/manifests/v1", Accept="application/vnd.oci.image.manifest.v1+json")
@@ -109,7 +115,11 @@ def test_a_registry_has_the_data_as_an_artifact(
 def test_a_hub_has_the_data_as_a_repository_of_data_sets(
     root: Path, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at = {"repository": "my-team/tiny", "license": "cc0-1.0", "tokenSecretRef": {"name": "hub", "key": "t"}}
+    at: dict[str, Any] = {
+        "repository": "my-team/tiny",
+        "license": "cc0-1.0",
+        "tokenSecretRef": {"name": "hub", "key": "t"},
+    }
     with HubStore("a-token") as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv(publish_token(0), "a-token")

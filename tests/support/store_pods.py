@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from lab.cluster import ROOT, Cluster, own_namespace
+from lab.cluster_reads import Object
 from lab.processes import free_port, running
 from support import mlflow_server, oci_registry, s3_server
-from support.cluster_runs import Object, a_pod, until
+from support.cluster_runs import a_pod, until
 from support.network_policies import DENY_ALL, a_policy, pods_of, port
 
 IMAGE: Final = "localhost/stores:test"
