@@ -83,13 +83,8 @@ def read_processes(workdir: Workdir) -> list[Process]:
             if pod.end_time is not None and (phases := read_phases(log)):
                 lasted = (pod.end_time - pod.start_time).total_seconds()
                 end = max(0.0, lasted - sum(phases.values()))
-                found.append(
-                    Process(
-                        labels.stage,
-                        labels.iteration,
-                        {**{str(phase): spent for phase, spent in phases.items()}, END: round(end, 2)},
-                    )
-                )
+                spent = {str(phase): seconds for phase, seconds in phases.items()}
+                found.append(Process(labels.stage, labels.iteration, {**spent, END: round(end, 2)}))
     return sorted(found, key=lambda process: (process.iteration, ITERATION_STAGES.index(process.stage)))
 
 
