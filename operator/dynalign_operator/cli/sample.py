@@ -1,12 +1,11 @@
 """What a person looks at before an approval: a few of the artifact's own rows, for a terminal."""
 
 from collections.abc import Sequence
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Console, RenderableType
 from rich.console import Group as Lines
+from rich.console import RenderableType
 from rich.table import Table
 
 from dynalign_contract.errors import StageError
@@ -14,7 +13,7 @@ from dynalign_contract.layout import RunLayout
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.approvals import AwaitedApproval, Gate
 from dynalign_operator.cli.before_after import before_after, clip, read_changes
-from dynalign_operator.cli.terminal import styled
+from dynalign_operator.cli.terminal import as_text, styled
 
 if TYPE_CHECKING:
     from dynalign_report.facts import Candidate, Group
@@ -46,12 +45,7 @@ def read_sample(folder: Path, awaited: AwaitedApproval) -> RenderableType | None
 def sample_text(folder: Path, awaited: AwaitedApproval) -> str:
     """The sample as plain text of 100 columns; empty where it cannot be read."""
     sample = read_sample(folder, awaited)
-    if sample is None:
-        return ""
-    console = Console(file=StringIO(), width=_TEXT_WIDTH, color_system=None)
-    with console.capture() as captured:
-        console.print(sample)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+    return "" if sample is None else as_text(sample, _TEXT_WIDTH)
 
 
 def judged_answers(groups: "Sequence[Group]", iteration: int) -> RenderableType:

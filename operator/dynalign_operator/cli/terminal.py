@@ -5,6 +5,7 @@ and nothing in them counts as markup.
 """
 
 from collections.abc import Iterable
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,7 +13,7 @@ import typer
 from dynalign_contract.plain_text import escape_hidden, plain_text
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.text import Text
 
 
@@ -38,8 +39,19 @@ def styled(text: str, style: str = "") -> "Text":
     return Text(plain_text(text), style=style)
 
 
-def open_console() -> "Console":
-    """A rich console on stdout that takes strings for what they are: no markup, no emoji codes, no highlighting."""
+def as_text(renderable: "RenderableType", width: int) -> str:
+    """What a console of this many columns would show, without colours and without spaces at the ends of lines."""
+    console = open_console(file=StringIO(), width=width, color_system=None)
+    with console.capture() as captured:
+        console.print(renderable)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def open_console(**options: Any) -> "Console":
+    """A rich console on stdout that takes strings for what they are: no markup, no emoji codes, no highlighting.
+
+    `options` are those of rich's Console.
+    """
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
     from rich.text import Text
@@ -54,4 +66,4 @@ def open_console() -> "Console":
             for segment in super().render(renderable, options):
                 yield segment if segment.control else segment._replace(text=plain_text(segment.text))
 
-    return PlainConsole(markup=False, emoji=False, highlight=False)
+    return PlainConsole(markup=False, emoji=False, highlight=False, **options)

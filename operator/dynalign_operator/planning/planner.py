@@ -96,7 +96,7 @@ def retry(run: AlignmentRun) -> AlignmentRun:
     status = with_report_due(run.status)
     if status.phase is Phase.FAILED:
         status = resume_failed_run(status, next_step(run.spec, status))
-    return run.with_status(status)
+    return run if status is run.status else run.with_status(status)
 
 
 def _is_finished(run: AlignmentRun, status: AlignmentRunStatus) -> bool:

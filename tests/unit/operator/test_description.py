@@ -165,7 +165,7 @@ def test_places_of_publication_are_named() -> None:
 def test_the_documentation_shows_what_is_printed() -> None:
     snapshot, events, simulation = waiting_for_quota()
     head, _, _ = rendered(describe_run(snapshot, events, simulation.now), 128).partition("\nLatest iterations")
-    assert f"```\n{head}```" in (Path(__file__).parents[3] / "docs" / "terminal.md").read_text()
+    assert f"```text\n{head}```" in (Path(__file__).parents[3] / "docs" / "terminal.md").read_text()
 
 
 def test_a_volume_that_was_made_after_all_is_waited_for_no_more() -> None:

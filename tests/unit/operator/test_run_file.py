@@ -151,7 +151,7 @@ def test_keys_of_buckets_are_missed_before_the_run_begins(tmp_path: Path) -> Non
     file.write_text(HEAD + STORES.lstrip("\n"))
     with pytest.raises(RunFileError) as missed:
         require_keys(load_run_file(file), {})
-    named = [*vars(MODEL_CREDENTIALS).values(), *vars(publish_credentials(0)).values()]
+    named = [name for keys in (MODEL_CREDENTIALS, publish_credentials(0)) for name in (keys.username, keys.password)]
     assert [problem.text.partition("; export ")[2].split()[0] for problem in missed.value.problems] == named
     assert require_keys(load_run_file(file), dict.fromkeys(named, "x"))
 
