@@ -74,13 +74,14 @@ class Simulation:
     """Jobs that somebody has removed behind the planner's back."""
     events: list[Event] = field(default_factory=list)
     config_maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    settings: BuildSettings = SETTINGS
 
     def observed(self) -> Observed:
         return Observed(self.run, tuple(self.jobs.values()), self.config_maps)
 
     def plan(self, *, status_is_lost: bool = False) -> Plan:
         """Plan once and apply; a lost status write leaves the objects ahead of it, and publishes no events."""
-        decided = plan(self.observed(), self.now, SETTINGS)
+        decided = plan(self.observed(), self.now, self.settings)
         for name in decided.delete:
             job = self.jobs[name]
             if job.phase is JobPhase.ACTIVE:

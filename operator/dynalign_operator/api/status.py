@@ -221,7 +221,7 @@ class ReportStatus(Model):
     attempt: int = Field(default=1, ge=1)
     """Number of the current or last attempt; all attempts of all reports of the run are counted, from 1."""
     failures: int = Field(default=0, ge=0)
-    """Attempts at this report that failed; the first failure is retried."""
+    """Attempts at this report that failed. The first is retried; at the run's end an operator goes on for a day."""
     disruptions: int = Field(default=0, ge=0)
     """Attempts at this report that were preempted, evicted or stopped."""
     job: PlainText = ""

@@ -139,5 +139,7 @@ class BuildSettings:
     """False where stages find no GPU, whatever the run asks for: `dynalign run` on a machine without one."""
     are_approvals_verified: bool = False
     """Whether an admission policy compares the name in an approval with that of the user who sends it."""
+    report_retries_at_end: int = 1
+    """Retries of the report of a run that has ended. An operator is patient: a tracker may be down for hours."""
     sends_notifications: bool = False
     """Whether webhooks that runs name are told. `dynalign run` tells them; an operator, where the chart allows it."""

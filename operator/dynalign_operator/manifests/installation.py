@@ -1,12 +1,16 @@
 """Settings of an installation for all stage pods, read from the operator's variables as the chart sets them. Pure."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from pydantic import ValidationError
 
 from dynalign_operator.api.schema import structural_schema
 from dynalign_operator.manifests.build_settings import BuildSettings, PodSettings
 from dynalign_operator.runfile.problems import describe_error, name_field
+
+REPORT_RETRIES_AT_END: Final = 30
+"""Retries of a run's last report: some 20 minutes long, and then for a day, an hour apart."""
 
 
 class SettingsError(Exception):
@@ -21,6 +25,7 @@ def read_build_settings(environment: Mapping[str, str]) -> BuildSettings:
         pods=_pods(environment.get("DYNALIGN_TRAINER_PODS", "")),
         are_stages_traced=read_flag(environment, "DYNALIGN_TRACES"),
         are_approvals_verified=read_flag(environment, "DYNALIGN_APPROVALS_VERIFIED"),
+        report_retries_at_end=REPORT_RETRIES_AT_END,
         sends_notifications=read_flag(environment, "DYNALIGN_NOTIFICATIONS"),
     )
 

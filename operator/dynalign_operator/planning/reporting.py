@@ -2,7 +2,8 @@
 
 The Job of a report lives beside that of a stage and is none of the run's steps: it has a limit of its own, and whatever
 becomes of it, the other Jobs and the rest of the status are the same. One report is written at a time. A failed one is
-retried once; then the next is due with the next iteration, or at the end of the run.
+retried once; then the next is due with the next iteration, or at the end of the run. That last one is retried for as
+long as the installation says, for no other follows it, and what it writes to trackers would be missing there.
 """
 
 from collections.abc import Iterable
@@ -32,6 +33,9 @@ RETRIES: Final = 1
 MAX_DISRUPTIONS: Final = 5
 """Attempts at one report that may be preempted, evicted or stopped."""
 _STEP: Final = Step(Stage.REPORT)
+_PATIENT_AFTER: Final = 9
+"""Failures after which the pause is an hour."""
+_LONG_PAUSE: Final = timedelta(hours=1)
 _LOOK_AGAIN: Final = timedelta(seconds=5)
 _OPEN: Final = (StagePhase.PENDING, StagePhase.RUNNING)
 _LONGEST_MESSAGE: Final = 4096
@@ -203,7 +207,7 @@ class _ReportBuilder:
             self._wake(self.now + _LOOK_AGAIN)
             return
         if entry.completion_time is not None:
-            due = after(entry.completion_time, pause_before_retry(max(entry.failures, entry.disruptions)))
+            due = after(entry.completion_time, _pause_after(entry))
             if self.now < due:
                 self._wake(due)
                 return
@@ -236,12 +240,14 @@ class _ReportBuilder:
         self._tell(reasons.REPORTED, message, is_true=True)
 
     def _fail(self, message: str, job: JobObservation | None = None) -> None:
-        """Count a failed attempt; the next one follows, or the report is given up."""
+        """Count a failed attempt; the next one follows, or the report is given up. One failed Job stays for its log."""
+        if job is not None:
+            self._delete(old for old in self.jobs if old.phase is not JobPhase.ACTIVE and old.attempt < job.attempt)
         judgement = judge_failure(
             job.exit_code if job is not None else None,
             job.reason if job is not None else "",
             failures=self.entry.failures,
-            retries=RETRIES,
+            retries=self._retries,
             restarted_shards=False,
         )
         is_free = judgement.verdict is Verdict.FREE
@@ -252,6 +258,14 @@ class _ReportBuilder:
             self._give_up(message)
         else:
             self._expect_attempt(self.entry.attempt + 1, message)
+            if failures > RETRIES:
+                due = after(ended, _pause_after(self.entry))
+                then = f"It is tried again at {due:%H:%M:%S} UTC, attempt {failures + 1} of {self._retries + 1}."
+                self._tell_failure(message, then)
+
+    @property
+    def _retries(self) -> int:
+        return RETRIES if self.entry.run_completion_time is None else self.settings.report_retries_at_end
 
     def _give_up(self, message: str) -> None:
         self.is_open = False
@@ -264,14 +278,17 @@ class _ReportBuilder:
             else "It is tried again when the run's specification changes, or `dynalign run FILE` is given again; "
             "`dynalign report FOLDER` writes the page, without trackers, from a copy of the run's folder."
         )
-        text = f"The report of {describe_scope(self.entry)} failed: {message} The run itself goes on without it. {then}"
-        self._tell(reasons.REPORT_FAILED, text, is_true=False)
+        self._tell_failure(message, then)
 
     def _expect_attempt(self, attempt: int, message: str = "") -> None:
         """Await the next attempt at the same report."""
         self.entry = self.entry.evolve(
             phase=StagePhase.PENDING, attempt=attempt, job="", start_time=None, message=message[:_LONGEST_MESSAGE]
         )
+
+    def _tell_failure(self, message: str, then: str) -> None:
+        text = f"The report of {describe_scope(self.entry)} failed: {message} The run itself goes on without it. {then}"
+        self._tell(reasons.REPORT_FAILED, text, is_true=False)
 
     def _tell(self, reason: str, message: str, *, is_true: bool) -> None:
         update = ConditionUpdate(ConditionType.REPORTED, reason, message, is_true=is_true)
@@ -284,6 +301,13 @@ class _ReportBuilder:
 
     def _wake(self, at: datetime) -> None:
         self.plan.wake_times.append(at)
+
+
+def _pause_after(entry: ReportStatus) -> timedelta:
+    """Pause before the next attempt: as that of a stage, and an hour once a few of the longest have passed."""
+    if entry.failures >= _PATIENT_AFTER:
+        return _LONG_PAUSE
+    return pause_before_retry(max(entry.failures, entry.disruptions))
 
 
 def describe_scope(entry: ReportStatus) -> str:

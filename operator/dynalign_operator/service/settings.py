@@ -12,7 +12,7 @@ from dynalign_operator.manifests.installation import SettingsError, read_build_s
 class OperatorSettings:
     """Settings of one operator process."""
 
-    build: BuildSettings = field(default_factory=BuildSettings)
+    build: BuildSettings = field(default_factory=lambda: read_build_settings({}))
     namespaces: tuple[str, ...] = ()
     """Empty: the whole cluster."""
     metrics_port: int = 9090
