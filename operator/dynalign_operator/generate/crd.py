@@ -135,7 +135,8 @@ def _quote_in_cel(this: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("'", r"\'")
+    """A text as it stands in a CEL literal, between single quotes."""
+    return text.replace("\\", r"\\").replace("'", r"\'")
 
 
 @cache

@@ -12,7 +12,7 @@ import yaml
 from dynalign_operator.api.rules import CLUSTER_RULES, RULES, TRANSITIONS
 from dynalign_operator.api.schema import Schema, structural_schema
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec, ModelSpec
-from dynalign_operator.generate.crd import _describe_form, build_crd, build_schema, main, render_crd
+from dynalign_operator.generate.crd import _describe_form, _escape, build_crd, build_schema, main, render_crd
 from dynalign_operator.generate.spec_page import render_reference
 from dynalign_operator.generate.spec_prose import MINIMAL
 from dynalign_operator.runfile.run_file import parse_run_file
@@ -155,6 +155,20 @@ def test_no_pattern_answers_with_itself() -> None:
         rules = by_path[path]["x-kubernetes-validations"]
         assert ".matches(r'" in rules[0]["rule"], path
         assert "; write " in rules[0]["messageExpression"], path
+
+
+def test_the_literals_of_every_rule_end_where_they_should() -> None:
+    """The API server refuses the whole CRD for one quotation mark or backslash too many."""
+    literal = re.compile(r"""\br'[^']*'|'(?:[^'\\]|\\['"\\nrt])*'|"(?:[^"\\]|\\['"\\nrt])*\"""")
+    count = 0
+    for path, node in nodes(SCHEMA):
+        for rule in node.get("x-kubernetes-validations", ()):
+            for expression in (rule["rule"], rule.get("messageExpression", "''")):
+                rest = literal.sub("", expression)
+                assert re.fullmatch(r"[\w\s.()\[\]{}!<>=?:+*/%,&|-]*", rest), f"{path}: {expression}"
+                count += 1
+    assert count > 100
+    assert _escape(r"a\b's") == r"a\\b\'s"
 
 
 def test_transitions() -> None:

@@ -43,7 +43,9 @@ class WandbSettings(Model):
         min_length=1,
         max_length=128,
         pattern=r"^[^/\\#?%:\x00-\x1f]+$",
-        json_schema_extra={"x-form": "a project's name without any of / \\ # ? % : and line breaks, such as dynalign"},
+        json_schema_extra={
+            "x-form": "a project's name without slashes, backslashes, colons, #, ? and %, such as dynalign"
+        },
     )
     """Name of the project that `wandb sync` sends them to."""
 
