@@ -13,13 +13,11 @@ from dynalign_contract.stages import SIDE_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, ConditionType, Phase, ReportStatus, StagePhase
 from dynalign_operator.api.v1alpha1 import ReportSpec, ReportTime
 from dynalign_operator.clusters.kubernetes.projection import is_ended_run
-from dynalign_operator.manifests.installation import REPORT_RETRIES_AT_END
 from dynalign_operator.manifests.job import SIDE_LIMIT
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.observed import ClaimObservation, JobObservation, JobPhase, Observed
 from dynalign_operator.planning.planner import plan, retry
 from dynalign_operator.planning.reporting import MAX_DISRUPTIONS
-from dynalign_operator.service.settings import read_settings
 from support.builders import a_failure, a_run
 from support.planning import condition, config_of
 from support.simulation import SETTINGS, Fate, Simulation, disrupt, fail, succeed
@@ -197,40 +195,6 @@ def test_the_failed_report_of_a_run_that_has_ended_is_made_once_its_cause_is_rem
     assert (after.phase, after.completion_time) == (Phase.SUCCEEDED, before.completion_time)
     assert covered(simulation)[-1] == (0, "Succeeded")
     assert retry(simulation.run) == simulation.run, "what has been written is not written again"
-
-
-def test_an_operator_tries_the_last_report_again_for_a_day() -> None:
-    """A tracker that is down when the run ends has its record in the end, without anybody's help."""
-    down = a_failure(1, "spec.tracking.mlflow was not written; report.html is up to date")
-    builder = a_run().with_iterations(2).with_spec(tracking={"mlflow": {"url": "http://mlflow:5000"}})
-    simulation = Simulation(
-        builder.build(),
-        report_fate=lambda job: replace(fail(job, 1), results=(down,)),
-        settings=read_settings({}).build,
-    ).until(Stage.EXPORT)
-    simulation.step(succeed)
-    ended = simulation.now
-    while report_of(simulation).failures < 20:
-        simulation.step(succeed)
-    assert simulation.now - ended > timedelta(hours=6)
-    reported = condition(simulation.run.status, ConditionType.REPORTED)
-    assert "spec.tracking.mlflow was not written" in reported.message
-    assert "UTC, attempt 21 of 31." in reported.message
-    assert simulation.run.status.phase is Phase.SUCCEEDED
-    assert len([job for job in simulation.jobs.values() if job.stage in SIDE_STAGES]) <= 2, "others would pile up"
-
-    simulation.report_fate = succeed
-    simulation.finish()
-    assert report_of(simulation).phase is StagePhase.SUCCEEDED
-    assert condition(simulation.run.status, ConditionType.REPORTED).status == "True"
-
-
-def test_an_operator_gives_the_last_report_up_at_last() -> None:
-    simulation = Simulation(
-        a_run().with_iterations(1).build(), report_fate=lambda job: fail(job, 1), settings=read_settings({}).build
-    ).finish()
-    assert report_of(simulation).failures == REPORT_RETRIES_AT_END + 1
-    assert report_of(simulation).phase is StagePhase.FAILED
 
 
 def test_after_a_failure_the_next_iteration_is_reported_again() -> None:
