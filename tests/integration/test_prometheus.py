@@ -11,13 +11,13 @@ import pytest
 from prometheus_client import start_http_server
 
 from dynalign_contract.pod_paths import METRICS_PORT
-from dynalign_contract.stages import Stage
+from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_operator.manifests.labels import read_job_labels
 from dynalign_trainer.runtime.telemetry import Telemetry
 from lab.api_server import ApiServer, start_api_server
 from lab.processes import free_port
 from support.chart import CHART
-from support.player import Player, is_completed, report, run_object, scenario, start_operator
+from support.player import RAN, Player, is_completed, report, run_object, scenario, start_operator
 from support.prometheus import HOUR, Prometheus, documented_series, start_prometheus
 
 pytestmark = pytest.mark.cluster
@@ -86,6 +86,10 @@ NUMBERS: dict[Stage, dict[str, float | None]] = {
     Stage.EXPORT: {"parameters": 134515008.0, "relative_change": 0.001, "rounding_error": 0.02},
 }
 """What real stages report of themselves, or a part of it."""
+USEFUL: dict[Stage, dict[str, float | None]] = {
+    stage: {"useful_seconds": 24.0, "start_seconds": NUMBERS[stage].get("start_seconds", 9.5)}
+    for stage in ITERATION_STAGES
+}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +128,7 @@ def runs_for_a_while(pod: dict[str, Any]) -> tuple[int, str] | str:
 
 
 def ends_well(pod: dict[str, Any]) -> tuple[int, str]:
-    return report(pod, NUMBERS)
+    return report(pod, {stage: {**numbers, **USEFUL.get(stage, {})} for stage, numbers in NUMBERS.items()})
 
 
 def value(prometheus: Prometheus, expression: str) -> float:
@@ -155,6 +159,7 @@ def test_every_metric_answers_and_a_deleted_run_leaves_none(server: ApiServer, t
         assert value(prometheus, 'dynalign_run_reward_aspect{aspect="vitality"}') == 0.75
         assert value(prometheus, "dynalign_run_win_rate_low") == 0.5
         assert value(prometheus, 'dynalign_run_tokens_per_second{stage="train"}') == 90.0
+        assert value(prometheus, "dynalign_run_goodput_ratio") == pytest.approx(24 / RAN.total_seconds(), abs=0.02)
         silent = [name for name in series if not prometheus.query(f"last_over_time(({name}){HOUR})")]
         assert silent == [], "documented, but never served"
         dead = [text for text in expressions if not prometheus.query(f"last_over_time(({text}){HOUR})")]

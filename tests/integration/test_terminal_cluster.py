@@ -114,8 +114,8 @@ def test_what_is_seen_of_a_run_that_works(server: ApiServer) -> None:
         shown = json.loads(dynalign(server, "status", "r", "-o", "json").stdout)
         assert shown["status"]["stage"] == "generate"
         head, line = dynalign(server, "top").stdout.splitlines()
-        assert head.split() == ["run", "in", "phase", "iteration", "stage", "done", "ends", "in", "GPUs"]
-        assert line.split() == ["r", "default", "Running", "1/1", "generate", "-", "-", "2"]
+        assert head.split() == ["run", "in", "phase", "iteration", "stage", "done", "ends", "in", "GPUs", "goodput"]
+        assert line.split() == ["r", "default", "Running", "1/1", "generate", "-", "-", "2", "-"]
         with started(server, "watch", "r", "-n", "default") as watching:
             assert watching.stdout is not None
             assert "r in namespace default" in watching.stdout.readline()

@@ -27,7 +27,7 @@ class Place(StrEnum):
     FOLDER = "folder"
     """A folder with this repository's files, without a cluster."""
     CLUSTER = "cluster"
-    """The same with a real API server, the operator, and pods that succeed at once."""
+    """What needs a cluster: command lines are parsed, and not run."""
 
 
 class Need(StrEnum):

@@ -8,10 +8,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from unittest.mock import patch
 
 from dynalign_contract.layout import stage_folder
@@ -32,6 +32,10 @@ def run_object(name: str = "r", namespace: str = "default", **spec: object) -> d
     """An AlignmentRun as a user writes it."""
     metadata = {"name": name, "namespace": namespace}
     return {"apiVersion": "dynalign.io/v1alpha1", "kind": "AlignmentRun", "metadata": metadata, "spec": spec}
+
+
+RAN: Final = timedelta(minutes=1)
+"""How long every pod that has ended is said to have run."""
 
 
 def report(pod: dict[str, Any], numbers: dict[Stage, dict[str, float | None]]) -> tuple[int, str]:
@@ -112,8 +116,7 @@ class Player:
         await self._tell(name, {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}, running)
 
     async def _end(self, name: str, code: int, message: str) -> None:
-        now = _now()
-        terminated = {"exitCode": code, "message": message, "startedAt": now, "finishedAt": now}
+        terminated = {"exitCode": code, "message": message, "startedAt": _now(-RAN), "finishedAt": _now()}
         await self._tell(name, {"phase": "Failed" if code else "Succeeded"}, {"terminated": terminated})
 
     async def _tell(self, name: str, status: dict[str, Any], state: dict[str, Any]) -> None:
@@ -154,8 +157,8 @@ class Player:
             await asyncio.sleep(0.1)  # between two looks at it
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _now(after: timedelta = timedelta(0)) -> str:
+    return (datetime.now(UTC) + after).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @contextmanager

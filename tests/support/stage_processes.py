@@ -1,15 +1,32 @@
 """Processes of the stages that a `dynalign run` has started."""
 
+import contextlib
+
 import psutil
 
 
+class NoStageError(Exception):
+    """No stage runs."""
+
+
 def stage_process(parent: int) -> psutil.Process:
-    """The running stage: a child of `dynalign run`, or of its host."""
+    """The running stage: a child of `dynalign run`, or of its host. Raises NoStageError."""
     children = [child for child in psutil.Process(parent).children() if not is_report(child)]
     hosts = [child for child in children if "dynalign_trainer.preload_server" in command_of(child)]
     stages = [child for child in children if "dynalign_trainer.main" in command_of(child)]
-    (stage,) = [*stages, *(child for host in hosts for child in host.children())]
+    found = [*stages, *(child for host in hosts for child in host.children())]
+    if not found:
+        raise NoStageError
+    (stage,) = found
     return stage
+
+
+def kill_stage(parent: int) -> bool:
+    """Kill the running stage; False if it ended by itself before that."""
+    with contextlib.suppress(psutil.NoSuchProcess, NoStageError):
+        stage_process(parent).kill()
+        return True
+    return False
 
 
 def command_of(process: psutil.Process) -> list[str]:
