@@ -24,6 +24,7 @@ def saved_after(rules: Checkpoints, steps: int, *, step: float, save: float = 0.
     pace, found = Pace(rules, clock), []
     for done in range(1, steps + 1):
         clock.now += step
+        pace.end_step()
         if pace.is_due(done):
             pace.begin_saving()
             clock.now += save
@@ -61,6 +62,7 @@ def test_what_a_kill_loses_is_never_more_than_the_limit_or_one_step(
         # A step that is longer than all before it cannot be foreseen.
         assert since <= 60 * minutes + 1e-6 or seconds > longest or since == seconds
         longest = max(longest, seconds)
+        pace.end_step()
         if pace.is_due(done):
             pace.begin_saving()
             clock.now += save

@@ -25,18 +25,21 @@ class Pace:
     def __post_init__(self) -> None:
         self._saved = self._stepped = self.clock()
 
-    def is_due(self, done: int) -> bool:
-        """Whether a checkpoint belongs after step `done` (1-based, each step once).
-
-        By time it does when the step to come might end after the limit.
-        """
+    def end_step(self) -> None:
+        """Call it when a step has ended."""
         now = self.clock()
         self._longest_step = max(self._longest_step, now - self._stepped)
         self._stepped = now
+
+    def is_due(self, done: int) -> bool:
+        """Whether a checkpoint belongs after step `done` (1-based), the one that has just ended.
+
+        By time it does when the step to come might end after the limit.
+        """
         steps, minutes = self.rules.steps, self.rules.minutes
         if steps is not None and done % steps == 0:
             return True
-        return minutes is not None and now - self._saved + self._longest_step >= 60 * minutes
+        return minutes is not None and self._stepped - self._saved + self._longest_step >= 60 * minutes
 
     def fits(self, seconds: float | None) -> bool:
         """Whether a checkpoint is whole within so many seconds, None for no limit; the first one is always tried."""

@@ -56,6 +56,7 @@ def after_step(job: TrainJob, pace: Pace, done: int) -> AfterStep:
     All stop if any rank has seen the stop file. Rank 0's clock says whether a checkpoint is due; one that would not be
     whole before the processes are killed is not begun.
     """
+    pace.end_step()
     stops = _is_asked_to_stop(job)
     is_due, fits = pace.is_due(done), pace.fits(_seconds_left(job) if stops else None)
     ranks = gather((stops, is_due, fits))
