@@ -11,6 +11,7 @@ import pytest
 
 from lab.cluster import Cluster, bring_up, own_namespace
 from support.base_image import IMAGE, give_base_image
+from support.cluster_place import ClusterPlace
 from support.cluster_runs import a_pod
 from support.kind_cluster import on_kind
 
@@ -36,14 +37,8 @@ def site(cluster: Cluster) -> Iterator["Place"]:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A namespace."""
-
-    cluster: Cluster
-    namespace: str
-
-    def kubectl(self, *arguments: str, manifest: object = None) -> str:
-        return self.cluster.kubectl("-n", self.namespace, *arguments, manifest=manifest).strip()
+class Place(ClusterPlace):
+    """A namespace in which pods run to their end."""
 
     def run_to_success(self, pod: dict[str, object], name: str) -> str:
         self.kubectl("create", "-f-", manifest=pod)

@@ -9,6 +9,7 @@ import pytest
 
 from lab.cluster import CACHE, Cluster, LabError, bring_up, own_namespace
 from support.base_image import IMAGE, give_base_image
+from support.cluster_place import ClusterPlace
 from support.cluster_runs import a_pod, until
 from support.network_policies import DENY_ALL, a_policy, pods_of, port
 
@@ -49,14 +50,8 @@ done
 
 
 @dataclass(frozen=True)
-class Place:
+class Place(ClusterPlace):
     """A namespace with a server behind a Service, and a client."""
-
-    cluster: Cluster
-    namespace: str
-
-    def kubectl(self, *arguments: str, manifest: object = None) -> str:
-        return self.cluster.kubectl("-n", self.namespace, *arguments, manifest=manifest).strip()
 
     def create(self, *manifests: object) -> None:
         for manifest in manifests:
