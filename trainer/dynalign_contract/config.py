@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -30,7 +31,7 @@ from dynalign_contract.settings import (
     TrackingSettings,
     TrainingSettings,
 )
-from dynalign_contract.stages import ITERATION_STAGES, SHARDED_STAGES, Stage
+from dynalign_contract.stages import SHARDED_STAGES, Stage, is_of_iteration
 from dynalign_contract.stores import OciServer, S3Server
 from dynalign_contract.training_choice import TrainingChoice
 
@@ -113,6 +114,38 @@ class JudgeParams(Model):
     prompts_per_part: int
 
 
+class RolloutPart(Model):
+    """One stage of a rollout: its parameters, and where its inputs come from."""
+
+    params: Annotated[PromptsParams | GenerateParams | JudgeParams, Field(discriminator="stage")]
+    inputs: dict[str, ArtifactRef] = Field(default_factory=dict)
+    """Name -> artifact that is there before the rollout begins."""
+    made: dict[str, Stage] = Field(default_factory=dict)
+    """Name -> the stage of this rollout whose artifact it is."""
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that this configures."""
+        return self.params.stage
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The weights with which the stage asks the engine."""
+        match self.params:
+            case JudgeParams():
+                return (self.params.judge, *self.params.policies.values())
+            case _:
+                return (self.params.policy,)
+
+
+class RolloutParams(Model):
+    """Prompts, generate and judge in one process with one engine. Inputs: none beside those of its parts."""
+
+    stage: Literal[Stage.ROLLOUT] = Stage.ROLLOUT
+    parts: tuple[RolloutPart, ...] = Field(min_length=1)
+    """In the order in which they run; the last is judge."""
+
+
 class TrainParams(Model):
     """Build the batch, train, write the next policy. Inputs: model, rollouts, judgements."""
 
@@ -189,6 +222,7 @@ class ReportParams(Model):
 
 Params = Annotated[
     FetchParams
+    | RolloutParams
     | PromptsParams
     | GenerateParams
     | JudgeParams
@@ -221,7 +255,7 @@ class StageConfig(Model):
 
     @model_validator(mode="after")
     def _belongs(self) -> "StageConfig":
-        inside = self.stage in ITERATION_STAGES
+        inside = is_of_iteration(self.stage)
         if inside != (self.iteration is not None):
             raise ValueError(f"stage {self.stage} {'needs' if inside else 'has no'} iteration")
         if self.shards > 1 and self.stage not in SHARDED_STAGES:
@@ -246,6 +280,19 @@ class StageConfig(Model):
     def shard(self, index: int) -> str:
         """Folder of one shard, relative to the run's folder."""
         return shard_folder(self.folder, index, self.shards)
+
+    def of_part(self, part: RolloutPart, made: Mapping[Stage, ArtifactRef]) -> "StageConfig":
+        """The configuration of a rollout's part, as a Job of that stage alone would have it: with the same digest.
+
+        `made` are the artifacts of the parts before it.
+        """
+        return self.model_copy(
+            update={
+                "shards": self.shards if part.stage in SHARDED_STAGES else 1,
+                "inputs": {**part.inputs, **{name: made[stage] for name, stage in part.made.items()}},
+                "params": part.params,
+            }
+        )
 
     @property
     def digest(self) -> str:

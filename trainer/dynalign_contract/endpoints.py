@@ -8,7 +8,7 @@ from pydantic import Field
 from dynalign_contract.addresses import HOST, INSIDE_URL, LOOPBACK_URL, matches
 from dynalign_contract.base import Model
 from dynalign_contract.references import SecretKeyRef
-from dynalign_contract.stages import Stage
+from dynalign_contract.stages import Stage, stages_of_job
 
 
 class RequestBudget(Model):
@@ -109,6 +109,10 @@ class EndpointUse:
     def stages(self) -> frozenset[Stage]:
         """The stages whose pods talk to the server, and see its key."""
         return frozenset({self.stage, *self.also})
+
+    def is_asked_by(self, stage: Stage) -> bool:
+        """Whether a Job of this stage talks to the server: as the stage itself, or as a rollout that does its work."""
+        return not self.stages.isdisjoint(stages_of_job(stage))
 
 
 JUDGE_ENDPOINT: Final = EndpointUse(

@@ -7,6 +7,7 @@ from typing import Final
 from dynalign_contract.stages import Stage
 
 _FOLDERS: Final = {
+    Stage.ROLLOUT: "judgements",
     Stage.PROMPTS: "prompts",
     Stage.GENERATE: "rollouts",
     Stage.JUDGE: "judgements",
@@ -56,7 +57,8 @@ def part_name(index: int) -> str:
 def stage_folder(stage: Stage, iteration: int | None = None) -> str:
     """Folder of a stage's artifact, relative to the run's folder.
 
-    `iteration` is 0-based and required for the stages of an iteration, None for fetch, export and report.
+    `iteration` is 0-based and required for the stages of an iteration, None for fetch, export and report. A rollout's
+    is that of judge, the last of its stages.
     """
     if stage is Stage.FETCH:
         return MODEL_FOLDER

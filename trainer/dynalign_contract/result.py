@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 from dynalign_contract.base import Model
 from dynalign_contract.names import SUBFOLDER, whole
 from dynalign_contract.plain_text import plain_text
+from dynalign_contract.stages import Stage
 from dynalign_contract.training_choice import TrainingChoice
 
 MAX_RESULT_BYTES: Final = 4096
@@ -107,6 +108,27 @@ class ResultError(Model):
     message: PlainText
 
 
+class PartResult(Model):
+    """What a rollout reports of one of its stages, in few bytes."""
+
+    artifact: ArtifactRef
+    metrics: dict[PlainText, float | None] = Field(default_factory=dict)
+    """Name -> value, as in `StageResult.metrics`."""
+    seconds: float = 0.0
+    """Wall time of the stage."""
+    is_skipped: bool = Field(default=False, exclude_if=lambda skipped: not skipped)
+    """The artifact was there already."""
+
+    def whole(self) -> "StageResult":
+        """The result that a Job of the stage alone would have had."""
+        return StageResult(
+            outcome=Outcome.SKIPPED if self.is_skipped else Outcome.SUCCEEDED,
+            artifact=self.artifact,
+            metrics=tuple(Metric(name=name, value=value) for name, value in self.metrics.items()),
+            seconds=self.seconds,
+        )
+
+
 class StageResult(Model):
     """Outcome, error, artifact, a few metrics and a few warnings of one attempt of a stage."""
 
@@ -121,6 +143,8 @@ class StageResult(Model):
     """How the policy is trained, in the results of fetch and train."""
     published: tuple[PublishedPlace, ...] = Field(default=(), exclude_if=lambda places: not places)
     """Where the export stage has published the model."""
+    parts: dict[Stage, PartResult] = Field(default_factory=dict, exclude_if=lambda parts: not parts)
+    """Results of a rollout's stages, in order."""
     seconds: float = 0.0
     """Wall time of the attempt."""
     omitted: tuple[PlainText, ...] = Field(default=(), exclude_if=lambda names: not names)
@@ -132,8 +156,9 @@ class StageResult(Model):
 
         A result that is too long is shortened step by step until it fits: numbers to six significant digits and
         warnings to `SHORT_WARNING_LENGTH`; then it loses families of metrics, the last one first and each as a whole,
-        warnings, single metrics from the end, the choice of training, places of publication, and the error message's
-        end. `omitted` names the metrics that are left out, and says if warnings or places are.
+        warnings, single metrics from the end, those of a rollout's stages likewise, the choice of training, places of
+        publication, and the error message's end. `omitted` names the metrics that are left out, and says if warnings or
+        places are.
         """
         for result in _shorter(self):
             if len(data := result.to_json().encode()) <= MAX_RESULT_BYTES:
@@ -156,8 +181,12 @@ def _shorter(result: StageResult) -> Iterator[StageResult]:
     yield result
     rounded = (metric.model_copy(update={"value": _rounded(metric.value)}) for metric in result.metrics)
     warnings = (shorten(text, SHORT_WARNING_LENGTH) for text in result.warnings)
-    result = result.model_copy(update={"metrics": tuple(rounded), "warnings": tuple(warnings)})
+    parts = {stage: _with_metrics(part, _rounded_all(part.metrics)) for stage, part in result.parts.items()}
+    result = result.model_copy(update={"metrics": tuple(rounded), "warnings": tuple(warnings), "parts": parts})
     yield result
+    shorter = _shorter_parts(result, families_only=True)
+    yield from shorter
+    result = [result, *shorter][-1]
     families = dict.fromkeys(family for metric in result.metrics if (family := _family(metric)))
     for family in reversed(families):
         left = tuple(metric for metric in result.metrics if _family(metric) != family)
@@ -169,6 +198,9 @@ def _shorter(result: StageResult) -> Iterator[StageResult]:
     while result.metrics:
         result = _without(result, result.metrics[-1].name, metrics=result.metrics[:-1])
         yield result
+    shorter = _shorter_parts(result)
+    yield from shorter
+    result = [result, *shorter][-1]
     result = result.model_copy(update={"training": None})
     yield result
     while result.published:
@@ -179,6 +211,28 @@ def _shorter(result: StageResult) -> Iterator[StageResult]:
         kept = result.error.message[: max(0, len(result.error.message) - excess - 8)]
         result = result.model_copy(update={"error": result.error.model_copy(update={"message": kept})})
         yield result
+
+
+def _shorter_parts(result: StageResult, *, families_only: bool = False) -> list[StageResult]:
+    """Results with ever fewer metrics of a rollout's stages: from the last stage and its end, families as a whole."""
+    found: list[StageResult] = []
+    for stage in reversed(result.parts):
+        names = (n for n in reversed(result.parts[stage].metrics) if MEMBER_SEPARATOR in n or not families_only)
+        for dropped in dict.fromkeys(name.partition(MEMBER_SEPARATOR)[0] for name in names):
+            part = result.parts[stage]
+            left = {n: value for n, value in part.metrics.items() if n.partition(MEMBER_SEPARATOR)[0] != dropped}
+            parts = {**result.parts, stage: _with_metrics(part, left)}
+            result = _without(result, f"{stage}: {dropped}", parts=parts)
+            found.append(result)
+    return found
+
+
+def _with_metrics(part: PartResult, metrics: dict[str, float | None]) -> PartResult:
+    return part.model_copy(update={"metrics": metrics})
+
+
+def _rounded_all(metrics: dict[str, float | None]) -> dict[str, float | None]:
+    return {name: _rounded(value) for name, value in metrics.items()}
 
 
 def _family(metric: Metric) -> str:

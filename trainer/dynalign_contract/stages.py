@@ -8,6 +8,9 @@ class Stage(StrEnum):
     """A command with a contract: one StageConfig in; one artifact, an exit code and a StageResult out."""
 
     FETCH = "fetch"
+    ROLLOUT = "rollout"
+    """Prompts, generate and judge of one iteration, in one Job whose stages share an engine (`rollout: Fused`). It
+    leaves their artifacts and none of its own."""
     PROMPTS = "prompts"
     GENERATE = "generate"
     JUDGE = "judge"
@@ -25,8 +28,21 @@ SIDE_STAGES: Final = frozenset({Stage.REPORT})
 """Stages that run beside the sequence of the others. They read what these have left, no stage reads what they write,
 and their failure never fails a run."""
 
+ROLLOUT_STAGES: Final = (Stage.PROMPTS, Stage.GENERATE, Stage.JUDGE)
+"""The stages whose work a rollout does, in order."""
+
 ONLINE_STAGES: Final = frozenset({Stage.FETCH, Stage.EXPORT})
 """The only stages that may reach a model hub. Those that an endpoint plays a part in reach its server too."""
 
-SHARDED_STAGES: Final = frozenset({Stage.GENERATE, Stage.JUDGE})
+SHARDED_STAGES: Final = frozenset({Stage.ROLLOUT, Stage.GENERATE, Stage.JUDGE})
 """The stages that split their prompts over `generation.shards` workers."""
+
+
+def is_of_iteration(stage: Stage) -> bool:
+    """Whether a Job of this stage belongs to one iteration."""
+    return stage in ITERATION_STAGES or stage is Stage.ROLLOUT
+
+
+def stages_of_job(stage: Stage) -> tuple[Stage, ...]:
+    """The stages whose work a Job of this stage does: itself, or those of a rollout."""
+    return ROLLOUT_STAGES if stage is Stage.ROLLOUT else (stage,)

@@ -155,6 +155,8 @@ class StagesSpec(Model):
     """Overrides for each stage, all optional."""
 
     fetch: StageOverrides = StageOverrides()
+    rollout: StageOverrides = StageOverrides()
+    """With `rollout: Fused`, in the place of prompts, generate and judge."""
     prompts: StageOverrides = StageOverrides()
     generate: StageOverrides = StageOverrides()
     judge: StageOverrides = StageOverrides()

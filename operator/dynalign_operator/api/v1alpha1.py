@@ -108,6 +108,9 @@ class Rollout(StrEnum):
     """How prompts, generate and judge are put into Jobs."""
 
     SEPARATE = "Separate"
+    """A Job for each, which starts its own engine."""
+    FUSED = "Fused"
+    """One Job, `rollout`, whose stages share an engine. It leaves the same artifacts and figures for the same seed."""
 
 
 class SchedulingSpec(Model):

@@ -294,7 +294,9 @@ def _effort_table(status: AlignmentRunStatus) -> Table:
 
 def _start_table(status: AlignmentRunStatus) -> Table:
     """Start-up of every stage; those of the run itself stand in the first and the last line."""
-    stages = [stage for stage in Stage if stage not in SIDE_STAGES]
+    has_rollouts = any(entry.stage is Stage.ROLLOUT for iteration in status.iterations for entry in iteration.stages)
+    left_out = SIDE_STAGES if has_rollouts else SIDE_STAGES | {Stage.ROLLOUT}
+    stages = [stage for stage in Stage if stage not in left_out]
     table = plain_table("start-up", *map(str, stages))
     last = len(status.iterations) - 1
     for row, iteration in enumerate(status.iterations):

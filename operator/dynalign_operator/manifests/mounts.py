@@ -22,7 +22,7 @@ from dynalign_operator.manifests.volume import claim_name, foreign_claims
 
 _EXTRA: Final = "extra-"
 """Beginning of the names of the user's own volumes in a pod."""
-_READERS_OF_THE_USER_S_PATHS = frozenset({Stage.FETCH, Stage.PROMPTS})
+_READERS_OF_THE_USER_S_PATHS = frozenset({Stage.FETCH, Stage.ROLLOUT, Stage.PROMPTS})
 """Stages that open what `uri: /volume/...` names, such as another run's export."""
 
 

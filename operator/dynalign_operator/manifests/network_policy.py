@@ -101,7 +101,7 @@ def _addresses(run: AlignmentRun, config: StageConfig, settings: BuildSettings) 
     """What the stage asks over the network: the hub, its endpoints, and the proxy before these. Each once, in order."""
     overrides = stage_overrides(run, config.stage, settings.pods.pod_defaults)
     variables = plain_variables(build_environment(run, config, overrides, settings, gpus=0))
-    urls = [endpoint.url for use, endpoint in endpoints_of(run) if config.stage in use.stages]
+    urls = [endpoint.url for use, endpoint in endpoints_of(run) if use.is_asked_by(config.stage)]
     if isinstance(config.params, FetchParams):
         source = parse_source(config.params.uri)
         is_online = isinstance(source, HubSource) or bool(config.params.tasks)

@@ -108,7 +108,7 @@ def endpoint_secrets(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, .
     return tuple(
         SecretVariable(use.variable, f"spec.{use.field}.apiKeySecretRef", endpoint.api_key_secret_ref)
         for use, endpoint in endpoints_of(run)
-        if stage in use.stages and endpoint.api_key_secret_ref is not None
+        if use.is_asked_by(stage) and endpoint.api_key_secret_ref is not None
     )
 
 

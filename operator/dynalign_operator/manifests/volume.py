@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from dynalign_contract.sources import claim_of
-from dynalign_contract.stages import Stage
+from dynalign_contract.stages import Stage, stages_of_job
 from dynalign_operator.api.pods import StageOverrides
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.labels import run_labels
@@ -26,8 +26,8 @@ def foreign_claims(run: AlignmentRun, stage: Stage) -> Mapping[str, str]:
         Stage.FETCH: {"spec.model.uri": run.spec.model.uri, **files},  # it checks the files before anything else works
         Stage.PROMPTS: files,
     }
-    uris = by_stage.get(stage, {})
-    found = {claim: field for field, uri in uris.items() if (claim := claim_of(uri)) is not None}
+    uris = [entry for work in stages_of_job(stage) for entry in by_stage.get(work, {}).items()]
+    found = {claim: field for field, uri in uris if (claim := claim_of(uri)) is not None}
     return dict(sorted(found.items()))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dynalign_contract.goodput import DeviceTime, DeviceUnit, Goodput, StageGoodput
-from dynalign_contract.stages import ITERATION_STAGES, Stage
+from dynalign_contract.stages import ITERATION_STAGES, Stage, is_of_iteration
 from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, StagePhase, StageStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings
@@ -125,7 +125,7 @@ def _extended(total: Goodput, change: dict[str, float], wall: float, found: Atte
 
 def _find_stage(status: AlignmentRunStatus, job: JobObservation) -> StageStatus | None:
     """The entry of a Job's stage; None for stages that use no device, and for iterations that keep no stages."""
-    if job.stage not in ITERATION_STAGES:
+    if not is_of_iteration(job.stage):
         return None
     stages = next((entry.stages for entry in status.iterations if entry.index == job.iteration), ())
     return next((entry for entry in stages if entry.stage is job.stage), None)

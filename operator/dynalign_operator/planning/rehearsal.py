@@ -8,14 +8,15 @@ from datetime import datetime
 from typing import Final
 
 from dynalign_contract.layout import shard_folder, stage_folder
-from dynalign_contract.result import ArtifactRef, Outcome, StageResult
-from dynalign_contract.stages import SHARDED_STAGES
+from dynalign_contract.result import ArtifactRef, Outcome, PartResult, StageResult
+from dynalign_contract.stages import SHARDED_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings
-from dynalign_operator.planning.observed import JobObservation, JobPhase, Observed
+from dynalign_operator.planning.observed import JobObservation, JobPhase, Observed, Step
 from dynalign_operator.planning.plan import JobBundle
 from dynalign_operator.planning.planner import plan
+from dynalign_operator.planning.sequence import rollout_stages
 
 UNKNOWN_DIGEST: Final = "sha256:" + "0" * 64
 """Stands for the digest of an artifact that no stage has written yet."""
@@ -41,8 +42,6 @@ def rehearse(
 def _succeeded(run: AlignmentRun, bundle: JobBundle, now: datetime) -> JobObservation:
     step = bundle.step
     shards = run.spec.generation.shards if step.stage in SHARDED_STAGES else 1
-    folder = stage_folder(step.stage, step.iteration)
-    artifacts = (ArtifactRef(path=shard_folder(folder, i, shards), digest=UNKNOWN_DIGEST) for i in range(shards))
     return JobObservation(
         name=bundle.name,
         stage=step.stage,
@@ -50,10 +49,21 @@ def _succeeded(run: AlignmentRun, bundle: JobBundle, now: datetime) -> JobObserv
         attempt=bundle.attempt,
         creation_time=now,
         phase=JobPhase.SUCCEEDED,
-        results=tuple(StageResult(outcome=Outcome.SUCCEEDED, artifact=artifact) for artifact in artifacts),
+        results=tuple(_result(run, step, i, shards) for i in range(shards)),
         start_time=now,
         completion_time=now,
     )
+
+
+def _result(run: AlignmentRun, step: Step, index: int, shards: int) -> StageResult:
+    def artifact_of(stage: Stage) -> ArtifactRef:
+        folder = stage_folder(stage, step.iteration)
+        path = shard_folder(folder, index, shards if stage in SHARDED_STAGES else 1)
+        return ArtifactRef(path=path, digest=UNKNOWN_DIGEST)
+
+    stages = rollout_stages(run.spec, run.status, step.iteration or 0) if step.stage is Stage.ROLLOUT else ()
+    parts = {stage: PartResult(artifact=artifact_of(stage)) for stage in stages}
+    return StageResult(outcome=Outcome.SUCCEEDED, artifact=artifact_of(step.stage), parts=parts)
 
 
 def _without_digests(bundle: JobBundle) -> JobBundle:

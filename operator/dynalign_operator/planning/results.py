@@ -1,18 +1,19 @@
 """Conversion of a finished Job's results into status: artifacts and metrics of its shards are combined."""
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Final
 
 from dynalign_contract.combining import combine_metrics
 from dynalign_contract.errors import CorruptArtifactError, MemoryFullError
 from dynalign_contract.layout import MANIFEST, stage_folder
-from dynalign_contract.result import MAX_RESULT_BYTES, ArtifactRef, Outcome, combine_artifacts
+from dynalign_contract.result import MAX_RESULT_BYTES, ArtifactRef, Outcome, StageResult, combine_artifacts
 from dynalign_contract.stages import SHARDED_STAGES, Stage
+from dynalign_operator.api.durations import after
 from dynalign_operator.api.status import AlignmentRunStatus, StagePhase, StageStatus
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.iteration_numbers import keep_numbers
-from dynalign_operator.planning.observed import JobObservation
+from dynalign_operator.planning.observed import JobObservation, Step
 from dynalign_operator.planning.stage_status import iteration_status, stage_status, with_iteration, with_stage
 
 _NAMED: Final = {
@@ -24,12 +25,18 @@ _NAMED: Final = {
 def artifact_of(job: JobObservation) -> ArtifactRef | None:
     """The artifact that a Job left, shards together; None when a result is missing, unreadable or tells of failure."""
     results = job.results if job.stage in SHARDED_STAGES else job.results[:1]
-    artifacts = [r.artifact for r in results if r is not None and r.outcome is not Outcome.FAILED and r.artifact]
-    if not artifacts or len(artifacts) != len(results):
+    whole = [r for r in results if r is not None and r.outcome is not Outcome.FAILED and r.artifact]
+    if not whole or len(whole) != len(results) or (job.stage is Stage.ROLLOUT and not all(r.parts for r in whole)):
         return None
-    if len(artifacts) == 1:
-        return artifacts[0]
-    return combine_artifacts(stage_folder(job.stage, job.iteration), artifacts)
+    return _combined(job.stage, job.iteration, whole)
+
+
+def _combined(stage: Stage, iteration: int | None, results: Sequence[StageResult]) -> ArtifactRef | None:
+    """The artifact of a stage, its shards together."""
+    artifacts = [result.artifact for result in results if result.artifact is not None]
+    if len(artifacts) <= 1:
+        return artifacts[0] if artifacts else None
+    return combine_artifacts(stage_folder(stage, iteration), artifacts)
 
 
 def failure_message(job: JobObservation) -> str:
@@ -66,12 +73,56 @@ def named_reason(job: JobObservation) -> str | None:
     return next((_NAMED[reason] for reason in _NAMED if reason in given), None)
 
 
+def _absorb_rollout(
+    status: AlignmentRunStatus, job: JobObservation, results: Sequence[StageResult], now: datetime
+) -> AlignmentRunStatus:
+    """The status after a rollout's success: an entry for each of its stages, as if each had had a Job of its own.
+
+    The rollout's own entry has the times of the Job and no artifact: it leaves none beside those of its stages.
+    """
+    step, entry = job.step, stage_status(status, job.step)
+    began = entry.start_time or job.start_time or job.creation_time
+    ended = job.completion_time or now
+    whole = StageStatus(
+        stage=step.stage,
+        phase=StagePhase.SUCCEEDED,
+        attempt=job.attempt,
+        failures=entry.failures,
+        job=job.name,
+        start_time=began,
+        completion_time=ended,
+        metrics=combine_metrics(step.stage, results),
+        goodput=entry.goodput,
+    )
+    status = with_stage(status, step, whole)
+    start = job.start_time or began
+    for stage in dict.fromkeys(stage for result in results for stage in result.parts):
+        parts = [result.parts[stage].whole() for result in results if stage in result.parts]
+        end = min(ended, after(start, timedelta(seconds=max(part.seconds for part in parts))))
+        done = StageStatus(
+            stage=stage,
+            phase=StagePhase.SUCCEEDED,
+            attempt=stage_status(status, Step(stage, step.iteration)).attempt,
+            job=job.name,
+            start_time=min(start, end),
+            completion_time=end,
+            artifact=_combined(stage, step.iteration, parts),
+            metrics=combine_metrics(stage, parts),
+        )
+        start = end
+        status = with_stage(status, Step(stage, step.iteration), done)
+        status = with_iteration(status, keep_numbers(iteration_status(status, step.iteration or 0), done))
+    return status
+
+
 def absorb_success(
     status: AlignmentRunStatus, job: JobObservation, artifact: ArtifactRef, now: datetime
 ) -> AlignmentRunStatus:
     """The status after a Job's success: artifact, metrics, and the iteration's numbers drawn from them."""
     step = job.step
     results = [result for result in job.results if result is not None]
+    if step.stage is Stage.ROLLOUT:
+        return _absorb_rollout(status, job, results, now)
     entry = stage_status(status, step)
     done = StageStatus(
         stage=step.stage,

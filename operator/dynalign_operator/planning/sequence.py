@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dynalign_contract.settings import OnRegression, Refresh
-from dynalign_contract.stages import ITERATION_STAGES, Stage
+from dynalign_contract.stages import ITERATION_STAGES, ROLLOUT_STAGES, Stage
 from dynalign_operator.api.status import (
     AlignmentRunStatus,
     IterationStatus,
@@ -14,7 +14,7 @@ from dynalign_operator.api.status import (
     StagePhase,
     StageStatus,
 )
-from dynalign_operator.api.v1alpha1 import AlignmentRunSpec, ReportTime
+from dynalign_operator.api.v1alpha1 import AlignmentRunSpec, ReportTime, Rollout
 from dynalign_operator.planning.observed import Step
 
 
@@ -23,11 +23,26 @@ def next_step(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Step | None
 
     An iteration is closed once a later one has begun, and a stage once a later one of its iteration has succeeded: a
     changed spec never sends a run back. Raising `iterations` on a finished run gives it a next iteration. Only damage
-    sends it back: stages marked `verify_again` come first.
+    sends it back: stages marked `verify_again` come first, each in a Job of its own.
     """
     step = _first_to_verify(status)
     if step is not None:
         return step
+    step = _next_in_sequence(spec, status)
+    if step is not None and step.stage in ROLLOUT_STAGES and spec.rollout is Rollout.FUSED:
+        return Step(Stage.ROLLOUT, step.iteration)
+    return step
+
+
+def rollout_stages(spec: AlignmentRunSpec, status: AlignmentRunStatus, iteration: int) -> tuple[Stage, ...]:
+    """The stages whose work is left for a rollout of this iteration, in order."""
+    found = next((entry for entry in status.iterations if entry.index == iteration), IterationStatus(index=iteration))
+    first = _next_stage(spec, found)
+    required = [stage for stage in required_stages(spec, iteration) if stage in ROLLOUT_STAGES]
+    return tuple(required[required.index(first) :]) if first in required else ()
+
+
+def _next_in_sequence(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Step | None:
     if not is_done(status.fetch):
         return Step(Stage.FETCH)
     iteration = last_iteration(status)
@@ -98,10 +113,11 @@ def count_following(spec: AlignmentRunSpec, current: Step) -> Counter[Stage]:
         return Counter()
     index = current.iteration or 0
     own = required_stages(spec, index)
+    last = ROLLOUT_STAGES[-1] if current.stage is Stage.ROLLOUT else current.stage
     if current.iteration is None:
         following = Counter(own)
-    elif current.stage in own:
-        following = Counter(own[own.index(current.stage) + 1 :])
+    elif last in own:
+        following = Counter(own[own.index(last) + 1 :])
     else:
         return Counter()
     later = max(0, spec.iterations - index - 1)

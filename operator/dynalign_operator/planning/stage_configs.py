@@ -1,7 +1,7 @@
 """StageConfig of a step, built from spec and status: parameters, weights, and input artifacts with digests."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dynalign_contract.agents import AgentModel
@@ -16,6 +16,8 @@ from dynalign_contract.config import (
     Policy,
     PromptsParams,
     ReportParams,
+    RolloutParams,
+    RolloutPart,
     StageConfig,
     TrainParams,
 )
@@ -38,6 +40,7 @@ from dynalign_operator.planning.policies import (
     trained_policy,
 )
 from dynalign_operator.planning.run_facts import brief_facts_of
+from dynalign_operator.planning.sequence import rollout_stages
 from dynalign_operator.planning.stage_status import iteration_status, stage_status
 
 
@@ -49,6 +52,16 @@ class _StageInputs:
     status: AlignmentRunStatus
     objective: Objective
     iteration: int
+    made: frozenset[Stage] = frozenset()
+    """Stages of the iteration whose artifacts the same Job makes: they are no inputs yet."""
+
+    def made_before(self, name: Input, stage: Stage, iteration: int) -> dict[str, ArtifactRef]:
+        """The artifact of a stage as an input, unless the same Job makes it."""
+        if iteration == self.iteration and stage in self.made:
+            return {}
+        if stage is Stage.PROMPTS:
+            return {name: _prompts_of(self.status, iteration)}
+        return {name: _artifact(self.status, Step(stage, iteration))}
 
     @property
     def start(self) -> Policy:
@@ -73,11 +86,8 @@ def build_stage_config(
     verified like every other input.
     """
     spec = run.spec
-    parts = _BUILDERS[step.stage](_StageInputs(spec, status, objective, step.iteration or 0))
-    model: dict[str, ArtifactRef] = (
-        {} if step.stage is Stage.FETCH else {Input.MODEL: _artifact(status, Step(Stage.FETCH))}
-    )
-    adapters = {policy.version: policy.adapter for policy in parts.policies if policy.adapter is not None}
+    given = _StageInputs(spec, status, objective, step.iteration or 0)
+    parts = _rollout(given) if step.stage is Stage.ROLLOUT else _BUILDERS[step.stage](given)
     return StageConfig(
         run=run.metadata.name,
         iteration=step.iteration,
@@ -86,9 +96,33 @@ def build_stage_config(
         seed=spec.seed,
         engine=spec.engine,
         chat=spec.model.chat,
-        inputs={str(name): artifact for name, artifact in {**model, **parts.inputs, **adapters}.items()},
+        inputs={} if step.stage is Stage.ROLLOUT else _inputs_of(given, step.stage, parts),
         params=parts.params,
     )
+
+
+def _inputs_of(given: _StageInputs, stage: Stage, parts: _StageParams) -> dict[str, ArtifactRef]:
+    """Every input of a stage that is there: the model, its own inputs, and its policies."""
+    model: dict[str, ArtifactRef] = (
+        {} if stage is Stage.FETCH else {Input.MODEL: _artifact(given.status, Step(Stage.FETCH))}
+    )
+    adapters = {policy.version: policy.adapter for policy in parts.policies if policy.adapter is not None}
+    return {str(name): artifact for name, artifact in {**model, **parts.inputs, **adapters}.items()}
+
+
+def _rollout(given: _StageInputs) -> _StageParams:
+    """The stages that are left to do of prompts, generate and judge, as one Job's parts."""
+    stages = rollout_stages(given.spec, given.status, given.iteration)
+    given = replace(given, made=frozenset(stages))
+    return _StageParams(RolloutParams(parts=tuple(_part(given, stage) for stage in stages)))
+
+
+def _part(given: _StageInputs, stage: Stage) -> RolloutPart:
+    parts = _BUILDERS[stage](given)
+    made = {str(name): source for name, source in _MADE_BY.get(stage, {}).items() if source in given.made}
+    if not isinstance(parts.params, PromptsParams | GenerateParams | JudgeParams):
+        raise TypeError(f"{stage} is no part of a rollout")
+    return RolloutPart(params=parts.params, inputs=_inputs_of(given, stage, parts), made=made)
 
 
 def build_report_config(run: AlignmentRun, iteration: int | None, attempt: int) -> StageConfig:
@@ -158,7 +192,7 @@ def _generate(given: _StageInputs) -> _StageParams:
     return _StageParams(
         GenerateParams(generation=given.spec.generation, policy=given.start),
         (given.start,),
-        {Input.PROMPTS: _prompts_of(given.status, source)},
+        given.made_before(Input.PROMPTS, Stage.PROMPTS, source),
     )
 
 
@@ -177,7 +211,7 @@ def _judge(given: _StageInputs) -> _StageParams:
     return _StageParams(
         params,
         (judge, *panel.values()),
-        {Input.ROLLOUTS: _artifact(given.status, Step(Stage.GENERATE, given.iteration))},
+        given.made_before(Input.ROLLOUTS, Stage.GENERATE, given.iteration),
     )
 
 
@@ -265,6 +299,13 @@ _BUILDERS: Final[Mapping[Stage, Callable[[_StageInputs], _StageParams]]] = {
     Stage.EVALUATE: _evaluate,
     Stage.EXPORT: _export,
 }
+
+
+_MADE_BY: Final[Mapping[Stage, Mapping[Input, Stage]]] = {
+    Stage.GENERATE: {Input.PROMPTS: Stage.PROMPTS},
+    Stage.JUDGE: {Input.ROLLOUTS: Stage.GENERATE},
+}
+"""Stage -> its inputs that an earlier stage of the same iteration makes, and which one."""
 
 
 def _prompts_of(status: AlignmentRunStatus, iteration: int) -> ArtifactRef:

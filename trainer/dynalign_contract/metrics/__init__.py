@@ -22,7 +22,7 @@ from dynalign_contract.metrics.definition import (
 from dynalign_contract.metrics.evaluate import EvaluateMetrics
 from dynalign_contract.metrics.generate import GenerateMetrics
 from dynalign_contract.metrics.judge import JudgeMetrics
-from dynalign_contract.metrics.model import ExportMetrics, FetchMetrics, ReportMetrics
+from dynalign_contract.metrics.model import ExportMetrics, FetchMetrics, ReportMetrics, RolloutMetrics
 from dynalign_contract.metrics.prompts import PromptsMetrics
 from dynalign_contract.metrics.train import TrainMetrics
 from dynalign_contract.result import MEMBER_SEPARATOR, Metric
@@ -33,6 +33,7 @@ STAGE_METRICS: Final[Mapping[Stage, type[StageMetrics]]] = MappingProxyType(
         metrics.stage: metrics
         for metrics in (
             FetchMetrics,
+            RolloutMetrics,
             PromptsMetrics,
             GenerateMetrics,
             JudgeMetrics,
@@ -79,6 +80,7 @@ __all__ = [
     "MetricValues",
     "PromptsMetrics",
     "ReportMetrics",
+    "RolloutMetrics",
     "StageMetrics",
     "TrainMetrics",
     "Unit",

@@ -1,4 +1,4 @@
-"""What fetch, export and report say about what they write."""
+"""What fetch, rollout, export and report say about what they write."""
 
 from dynalign_contract.config import ExportParams, FetchParams, ReportParams
 from dynalign_contract.metrics.definition import MetricDef, StageMetrics, Unit
@@ -11,6 +11,12 @@ class FetchMetrics(StageMetrics):
     stage = Stage.FETCH
     parameters = MetricDef[FetchParams](Unit.COUNT, "Weights of the model.")
     bytes = MetricDef[FetchParams](Unit.BYTES, "Size of the model folder.")
+
+
+class RolloutMetrics(StageMetrics):
+    """Metrics of a rollout: the times of its stages together. Everything else is reported for each of these."""
+
+    stage = Stage.ROLLOUT
 
 
 class ExportMetrics(StageMetrics):

@@ -175,6 +175,11 @@ class Engine:
         refuse_nan((likelihood.logprob for likelihood in likelihoods), policy)
         return likelihoods
 
+    def for_stage(self, telemetry: Telemetry) -> "Engine":
+        """This engine for the next stage of a rollout, which finds no prefixes of the stage before it in the cache."""
+        self.forget_prefixes()
+        return Engine(self._llm, self.chat, self.max_length, self._weights, telemetry)
+
     def forget_prefixes(self) -> None:
         """Empty the prefix cache, so that what follows does not depend, in its last bits, on what came before."""
         self._llm.reset_prefix_cache()
@@ -225,10 +230,21 @@ class Engine:
 
 
 def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engine:
-    """Start vLLM with the input "model" and these policies.
+    """Start vLLM with the input "model" and these policies; in a rollout once, with those of all its stages.
 
     Raises BadInputError when the model or a policy cannot be used, saying which and why.
     """
+    session = context.session
+    if session is None:
+        return _start(context, policies)
+    if session.engine is None:
+        session.engine = engine = _start(context, session.policies)
+        return engine
+    running: Engine = session.engine
+    return running.for_stage(context.telemetry)
+
+
+def _start(context: StageContext[Any], policies: Sequence[Policy]) -> Engine:
     prepare_environment()
     folder = context.input(Input.MODEL)
     check_weights(folder)

@@ -13,6 +13,7 @@ from dynalign_contract.inputs import Input, InputSeries
 from dynalign_contract.layout import RunLayout
 from dynalign_contract.metrics import MetricDef
 from dynalign_contract.training_choice import TrainingChoice
+from dynalign_trainer.runtime.session import Session
 from dynalign_trainer.runtime.telemetry import Telemetry
 
 P = TypeVar("P")
@@ -63,6 +64,8 @@ class StageContext(Generic[P]):
     gang: Gang = Gang()
     warnings: list[str] = field(default_factory=list)
     """Texts given to `warn`, in order."""
+    session: Session | None = None
+    """What the stages of a rollout share within their process; None for a stage that has a Job of its own."""
 
     def warn(self, text: str) -> None:
         """Log a warning and report it with the stage's result, from where it becomes an event of the run."""
@@ -90,8 +93,15 @@ class StageContext(Generic[P]):
         return [self._folders(name)[0] for name in series.names(self.inputs)]
 
     def policy_folder(self, policy: Policy) -> Path | None:
-        """Folder of a policy's adapter or weights; None for the base model. Raises BadConfigError as `input` does."""
-        return None if policy.adapter is None else self._folders(policy.version)[0]
+        """Folder of a policy's adapter or weights; None for the base model. Raises BadConfigError as `input` does.
+
+        In a rollout it may be a policy of another of its stages.
+        """
+        if policy.adapter is None:
+            return None
+        if self.session is not None and policy.version in self.session.folders:
+            return self.session.folders[policy.version][0]
+        return self._folders(policy.version)[0]
 
     def _folders(self, name: str) -> tuple[Path, ...]:
         if name not in self.inputs:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +18,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from dynalign_contract.caches import check_caches
-from dynalign_contract.config import ExportParams, FetchParams, StageConfig
+from dynalign_contract.config import ExportParams, FetchParams, RolloutParams, StageConfig
 from dynalign_contract.console import configure_logging, print_traceback
-from dynalign_contract.errors import BadConfigError, StageError
+from dynalign_contract.errors import BadConfigError, StageError, TerminatedError
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.files import remove
 from dynalign_contract.layout import MANIFEST, WORK_MARK, RunLayout
@@ -49,6 +50,8 @@ from dynalign_contract.strangers import claim_folder, clear_strangers, shown_nam
 from dynalign_trainer.runtime.compile_cache import shared_compiled_code
 from dynalign_trainer.runtime.context import Gang, StageContext, StageOutput
 from dynalign_trainer.runtime.failures import LAST_ERROR, Attempt, explain_failure
+from dynalign_trainer.runtime.rollout import run_rollout
+from dynalign_trainer.runtime.session import Session
 from dynalign_trainer.runtime.telemetry import Telemetry
 from dynalign_trainer.runtime.useful_time import USEFUL_TIME_FILE
 
@@ -128,6 +131,8 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
         raise BadConfigError(
             f"JOB_COMPLETION_INDEX is {place.index} but the stage has {config.shards * config.nodes} workers"
         )
+    if isinstance(config.params, RolloutParams):
+        return run_rollout(config, config.params, root, partial(_make_part, root=root, place=place, stopping=stopping))
     result = _make(config, root, place, stopping)
     if not isinstance(config.params, ExportParams) or not config.params.publish:
         return result
@@ -136,7 +141,20 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
     return result.model_copy(update={"published": published})
 
 
-def _make(config: StageConfig, root: Path, place: Place, stopping: threading.Event) -> StageResult:
+def _make_part(
+    config: StageConfig, session: Session, *, root: Path, place: Place, stopping: threading.Event
+) -> StageResult:
+    """Make the artifact of one stage of a rollout."""
+    if stopping.is_set():
+        raise TerminatedError("stopped by SIGTERM between two stages; the next attempt goes on from what is finished")
+    started = time.monotonic()
+    result = _make(config, root, place, stopping, session)
+    return result.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
+
+
+def _make(
+    config: StageConfig, root: Path, place: Place, stopping: threading.Event, session: Session | None = None
+) -> StageResult:
     gang = _gang(config, place)
     shard = place.index if config.shards > 1 else 0
     path = config.shard(shard)
@@ -144,10 +162,14 @@ def _make(config: StageConfig, root: Path, place: Place, stopping: threading.Eve
     done = read_manifest(folder)
     if done is not None and done.config_digest == config.digest:
         return _skip(config, root, path, done)
-    telemetry = Telemetry()
+    telemetry = Telemetry() if session is None else session.telemetry()
     telemetry.phases.end(Phase.INTERPRETER)
     check_caches()
-    inputs = _take_inputs(config, root, folder, shard, gang)
+    if gang.rank == 0:
+        _prepare(folder, config)
+        if config.shards > 1 and shard == 0:
+            _clear(root / config.folder, [Path(config.shard(i)).name for i in range(config.shards)], known=())
+    inputs = _take_inputs(config, root, gang, session)
     telemetry.phases.end(Phase.VERIFICATION)
     telemetry.useful.load(folder)
     server, started = telemetry.serve(place.port), time.monotonic()
@@ -162,6 +184,7 @@ def _make(config: StageConfig, root: Path, place: Place, stopping: threading.Eve
             telemetry=telemetry,
             stopping=stopping,
             gang=gang,
+            session=session,
         )
         with shared_compiled_code(os.environ, publishes=place.index == 0):
             run = load_stage(config.stage)
@@ -190,14 +213,13 @@ def _make(config: StageConfig, root: Path, place: Place, stopping: threading.Eve
     )
 
 
-def _take_inputs(config: StageConfig, root: Path, folder: Path, shard: int, gang: Gang) -> dict[str, tuple[Path, ...]]:
-    """Prepare the artifact's folder and verify the inputs; of a gang, rank 0 alone does both."""
-    if gang.rank > 0:
-        return {name: artifact_folders(root, artifact) for name, artifact in config.inputs.items()}
-    _prepare(folder, config)
-    if config.shards > 1 and shard == 0:
-        _clear(root / config.folder, [Path(config.shard(i)).name for i in range(config.shards)], known=())
-    return {name: verify_artifact(root, artifact) for name, artifact in config.inputs.items()}
+def _take_inputs(config: StageConfig, root: Path, gang: Gang, session: Session | None) -> dict[str, tuple[Path, ...]]:
+    """Folders of the inputs, verified; of a gang, rank 0 alone does that, and in a rollout the first that reads one."""
+    if session is not None:
+        take = session.verify
+    else:
+        take = partial(artifact_folders if gang.rank > 0 else verify_artifact, root)
+    return {name: take(artifact) for name, artifact in config.inputs.items()}
 
 
 def _measured_times(stage: Stage, telemetry: Telemetry) -> MetricValues[Any]:

@@ -23,9 +23,9 @@ def start_of(environment: Mapping[str, str]) -> float:
 class Phases:
     """Seconds of the phases of this process. Each phase lasts from the end of the one before to its own mark."""
 
-    def __init__(self) -> None:
-        self.start = start_of(os.environ)
-        """Unix time."""
+    def __init__(self, start: float | None = None) -> None:
+        """`start`: Unix time at which the first phase began; None for that of the process."""
+        self.start = start_of(os.environ) if start is None else start
         self.seconds: dict[Phase, float] = {}
         self._reached = self.start
 

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
@@ -20,10 +21,23 @@ _CLOSE_WITHIN_SECONDS: Final = 0.05
 """How long a server that is closed may take to notice; a stage ends after it."""
 
 
+@dataclass(frozen=True)
+class Share:
+    """The place of one stage among those that a process runs one after the other."""
+
+    index: int = 0
+    """Stages before it."""
+    count: int = 1
+    """Stages in all."""
+
+
 class Telemetry:
     """Progress, rates and learning metrics of one stage."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: float | None = None, share: Share = Share()) -> None:
+        """`start`: Unix time at which the stage began; None for the start of the process. `share` places its progress
+        within that of a rollout."""
+        self._share = share
         self.registry = CollectorRegistry()
         self._done = Gauge(StageSeries.DONE, "Units of work finished.", registry=self.registry)
         self._total = Gauge(StageSeries.TOTAL, "Units of work in all; 0 while unknown.", registry=self.registry)
@@ -39,7 +53,7 @@ class Telemetry:
         """Seconds from the process's start to its first useful work; None before that."""
         self.useful = UsefulTime(on_first=self._begin_work, on_end=lambda: self.phases.end(Phase.WORK))
         """Time in which the stage sampled, judged, trained or evaluated."""
-        self.phases = Phases()
+        self.phases = Phases(start)
         """Where the time before and after the useful work went."""
         self._metric = Gauge(StageSeries.METRIC, "Learning metrics so far.", ["name"], registry=self.registry)
         self._lock = threading.Lock()
@@ -56,7 +70,10 @@ class Telemetry:
         self.begin()
 
     def progress(self, done: float, total: float) -> None:
-        """Say how far the stage is, in units of its own choice."""
+        """Say how far the stage is, in units of its own choice; a stage of a rollout counts for one unit of that."""
+        if self._share.count > 1:
+            fraction = min(1.0, done / total) if total > 0 else 0.0
+            done, total = self._share.index + fraction, self._share.count
         with self._lock:
             self._done.set(done)
             self._total.set(total)

@@ -19,6 +19,7 @@ from dynalign_operator.api.rules.policy import POLICY_RULES
 from dynalign_operator.api.rules.prompts import PROMPT_RULES
 from dynalign_operator.api.rules.publish import PUBLISH_CLUSTER_RULES, PUBLISH_RULES
 from dynalign_operator.api.rules.rewards import REWARD_RULES
+from dynalign_operator.api.rules.rollout import ROLLOUT_RULES
 from dynalign_operator.api.rules.rule import ClusterRule, Rule
 from dynalign_operator.api.rules.storage import STORAGE_RULES
 from dynalign_operator.api.rules.tracking import TRACKING_RULES
@@ -43,6 +44,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *ENDPOINT_RULES,
     *PUBLISH_RULES,
     *STORAGE_RULES,
+    *ROLLOUT_RULES,
     *POD_RULES,
     *POLICY_RULES,
     *NOTIFY_RULES,

@@ -49,7 +49,7 @@ _GPU_RULES: Final = (
             f"asks for other GPUs than engine.tensorParallel says; remove {_GPU}, which is asked for by itself, or "
             'write "0" for none',
         )
-        for stage in (Stage.PROMPTS, Stage.GENERATE, Stage.JUDGE, Stage.EVALUATE)
+        for stage in (Stage.ROLLOUT, Stage.PROMPTS, Stage.GENERATE, Stage.JUDGE, Stage.EVALUATE)
     ),
     _has_as_many_gpus_as_it_uses(
         Stage.TRAIN,

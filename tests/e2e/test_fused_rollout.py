@@ -1,0 +1,108 @@
+"""`rollout: Fused` leaves what `Separate` leaves, with real engines: the same files, the same figures, fewer starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynalign_contract.layout import RunLayout
+from dynalign_contract.manifest import Manifest, read_listed
+from dynalign_contract.metrics import STAGE_METRICS, read_metrics
+from dynalign_contract.stages import ITERATION_STAGES, ROLLOUT_STAGES, Stage
+from dynalign_operator.api.status import StagePhase
+from lab.local_runs import LocalRun, write_run
+from lab.testbed import load_testbed
+from support.stage_processes import stage_process
+
+pytestmark = pytest.mark.slow
+
+TINY: dict[str, Any] = {
+    "iterations": 2,
+    "prompts": {"perIteration": 4, "heldOut": 4, "maxTokens": 96, "minCharacters": 10, "dedup": {"threshold": 1.0}},
+    "generation": {"candidates": 4, "maxTokens": 32, "promptsPerPart": 2},
+    "training": {"learningRate": 1e-3, "promptsPerStep": 1, "lora": {"rank": 8}, "gradientCheckpointing": False},
+}
+MEASURED = {"tokens_per_second", "start_seconds", "useful_seconds", "preserved_seconds", "step_seconds"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalRun, LocalRun]:
+    found = []
+    for rollout in ("Separate", "Fused"):
+        run = write_run(tmp_path_factory.mktemp(rollout), load_testbed(), {**TINY, "rollout": rollout})
+        result = run.finish()
+        assert result.returncode == 0, f"{result.stdout}\n{result.stderr}\n{run.logs()}"
+        found.append(run)
+    return found[0], found[1]
+
+
+def manifest(run: LocalRun, stage: Stage, iteration: int) -> Manifest:
+    return read_listed(RunLayout(run.workdir).stage(stage, iteration))
+
+
+@pytest.mark.parametrize("iteration", [0, 1])
+@pytest.mark.parametrize("stage", ROLLOUT_STAGES)
+def test_every_byte_and_every_figure_is_the_same(runs: tuple[LocalRun, LocalRun], stage: Stage, iteration: int) -> None:
+    separate, fused = (manifest(run, stage, iteration) for run in runs)
+    assert fused.digest == separate.digest
+    assert [file.name for file in fused.files] == [file.name for file in separate.files]
+    if iteration == 0:  # later ones name the adapter, whose files hold times
+        assert fused.config_digest == separate.config_digest
+    figures = [
+        {
+            metric.name: value
+            for metric, value in read_metrics(stage, found.metrics).items()
+            if metric.name not in MEASURED
+        }
+        for found in (separate, fused)
+    ]
+    assert figures[0] == figures[1]
+    assert len(figures[0]) > 5
+
+
+def test_the_status_has_every_stage_as_if_it_had_had_a_job_of_its_own(runs: tuple[LocalRun, LocalRun]) -> None:
+    separate, fused = (run.status.iterations for run in runs)
+    for iteration in fused:
+        stages = {entry.stage: entry for entry in iteration.stages}
+        assert list(stages) == [Stage.ROLLOUT, *ITERATION_STAGES]
+        assert all(entry.phase is StagePhase.SUCCEEDED for entry in stages.values())
+        assert {stages[stage].job for stage in ROLLOUT_STAGES} == {stages[Stage.ROLLOUT].job}
+        expected = {entry.stage: entry for entry in separate[iteration.index].stages}
+        for stage in ROLLOUT_STAGES:
+            assert stages[stage].artifact == expected[stage].artifact
+            assert [m.name for m in stages[stage].metrics] == [m.name for m in expected[stage].metrics]
+        goodput = stages[Stage.ROLLOUT].goodput
+        assert goodput is not None
+        assert goodput.seconds.unknown == 0
+        useful = sum(
+            read_metrics(stage, stages[stage].metrics)[STAGE_METRICS[stage].useful_seconds] for stage in ROLLOUT_STAGES
+        )
+        assert goodput.seconds.useful == pytest.approx(useful, abs=0.01)
+    assert [iteration.reward for iteration in fused] == [iteration.reward for iteration in separate]
+
+
+def test_one_engine_is_started_for_the_three(runs: tuple[LocalRun, LocalRun]) -> None:
+    starts = []
+    for run in runs:
+        logs = [path.read_text() for path in sorted((run.workdir / "logs").iterdir())]
+        starts.append(
+            sum(" engine " in line for text in logs for line in text.splitlines() if "seconds by phase" in line)
+        )
+    assert starts[1] <= starts[0] - 2 * (len(ROLLOUT_STAGES) - 1), starts
+
+
+def test_a_killed_rollout_goes_on_where_it_stopped(tmp_path: Path, runs: tuple[LocalRun, LocalRun]) -> None:
+    run = write_run(tmp_path, load_testbed(), {**TINY, "iterations": 1, "rollout": "Fused"})
+    prompts = RunLayout(run.workdir).stage(Stage.PROMPTS, 0) / "manifest.json"
+    with run.start() as process:
+        run.until(process, "runs rollout")
+        while not prompts.exists():
+            assert process.poll() is None
+        written = prompts.read_bytes()
+        stage_process(process.pid).kill()
+        _, errors = process.communicate()
+    assert process.returncode == 0, f"{errors}\n{run.logs()}"
+    stages = {entry.stage: entry for entry in run.status.iterations[0].stages}
+    assert stages[Stage.ROLLOUT].attempt == 2
+    assert prompts.read_bytes() == written
+    assert manifest(run, Stage.JUDGE, 0).digest == manifest(runs[1], Stage.JUDGE, 0).digest
