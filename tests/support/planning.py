@@ -9,7 +9,7 @@ from dynalign_operator.planning.observed import JobObservation, Observed
 from dynalign_operator.planning.plan import Plan
 from dynalign_operator.planning.planner import plan
 from support.builders import T0, a_run
-from support.simulation import SETTINGS, Fate, Simulation, fail, succeed
+from support.simulation import SETTINGS, Fate, Simulation, config_of_bundle, fail, succeed
 
 
 def condition(status: AlignmentRunStatus, kind: ConditionType) -> Condition:
@@ -40,4 +40,4 @@ def exits(code: int) -> Fate:
 def config_of(simulation: Simulation, step: str) -> StageConfig:
     """The StageConfig of a step's latest Job."""
     bundle = [bundle for bundle in simulation.all_created if str(bundle.step) == step][-1]
-    return StageConfig.model_validate_json(bundle.config_map["data"]["stage.json"])
+    return config_of_bundle(bundle)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from dynalign_contract.result import PublishedPlace, StageResult
+from dynalign_contract.config import RolloutParams, StageConfig
+from dynalign_contract.result import PartResult, PublishedPlace, StageResult
 from dynalign_contract.stages import SIDE_STAGES, Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings
@@ -15,7 +16,7 @@ from dynalign_operator.manifests.labels import read_job_labels
 from dynalign_operator.planning.observed import DISRUPTED, JobObservation, JobPhase, Observed, Step
 from dynalign_operator.planning.plan import Event, JobBundle, Plan
 from dynalign_operator.planning.planner import plan
-from support.builders import T0, a_result
+from support.builders import T0, a_result, an_artifact
 
 SETTINGS = BuildSettings(trainer_image="trainer:test", sends_notifications=True)
 
@@ -38,6 +39,11 @@ def succeed(job: JobObservation, **metrics: float | None) -> JobObservation:
     numbers: dict[str, Any] = {**metrics_of(job.step), **metrics}
     results: list[StageResult | None] = [a_result(path=f"{job.step}-{i}", **numbers) for i in range(len(job.results))]
     return replace(job, phase=JobPhase.SUCCEEDED, results=tuple(results), exit_code=0)
+
+
+def config_of_bundle(bundle: JobBundle) -> StageConfig:
+    """The configuration that a Job mounts."""
+    return StageConfig.model_validate_json(bundle.config_map["data"]["stage.json"])
 
 
 def publish(job: JobObservation, *uris: str) -> JobObservation:
@@ -121,7 +127,27 @@ class Simulation:
                 running = replace(job, start_time=job.start_time or self.now, last_progress_time=self.now)
                 ended = (self.report_fate if job.stage in SIDE_STAGES else fate)(running)
                 over = ended.phase is not JobPhase.ACTIVE
-                self.jobs[name] = replace(ended, completion_time=self.now if over else None)
+                self.jobs[name] = replace(self._with_parts(ended), completion_time=self.now if over else None)
+
+    def _with_parts(self, job: JobObservation) -> JobObservation:
+        """The Job; the results of a rollout name what each of its stages has left, as its configuration says."""
+        if job.stage is not Stage.ROLLOUT or job.phase is not JobPhase.SUCCEEDED:
+            return job
+        params = next(config_of_bundle(bundle).params for bundle in self.created if bundle.name == job.name)
+        assert isinstance(params, RolloutParams)
+        results = []
+        for index, result in enumerate(job.results):
+            assert result is not None
+            parts = {
+                part.stage: PartResult(
+                    artifact=an_artifact(f"{part.stage}-{job.iteration}-{index}"),
+                    metrics=dict(metrics_of(Step(part.stage, job.iteration))),
+                    seconds=10.0,
+                )
+                for part in params.parts
+            }
+            results.append(result.model_copy(update={"parts": parts}))
+        return replace(job, results=tuple(results))
 
     def finish(self, fate: Fate = succeed, *, steps: int = 500) -> Simulation:
         """Step until nothing more is to be done. Fails when that takes too many steps."""

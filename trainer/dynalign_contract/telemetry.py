@@ -19,6 +19,13 @@ class StageSeries(StrEnum):
     """Learning metrics so far, by the label `name`."""
 
 
+class RolloutSeries(StrEnum):
+    """Learning metrics of a rollout, beside those of the stage that it is at."""
+
+    PART = "rollout_part"
+    """Place of the stage that runs in `ROLLOUT_STAGES`, from 0."""
+
+
 MOST_BYTES: Final = 65_536
 """A longer answer is not read: a stage's own has some hundreds of bytes."""
 MOST_SAMPLES: Final = 128

@@ -155,8 +155,6 @@ class StagesSpec(Model):
     """Overrides for each stage, all optional."""
 
     fetch: StageOverrides = StageOverrides()
-    rollout: StageOverrides = StageOverrides()
-    """With `rollout: Fused`, in the place of prompts, generate and judge."""
     prompts: StageOverrides = StageOverrides()
     generate: StageOverrides = StageOverrides()
     judge: StageOverrides = StageOverrides()
@@ -164,3 +162,5 @@ class StagesSpec(Model):
     evaluate: StageOverrides = StageOverrides()
     export: StageOverrides = StageOverrides()
     report: StageOverrides = StageOverrides()
+    rollout: StageOverrides = StageOverrides()
+    """With `rollout: Fused`, in the place of prompts, generate and judge."""

@@ -111,6 +111,9 @@ class Rollout(StrEnum):
     """A Job for each, which starts its own engine."""
     FUSED = "Fused"
     """One Job, `rollout`, whose stages share an engine. It leaves the same artifacts and figures for the same seed."""
+    AUTO = "Auto"
+    """Fused where prompts and judge use the run's own engine, in one pod, and no `stages.prompts`, `stages.generate` or
+    `stages.judge` says where they run; else Separate. `dynalign validate` says which, and why."""
 
 
 class SchedulingSpec(Model):

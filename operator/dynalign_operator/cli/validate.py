@@ -10,6 +10,7 @@ from dynalign_operator.cli.terminal import count_of, say
 
 if TYPE_CHECKING:
     from dynalign_contract.training_choice import TrainingChoice
+    from dynalign_operator.api.v1alpha1 import AlignmentRun
     from dynalign_operator.runfile.run_file import RunFile
 
 
@@ -78,4 +79,16 @@ def summarise(path: Path, run_file: "RunFile", training: "TrainingChoice | None"
         f"{count_of(spec.generation.candidates, 'candidate')} = {answers} answers; {spec.training.method} on "
         f"{count_of(workers, 'process', 'processes')}; {count_of(spec.prompts.held_out, 'held-out prompt')}"
     )
-    return "\n".join([text, *(f"  training: {line}" for line in training.describe())] if training else [text])
+    lines = [text, *_describe_rollout(run)]
+    return "\n".join([*lines, *(f"  training: {line}" for line in training.describe())] if training else lines)
+
+
+def _describe_rollout(run: "AlignmentRun") -> list[str]:
+    """Into which Jobs prompts, generate and judge are put, where that is not one for each by default."""
+    from dynalign_operator.api.v1alpha1 import Rollout
+    from dynalign_operator.planning.rollouts import choose_rollout
+
+    if run.spec.rollout is Rollout.SEPARATE:
+        return []
+    choice = choose_rollout(run.spec)
+    return [f"  rollout: {'Fused' if choice.is_fused else 'Separate'}: {choice.reason}"]

@@ -10,7 +10,8 @@ from typing import Final
 from prometheus_client.parser import text_string_to_metric_families
 
 from dynalign_contract.gang import WaitCause, WaitMetric
-from dynalign_contract.telemetry import LONGEST_LINE, MOST_SAMPLES, StageSeries
+from dynalign_contract.stages import ROLLOUT_STAGES, Stage
+from dynalign_contract.telemetry import LONGEST_LINE, MOST_SAMPLES, RolloutSeries, StageSeries
 from dynalign_operator.planning.observed import GangWait, JobProgress
 
 _SERIES: Final = tuple(StageSeries)
@@ -48,16 +49,23 @@ class LiveMetrics:
             return None
 
     @property
+    def part(self) -> Stage | None:
+        """The stage that a rollout is at, as the learning metrics tell; None where they tell of none."""
+        place = self.metrics.get(RolloutSeries.PART, -1.0)
+        return ROLLOUT_STAGES[int(place)] if place in range(len(ROLLOUT_STAGES)) else None
+
+    @property
     def progress(self) -> JobProgress:
         """Done and total, as the planner wants them."""
-        return JobProgress(self.done, self.total)
+        return JobProgress(self.done, self.total, part=self.part)
 
 
 def combine_progress(readings: Iterable[LiveMetrics]) -> JobProgress:
     """The progress of a Job, all its pods together."""
     read = tuple(readings)
     waits = sorted(reading.wait for reading in read if reading.wait is not None)
-    return JobProgress(sum(r.done for r in read), sum(r.total for r in read), tuple(waits))
+    part = next((reading.part for reading in read if reading.part is not None), None)
+    return JobProgress(sum(r.done for r in read), sum(r.total for r in read), tuple(waits), part)
 
 
 def parse_metrics(text: str) -> LiveMetrics:

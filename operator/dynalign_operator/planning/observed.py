@@ -55,6 +55,8 @@ class JobProgress:
     total: float
     waits: tuple[GangWait, ...] = ()
     """Nodes that wait for node 0, in order."""
+    part: Stage | None = None
+    """The stage that a rollout is at; None for other Jobs, and while it is unknown."""
 
     @property
     def fraction(self) -> float | None:

@@ -14,8 +14,9 @@ from dynalign_operator.api.status import (
     StagePhase,
     StageStatus,
 )
-from dynalign_operator.api.v1alpha1 import AlignmentRunSpec, ReportTime, Rollout
+from dynalign_operator.api.v1alpha1 import AlignmentRunSpec, ReportTime
 from dynalign_operator.planning.observed import Step
+from dynalign_operator.planning.rollouts import choose_rollout
 
 
 def next_step(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Step | None:
@@ -29,7 +30,7 @@ def next_step(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Step | None
     if step is not None:
         return step
     step = _next_in_sequence(spec, status)
-    if step is not None and step.stage in ROLLOUT_STAGES and spec.rollout is Rollout.FUSED:
+    if step is not None and step.stage in ROLLOUT_STAGES and choose_rollout(spec).is_fused:
         return Step(Stage.ROLLOUT, step.iteration)
     return step
 

@@ -68,7 +68,7 @@ def summarise(
 
 
 def progress_text(spec: AlignmentRunSpec, status: AlignmentRunStatus, position: RunPosition) -> str:
-    """`3/10 train 62%`: iterations are counted from 1 here, for people."""
+    """`3/10 train 62%`, or `3/10 rollout: judge 80%`: iterations are counted from 1 here, for people."""
     step = position.step
     if step is None:
         return f"{len(status.iterations)}/{len(status.iterations)}"
@@ -76,7 +76,10 @@ def progress_text(spec: AlignmentRunSpec, status: AlignmentRunStatus, position: 
     words = [str(step.stage)] if step.iteration is None else [f"{step.iteration + 1}/{total}", str(step.stage)]
     if position.gate is not None:
         return " ".join([*words, "awaits approval"])
-    fraction = position.job.progress.fraction if position.job and position.job.progress else None
+    progress = position.job.progress if position.job else None
+    if progress is not None and progress.part is not None:
+        words[-1:] = [f"{words[-1]}:", str(progress.part)]
+    fraction = progress.fraction if progress else None
     return " ".join(words if fraction is None else [*words, f"{fraction:.0%}"])
 
 

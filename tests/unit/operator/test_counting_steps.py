@@ -16,6 +16,8 @@ def listed(spec: AlignmentRunSpec, current: Step) -> Counter[Stage]:
     """The same by listing every step of the run."""
     iterations = range(max(spec.iterations, (current.iteration or 0) + 1))
     steps = [Step(Stage.FETCH), *(Step(stage, i) for i in iterations for stage in required_stages(spec, i))]
+    if current.stage is Stage.ROLLOUT:  # judge is the last of its stages
+        current = Step(Stage.JUDGE, current.iteration)
     return Counter(step.stage for step in steps[steps.index(current) + 1 :]) if current in steps else Counter()
 
 

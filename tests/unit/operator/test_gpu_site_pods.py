@@ -172,7 +172,10 @@ def test_an_image_that_is_named_once_the_run_has_begun_is_refused_in_every_stage
 
     def images(*allowed: str) -> set[str]:
         settings = BuildSettings(pods=PodSettings(allowed_images=allowed))
-        simulation = Simulation(a_run().with_iterations(1).build()).until(Stage.PROMPTS, 0)
+        rollout = "Fused" if stage is Stage.ROLLOUT else "Separate"
+        iterations = 2 if stage is Stage.ROLLOUT else 1  # the first rollout is under way by then
+        simulation = Simulation(a_run().with_iterations(iterations).with_spec(rollout=rollout).build())
+        simulation.until(Stage.ROLLOUT if stage is Stage.ROLLOUT else Stage.PROMPTS, 0)
         stages = simulation.run.spec.stages.model_copy(update={stage.value: StageOverrides(image="evil:1")})
         simulation.change_spec(stages=stages)
         made: set[str] = set()
@@ -193,7 +196,7 @@ def test_an_image_of_the_run_s_own_is_used_in_its_stage_alone() -> None:
     assert pods[Stage.TRAIN]["containers"][0]["image"] == "example.com/t:2"
     assert pods[Stage.TRAIN]["serviceAccountName"] == "trainer"
     assert pods[Stage.TRAIN]["automountServiceAccountToken"] is False
-    assert {pods[stage]["containers"][0]["image"] for stage in Stage if stage is not Stage.TRAIN} == {
+    assert {pods[stage]["containers"][0]["image"] for stage in pods if stage is not Stage.TRAIN} == {
         BuildSettings().trainer_image
     }
 

@@ -15,6 +15,7 @@ from dynalign_operator.planning.plan import JobBundle
 from support.builders import RunBuilder, a_run
 from support.goldens import Goldens
 from support.simulation import SETTINGS, Simulation
+from support.stage_bundles import first_bundles
 
 FULL = (
     a_run()
@@ -44,10 +45,7 @@ FULL = (
 
 def bundles(run: RunBuilder) -> dict[Stage, JobBundle]:
     """One bundle a stage, the first that a run creates."""
-    found: dict[Stage, JobBundle] = {}
-    for bundle in Simulation(run.with_iterations(1).build()).finish().all_created:
-        found.setdefault(bundle.step.stage, bundle)
-    return found
+    return first_bundles(run, lambda given: Simulation(given).finish().all_created)
 
 
 def container(bundle: JobBundle) -> dict[str, Any]:

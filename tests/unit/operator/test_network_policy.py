@@ -10,6 +10,7 @@ from dynalign_operator.manifests.build_settings import BuildSettings, PodSetting
 from dynalign_operator.planning.plan import JobBundle
 from dynalign_operator.planning.rehearsal import rehearse
 from support.builders import T0, RunBuilder, a_run
+from support.stage_bundles import first_bundles
 
 OPERATOR = {"namespace": "dynalign-system", "labels": {"app.kubernetes.io/name": "dynalign"}}
 METADATA = "169.254.169.254"
@@ -19,10 +20,7 @@ HUB = "18.164.174.23"
 def bundles(run: RunBuilder, **pods: Any) -> dict[Stage, JobBundle]:
     pods.setdefault("networkPolicy", {"enabled": True, "operator": OPERATOR})
     settings = BuildSettings(pods=PodSettings.model_validate(pods))
-    found: dict[Stage, JobBundle] = {}
-    for bundle in rehearse(run.stored().with_iterations(1).build(), {}, T0, settings):
-        found.setdefault(bundle.step.stage, bundle)
-    return found
+    return first_bundles(run.stored(), lambda given: rehearse(given, {}, T0, settings))
 
 
 def spec_of(bundle: JobBundle) -> dict[str, Any]:
@@ -181,7 +179,7 @@ def test_an_endpoint_is_reached_by_the_stage_that_asks_it(url: str, port: int | 
     )
     found = bundles(run)
     for stage in Stage:
-        asks = stage in (Stage.PROMPTS, Stage.EVALUATE)
+        asks = stage in (Stage.ROLLOUT, Stage.PROMPTS, Stage.EVALUATE)
         assert namespaces(found[stage]) == (inside if asks else set())
         if port is not None:
             assert reaches(found[stage], "203.0.113.7", port) is asks
@@ -192,7 +190,7 @@ def test_a_server_of_rewards_is_reached_by_the_stages_that_ask_it() -> None:
     server = {"url": "https://rewards.example.com:8443/score"}
     found = bundles(a_run().with_spec(rewards=[{"name": "service", "type": "Http", "endpoint": server}]))
     asking = {stage for stage in Stage if reaches(found[stage], "203.0.113.7", 8443)}
-    assert asking == {Stage.FETCH, Stage.JUDGE, Stage.EVALUATE}
+    assert asking == {Stage.FETCH, Stage.ROLLOUT, Stage.JUDGE, Stage.EVALUATE}
     assert not reaches(found[Stage.FETCH], HUB, 443), "the model is a bundled one"
     assert not reaches(found[Stage.JUDGE], METADATA, 8443)
 

@@ -19,6 +19,7 @@ from dynalign_operator.api.status import (
     StagePhase,
     StageStatus,
 )
+from dynalign_operator.api.v1alpha1 import Rollout
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.names import job_name
 from dynalign_operator.planning.observed import DISRUPTED, JobObservation, JobPhase, Step
@@ -30,7 +31,7 @@ CODES = (0, 1, 2, 10, 11, 12, 75, 137, 139, 143)
 ACTIONS = (
     *("succeed", "succeed", "succeed", "wait", "disrupt"),
     *(f"exit {code}" for code in CODES),
-    *("suspend", "resume", "raise", "lose", "write lost", "edit", "retry", "regress"),
+    *("suspend", "resume", "raise", "lose", "write lost", "edit", "retry", "regress", "fuse", "separate"),
 )
 STEPS = 400
 
@@ -55,6 +56,8 @@ def act(simulation: Simulation, action: str) -> None:
             simulation.change_spec(iterations=min(4, simulation.run.spec.iterations + 1))
         case "edit":
             simulation.change_spec(seed=simulation.run.spec.seed + 1)
+        case "fuse" | "separate":
+            simulation.change_spec(rollout=Rollout.FUSED if action == "fuse" else Rollout.SEPARATE)
         case "retry":
             simulation.run = retry(simulation.run)
         case "lose" if simulation.jobs:
@@ -63,12 +66,12 @@ def act(simulation: Simulation, action: str) -> None:
 
 
 runs = st.builds(
-    lambda iterations, shards, retries, every, refresh, action: (
+    lambda iterations, shards, retries, every, refresh, action, rollout: (
         a_run()
         .with_iterations(iterations)
         .with_shards(shards)
         .with_policy(retries=retries, deadline="1000d")
-        .with_spec(evaluation={"every": every, "onRegression": action}, prompts={"refresh": refresh})
+        .with_spec(evaluation={"every": every, "onRegression": action}, prompts={"refresh": refresh}, rollout=rollout)
         .build()
     ),
     st.integers(1, 3),
@@ -77,6 +80,7 @@ runs = st.builds(
     st.integers(1, 3),
     st.sampled_from(["EveryIteration", "Once"]),
     st.sampled_from(["Continue", "Stop", "Rollback"]),
+    st.sampled_from(["Separate", "Fused"]),
 )
 
 

@@ -15,6 +15,7 @@ from dynalign_operator.planning.plan import JobBundle
 from dynalign_operator.planning.waiting import explain_wait
 from support.builders import RunBuilder, a_job, a_run
 from support.simulation import Simulation
+from support.stage_bundles import first_bundles
 
 SERVER = {"url": "http://vllm:8000/v1", "model": "big"}
 
@@ -102,11 +103,12 @@ KEYS = {
     },
     Stage.REPORT: {"DYNALIGN_MLFLOW_API_KEY": "ml"},
 }
+KEYS[Stage.ROLLOUT] = {**KEYS[Stage.PROMPTS], **KEYS[Stage.JUDGE]}
 """Stage -> variable -> key of the Secret. A judge without weight is not asked for held-out rewards."""
 
 
 def bundles(run: RunBuilder) -> dict[Stage, JobBundle]:
-    return {bundle.step.stage: bundle for bundle in Simulation(run.with_iterations(1).build()).finish().all_created}
+    return first_bundles(run, lambda given: Simulation(given).finish().all_created)
 
 
 def secrets_of(bundle: JobBundle) -> dict[str, object]:
@@ -147,7 +149,17 @@ def test_every_variable_that_may_hold_a_secret_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "stage", [Stage.FETCH, Stage.PROMPTS, Stage.GENERATE, Stage.JUDGE, Stage.EVALUATE, Stage.EXPORT, Stage.REPORT]
+    "stage",
+    [
+        Stage.FETCH,
+        Stage.ROLLOUT,
+        Stage.PROMPTS,
+        Stage.GENERATE,
+        Stage.JUDGE,
+        Stage.EVALUATE,
+        Stage.EXPORT,
+        Stage.REPORT,
+    ],
 )
 def test_on_this_machine_a_stage_inherits_no_key_that_its_manifest_does_not_ask_for(stage: Stage) -> None:
     held = {*SECRET_VARIABLES, *(variable for keys in KEYS.values() for variable in keys)}

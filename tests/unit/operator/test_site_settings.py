@@ -17,6 +17,7 @@ from dynalign_operator.planning.plan import JobBundle
 from dynalign_operator.planning.rehearsal import rehearse
 from dynalign_operator.service.settings import read_settings
 from support.builders import T0, RunBuilder, a_run
+from support.stage_bundles import first_bundles
 
 PROJECT_RANGE = range(1_000_680_000, 1_000_690_000)
 """The uids of an OpenShift project."""
@@ -24,10 +25,7 @@ PROJECT_RANGE = range(1_000_680_000, 1_000_690_000)
 
 def bundles(run: RunBuilder, **pods: Any) -> dict[Stage, JobBundle]:
     settings = BuildSettings(pods=PodSettings.model_validate(pods))
-    found: dict[Stage, JobBundle] = {}
-    for bundle in rehearse(run.with_iterations(1).build(), {}, T0, settings):
-        found.setdefault(bundle.step.stage, bundle)
-    return found
+    return first_bundles(run, lambda given: rehearse(given, {}, T0, settings))
 
 
 def pod(bundle: JobBundle) -> dict[str, Any]:
@@ -183,7 +181,7 @@ def test_later_stages_see_their_own_folder_of_a_claim_that_others_use_too() -> N
     found = bundles(a_run().with_spec(storage={"existingClaim": "shared"}))
     for stage, bundle in found.items():
         mount = next(m for m in container(bundle)["volumeMounts"] if m["name"] == "run")
-        whole = stage in (Stage.FETCH, Stage.PROMPTS)
+        whole = stage in (Stage.FETCH, Stage.ROLLOUT, Stage.PROMPTS)
         assert (mount["mountPath"], mount.get("subPath")) == (("/volume", None) if whole else ("/volume/r", "r"))
         assert ("DYNALIGN_COMPILED" in environment(bundle)) is False, "others could put code there"
     assert "DYNALIGN_COMPILED" in environment(bundles(a_run())[Stage.GENERATE])

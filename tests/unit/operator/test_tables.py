@@ -12,6 +12,7 @@ from dynalign_operator.planning.observed import JobObservation
 from support.builders import a_run
 from support.simulation import Simulation, succeed
 
+STAGES = [stage for stage in Stage if stage not in {*SIDE_STAGES, Stage.ROLLOUT}]
 ASPECTS = {
     "aspect_reward/knowledge": 0.7,
     "aspect_reward/benevolence": 0.6,
@@ -23,7 +24,7 @@ ASPECTS = {
 def summary(width: int = 80, judged: Mapping[str, float] = ASPECTS, **evaluated: float) -> list[str]:
     def fate(job: JobObservation) -> JobObservation:
         numbers = {Stage.JUDGE: judged, Stage.EVALUATE: evaluated}.get(job.step.stage, {})
-        return succeed(job, **numbers, start_seconds=3.0 + list(Stage).index(job.step.stage))
+        return succeed(job, **numbers, start_seconds=3.0 + [*STAGES, *SIDE_STAGES].index(job.step.stage))
 
     status = Simulation(a_run().with_iterations(2).build()).finish(fate).run.status
     console = Console(width=width)
@@ -160,6 +161,9 @@ def test_held_out_rewards_stand_beside_the_training_reward() -> None:
 def test_start_up_of_every_stage() -> None:
     lines = summary()
     first = next(index for index, line in enumerate(lines) if line.startswith("start-up"))
-    assert lines[first].split() == ["start-up", *(str(stage) for stage in Stage if stage not in SIDE_STAGES)]
+    assert lines[first].split() == [
+        "start-up",
+        *map(str, STAGES),
+    ]
     assert lines[first + 1].split() == ["0", "3", "s", "4", "s", "5", "s", "6", "s", "7", "s", "8", "s"]
     assert lines[first + 2].split() == ["1", "*", "4", "s", "5", "s", "6", "s", "7", "s", "8", "s", "9", "s"]

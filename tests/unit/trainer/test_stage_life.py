@@ -304,7 +304,7 @@ def test_a_missing_configuration_and_a_wrong_shard(harness: Harness) -> None:
 
 
 def test_every_stage_has_code() -> None:
-    assert set(stage_life._DOORS) == set(Stage)
+    assert set(stage_life._DOORS) == set(Stage) - {Stage.ROLLOUT}, "a rollout runs the code of its stages"
 
 
 def test_seeds_depend_on_the_salt_only(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def _make(
     done = read_manifest(folder)
     if done is not None and done.config_digest == config.digest:
         return _skip(config, root, path, done)
-    telemetry = Telemetry() if session is None else session.telemetry()
+    telemetry = Telemetry() if session is None else session.telemetry(config.stage)
     telemetry.phases.end(Phase.INTERPRETER)
     check_caches()
     if gang.rank == 0:

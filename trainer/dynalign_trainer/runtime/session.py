@@ -9,6 +9,8 @@ from typing import Any
 from dynalign_contract.config import Policy, RolloutParams
 from dynalign_contract.manifest import verify_artifact
 from dynalign_contract.result import ArtifactRef
+from dynalign_contract.stages import ROLLOUT_STAGES, Stage
+from dynalign_contract.telemetry import RolloutSeries
 from dynalign_trainer.runtime.telemetry import Share, Telemetry
 
 
@@ -43,8 +45,11 @@ class Session:
             self._verified[artifact] = verify_artifact(self.root, artifact)
         return self._verified[artifact]
 
-    def telemetry(self) -> Telemetry:
-        """Telemetry of the current stage: the first one began with the process, the others begin now."""
+    def telemetry(self, stage: Stage) -> Telemetry:
+        """Telemetry of the stage that begins: the first one began with the process, the others begin now."""
         start = time.time() if self._begun else None
         self._begun = True
-        return Telemetry(start, self.share)
+        telemetry = Telemetry(start, self.share)
+        telemetry.metric(RolloutSeries.PART, ROLLOUT_STAGES.index(stage))
+        telemetry.progress(0, 1)
+        return telemetry

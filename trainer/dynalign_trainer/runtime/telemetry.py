@@ -13,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from dynalign_contract.gang import WaitMetric
 from dynalign_contract.metrics import MetricDef
 from dynalign_contract.phases import Phase
-from dynalign_contract.telemetry import StageSeries
+from dynalign_contract.telemetry import RolloutSeries, StageSeries
 from dynalign_trainer.runtime.phases import Phases
 from dynalign_trainer.runtime.useful_time import UsefulTime
 
@@ -82,9 +82,9 @@ class Telemetry:
         """Say how many tokens a second are being read or written."""
         self._rate.set(tokens_per_second)
 
-    def metric(self, metric: MetricDef[Any] | WaitMetric, value: float) -> None:
+    def metric(self, metric: MetricDef[Any] | WaitMetric | RolloutSeries, value: float) -> None:
         """Publish a learning metric."""
-        self._metric.labels(metric.value if isinstance(metric, WaitMetric) else metric.name).set(value)
+        self._metric.labels(metric.name if isinstance(metric, MetricDef) else metric.value).set(value)
 
     def serve(self, port: int) -> "TelemetryServer":
         """Serve on all interfaces; port 0 takes a free one."""

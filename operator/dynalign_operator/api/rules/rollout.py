@@ -24,14 +24,14 @@ def _is_unset(path: str) -> str:
 
 def _refuse(stage: Stage) -> Rule:
     def holds(spec: AlignmentRunSpec) -> bool:
-        return spec.rollout is Rollout.SEPARATE or getattr(spec.stages, stage) == StageOverrides()
+        return spec.rollout is not Rollout.FUSED or getattr(spec.stages, stage) == StageOverrides()
 
     return Rule(
         at="spec",
         field=f"stages.{stage}",
-        cel=f"self.rollout == 'Separate' || ({_is_unset(f'self.stages.{stage}')})",
+        cel=f"self.rollout != 'Fused' || ({_is_unset(f'self.stages.{stage}')})",
         message="says where a Job runs that is not created with rollout: Fused; move it to stages.rollout, or set "
-        "rollout to Separate",
+        "rollout to Separate or Auto",
         holds=holds,
     )
 
@@ -40,10 +40,10 @@ ROLLOUT_RULES: Final = (
     Rule(
         at="spec",
         field="rollout",
-        cel="self.rollout == 'Separate' || self.generation.shards == 1",
+        cel="self.rollout != 'Fused' || self.generation.shards == 1",
         message="must be Separate when generation.shards is more than 1, for the stages of a fused rollout do not wait "
         "for those of other shards; set it, or set generation.shards to 1",
-        holds=lambda spec: spec.rollout is Rollout.SEPARATE or spec.generation.shards == 1,
+        holds=lambda spec: spec.rollout is not Rollout.FUSED or spec.generation.shards == 1,
     ),
     *map(_refuse, ROLLOUT_STAGES),
 )

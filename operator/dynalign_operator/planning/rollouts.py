@@ -1,0 +1,39 @@
+"""Whether prompts, generate and judge of a run share a Job and its engine. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dynalign_contract.stages import ROLLOUT_STAGES
+from dynalign_operator.api.pods import StageOverrides
+from dynalign_operator.api.v1alpha1 import AlignmentRunSpec, Rollout
+
+
+@dataclass(frozen=True)
+class RolloutChoice:
+    """What `rollout` comes to."""
+
+    is_fused: bool
+    reason: str
+    """Why, for people: the rest of a sentence that begins with Fused or Separate."""
+
+
+def choose_rollout(spec: AlignmentRunSpec) -> RolloutChoice:
+    """What `rollout` says, or for `Auto` what the run's other fields allow."""
+    if spec.rollout is not Rollout.AUTO:
+        return RolloutChoice(spec.rollout is Rollout.FUSED, "as rollout says")
+    obstacle = next(_obstacles(spec), None)
+    if obstacle is not None:
+        return RolloutChoice(is_fused=False, reason=obstacle)
+    return RolloutChoice(is_fused=True, reason="prompts, generate and judge use the run's own engine in one pod")
+
+
+def _obstacles(spec: AlignmentRunSpec) -> Iterator[str]:
+    if spec.generation.shards > 1:
+        yield f"generation.shards is {spec.generation.shards}, and fused stages do not wait for other shards"
+    if not spec.prompts.agents.need_engine:
+        yield "no agent that writes prompts uses the run's own engine, which would wait for them"
+    if not spec.judging.need_engine:
+        yield "no judge uses the run's own engine, which would wait for them"
+    for stage in ROLLOUT_STAGES:
+        if getattr(spec.stages, stage) != StageOverrides():
+            yield f"stages.{stage} says where a Job of its own runs; stages.rollout is for a fused one"
