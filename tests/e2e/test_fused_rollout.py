@@ -1,15 +1,26 @@
 """`rollout: Fused` leaves what `Separate` leaves, with real engines: the same files, the same figures, fewer starts."""
 
+import os
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dynalign_contract.layout import RunLayout
+from dynalign_contract.layout import RunLayout, stage_folder
 from dynalign_contract.manifest import Manifest, read_listed
 from dynalign_contract.metrics import STAGE_METRICS, read_metrics
+from dynalign_contract.result import StageResult, combine_artifacts
 from dynalign_contract.stages import ITERATION_STAGES, ROLLOUT_STAGES, Stage
-from dynalign_operator.api.status import StagePhase
+from dynalign_operator.api.status import AlignmentRunStatus, StagePhase
+from dynalign_operator.api.v1alpha1 import Rollout
+from dynalign_operator.clusters.local.workdir import Workdir, read_run
+from dynalign_operator.planning.objectives import read_objective
+from dynalign_operator.planning.observed import Observed, Step
+from dynalign_operator.planning.stage_configs import build_stage_config
 from lab.local_runs import LocalRun, write_run
 from lab.testbed import load_testbed
 from support.stage_processes import stage_process
@@ -106,3 +117,48 @@ def test_a_killed_rollout_goes_on_where_it_stopped(tmp_path: Path, runs: tuple[L
     assert stages[Stage.ROLLOUT].attempt == 2
     assert prompts.read_bytes() == written
     assert manifest(run, Stage.JUDGE, 0).digest == manifest(runs[1], Stage.JUDGE, 0).digest
+
+
+def test_shards_side_by_side_leave_what_shards_of_separate_jobs_leave(tmp_path: Path) -> None:
+    """Two processes on one folder, as two pods on a volume; the second one comes late and is killed once."""
+    spec = {**TINY, "iterations": 1, "generation": {**TINY["generation"], "shards": 2}}
+    (tmp_path / "separate").mkdir()
+    separate = write_run(tmp_path / "separate", load_testbed(), spec)
+    result = separate.finish()
+    assert result.returncode == 0, f"{result.stdout}\n{result.stderr}\n{separate.logs()}"
+    root = tmp_path / "fused"
+    shutil.copytree(separate.workdir / "model", root / "model")
+    stored = read_run(Workdir(separate.workdir))
+    assert stored is not None
+    run = stored.with_rollout(Rollout.FUSED).with_status(AlignmentRunStatus(fetch=stored.status.fetch))
+    objective = read_objective(
+        Observed(run, config_maps={"testbed": {"objective.yaml": load_testbed().objective.read_text()}})
+    )
+    config = build_stage_config(run, run.status, Step(Stage.ROLLOUT, 0), 1, objective)
+    (root / "stage.json").write_text(config.to_json())
+    first = start_shard(root, 0)
+    until(root / "iterations/000/prompts/manifest.json", first)
+    late = start_shard(root, 1)
+    until(root / "iterations/000/rollouts/shard-001/part-00000.parquet", late)
+    late.kill()
+    late.wait()
+    again = start_shard(root, 1)
+    assert [process.wait(600) for process in (first, again)] == [0, 0]
+    results = [StageResult.decode((root / f"result-{index}").read_bytes()) for index in (0, 1)]
+    assert [list(found.parts) for found in results] == [list(ROLLOUT_STAGES), list(ROLLOUT_STAGES[1:])]
+    for stage in (Stage.GENERATE, Stage.JUDGE):
+        expected = next(entry.artifact for entry in stored.status.iterations[0].stages if entry.stage is stage)
+        artifacts = [found.parts[stage].artifact for found in results]
+        assert combine_artifacts(stage_folder(stage, 0), artifacts) == expected
+
+
+def start_shard(root: Path, index: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "dynalign_trainer.main", f"--config={root / 'stage.json'}", f"--root={root}"]
+    environment = {**os.environ, "JOB_COMPLETION_INDEX": str(index)}
+    return subprocess.Popen([*command, f"--result={root / f'result-{index}'}"], env=environment)
+
+
+def until(path: Path, process: subprocess.Popen[bytes]) -> None:
+    while not path.exists():
+        assert process.poll() is None, f"it ended before {path} was there"
+        time.sleep(0.05)  # between two looks at the folder

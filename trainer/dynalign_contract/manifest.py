@@ -133,6 +133,16 @@ def read_listed(folder: Path) -> Manifest:
     return manifest
 
 
+def reference_to(path: str, manifest: Manifest) -> ArtifactRef:
+    """The reference to the artifact at `path`, relative to the run's folder, that this manifest describes."""
+    return ArtifactRef(
+        path=path,
+        digest=manifest.digest,
+        bytes=sum(file.bytes for file in manifest.files),
+        rows=sum(file.rows for file in manifest.files),
+    )
+
+
 def artifact_folders(root: Path, artifact: ArtifactRef) -> tuple[Path, ...]:
     """The folders of an artifact, one a shard, unverified.
 

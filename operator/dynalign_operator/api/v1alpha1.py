@@ -110,9 +110,10 @@ class Rollout(StrEnum):
     SEPARATE = "Separate"
     """A Job for each, which starts its own engine."""
     FUSED = "Fused"
-    """One Job, `rollout`, whose stages share an engine. It leaves the same artifacts and figures for the same seed."""
+    """One Job, `rollout`, whose stages share an engine. It leaves the same artifacts and figures for the same seed. On
+    one machine (`dynalign run`) shards run one after the other, and stages of more than one are separate."""
     AUTO = "Auto"
-    """Fused where prompts and judge use the run's own engine, in one pod, and no `stages.prompts`, `stages.generate` or
+    """Fused where prompts and judge use the run's own engine, and no `stages.prompts`, `stages.generate` or
     `stages.judge` says where they run; else Separate. `dynalign validate` says which, and why."""
 
 
@@ -245,6 +246,10 @@ class AlignmentRun(Model):
         """Return the run as one that waits for no approval."""
         policy = self.spec.policy.model_copy(update={"approval": ()})
         return self.model_copy(update={"spec": self.spec.model_copy(update={"policy": policy})})
+
+    def with_rollout(self, rollout: Rollout) -> Self:
+        """Return the run with another value of `spec.rollout`."""
+        return self.model_copy(update={"spec": self.spec.model_copy(update={"rollout": rollout})})
 
     def with_suspend(self, *, suspend: bool) -> Self:
         """Return the run with another value of `spec.suspend`."""

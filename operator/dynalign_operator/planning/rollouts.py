@@ -24,12 +24,12 @@ def choose_rollout(spec: AlignmentRunSpec) -> RolloutChoice:
     obstacle = next(_obstacles(spec), None)
     if obstacle is not None:
         return RolloutChoice(is_fused=False, reason=obstacle)
-    return RolloutChoice(is_fused=True, reason="prompts, generate and judge use the run's own engine in one pod")
+    return RolloutChoice(
+        is_fused=True, reason="prompts, generate and judge use the run's own engine, and their pods are alike"
+    )
 
 
 def _obstacles(spec: AlignmentRunSpec) -> Iterator[str]:
-    if spec.generation.shards > 1:
-        yield f"generation.shards is {spec.generation.shards}, and fused stages do not wait for other shards"
     if not spec.prompts.agents.need_engine:
         yield "no agent that writes prompts uses the run's own engine, which would wait for them"
     if not spec.judging.need_engine:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from dynalign_contract.caches import check_caches
 from dynalign_contract.config import ExportParams, FetchParams, RolloutParams, StageConfig
 from dynalign_contract.console import configure_logging, print_traceback
-from dynalign_contract.errors import BadConfigError, StageError, TerminatedError
+from dynalign_contract.errors import BadConfigError, StageError
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.files import remove
 from dynalign_contract.layout import MANIFEST, WORK_MARK, RunLayout
@@ -29,6 +29,7 @@ from dynalign_contract.manifest import (
     artifact_folders,
     describe_file,
     read_manifest,
+    reference_to,
     verify_artifact,
     write_manifest,
 )
@@ -38,7 +39,6 @@ from dynalign_contract.preflight import PreflightReport
 from dynalign_contract.result import (
     MAX_WARNING_LENGTH,
     MAX_WARNINGS,
-    ArtifactRef,
     Metric,
     Outcome,
     ResultError,
@@ -50,7 +50,7 @@ from dynalign_contract.strangers import claim_folder, clear_strangers, shown_nam
 from dynalign_trainer.runtime.compile_cache import shared_compiled_code
 from dynalign_trainer.runtime.context import Gang, StageContext, StageOutput
 from dynalign_trainer.runtime.failures import LAST_ERROR, Attempt, explain_failure
-from dynalign_trainer.runtime.rollout import run_rollout
+from dynalign_trainer.runtime.rollout import Rollout, run_rollout
 from dynalign_trainer.runtime.session import Session
 from dynalign_trainer.runtime.telemetry import Telemetry
 from dynalign_trainer.runtime.useful_time import USEFUL_TIME_FILE
@@ -132,7 +132,8 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
             f"JOB_COMPLETION_INDEX is {place.index} but the stage has {config.shards * config.nodes} workers"
         )
     if isinstance(config.params, RolloutParams):
-        return run_rollout(config, config.params, root, partial(_make_part, root=root, place=place, stopping=stopping))
+        rollout = Rollout(config, config.params, root, index=place.index, port=place.port, stopping=stopping)
+        return run_rollout(rollout, partial(_make_part, root=root, place=place, stopping=stopping))
     result = _make(config, root, place, stopping)
     if not isinstance(config.params, ExportParams) or not config.params.publish:
         return result
@@ -144,9 +145,7 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
 def _make_part(
     config: StageConfig, session: Session, *, root: Path, place: Place, stopping: threading.Event
 ) -> StageResult:
-    """Make the artifact of one stage of a rollout."""
-    if stopping.is_set():
-        raise TerminatedError("stopped by SIGTERM between two stages; the next attempt goes on from what is finished")
+    """Make the artifact of one stage of a rollout, or of this pod's shard of it."""
     started = time.monotonic()
     result = _make(config, root, place, stopping, session)
     return result.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
@@ -206,7 +205,7 @@ def _make(
         server.close()
     return StageResult(
         outcome=Outcome.SUCCEEDED,
-        artifact=_reference(path, manifest),
+        artifact=reference_to(path, manifest),
         metrics=manifest.metrics,
         warnings=_reported(context.warnings),
         training=output.training,
@@ -236,7 +235,7 @@ def _measured_times(stage: Stage, telemetry: Telemetry) -> MetricValues[Any]:
 
 def _skip(config: StageConfig, root: Path, path: str, done: Manifest) -> StageResult:
     """Verify an artifact that was made with this very configuration, instead of making it again."""
-    artifact, folder = _reference(path, done), root / path
+    artifact, folder = reference_to(path, done), root / path
     verify_artifact(root, artifact)
     (folder / WORK_MARK).unlink(missing_ok=True)
     report = PreflightReport()
@@ -320,15 +319,6 @@ def _producers() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _reference(path: str, manifest: Manifest) -> ArtifactRef:
-    return ArtifactRef(
-        path=path,
-        digest=manifest.digest,
-        bytes=sum(file.bytes for file in manifest.files),
-        rows=sum(file.rows for file in manifest.files),
-    )
 
 
 def _failure(error: StageError) -> StageResult:

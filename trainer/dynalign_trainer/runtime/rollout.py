@@ -1,18 +1,24 @@
 """rollout: the stages prompts, generate and judge in one process, one after the other, with one engine.
 
 Each stage leaves the artifact, the manifest and the numbers that a Job of its own would have left: its configuration
-has the same digest, so either kind of Job goes on where the other one stopped.
+has the same digest, so either kind of Job goes on where the other one stopped. Shards work side by side: shard 0 writes
+the prompts, and a stage that reads what all shards have written begins when their manifests are there. A shard that is
+lost comes back alone, and the others wait for it.
 """
 
 import logging
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from dynalign_contract.config import RolloutParams, StageConfig
 from dynalign_contract.console import print_traceback
-from dynalign_contract.errors import StageError
+from dynalign_contract.errors import StageError, TerminatedError
+from dynalign_contract.manifest import read_manifest, reference_to
 from dynalign_contract.metrics import STAGE_METRICS, read_metrics
 from dynalign_contract.result import (
     MAX_WARNINGS,
@@ -21,6 +27,7 @@ from dynalign_contract.result import (
     Outcome,
     PartResult,
     StageResult,
+    combine_artifacts,
 )
 from dynalign_contract.stages import Stage
 from dynalign_trainer.runtime.failures import Attempt, explain_failure
@@ -30,52 +37,109 @@ from dynalign_trainer.runtime.telemetry import Share
 log = logging.getLogger("dynalign.stage")
 
 _TIMES: Final = STAGE_METRICS[Stage.ROLLOUT]
+_LOOK_EVERY_SECONDS: Final = 0.5
 
 Make = Callable[[StageConfig, Session], StageResult]
-"""Makes the artifact of one stage, or finds it made, and returns the stage's result."""
+"""Makes the artifact of one stage, or of this pod's shard of it, or finds it made, and returns the stage's result."""
 
 
-def run_rollout(config: StageConfig, params: RolloutParams, root: Path, make: Make) -> StageResult:
+@dataclass(frozen=True)
+class Rollout:
+    """One attempt of a rollout, or of one of its shards."""
+
+    config: StageConfig
+    params: RolloutParams
+    root: Path
+    """The run's folder on the volume."""
+    index: int
+    """The shard."""
+    port: int
+    """Port of /metrics while this shard waits for others."""
+    stopping: threading.Event
+
+
+def run_rollout(rollout: Rollout, make: Make) -> StageResult:
     """Run the parts of a rollout in order and report each of them.
 
     Raises the StageError of the part that fails; what the parts before it have made stays, and the next attempt finds
     it made.
     """
-    session = Session.begin(root, params)
-    made: dict[Stage, ArtifactRef] = {}
+    session = Session.begin(rollout.root, rollout.params)
     parts: dict[Stage, PartResult] = {}
+    made: dict[Stage, ArtifactRef] = {}
     warnings: dict[str, None] = {}
-    for index, part in enumerate(params.parts):
-        own = config.of_part(part, made)
-        session.share = Share(index, len(params.parts))
-        log.info("%s, %d of %d of this rollout", own.stage, index + 1, len(params.parts))
-        try:
-            result = make(own, session)
-        except (Exception, SystemExit) as error:
-            if not isinstance(error, StageError):
-                print_traceback(error)
-            explained = explain_failure(error, Attempt(own, root))
-            explained.place = ""  # it is remembered in the part's own folder
-            raise explained from error
-        if result.artifact is None:
-            raise ValueError(f"{own.stage} has ended without an artifact")
-        made[own.stage] = result.artifact
-        parts[own.stage] = _describe(result, result.artifact)
-        warnings |= dict.fromkeys(f"{own.stage}: {text}" for text in result.warnings)
+    last = rollout.params.parts[-1].stage
+    for place, part in enumerate(rollout.params.parts):
+        config = rollout.config.of_part(part, made)
+        session.share = Share(place, len(rollout.params.parts))
+        if rollout.index < config.shards:
+            log.info("%s, %d of %d of this rollout", part.stage, place + 1, len(rollout.params.parts))
+            with _explained(config, rollout):
+                result = make(config, session)
+            parts[part.stage] = _describe(result)
+            warnings |= dict.fromkeys(f"{part.stage}: {text}" for text in result.warnings)
+        if part.stage is not last:
+            made[part.stage] = _await_artifact(config, rollout, session)
     results = {stage: part.whole() for stage, part in parts.items()}
     is_skipped = all(part.is_skipped for part in parts.values())
     return StageResult(
         outcome=Outcome.SKIPPED if is_skipped else Outcome.SUCCEEDED,
-        artifact=made[params.parts[-1].stage],
+        artifact=parts[last].artifact,
         metrics=_times_of(results),
         warnings=tuple(warnings)[:MAX_WARNINGS],
         parts=parts,
     )
 
 
-def _describe(result: StageResult, artifact: ArtifactRef) -> PartResult:
+@contextmanager
+def _explained(config: StageConfig, rollout: Rollout) -> Iterator[None]:
+    """Turn what a part raises into an error that names the part, and that its own folder remembers."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if not isinstance(error, StageError):
+            print_traceback(error)
+        explained = explain_failure(error, Attempt(config, rollout.root, rollout.index))
+        explained.place = ""
+        raise explained from error
+
+
+def _await_artifact(config: StageConfig, rollout: Rollout, session: Session) -> ArtifactRef:
+    """The artifact of a stage, all shards together, once the manifest of each is there.
+
+    Raises TerminatedError on SIGTERM, CorruptArtifactError where a manifest cannot be read.
+    """
+    paths = [config.shard(index) for index in range(config.shards)]
+    missing = [path for path in paths if _find(rollout.root, path, config) is None]
+    if missing:
+        log.info("%s: waiting for %s", config.stage, ", ".join(missing))
+        telemetry = session.telemetry(config.stage)
+        telemetry.progress(1, 1)
+        server = telemetry.serve(rollout.port)
+        try:
+            while any(_find(rollout.root, path, config) is None for path in missing):
+                if rollout.stopping.wait(_LOOK_EVERY_SECONDS):
+                    raise TerminatedError("stopped by SIGTERM while waiting for other shards; finished parts are kept")
+        finally:
+            server.close()
+    if rollout.stopping.is_set():
+        raise TerminatedError("stopped by SIGTERM between two stages; the next attempt goes on from what is finished")
+    found = [_find(rollout.root, path, config) for path in paths]
+    artifacts = [artifact for artifact in found if artifact is not None]
+    return artifacts[0] if config.shards == 1 else combine_artifacts(config.folder, artifacts)
+
+
+def _find(root: Path, path: str, config: StageConfig) -> ArtifactRef | None:
+    """The artifact in a folder, if it was made with this configuration."""
+    manifest = read_manifest(root / path)
+    return None if manifest is None or manifest.config_digest != config.digest else reference_to(path, manifest)
+
+
+def _describe(result: StageResult) -> PartResult:
+    if result.artifact is None:
+        raise ValueError("a stage has ended without an artifact")
     return PartResult(
-        artifact=artifact,
+        artifact=result.artifact,
         metrics={metric.name: metric.value for metric in result.metrics},
         seconds=result.seconds,
         is_skipped=result.outcome is Outcome.SKIPPED,
