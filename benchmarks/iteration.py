@@ -31,7 +31,9 @@ from lab.local_runs import COMMAND
 NAME: Final = "bench-iteration"
 EXAMPLE: Final = Path(__file__).parents[1] / "examples/smollm2.yaml"
 
-VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType({"Separate": {"rollout": "Separate"}})
+VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {variant: {"rollout": variant} for variant in ("Separate", "Fused")}
+)
 """Name -> fields of the specification in which a variant differs."""
 
 

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from pydantic import ValidationError
 
 from dynalign_contract.exit_codes import ExitCode
-from dynalign_contract.stages import SIDE_STAGES, Stage
+from dynalign_contract.stages import SIDE_STAGES, Stage, stages_of_job
 from dynalign_operator.api.approvals import AwaitedApproval, Decision, build_request
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
@@ -130,9 +130,10 @@ class LogSelection:
     attempt: int | None = None
 
     def matches(self, step: Step, attempt: int) -> bool:
-        """Whether the log of this attempt of a step is asked for."""
+        """Whether the log of this attempt of a step is asked for; a rollout's is that of its stages too."""
+        named = self.stage is not None and self.stage in (step.stage, *stages_of_job(step.stage))
         return (
-            (self.stage is step.stage or (self.stage is None and step.stage not in SIDE_STAGES))
+            (named or (self.stage is None and step.stage not in SIDE_STAGES))
             and self.iteration in (None, step.iteration)
             and self.attempt in (None, attempt)
         )

@@ -86,6 +86,10 @@ class Telemetry:
         """Publish a learning metric."""
         self._metric.labels(metric.name if isinstance(metric, MetricDef) else metric.value).set(value)
 
+    def text(self) -> str:
+        """Everything that `/metrics` answers."""
+        return generate_latest(self.registry).decode()
+
     def serve(self, port: int) -> "TelemetryServer":
         """Serve on all interfaces; port 0 takes a free one."""
         return TelemetryServer(self.registry, port)

@@ -1,0 +1,136 @@
+"""Prompts, generate and judge in one Job: when that is chosen, what the Job is given, and what becomes of its results."""
+
+from typing import Any
+
+import pytest
+
+from dynalign_contract.config import RolloutParams
+from dynalign_contract.result import MAX_RESULT_BYTES, ArtifactRef, Outcome, PartResult, StageResult
+from dynalign_contract.stages import ROLLOUT_STAGES, Stage
+from dynalign_operator.cli.validate import summarise
+from dynalign_operator.clusters.run_source import LogSelection
+from dynalign_operator.clusters.stage_metrics import parse_metrics
+from dynalign_operator.planning.observed import Step
+from dynalign_operator.planning.rollouts import choose_rollout
+from dynalign_operator.planning.status import RunPosition, progress_text
+from dynalign_operator.runfile.run_file import RunFile
+from dynalign_trainer.runtime.session import Session
+from dynalign_trainer.runtime.telemetry import Share
+from support.builders import RunBuilder, a_job, a_run
+from support.planning import config_of
+from support.simulation import Simulation
+
+ENDPOINT = {"model": "Endpoint", "endpoint": {"url": "http://far/v1", "model": "big"}}
+
+
+def fused(**spec: Any) -> RunBuilder:
+    return a_run().with_spec(rollout="Fused", **spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "obstacle"),
+    [
+        ({}, None),
+        ({"stages": {"rollout": {"runtimeClassName": "nvidia"}}}, None),
+        ({"stages": {"judge": {"runtimeClassName": "nvidia"}}}, "stages.judge"),
+        ({"prompts": {"agents": dict.fromkeys(("author", "critic"), ENDPOINT)}}, "no agent"),
+        (
+            {"judging": {"judges": [{"name": "far", "judge": "Endpoint", "endpoint": ENDPOINT["endpoint"]}]}},
+            "no judge",
+        ),
+    ],
+)
+def test_auto_takes_fused_unless_something_speaks_against_it(spec: dict[str, Any], obstacle: str | None) -> None:
+    run = a_run().with_spec(rollout="Auto", **spec).build()
+    choice = choose_rollout(run.spec)
+    assert choice.is_fused is (obstacle is None)
+    assert (obstacle or "own engine") in choice.reason
+    said = summarise(__file__, RunFile(run=run, config_maps={}, lines={}))  # type: ignore[arg-type]
+    assert f"rollout: {'Separate' if obstacle else 'Fused'}: " in said
+    created = {bundle.step.stage for bundle in Simulation(run).finish().created}
+    assert (Stage.ROLLOUT in created) is (obstacle is None)
+    assert (Stage.JUDGE in created) is (obstacle is not None)
+
+
+def test_a_part_has_the_configuration_of_a_job_of_its_own() -> None:
+    """The digests decide whether one kind of Job goes on where the other has stopped."""
+    separate = Simulation(a_run().with_iterations(2).build()).finish()
+    together = Simulation(fused().with_iterations(2).build()).finish()
+    for iteration in (0, 1):
+        config = config_of(together, f"rollout of iteration {iteration}")
+        assert isinstance(config.params, RolloutParams)
+        made: dict[Stage, ArtifactRef] = {}
+        for part in config.params.parts:
+            alone = config_of(separate, f"{part.stage} of iteration {iteration}")
+            source = {Stage.GENERATE: ("prompts", Stage.PROMPTS), Stage.JUDGE: ("rollouts", Stage.GENERATE)}
+            if part.stage in source:
+                name, stage = source[part.stage]
+                made[stage] = alone.inputs[name]
+            own = config.of_part(part, made)
+            assert set(own.inputs) == set(alone.inputs)
+            assert own.params.model_dump(exclude={"policy", "judge"}) == alone.params.model_dump(
+                exclude={"policy", "judge"}
+            )
+            if iteration == 0:
+                assert own.digest == alone.digest
+
+
+def test_prompts_that_are_written_once_are_no_part_of_later_rollouts() -> None:
+    run = Simulation(fused(prompts={"refresh": "Once"}).with_iterations(2).build()).finish()
+    stages = [
+        [part.stage for part in config.params.parts]
+        for config in (config_of(run, f"rollout of iteration {i}") for i in (0, 1))
+        if isinstance(config.params, RolloutParams)
+    ]
+    assert stages == [list(ROLLOUT_STAGES), [Stage.GENERATE, Stage.JUDGE]]
+
+
+def test_a_run_that_becomes_fused_does_the_rest_of_an_iteration_in_one_job() -> None:
+    simulation = Simulation(a_run().with_iterations(1).build()).until(Stage.GENERATE, 0)
+    simulation.change_spec(rollout=fused().build().spec.rollout)
+    simulation.finish()
+    assert [step for step, _ in simulation.steps_created()][1:4] == [
+        "prompts of iteration 0",
+        "generate of iteration 0",
+        "rollout of iteration 0",
+    ]
+    config = config_of(simulation, "rollout of iteration 0")
+    assert isinstance(config.params, RolloutParams)
+    assert [part.stage for part in config.params.parts] == [Stage.GENERATE, Stage.JUDGE]
+
+
+def test_progress_names_the_part_and_counts_it_as_one_of_three() -> None:
+    session = Session(root=None, policies=(), share=Share(1, 3))  # type: ignore[arg-type]
+    telemetry = session.telemetry(Stage.GENERATE)
+    telemetry.progress(5, 10)
+    reading = parse_metrics(telemetry.text())
+    assert reading.progress.part is Stage.GENERATE
+    assert reading.progress.fraction == pytest.approx(0.5)
+    run = fused().build()
+    job = a_job(Stage.ROLLOUT, 0).running().build()
+    position = RunPosition(Step(Stage.ROLLOUT, 0), job=type(job)(**{**vars(job), "progress": reading.progress}))
+    assert progress_text(run.spec, run.status, position) == "1/2 rollout: generate 50%"
+
+
+@pytest.mark.parametrize("stage", [Stage.ROLLOUT, *ROLLOUT_STAGES])
+def test_the_log_of_a_rollout_is_that_of_its_stages(stage: Stage) -> None:
+    assert LogSelection(stage).matches(Step(Stage.ROLLOUT, 0), 1)
+    assert not LogSelection(Stage.TRAIN).matches(Step(Stage.ROLLOUT, 0), 1)
+    assert not LogSelection(Stage.ROLLOUT).matches(Step(Stage.JUDGE, 0), 1)
+
+
+def test_a_result_that_is_too_long_loses_families_first_and_never_an_artifact() -> None:
+    artifact = ArtifactRef(path="iterations/000/judgements", digest="sha256:" + "a" * 64)
+    metrics = {f"figure_{i}": i / 7 for i in range(20)} | {
+        f"family_{k}/m{i}": i / 7 for k in range(9) for i in range(30)
+    }
+    parts = {stage: PartResult(artifact=artifact, metrics=metrics) for stage in ROLLOUT_STAGES}
+    result = StageResult(outcome=Outcome.SUCCEEDED, artifact=artifact, parts=parts)
+    found = StageResult.decode(result.encode())
+    assert len(result.encode()) <= MAX_RESULT_BYTES
+    assert list(found.parts) == list(ROLLOUT_STAGES)
+    for part in found.parts.values():
+        assert part.artifact == artifact
+        assert set(part.metrics) >= {f"figure_{i}" for i in range(20)}
+    assert "judge: family_8" in found.omitted or "others" in found.omitted
+    assert found.parts[Stage.PROMPTS].whole().metrics[0].name == "figure_0"
