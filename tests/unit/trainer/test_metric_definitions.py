@@ -132,6 +132,7 @@ def of_train() -> MetricValues[Any]:
 
 MEASURED = {
     Stage.FETCH: lambda: said_in_place(fetch),
+    Stage.ROLLOUT: set,  # only the times that every stage has
     Stage.PROMPTS: lambda: named(measuring.measure([], Tally(), facets={}, wanted=4)) | said_in_place(prompts),
     Stage.GENERATE: lambda: named(generate.rollout_metrics([])) | said_in_place(generate),
     Stage.JUDGE: lambda: named(of_judge()) | named(of_panel()) | said_in_place(judge),

@@ -193,12 +193,7 @@ def _make(
         if gang.rank > 0:
             return StageResult(outcome=Outcome.SUCCEEDED)
         output = replace(output, metrics={**output.metrics, **_measured_times(config.stage, telemetry)})
-        remove(folder / LAST_ERROR)
-        remove(folder / USEFUL_TIME_FILE)
-        _clear(folder, output.files)
-        manifest = _describe(config, folder, output, time.monotonic() - started)
-        write_manifest(folder, manifest)
-        (folder / WORK_MARK).unlink(missing_ok=True)
+        manifest = _complete(config, folder, output, time.monotonic() - started)
         telemetry.phases.end(Phase.MANIFEST)
         log.info("%s", describe_phases(telemetry.phases.seconds))
     finally:
@@ -210,6 +205,17 @@ def _make(
         warnings=_reported(context.warnings),
         training=output.training,
     )
+
+
+def _complete(config: StageConfig, folder: Path, output: StageOutput[Any], seconds: float) -> Manifest:
+    """Make the folder an artifact: remove what is no part of it, and write its manifest last."""
+    remove(folder / LAST_ERROR)
+    remove(folder / USEFUL_TIME_FILE)
+    _clear(folder, output.files)
+    manifest = _describe(config, folder, output, seconds)
+    write_manifest(folder, manifest)
+    (folder / WORK_MARK).unlink(missing_ok=True)
+    return manifest
 
 
 def _take_inputs(config: StageConfig, root: Path, gang: Gang, session: Session | None) -> dict[str, tuple[Path, ...]]:
