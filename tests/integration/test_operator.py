@@ -69,6 +69,27 @@ def test_a_run_to_its_end_and_on(server: ApiServer) -> None:
         scenario(server, story)
 
 
+def test_a_fused_rollout_with_shards(server: ApiServer) -> None:
+    """One Indexed Job in the place of three, and a status as if there had been three."""
+    spec = {**RUN["spec"], "iterations": 1, "rollout": "Fused", "generation": {"shards": 2}}
+
+    async def story(player: Player) -> None:
+        await player.create({**RUN, "spec": spec})
+        status = (await player.until(is_completed, "completion"))["status"]
+        jobs = {job["metadata"]["labels"][STAGE]: job for job in await player.jobs()}
+        assert set(jobs) - SIDE_STAGES == {"fetch", "rollout", "train", "evaluate", "export"}
+        assert jobs["rollout"]["spec"]["completions"] == jobs["rollout"]["spec"]["parallelism"] == 2
+        stages = {entry["stage"]: entry for entry in status["iterations"][0]["stages"]}
+        assert list(stages) == ["rollout", *ITERATION_STAGES]
+        assert {entry["phase"] for entry in stages.values()} == {"Succeeded"}
+        assert [stages[stage]["artifact"].get("shards", 1) for stage in ("prompts", "generate", "judge")] == [1, 2, 2]
+        assert status["iterations"][0]["reward"] == 0.5
+        assert stages["judge"]["job"] == jobs["rollout"]["metadata"]["name"]
+
+    with start_operator(server):
+        scenario(server, story)
+
+
 def test_an_operator_killed_at_every_edge_makes_no_job_twice(server: ApiServer) -> None:
     async def story(player: Player) -> None:
         await player.create(RUN)

@@ -15,13 +15,13 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from dynalign_contract.layout import stage_folder
-from dynalign_contract.result import Metric
-from dynalign_contract.stages import Stage
+from dynalign_contract.result import Metric, PartResult
+from dynalign_contract.stages import ROLLOUT_STAGES, Stage
 from dynalign_operator.clusters.kubernetes.api import KubeApi, RefusedError, open_kube_api
 from dynalign_operator.clusters.kubernetes.paths import JOBS, PODS, RUNS, ApiPath, collection_path, object_path
 from dynalign_operator.manifests.labels import read_job_labels
 from lab.api_server import PATIENCE, ApiServer
-from support.builders import a_result
+from support.builders import a_result, an_artifact
 
 Objects = list[dict[str, Any]]
 Fate = Callable[[dict[str, Any]], tuple[int, str] | str]
@@ -44,7 +44,24 @@ def report(pod: dict[str, Any], numbers: dict[Stage, dict[str, float | None]]) -
     assert labels is not None
     result = a_result(path=stage_folder(labels.stage, labels.iteration))
     metrics = tuple(Metric(name=name, value=value) for name, value in numbers.get(labels.stage, {}).items())
-    return 0, result.model_copy(update={"metrics": metrics}).encode().decode()
+    result = result.model_copy(update={"metrics": metrics})
+    if labels.stage is Stage.ROLLOUT:
+        result = result.model_copy(update={"parts": _parts(pod, labels.iteration, numbers)})
+    return 0, result.encode().decode()
+
+
+def _parts(
+    pod: dict[str, Any], iteration: int | None, numbers: dict[Stage, dict[str, float | None]]
+) -> dict[Stage, PartResult]:
+    """What a rollout's pod reports: shard 0 alone has written prompts."""
+    index = int(pod["metadata"]["annotations"].get("batch.kubernetes.io/job-completion-index", 0))
+    return {
+        stage: PartResult(
+            artifact=an_artifact(stage_folder(stage, iteration)), metrics=numbers.get(stage, {}), seconds=5.0
+        )
+        for stage in ROLLOUT_STAGES
+        if stage is not Stage.PROMPTS or index == 0
+    }
 
 
 def well(pod: dict[str, Any]) -> tuple[int, str]:
