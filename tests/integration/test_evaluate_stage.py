@@ -1,13 +1,15 @@
 """The evaluate stage on a real engine: answers, comparisons by points and by pairs, and what is said about them."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dynalign_contract.config import EvaluateParams, Policy, StageConfig
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, MANIFEST, RATINGS_FILE
-from dynalign_contract.records import ANSWER, COMPARISON, RATING, AnswerRow, ComparisonRow, read_rows
+from dynalign_contract.records import ANSWER, COMPARISON, RATING, AnswerRow, ComparisonRow, PromptRow, read_rows
 from dynalign_contract.result import StageResult
 from dynalign_contract.settings import (
     EvaluationJudge,
@@ -17,6 +19,8 @@ from dynalign_contract.settings import (
     WinRateMethod,
     WinRateSettings,
 )
+from dynalign_trainer.evaluate.answers import sample_answers
+from dynalign_trainer.models.engine import Engine
 from lab.tiny_qwen3 import write_tiny_qwen3
 from support.judging_data import StageRun, held_out_prompts, metrics_of, rule_objective
 
@@ -135,3 +139,35 @@ def test_without_held_out_prompts_there_is_nothing_to_evaluate(run: EvaluationRu
     assert result.exit_code == ExitCode.BAD_INPUT
     assert result.error is not None
     assert "prompts.heldOut" in result.error.message
+
+
+def test_answers_of_an_earlier_evaluation_are_not_sampled_again(
+    run: EvaluationRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the base model and of the policy before; the same, to the last token, as if they had been."""
+    first = run.config(WinRateMethod.POINTWISE, policy=run.previous, previous=Policy())
+    earlier = run.stages.execute(first)
+    assert earlier.artifact is not None
+    alone = run.config(WinRateMethod.POINTWISE, policy=run.policy, previous=run.previous)
+    alone = alone.model_copy(update={"iteration": 1})
+    sampled: list[str] = []
+    plain = sample_answers
+
+    def sample(engine: Engine, prompts: Sequence[PromptRow], policy: Policy, **options: Any) -> list[AnswerRow]:
+        sampled.append(policy.version)
+        return plain(engine, prompts, policy, **options)
+
+    monkeypatch.setattr("dynalign_trainer.evaluate.stage.sample_answers", sample)
+    check_metrics(run.stages.execute(alone))
+    expected, versions = run.rows(alone), ["base", run.previous.version, run.policy.version]
+    assert sampled == versions
+    sampled.clear()
+    later = alone.model_copy(update={"inputs": {**alone.inputs, "answers": earlier.artifact}})
+    check_metrics(run.stages.execute(later))
+    assert sampled == [run.policy.version]
+    assert repr(run.rows(later)) == repr(expected), "NaN is unequal to itself, but not by its name"
+
+    sampled.clear()
+    longer = later.params.model_copy(update={"max_tokens": 25})
+    run.stages.execute(later.model_copy(update={"params": longer}))
+    assert sampled == versions, "answers of another length are others"

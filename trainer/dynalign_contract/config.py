@@ -163,7 +163,7 @@ class TrainParams(Model):
 class EvaluateParams(Model):
     """Compare on the held-out prompts, and examine by tasks.
 
-    Inputs: model, heldout; later also capability, evaluation-000 ..
+    Inputs: model, heldout; later also answers, capability, evaluation-000 ..
     """
 
     stage: Literal[Stage.EVALUATE] = Stage.EVALUATE

@@ -19,6 +19,8 @@ class Input(StrEnum):
     """The artifact with the held-out prompts, that of the first iteration."""
     ROLLOUTS = "rollouts"
     JUDGEMENTS = "judgements"
+    ANSWERS = "answers"
+    """The latest evaluation before: its answers to the held-out prompts are not sampled again."""
     CAPABILITY = "capability"
     """An earlier evaluation that has examined the base model."""
 

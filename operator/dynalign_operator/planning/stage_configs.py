@@ -243,8 +243,20 @@ def _evaluate(given: _StageInputs) -> _StageParams:
         rewards=given.spec.rewards,
         max_length=given.spec.engine.max_length,
     )
-    inputs = {Input.HELD_OUT: _prompts_of(given.status, 0), **_base_capability(given), **_earlier_evaluations(given)}
+    inputs = {
+        Input.HELD_OUT: _prompts_of(given.status, 0),
+        **_latest_evaluation(given),
+        **_base_capability(given),
+        **_earlier_evaluations(given),
+    }
     return _StageParams(params, (trained, given.start), inputs)
+
+
+def _latest_evaluation(given: _StageInputs) -> dict[str, ArtifactRef]:
+    """The latest evaluation before this one, if any, for the answers of the base model and of the policy before."""
+    earlier = [entry.evaluation for entry in given.status.iterations if entry.index < given.iteration]
+    found = [evaluation for evaluation in earlier if evaluation is not None]
+    return {Input.ANSWERS: found[-1]} if found else {}
 
 
 def _earlier_evaluations(given: _StageInputs) -> dict[str, ArtifactRef]:

@@ -19,6 +19,8 @@ class AnswerRow(TypedDict):
     """What the model thought before it answered; not there in a run whose model does not think."""
     thought_tokens: NotRequired[Int32]
     """Tokens of the completion before the answer."""
+    sampled_with: NotRequired[Text]
+    """Digest of everything beside the prompt that a greedy answer depends on. Not there before version 0.2.0."""
     verifiers: NotRequired[Numbers]
     """Verifier -> its value, within its range; NaN where it could not decide. Not there in a run without verifiers."""
     raw_reward: NotRequired[Float32]

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from dynalign_contract.config import EvaluateParams, Policy
-from dynalign_contract.inputs import EVALUATIONS, Input
 from dynalign_contract.layout import ANSWERS_FILE
 from dynalign_contract.records import ANSWER, AnswerRow, PromptRow, read_rows, write_rows
 from dynalign_trainer.evaluate.answers import read_answers
+from dynalign_trainer.evaluate.earlier_answers import earlier_evaluations
 from dynalign_trainer.evaluate.fixed_judges import FixedJudges
 from dynalign_trainer.evaluate.held_out_reward import are_rewarded, explain_missing, reward_answers
 from dynalign_trainer.evaluate.progress import Progress
@@ -47,10 +46,7 @@ class HeldOut:
         return rewarded
 
     def _earlier(self) -> Iterator[AnswerRow]:
-        """The base model's answers in evaluations that are inputs: that of the capability, and those of the ratings."""
-        folders: list[Path] = self.context.earlier(EVALUATIONS)
-        if Input.CAPABILITY in self.context.inputs:
-            folders.append(self.context.input(Input.CAPABILITY))
-        for folder in folders:
+        """The base model's answers in the evaluations that are inputs."""
+        for folder in earlier_evaluations(self.context):
             rows = read_answers(folder / ANSWERS_FILE) or []
             yield from (row for row in rows if row["policy"] == Policy().version)

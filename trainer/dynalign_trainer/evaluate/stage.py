@@ -18,6 +18,7 @@ from dynalign_trainer.evaluate.bootstrap import estimate
 from dynalign_trainer.evaluate.capability import CapabilityEvaluation, CapabilityResult
 from dynalign_trainer.evaluate.comparing import Pair, PairJudge
 from dynalign_trainer.evaluate.comparison_sets import BASE, PREVIOUS, ComparisonSet, build_comparisons
+from dynalign_trainer.evaluate.earlier_answers import find_earlier_answers, sampling_digest
 from dynalign_trainer.evaluate.fixed_judges import open_fixed_judges
 from dynalign_trainer.evaluate.held_out import HeldOut
 from dynalign_trainer.evaluate.held_out_reward import held_out_metrics
@@ -93,12 +94,16 @@ def _answer(
     verifiers: Sequence[Verifier],
     progress: Progress,
 ) -> dict[str, list[AnswerRow]]:
-    """Greedy answers by policy version, kept from an earlier attempt where it wrote them."""
+    """Greedy answers by policy version, kept from an earlier attempt or evaluation where it wrote them."""
     params = context.params
     lengths = Lengths(params.evaluation.win_rate.max_tokens or params.max_tokens, params.thinking_tokens)
 
     def sample(policy: Policy) -> list[AnswerRow]:
-        rows = sample_answers(engine, prompts, policy, lengths=lengths, watch=progress.begin(len(prompts)))
+        digest, watch = sampling_digest(context, policy, lengths), progress.begin(len(prompts))
+        rows = find_earlier_answers(context, prompts, policy, digest)
+        if rows is None:
+            sampled = sample_answers(engine, prompts, policy, lengths=lengths, watch=watch)
+            rows = [{**row, "sampled_with": digest} for row in sampled]
         return with_values(verifiers, prompts, rows)
 
     return keep_or_sample(context.folder / ANSWERS_FILE, prompts, policies, sample)
