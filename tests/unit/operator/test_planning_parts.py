@@ -95,7 +95,7 @@ def configs(run: RunBuilder) -> dict[str, StageConfig]:
         ("train of iteration 0", ["model", "rollouts", "judgements"]),
         ("train of iteration 2", ["model", "rollouts", "judgements", "iteration-001"]),
         ("evaluate of iteration 0", ["model", "heldout", "iteration-000"]),
-        ("evaluate of iteration 2", ["model", "heldout", "iteration-002", "iteration-001"]),
+        ("evaluate of iteration 2", ["model", "heldout", "answers", "iteration-002", "iteration-001"]),
         ("export", ["model", "iteration-002"]),
     ],
 )
