@@ -17,6 +17,8 @@ class ExitCode(IntEnum):
     """An unforeseen error came a second time from the same place, with the same inputs."""
     AWAITING_APPROVAL = 20
     """`dynalign run` has ended because the run waits for `dynalign approve`; no stage ends with it."""
+    OVER_BUDGET = 21
+    """`dynalign run` has ended because the next stage would exceed `spec.policy.budget`; no stage ends with it."""
     BUSY = 75
     """Another process holds the working folder (EX_TEMPFAIL); try again when it has ended."""
     TERMINATED = 143

@@ -126,8 +126,17 @@ class SchedulingSpec(Model):
     """Priority of all pods of the run; a stage's own goes before it."""
 
 
+class Budget(Model):
+    """What a run may take. It may be raised later: the run goes on."""
+
+    gpu_hours: float = Field(gt=0, le=1e9, allow_inf_nan=False)
+    """GPU-hours that the stages of the iterations may reserve together. No stage is started that would exceed them by
+    what it cost in earlier iterations; for the first one that is estimated where the model's sizes are known. Pods
+    without GPUs count nothing."""
+
+
 class RunPolicy(Model):
-    """Retries, the ends of all waits, and what a person approves."""
+    """Retries, the ends of all waits, what the run may cost, and what a person approves."""
 
     retries: int = Field(default=3, ge=0, le=100)
     """Failures of one stage that are retried; disruptions are free, bad input is never retried."""
@@ -140,6 +149,9 @@ class RunPolicy(Model):
     ttl_after_finished: Duration = "168h"
     """How long a finished Job is kept, with its pods and their logs; those of iterations older than the last ten go
     earlier."""
+    budget: Budget | None = Field(default=None, exclude_if=lambda budget: budget is None)
+    """What the run may take; before the stage that would exceed it the run is held, without a Job. Default: no
+    limit."""
     approval: tuple[Gate, ...] = Field(default=(), max_length=len(Gate), exclude_if=lambda gates: not gates)
     """Where the run waits, without a Job, until a person has approved what it has made so far (`dynalign approve`).
     The wait has no end and counts against no limit."""
@@ -250,6 +262,11 @@ class AlignmentRun(Model):
     def with_rollout(self, rollout: Rollout) -> Self:
         """Return the run with another value of `spec.rollout`."""
         return self.model_copy(update={"spec": self.spec.model_copy(update={"rollout": rollout})})
+
+    def without_budget(self) -> Self:
+        """Return the run as one that may take what it needs."""
+        policy = self.spec.policy.model_copy(update={"budget": None})
+        return self.model_copy(update={"spec": self.spec.model_copy(update={"policy": policy})})
 
     def with_suspend(self, *, suspend: bool) -> Self:
         """Return the run with another value of `spec.suspend`."""

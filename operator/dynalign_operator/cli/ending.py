@@ -21,6 +21,7 @@ from dynalign_operator.cli.summary import judge_warning, judged_iteration, legen
 from dynalign_operator.cli.tables import describe_best, describe_goodput, wide_tables
 from dynalign_operator.cli.terminal import say, styled
 from dynalign_operator.planning.approvals import describe_subject
+from dynalign_operator.planning.budget import is_held_by_budget
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,6 +70,9 @@ def print_ending(console: "Console", run: AlignmentRun, invocation: Invocation, 
         say(f"{name} is suspended (spec.suspend); set it to false and run again.")
     elif status.awaited_approval is not None:
         _print_wait_for_approval(invocation, status.awaited_approval)
+    elif is_held_by_budget(status):
+        say(f"{name} is held by its budget: {stalled_message(status)}")
+        say(f"  go on:  {invocation.command}")
     else:
         log = latest_log(invocation.folder)
         say(f"{name} failed: {stalled_message(status) or status.progress}", err=True)

@@ -150,14 +150,13 @@ def stage_table(found: "RunEstimate") -> "Table":
 
 def _shape(uri: str, model_config: Path | None) -> "ModelShape":
     """Sizes of the model, from the file that the user names, its folder here, or the table of known ones."""
-    from dynalign_operator.estimate.shapes import UnknownShapeError, known_configs, shape_of
+    from dynalign_operator.estimate.shapes import UnknownShapeError, known_configs, known_shape, shape_of
 
     folder = Path(uri)
     file = model_config or (folder / "config.json" if folder.is_absolute() else None)
     if file is not None:
         return shape_of(json.loads(file.read_text()))
-    name = uri.removeprefix("hf://").partition("@")[0].replace("bundled://", "bundled/").lower()
-    config = known_configs().get(name)
-    if config is None:
+    found = known_shape(uri)
+    if found is None:
         raise UnknownShapeError(f"{uri} is not among the {len(known_configs())} that dynalign knows without a hub")
-    return shape_of(config)
+    return found

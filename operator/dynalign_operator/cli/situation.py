@@ -15,6 +15,7 @@ from dynalign_operator.manifests.overrides import count_gpus, count_pods
 from dynalign_operator.manifests.volume import claim_name
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.approvals import describe_subject
+from dynalign_operator.planning.budget import describe_budget
 from dynalign_operator.planning.deadlines import job_limit, run_deadline
 from dynalign_operator.planning.notifications import untold_condition
 from dynalign_operator.planning.observed import JobObservation, JobPhase, Step
@@ -55,6 +56,8 @@ def explain_situation(snapshot: RunSnapshot, events: tuple[RunEvent, ...], now: 
     degraded = condition_of(status, ConditionType.DEGRADED)
     if degraded is not None and degraded.status == "True":
         found.does.append(f"The model has become worse: {degraded.message}")
+    if budget := describe_budget(snapshot.run):
+        found.does.append(budget)
     if (untold := untold_condition(status)) is not None:
         found.to_do.append(untold.message)
     if not found.to_do:
@@ -192,6 +195,9 @@ def _explain_work(snapshot: RunSnapshot, events: tuple[RunEvent, ...], found: Si
     if status.awaited_approval is not None and stalled is None:
         _explain_approval(snapshot, status.awaited_approval, found, now)
         return
+    if stalled is not None and stalled.reason == reasons.BUDGET_EXCEEDED:
+        _explain_budget(snapshot, stalled, found)
+        return
     if not snapshot.is_driven:
         found.does.append("No dynalign process works on the run" + (f"; it stopped at {step}." if step else "."))
         found.to_do.append("Give `dynalign run FILE` again: it goes on where it stopped.")
@@ -212,6 +218,20 @@ def _explain_work(snapshot: RunSnapshot, events: tuple[RunEvent, ...], found: Si
         return
     if step is not None:
         _explain_step(snapshot, step, events, found, now)
+
+
+def _explain_budget(snapshot: RunSnapshot, stalled: Condition, found: Situation) -> None:
+    """The wait for a higher budget, which has no end."""
+    found.does.append("The run is held by its budget and holds no GPU.")
+    found.waits.append(stalled.message)
+    if snapshot.run.status.observed_generation not in (None, snapshot.run.metadata.generation):
+        found.waits.append("For the operator to take up the latest change of the specification.")
+    if snapshot.place.is_cluster:
+        patch = _patch(snapshot.run, '{"spec":{"policy":{"budget":{"gpuHours":HOURS}}}}')
+        found.to_do.append(f"To go on: {patch}")
+    else:
+        found.to_do.append("Raise it in the run file and give `dynalign run FILE` again.")
+    found.to_do.append(_runbook(stalled))
 
 
 def _explain_approval(snapshot: RunSnapshot, awaited: AwaitedApproval, found: Situation, now: datetime) -> None:

@@ -48,10 +48,12 @@ def _look_at_files(path: Path, run_file: "RunFile") -> "TrainingChoice | None":
     Raises RunFileError.
     """
     from dynalign_operator.cli.check_files import check_files
+    from dynalign_operator.planning.budget import budget_note
     from dynalign_operator.runfile.run_file import RunFileError
 
     found = check_files(run_file)
-    for note in found.notes:
+    budget = budget_note(run_file.run)
+    for note in (*found.notes, *([budget] if budget else ())):
         say(f"{path}: note: {note}", err=True)
     if found.problems:
         raise RunFileError(found.problems)

@@ -82,6 +82,13 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
     )
 
 
+def known_shape(uri: str) -> ModelShape | None:
+    """The sizes of a model that dynalign knows by its URI; None for all others."""
+    name = uri.removeprefix("hf://").partition("@")[0].replace("bundled://", "bundled/").lower()
+    config = known_configs().get(name)
+    return None if config is None else shape_of(config)
+
+
 @cache
 def known_configs() -> Mapping[str, Mapping[str, Any]]:
     """`org/name` in lower case -> the part of its published config.json that the sizes follow from."""

@@ -21,9 +21,10 @@ _EXIT_CODES: Final[Mapping[str, ExitCode]] = MappingProxyType(
         reasons.OUT_OF_MEMORY: ExitCode.BAD_CONFIG,
         reasons.CORRUPT_ARTIFACT: ExitCode.BAD_INPUT,
         reasons.MISSING_ARTIFACT: ExitCode.BAD_INPUT,
+        reasons.BUDGET_EXCEEDED: ExitCode.OVER_BUDGET,
     }
 )
-"""Reason -> exit code. The first reason of a code is the one for a stage that ended with it."""
+"""Reason -> exit code. The first reason of a final code is the one for a stage that ended with it."""
 
 
 def reason_of(code: ExitCode) -> str:

@@ -35,6 +35,12 @@ def iteration_seconds(iteration: IterationStatus) -> DeviceTime | None:
     return sum(counted, DeviceTime()) if counted else None
 
 
+def count_devices(run: AlignmentRun, stage: Stage, settings: BuildSettings) -> int:
+    """GPUs of each pod of a stage, by whatever name the installation or the run calls them."""
+    resource = stage_overrides(run, stage, settings.pods.pod_defaults).gpu_resource
+    return count_gpus(run.spec, stage, resource)
+
+
 @dataclass(frozen=True)
 class _Counter:
     """Counts attempts of one run."""
@@ -65,8 +71,7 @@ class _Counter:
         return DeviceUnit.GPU if uses and self.settings.has_gpus else DeviceUnit.POD
 
     def _count_devices(self, stage: Stage) -> int:
-        resource = stage_overrides(self.run, stage, self.settings.pods.pod_defaults).gpu_resource
-        return count_gpus(self.run.spec, stage, resource)
+        return count_devices(self.run, stage, self.settings)
 
     def _pods_of(self, job: JobObservation) -> Iterator[PodTime]:
         """The Job's pods; where none is left, as many as it has, from when the Job is known to have run."""

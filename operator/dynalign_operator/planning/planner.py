@@ -27,11 +27,11 @@ from dynalign_operator.planning.approvals import (
     describe_decision,
     explain_wait_for_approval,
     look_at_gate,
-    start_without_wait,
     with_awaited,
     with_decision,
 )
 from dynalign_operator.planning.blocked import blocked_status, invalid_status
+from dynalign_operator.planning.budget import check_budget, is_held_by_budget, start_without_holds
 from dynalign_operator.planning.bundles import build_bundle
 from dynalign_operator.planning.claims import check_claims
 from dynalign_operator.planning.deadlines import Limit, job_limit, run_deadline
@@ -195,7 +195,7 @@ class _PlanBuilder:
         children = self._children(step)
         if children.succeeded is not None and self._record_success(children.succeeded):
             return True
-        start = start_without_wait(self.status, self.now)
+        start = start_without_holds(self.observed.run.status, self.status, self.now)
         deadline = run_deadline(self.observed.run.spec.policy, start)
         if self.now >= deadline.at:
             self._fail(step, Blocker(deadline.reason, deadline.message))
@@ -323,7 +323,7 @@ class _PlanBuilder:
             self.blocker = Blocker(error.reason, str(error))
             self.wake_times.append(self.now + _LOOK_AGAIN_WHEN_BLOCKED)
             return
-        if not self._pass_gate(step, gate):
+        if not self._pass_gate(step, gate) or not self._pass_budget(step):
             return
         self.create.append(bundle)
         started = entry.evolve(phase=StagePhase.PENDING, job=bundle.name, start_time=entry.start_time or self.now)
@@ -350,6 +350,20 @@ class _PlanBuilder:
             return False
         self._event(reasons.APPROVED, said)
         self.wake_times.append(self.now)
+        return False
+
+    def _pass_budget(self, step: Step) -> bool:
+        """Whether the budget lets the stage start. A run that was held gets a new clock, as one that was suspended."""
+        counted = count_goodput(self.observed, self.status, self.settings, self.delete, self.now)
+        blocker = check_budget(self.observed.run, counted, step, self.settings)
+        was_held = is_held_by_budget(self.observed.run.status)
+        if blocker is None:
+            self._set(start_time=self.now if was_held else self.status.start_time)
+            return True
+        if not was_held:
+            self._event(blocker.reason, blocker.message, EventType.WARNING)
+        self._set(phase=Phase.RUNNING)
+        self.blocker, self.wake_times = blocker, []
         return False
 
     def _fail(self, step: Step, blocker: Blocker) -> None:

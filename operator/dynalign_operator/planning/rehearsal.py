@@ -27,8 +27,8 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 def rehearse(
     run: AlignmentRun, config_maps: Mapping[str, Mapping[str, str]], now: datetime, settings: BuildSettings
 ) -> Iterator[JobBundle]:
-    """Every bundle that a new run creates when all goes well, in order; nothing suspends it or awaits approval."""
-    run = run.with_suspend(suspend=False).without_approval().with_status(AlignmentRunStatus())
+    """Every bundle that a new run creates when all goes well, in order; nobody suspends it, and nothing holds it."""
+    run = run.with_suspend(suspend=False).without_approval().without_budget().with_status(AlignmentRunStatus())
     jobs: tuple[JobObservation, ...] = ()
     while True:
         planned = plan(Observed(run, jobs, config_maps), now, settings)

@@ -51,7 +51,8 @@ def summarise(
     run: AlignmentRun, status: AlignmentRunStatus, position: RunPosition, now: datetime
 ) -> AlignmentRunStatus:
     """Fill in every field that follows from the phase, the stages and the position."""
-    step, running = position.step, status.phase is Phase.RUNNING and position.gate is None
+    step, is_held = position.step, position.gate is not None or position.blocker is not None
+    running = status.phase is Phase.RUNNING and not is_held
     estimate = estimate_completion(run.spec, status, step, position.job, now) if running and step else None
     return status.evolve(
         observed_generation=run.metadata.generation,
@@ -76,6 +77,8 @@ def progress_text(spec: AlignmentRunSpec, status: AlignmentRunStatus, position: 
     words = [str(step.stage)] if step.iteration is None else [f"{step.iteration + 1}/{total}", str(step.stage)]
     if position.gate is not None:
         return " ".join([*words, "awaits approval"])
+    if position.blocker is not None and position.blocker.reason == reasons.BUDGET_EXCEEDED:
+        return " ".join([*words, "held by budget"])
     progress = position.job.progress if position.job else None
     if progress is not None and progress.part is not None:
         words[-1:] = [f"{words[-1]}:", str(progress.part)]
