@@ -66,7 +66,7 @@ def estimate(
 
     try:
         run_file = report_notes(file, load_run_file(file, settings or ()))
-        shape = _shape(run_file.run.spec.model.uri, model_config)
+        shape = shape_of_model(run_file.run.spec.model.uri, model_config)
     except RunFileError as error:
         raise typer.Exit(report_problems(file, error)) from error
     except (UnknownShapeError, OSError, ValueError) as error:
@@ -148,7 +148,7 @@ def stage_table(found: "RunEstimate") -> "Table":
     return table
 
 
-def _shape(uri: str, model_config: Path | None) -> "ModelShape":
+def shape_of_model(uri: str, model_config: Path | None) -> "ModelShape":
     """Sizes of the model, from the file that the user names, its folder here, or the table of known ones."""
     from dynalign_operator.estimate.shapes import UnknownShapeError, known_configs, known_shape, shape_of
 

@@ -1,22 +1,38 @@
 """`dynalign validate`: is the run file right, and if not, what should it say instead."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dynalign_operator.cli.settings import Settings
-from dynalign_operator.cli.terminal import count_of, say
+from dynalign_operator.cli.terminal import count_of, print_json, say
 
 if TYPE_CHECKING:
     from dynalign_contract.training_choice import TrainingChoice
     from dynalign_operator.api.v1alpha1 import AlignmentRun
+    from dynalign_operator.cli.verdict import Verdict
     from dynalign_operator.runfile.run_file import RunFile
+
+
+class ValidateOutput(StrEnum):
+    """Formats of a verdict."""
+
+    JSON = "json"
 
 
 def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Run files to check.", show_default=False)],
     settings: Settings = None,
+    *,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Say what each run will take, as `dynalign estimate` does.")
+    ] = False,
+    output: Annotated[
+        ValidateOutput | None,
+        typer.Option("-o", "--output", help="Print everything in this format, a list.", show_default=False),
+    ] = None,
 ) -> None:
     """Say what is wrong with run files, where, and what to write instead.
 
@@ -24,40 +40,38 @@ def validate(
 
     Exit code 0: all are valid. 10: one is not.
     """
-    from dynalign_contract.exit_codes import ExitCode
-    from dynalign_operator.cli.load import load_run_file
-    from dynalign_operator.cli.report_problems import report_notes, report_problems
-    from dynalign_operator.runfile.run_file import RunFileError
+    import json
 
-    valid = True
+    from dynalign_contract.exit_codes import ExitCode
+    from dynalign_operator.cli.verdict import reach_verdict
+
+    verdicts = []
     for path in files:
-        try:
-            run_file = report_notes(path, load_run_file(path, settings or ()))
-            training = _look_at_files(path, run_file)
-            say(summarise(path, run_file, training))
-        except RunFileError as error:
-            report_problems(path, error)
-            valid = False
-    if not valid:
+        verdict, run_file = reach_verdict(path, tuple(settings or ()), estimate=estimate)
+        verdicts.append(verdict)
+        if output is None:
+            _print(path, verdict, run_file)
+    if output is ValidateOutput.JSON:
+        print_json(json.dumps([json.loads(verdict.to_json()) for verdict in verdicts], indent=2))
+    if not all(verdict.valid for verdict in verdicts):
         raise typer.Exit(ExitCode.BAD_CONFIG)
 
 
-def _look_at_files(path: Path, run_file: "RunFile") -> "TrainingChoice | None":
-    """Look at the model folder and the prompts that lie on this machine; returns how that model would be trained.
+def _print(path: Path, verdict: "Verdict", run_file: "RunFile | None") -> None:
+    from dynalign_operator.cli.estimate import headline
 
-    Raises RunFileError.
-    """
-    from dynalign_operator.cli.check_files import check_files
-    from dynalign_operator.planning.budget import budget_note
-    from dynalign_operator.runfile.run_file import RunFileError
-
-    found = check_files(run_file)
-    budget = budget_note(run_file.run)
-    for note in (*found.notes, *([budget] if budget else ())):
+    for note in verdict.notes:
         say(f"{path}: note: {note}", err=True)
-    if found.problems:
-        raise RunFileError(found.problems)
-    return found.training
+    for problem in verdict.problems:
+        place = str(path) if problem.line is None else f"{path}:{problem.line}"
+        say(f"{place}: {problem.text}", err=True)
+    if run_file is None:
+        return
+    say(summarise(path, run_file, verdict.training))
+    if verdict.estimate is not None:
+        say(f"  estimate: {headline(run_file.run.metadata.name, verdict.estimate)}")
+        for problem_of_size in verdict.estimate.problems:
+            say(f"{path}: does not fit: {problem_of_size}", err=True)
 
 
 def summarise(path: Path, run_file: "RunFile", training: "TrainingChoice | None" = None) -> str:
