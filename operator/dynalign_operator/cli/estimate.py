@@ -9,11 +9,12 @@ import typer
 
 from dynalign_operator.cli.settings import Settings
 from dynalign_operator.cli.terminal import open_console, print_json, say
-from dynalign_operator.estimate.hardware import Hardware
+from dynalign_operator.estimate.hardware import Hardware, efficiency_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from dynalign_operator.estimate.hardware import Efficiency
     from dynalign_operator.estimate.run_estimate import RunEstimate
     from dynalign_operator.estimate.shapes import ModelShape
     from dynalign_operator.runfile.run_file import RunFile
@@ -23,6 +24,12 @@ class EstimateOutput(StrEnum):
     """Formats of an estimate."""
 
     JSON = "json"
+
+
+Volume = Annotated[
+    float | None,
+    typer.Option(min=0.01, help="GB a second that the run's volume gives to all pods together.", show_default=False),
+]
 
 
 def estimate(
@@ -46,6 +53,7 @@ def estimate(
     price: Annotated[
         float | None, typer.Option(min=0.0, help="Price of one accelerator-hour, in your money.", show_default=False)
     ] = None,
+    volume: Volume = None,
     factors: Annotated[bool, typer.Option("--factors", help="Print what the arithmetic rests on.")] = False,
     output: Annotated[
         EstimateOutput | None,
@@ -58,9 +66,30 @@ def estimate(
     change.
     """
     from dynalign_operator.cli.check_files import find_objective
+    from dynalign_operator.estimate.run_estimate import estimate_run
+
+    run_file, shape = _load(file, settings, model_config)
+    chosen = hardware or default_hardware(run_file)
+    bandwidth = None if volume is None else volume * 1e9
+    found = estimate_run(
+        run_file.run.spec,
+        find_objective(run_file),
+        shape,
+        chosen,
+        answer_share=answer_share,
+        price=price,
+        volume_bandwidth=bandwidth,
+    )
+    if output is EstimateOutput.JSON:
+        print_json(found.to_json(indent=2))
+    else:
+        _print(run_file.run.metadata.name, found, efficiency_of(chosen, bandwidth) if factors else None)
+
+
+def _load(file: Path, settings: Settings, model_config: Path | None) -> "tuple[RunFile, ModelShape]":
+    """The run file, and the sizes of its model; ends the process where there is none."""
     from dynalign_operator.cli.load import load_run_file
     from dynalign_operator.cli.report_problems import report_notes, report_problems
-    from dynalign_operator.estimate.run_estimate import estimate_run
     from dynalign_operator.estimate.shapes import UnknownShapeError
     from dynalign_operator.runfile.run_file import RunFileError
 
@@ -72,18 +101,11 @@ def estimate(
     except (UnknownShapeError, OSError, ValueError) as error:
         say(f"{file}: the model's sizes are not known: {error}. Name its config.json with --model-config.", err=True)
         raise typer.Exit(10) from error
-    chosen = hardware or default_hardware(run_file)
-    found = estimate_run(
-        run_file.run.spec, find_objective(run_file), shape, chosen, answer_share=answer_share, price=price
-    )
-    if output is EstimateOutput.JSON:
-        print_json(found.to_json(indent=2))
-    else:
-        _print(run_file.run.metadata.name, found, factors=factors)
+    return run_file, shape
 
 
-def _print(name: str, found: "RunEstimate", *, factors: bool) -> None:
-    from dynalign_operator.estimate.hardware import ACCELERATORS, efficiency_of
+def _print(name: str, found: "RunEstimate", efficiency: "Efficiency | None") -> None:
+    from dynalign_operator.estimate.hardware import ACCELERATORS
 
     console = open_console()
     console.print(headline(name, found))
@@ -91,13 +113,13 @@ def _print(name: str, found: "RunEstimate", *, factors: bool) -> None:
     console.print(stage_table(found))
     for problem in found.problems:
         say(f"does not fit: {problem}", err=True)
-    if factors:
+    if efficiency is not None:
         accelerator = ACCELERATORS[found.hardware]
         say(
             f"{accelerator.name}: {accelerator.flops / 1e12:g} TFLOPS, {accelerator.bandwidth / 1e12:g} TB/s, "
             f"{accelerator.memory_gib:g} GiB ({accelerator.source})"
         )
-        for title, factor in efficiency_of(found.hardware).factors:
+        for title, factor in efficiency.factors:
             say(f"{title.replace('_', ' ')}: {factor.value:g}, {factor.what} ({factor.source})")
 
 

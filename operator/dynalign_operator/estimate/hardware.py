@@ -1,6 +1,6 @@
 """Accelerators and the share of their peak that the stages reach, each figure with its source."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -118,6 +118,9 @@ CPU_EFFICIENCY: Final = Efficiency(
 )
 
 
-def efficiency_of(hardware: Hardware) -> Efficiency:
-    """The factors that hold for a kind of hardware."""
-    return CPU_EFFICIENCY if hardware is Hardware.CPU else GPU_EFFICIENCY
+def efficiency_of(hardware: Hardware, volume_bandwidth: float | None = None) -> Efficiency:
+    """The factors that hold for a kind of hardware, with the user's own figure for the volume, in bytes a second."""
+    found = CPU_EFFICIENCY if hardware is Hardware.CPU else GPU_EFFICIENCY
+    if volume_bandwidth is None:
+        return found
+    return replace(found, volume=replace(found.volume, value=volume_bandwidth, source="your figure"))

@@ -13,8 +13,8 @@ from dynalign_operator.estimate.hardware import ACCELERATORS, GIB, Hardware, eff
 from dynalign_operator.estimate.memory import Need, engine_need, training_need, volume_bytes
 from dynalign_operator.estimate.placement import placement_of
 from dynalign_operator.estimate.shapes import ModelShape
-from dynalign_operator.estimate.timing import Machine, StageSeconds, copy_time, time_of
-from dynalign_operator.estimate.workload import lengths_of, work_of_iteration
+from dynalign_operator.estimate.timing import Machine, StageSeconds, copy_time, read_bytes, time_of
+from dynalign_operator.estimate.workload import Work, lengths_of, work_of_iteration
 
 ANSWER_SHARE: Final = 0.75
 """Mean length of an answer as a share of the longest that a run allows, unless the user says otherwise."""
@@ -39,6 +39,8 @@ class StageEstimate(Model):
     tokens_read: float = 0.0
     tokens_sampled: float = 0.0
     tokens_trained: float = 0.0
+    read_gib: float
+    """Weights that its nodes read from the run's volume."""
     memory_gib: float | None = None
     """Peak of one accelerator, GiB; absent for stages without any."""
 
@@ -73,30 +75,28 @@ def estimate_run(
     *,
     answer_share: float = ANSWER_SHARE,
     price: float | None = None,
+    volume_bandwidth: float | None = None,
 ) -> RunEstimate:
-    """Estimate a run. `price`: money for an hour of one accelerator. Assumes an objective of four aspects for None."""
+    """Estimate a run. Assumes an objective of four aspects for None.
+
+    `price`: money for an hour of one accelerator; `volume_bandwidth`: bytes a second of the run's volume.
+    """
     lengths = lengths_of(spec, answer_share)
-    machines = {stage: _machine(spec, stage, shape, hardware) for stage in STAGES}
+    machines = {
+        stage: Machine(
+            ACCELERATORS[hardware],
+            efficiency_of(hardware, volume_bandwidth),
+            shape,
+            placement_of(spec, stage, hardware),
+        )
+        for stage in STAGES
+    }
     usual = work_of_iteration(spec, objective, lengths, first=False)
     first = work_of_iteration(spec, objective, lengths, first=True)
-    stages = [_copy(machines[Stage.FETCH], Stage.FETCH)]
-    for stage in ITERATION_STAGES:
-        time, work = time_of(usual[stage], machines[stage]), usual[stage]
-        need = _need(spec, stage, machines[stage])
-        stages.append(
-            _stage(machines[stage], stage, time).model_copy(
-                update={
-                    "tokens_read": round(work.read),
-                    "tokens_sampled": round(work.written),
-                    "tokens_trained": round(work.trained),
-                    "memory_gib": round(need.bytes / GIB, 1),
-                }
-            )
-        )
-    stages.append(_copy(machines[Stage.EXPORT], Stage.EXPORT))
+    stages = _stages(spec, usual, machines)
     found = {stage.stage: stage for stage in stages}
     held_out = time_of(first[Stage.PROMPTS], machines[Stage.PROMPTS]).total - found[Stage.PROMPTS].seconds
-    times = _executions(spec)
+    times = executions(spec)
     run_seconds = held_out + sum(found[stage].seconds * times[stage] for stage in STAGES)
     held = held_out * found[Stage.PROMPTS].gpus + sum(found[stage].gpu_seconds * times[stage] for stage in STAGES)
     hours = 0.0 if hardware is Hardware.CPU else held / 3600
@@ -113,14 +113,29 @@ def estimate_run(
         gpu_hours=round(hours, 2),
         cost=None if price is None else round(hours * price, 2),
         volume_gib=round(volume / GIB, 1),
-        stages=tuple(stages),
+        stages=stages,
         problems=tuple(_problems(spec, machines, volume)),
     )
 
 
-def _machine(spec: AlignmentRunSpec, stage: Stage, shape: ModelShape, hardware: Hardware) -> Machine:
-    placement = placement_of(spec, stage, hardware)
-    return Machine(ACCELERATORS[hardware], efficiency_of(hardware), shape, placement)
+def _stages(
+    spec: AlignmentRunSpec, work: Mapping[Stage, Work], machines: Mapping[Stage, Machine]
+) -> tuple[StageEstimate, ...]:
+    """Fetch, the stages of an iteration, export."""
+    stages = [_copy(machines[Stage.FETCH], Stage.FETCH)]
+    for stage in ITERATION_STAGES:
+        need = _need(spec, stage, machines[stage])
+        stages.append(
+            _stage(machines[stage], stage, time_of(work[stage], machines[stage])).model_copy(
+                update={
+                    "tokens_read": round(work[stage].read),
+                    "tokens_sampled": round(work[stage].written),
+                    "tokens_trained": round(work[stage].trained),
+                    "memory_gib": round(need.bytes / GIB, 1),
+                }
+            )
+        )
+    return (*stages, _copy(machines[Stage.EXPORT], Stage.EXPORT))
 
 
 def _copy(machine: Machine, stage: Stage) -> StageEstimate:
@@ -137,6 +152,7 @@ def _stage(machine: Machine, stage: Stage, time: StageSeconds) -> StageEstimate:
         work_seconds=round(time.total - time.start, 1),
         seconds=round(time.total, 1),
         gpu_seconds=round(gpus * time.total, 1),
+        read_gib=round(read_bytes(machine) / GIB, 1),
     )
 
 
@@ -144,7 +160,7 @@ def _need(spec: AlignmentRunSpec, stage: Stage, machine: Machine) -> Need:
     return training_need(spec, machine) if stage is Stage.TRAIN else engine_need(spec, machine)
 
 
-def _executions(spec: AlignmentRunSpec) -> Mapping[Stage, int]:
+def executions(spec: AlignmentRunSpec) -> Mapping[Stage, int]:
     """How often a run executes each stage."""
     once = {Stage.FETCH: 1, Stage.EXPORT: 1, Stage.EVALUATE: -(-spec.iterations // spec.evaluation.every)}
     if spec.prompts.refresh is Refresh.ONCE:

@@ -79,11 +79,18 @@ def sequences_at_a_time(work: Work, machine: Machine) -> float:
     return max(1.0, min(sequences, (memory - machine.weight_bytes) / max(cache, 1.0)))
 
 
+def read_bytes(machine: Machine) -> float:
+    """Bytes of weights that a stage reads from the run's volume: once a node, whose pods share what it has read.
+
+    Pods are taken to fill nodes of eight accelerators; pods that lie on more nodes read more.
+    """
+    return -(-max(1, machine.placement.total) // _NODE) * machine.weight_bytes
+
+
 def _verified(machine: Machine) -> float:
     """Every pod checks the digests of all weights; the volume gives them to all nodes at once."""
-    size, efficiency = machine.weight_bytes, machine.efficiency
-    nodes = -(-max(1, machine.placement.total) // _NODE)
-    return max(size / efficiency.digest.value, nodes * size / efficiency.volume.value)
+    efficiency = machine.efficiency
+    return max(machine.weight_bytes / efficiency.digest.value, read_bytes(machine) / efficiency.volume.value)
 
 
 def _engine_start(machine: Machine) -> float:

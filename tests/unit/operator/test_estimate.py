@@ -240,3 +240,15 @@ def test_every_factor_is_printed_with_its_source() -> None:
     for _, factor in GPU_EFFICIENCY.factors:
         assert factor.what in result.stdout
         assert factor.source in result.stdout
+
+
+def test_a_faster_volume_shortens_the_starts_alone() -> None:
+    """Weights of 141 GB on eight nodes: the volume decides until the digests do."""
+    wide = {"generation": {"candidates": 8, "shards": 16}, "engine": {"tensorParallel": 4}, "storage": {"size": "1Ti"}}
+    spec = a_spec(**wide, training={"nodes": 8, "gpusPerNode": 8, "zeroStage": 3})
+    slow, fast = (estimate_run(spec, OBJECTIVE, LLAMA_70B, Hardware.H100, volume_bandwidth=b) for b in (2e9, 40e9))
+    generate = stage_of(slow, Stage.GENERATE)
+    assert generate.read_gib == pytest.approx(8 * 2 * LLAMA_70B.parameters / 2**30, rel=0.01)
+    assert generate.work_seconds == stage_of(fast, Stage.GENERATE).work_seconds
+    assert generate.start_seconds - stage_of(fast, Stage.GENERATE).start_seconds > 300
+    assert estimate_run(spec, OBJECTIVE, LLAMA_70B, Hardware.H100) == slow
