@@ -90,12 +90,11 @@ def budget_note(run: AlignmentRun) -> str:
 
 def _need(run: AlignmentRun, status: AlignmentRunStatus, step: Step) -> tuple[float, str]:
     """GPU-hours of a stage, and where that figure comes from, as the end of a sentence."""
-    measured = [
-        entry.goodput.seconds.reserved / _HOUR
-        for iteration in status.iterations
-        for entry in iteration.stages
-        if iteration.index != step.iteration and entry.stage is step.stage and is_done(entry) and entry.goodput
-    ]
+    others = (
+        entry for iteration in status.iterations if iteration.index != step.iteration for entry in iteration.stages
+    )
+    known = (entry.goodput for entry in others if entry.stage is step.stage and is_done(entry))
+    measured = [goodput.seconds.reserved / _HOUR for goodput in known if goodput and goodput.seconds.reserved]
     if measured:
         mean = sum(measured) / len(measured)
         return mean, f"would take about {_round(mean)}, the mean of earlier iterations"
@@ -111,7 +110,7 @@ def _estimate(run: AlignmentRun, step: Step) -> float | None:
     if shape is None:
         return None
     found = estimate_run(run.spec, None, shape, _ASSUMED)
-    return next(entry.gpu_seconds for entry in found.stages if entry.stage is step.stage) / _HOUR
+    return next((entry.gpu_seconds / _HOUR for entry in found.stages if entry.stage is step.stage), None)
 
 
 def _round(hours: float) -> str:

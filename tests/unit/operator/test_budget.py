@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from dynalign_contract.exit_codes import ExitCode
+from dynalign_contract.settings import EvaluationSettings
 from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, ConditionType, Phase
 from dynalign_operator.api.v1alpha1 import Budget
 from dynalign_operator.cli.drive import exit_code_of, is_over
 from dynalign_operator.cli.main import app
-from dynalign_operator.cli.situation import explain_situation
+from dynalign_operator.cli.situation import explain_situation, remark_on
 from dynalign_operator.clusters.local.workdir import Workdir, write_run
-from dynalign_operator.clusters.run_source import RunPlace, RunSnapshot
+from dynalign_operator.clusters.run_source import ListedRun, RunPlace, RunSnapshot
 from dynalign_operator.estimate.hardware import Hardware
 from dynalign_operator.estimate.run_estimate import estimate_run
 from dynalign_operator.estimate.shapes import known_shape
@@ -29,6 +30,7 @@ from dynalign_operator.planning.budget import budget_note, used_gpu_hours
 from dynalign_operator.planning.notifications import due_notifications
 from dynalign_operator.planning.planner import retry
 from dynalign_operator.runfile.run_file import parse_run_file
+from support.approvals import decide
 from support.builders import T0, a_run
 from support.planning import condition
 from support.report_runs import WorkFolder
@@ -178,6 +180,37 @@ def test_describe_and_the_live_page_say_what_is_used_and_what_to_do(is_cluster: 
     assert words in said.to_do[0]
 
 
+def test_the_list_of_runs_says_it_in_a_word() -> None:
+    simulation = with_budget(6.5)
+    status = until_held(simulation, lasting(60))
+    listed = ListedRun("r", "team", status, simulation.run, is_cluster=True)
+    assert remark_on(listed) == reasons.BUDGET_EXCEEDED
+
+
+def test_a_person_approves_first_and_the_approval_is_kept_while_the_budget_holds_the_run() -> None:
+    simulation = with_budget(3, approval=["BeforeTrain"], iterations=1)
+    simulation.finish(lasting(60))
+    awaited = simulation.run.status.awaited_approval
+    assert awaited is not None
+    decide(simulation, awaited)
+    status = until_held(simulation, lasting(60))
+    assert (status.stage, status.awaited_approval) == (Stage.TRAIN, None)
+    assert condition(status, ConditionType.STALLED).reason == reasons.BUDGET_EXCEEDED
+    raise_budget(simulation, 10)
+    simulation.finish(lasting(60))
+    assert simulation.run.status.phase is Phase.SUCCEEDED
+    assert len(simulation.run.status.approvals) == 1
+
+
+def test_a_stage_that_comes_for_the_first_time_in_a_later_iteration_is_estimated() -> None:
+    simulation = with_budget(8.001, model=KNOWN, iterations=2)
+    simulation.run = simulation.run.model_copy(
+        update={"spec": simulation.run.spec.model_copy(update={"evaluation": EvaluationSettings(every=2)})}
+    )
+    message = condition(until_held(simulation, lasting(60)), ConditionType.STALLED).message
+    assert "evaluate of iteration 1 is estimated" in message
+
+
 def test_webhooks_are_told() -> None:
     simulation = with_budget(6.5)
     hook = {"url": "https://hooks.example.com/x", "secretRef": {"name": "hook", "key": "key"}}
@@ -191,7 +224,7 @@ def test_webhooks_are_told() -> None:
 ACTIONS = ("succeed", "succeed", "succeed", "wait", "disrupt", "fail", "suspend", "resume", "raise", "lose", "retry")
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(
     st.floats(0.01, 20),
     st.sampled_from([UNKNOWN, KNOWN]),
