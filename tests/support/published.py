@@ -1,7 +1,10 @@
 """Published figures of other systems beside what `dynalign estimate`'s own code says of the same work."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
+from statistics import median
 from typing import Final
 
 from dynalign_contract.stages import Stage
@@ -18,6 +21,7 @@ from support.pages import ROOT
 
 _NEMO: Final = "NeMo-RL 0.6, its README"
 _PRIME: Final = "prime-rl, its benchmarks"
+_RECORDED: Final = ROOT / "docs" / "results"
 _PASSES: Final = 6.0
 """Operations for a token and weight of LoRA: forward, backward through frozen weights, forward again for checkpointing."""
 
@@ -79,6 +83,16 @@ def figures() -> tuple[Figure, ...]:
             "`examples/demo.yaml` as a whole, 2 CPU cores",
             *("measured here", "s", 361, _demo_seconds),
             "three factors for CPUs were fitted to it; the arithmetic has changed since",
+        ),
+        Figure(
+            "sampling of [a recorded run](results/README.md), 2 CPU cores",
+            *("measured here", "tokens/s", _recorded(Stage.GENERATE), lambda: _recorded_ours(Stage.GENERATE)),
+            "median of 5 iterations, beside other work",
+        ),
+        Figure(
+            "training of the same run",
+            *("measured here", "tokens/s", _recorded(Stage.TRAIN), lambda: _recorded_ours(Stage.TRAIN)),
+            "as above; tokens of answers",
         ),
     )
 
@@ -142,6 +156,24 @@ def _demo_seconds() -> float:
     run_file = load_run_file(ROOT / "examples" / "demo.yaml")
     spec = run_file.run.spec
     return estimate_run(spec, find_objective(run_file), _shape(spec.model.uri), Hardware.CPU).run_seconds
+
+
+@cache
+def _recorded(stage: Stage, metric: str = "tokens_per_second") -> float:
+    """Median over the iterations of the run whose numbers docs/results has."""
+    iterations = json.loads((_RECORDED / "smollm2-five-iterations.json").read_text())["iterations"]
+    return round(float(median(iteration["stages"][stage][metric] for iteration in iterations)), 1)
+
+
+def _recorded_ours(stage: Stage) -> float:
+    """Tokens of answers a second that the estimate has for that run's own mean length."""
+    run_file = load_run_file(_RECORDED / "smollm2-five-iterations.yaml")
+    spec = run_file.run.spec
+    share = _recorded(Stage.GENERATE, "mean_length") / spec.generation.max_tokens
+    shape = _shape(spec.model.uri)
+    found = estimate_run(spec, find_objective(run_file), shape, Hardware.CPU, answer_share=share)
+    entries = {entry.stage: entry for entry in found.stages}
+    return entries[Stage.GENERATE].tokens_sampled / entries[stage].work_seconds
 
 
 def _share_gpt() -> float:
