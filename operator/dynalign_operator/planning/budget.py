@@ -46,9 +46,9 @@ def check_budget(run: AlignmentRun, status: AlignmentRunStatus, step: Step, sett
     enough = math.ceil((used + need) * 10 + 0.01) / 10
     return Blocker(
         reasons.BUDGET_EXCEEDED,
-        f"spec.policy.budget.gpuHours is {budget.gpu_hours:g}. The run has used {_round(used)} GPU-hours, and {step} "
-        f"{source}. No Job runs and nothing is lost: raise spec.policy.budget.gpuHours to {enough:g} or more, and the "
-        "run goes on with this stage.",
+        f"spec.policy.budget.gpuHours is {_exact(budget.gpu_hours)}. The run has used {_round(used)} GPU-hours, "
+        f"and {step} {source}. No Job runs and nothing is lost: raise spec.policy.budget.gpuHours to {_exact(enough)} "
+        "or more, and the run goes on with this stage.",
     )
 
 
@@ -78,7 +78,9 @@ def describe_budget(run: AlignmentRun) -> str:
     budget = run.spec.policy.budget
     if budget is None:
         return ""
-    return f"{_round(used_gpu_hours(run.status))} of {budget.gpu_hours:g} GPU-hours of spec.policy.budget are used."
+    return (
+        f"{_round(used_gpu_hours(run.status))} of {_exact(budget.gpu_hours)} GPU-hours of spec.policy.budget are used."
+    )
 
 
 def budget_note(run: AlignmentRun) -> str:
@@ -116,3 +118,8 @@ def _estimate(run: AlignmentRun, step: Step) -> float | None:
 def _round(hours: float) -> str:
     """A figure with one decimal place, or with two digits where it is small."""
     return f"{hours:.1f}" if hours >= 1 or not hours else f"{hours:.2g}"
+
+
+def _exact(hours: float) -> str:
+    """A budget as it is written in a run file: no digit is lost, for what is asked for has to be enough."""
+    return f"{hours:.12f}".rstrip("0").rstrip(".")

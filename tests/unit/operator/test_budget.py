@@ -110,6 +110,15 @@ def test_a_budget_that_is_raised_too_little_holds_on() -> None:
     assert [event.reason for event in simulation.events].count(reasons.BUDGET_EXCEEDED) == 1
 
 
+@pytest.mark.parametrize("minutes", [1, 60, 6_000_007])
+def test_the_budget_that_is_asked_for_is_enough_whatever_its_size(minutes: int) -> None:
+    simulation = with_budget(minutes / 60 * 1.5, iterations=1)
+    held = until_held(simulation, lasting(minutes))
+    raise_budget(simulation, asked_for(held))
+    simulation.step(lasting(minutes))
+    assert len(simulation.created) == 4
+
+
 def test_attempts_that_led_to_nothing_count() -> None:
     simulation = with_budget(3, retries=50)
     status = until_held(simulation, lasting(60, lambda job: succeed(job) if job.stage is Stage.FETCH else disrupt(job)))
