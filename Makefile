@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-zoo test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-demo bench-injections bench-iteration bench-start bench-trainer bench-scale testbed fuzz check check-generated format generate docs coverage images chart version release lock clean
+.PHONY: help venv demo test test-local test-fast test-zoo test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-demo bench-injections bench-iteration bench-start bench-trainer bench-scale gpu-check testbed fuzz check check-generated format generate docs coverage images chart version release lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -89,6 +89,9 @@ bench-start: venv ## What each stage does before its first useful work and after
 
 bench-trainer: venv ## Throughput and memory of the Packed backend against TRL's, on this machine (half an hour)
 	$(BIN)/python -m benchmarks.trainer
+
+gpu-check: venv ## What of the training code works and how fast, on this machine's NVIDIA GPU (nine minutes); EXTRA=gpu
+	$(BIN)/python -m benchmarks.gpu_check
 
 testbed: venv ## Train the tests' model anew (two minutes); SEED=1 FOLDER=/tmp/other for one of another seed
 	$(BIN)/python -m lab.testbed $(FOLDER) --seed $(or $(SEED),0)
