@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-zoo test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-demo bench-injections bench-iteration bench-start bench-trainer bench-scale gpu-check testbed fuzz check check-generated format generate docs coverage images chart version release lock clean
+.PHONY: help venv demo test test-local test-fast test-zoo test-gpu test-gpu-cluster test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-demo bench-injections bench-iteration bench-start bench-trainer bench-scale gpu-check testbed fuzz check check-generated format generate docs coverage images chart version release lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -36,11 +36,11 @@ demo: venv ## Align a real small model on this machine: one iteration, no GPU, n
 # One file after the other for each worker, in the order of tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test: venv ## Every test but the zoo's loops: root on Debian 12, or a KUBECONFIG; builds Kubernetes and the images once
-	tests/cluster/around.sh $(PYTEST) -m "not zoo"
+test: venv ## Every test but those of GPUs and the zoo's loops: root on Debian 12, or a KUBECONFIG; builds Kubernetes and the images once
+	tests/cluster/around.sh $(PYTEST) -m "not zoo and not gpu"
 
 test-local: venv ## Every test that needs no Kubernetes, real engines included
-	$(PYTEST) -m "not cluster and not zoo"
+	$(PYTEST) -m "not cluster and not zoo and not gpu"
 
 # One worker more: a part of these tests waits for timeouts and servers of its own.
 test-fast: venv ## The tests that take no seconds each: about a minute
@@ -48,6 +48,18 @@ test-fast: venv ## The tests that take no seconds each: about a minute
 
 test-zoo: venv ## Each family of models of docs/models.md: what fetch decides, and the whole loop (an hour)
 	$(PYTEST) -q tests/zoo
+
+test-gpu: venv ## Every stage on this machine's NVIDIA GPU, by `dynalign run` with the bundled model; EXTRA=gpu
+	@$(BIN)/python -m lab.gpus
+	$(BIN)/python -m pytest -q -m gpu tests/gpu
+
+# The images are named as tests/cluster/README.md says. Others of tests/e2e compare bit for bit, which GPUs do not promise, or need servers of
+# this machine that pods can reach.
+GPU_CLUSTER_TESTS := $(addprefix tests/e2e/test_cluster_,smollm2.py troubles.py)
+
+test-gpu-cluster: venv ## Runs with a GPU for each engine on the cluster of KUBECONFIG; DYNALIGN_TEST_TRAINER_IMAGE=... for GPUs
+	@test -n "$$KUBECONFIG" || { echo "make test-gpu-cluster needs a KUBECONFIG of a cluster whose nodes offer nvidia.com/gpu"; exit 1; }
+	DYNALIGN_TEST_GPUS=yes tests/cluster/around.sh $(PYTEST) $(GPU_CLUSTER_TESTS)
 
 test-cluster: venv ## The tests on a real API server and on a real cluster
 	tests/cluster/around.sh $(PYTEST) -m cluster

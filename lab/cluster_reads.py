@@ -44,6 +44,12 @@ def list_events(cluster: Cluster, namespace: str) -> list[Object]:
     return _list(client.CoreV1Api(connect(cluster)).list_namespaced_event, namespace, "")
 
 
+def list_nodes(cluster: Cluster) -> list[Object]:
+    """All nodes."""
+    found: list[Object] = _read(client.CoreV1Api(connect(cluster)).list_node)["items"]
+    return found
+
+
 def _list(call: Callable[..., Any], namespace: str, selector: str) -> list[Object]:
     found: list[Object] = _read(call, namespace, label_selector=selector)["items"]
     return found

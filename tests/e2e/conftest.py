@@ -5,13 +5,16 @@ from collections.abc import Iterator
 import pytest
 
 from lab.cluster import ROOT, Cluster, Image, bring_up, give_image
-from support.cluster_runs import Site, open_site
+from lab.cluster_reads import list_nodes
+from support.cluster_runs import GPU, HAS_GPUS, Site, open_site
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     """Your KUBECONFIG's, kind's, or the native node; with this tree's CustomResourceDefinition."""
     found = bring_up()
+    if HAS_GPUS and not any(GPU in node["status"]["allocatable"] for node in list_nodes(found)):
+        pytest.fail(f"DYNALIGN_TEST_GPUS=yes, but no node of the cluster offers {GPU}", pytrace=False)
     crd = ROOT / "crds" / "dynalign.io_alignmentruns.yaml"
     found.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(crd))
     found.kubectl("wait", "crd/alignmentruns.dynalign.io", "--for=condition=Established", "--timeout=60s")

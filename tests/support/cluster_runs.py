@@ -1,6 +1,7 @@
 """AlignmentRuns on a real cluster, as a user drives and looks at them: kubectl, pods, what lies on the volume."""
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,7 +30,10 @@ REWARDS_URL = f"http://{_REWARDS}:{_REWARDS_PORT}/score"
 """Where pods of the namespace reach the example server of rewards. `place_reward_server` starts it."""
 _LOOK_EVERY = 0.5
 
-NO_GPU: Object = {"resources": {"limits": {"nvidia.com/gpu": "0"}}}
+HAS_GPUS = os.environ.get("DYNALIGN_TEST_GPUS") == "yes"
+"""The nodes have GPUs, and the trainer's image is that for GPUs: engines and training get as many as they take."""
+GPU = "nvidia.com/gpu"
+NO_GPU: Object = {"resources": {"limits": {GPU: "0"}}}
 ON_CPU: Object = {str(stage): NO_GPU for stage in Stage if stage not in (Stage.FETCH, Stage.EXPORT)}
 
 TINY: Mapping[str, Any] = {
