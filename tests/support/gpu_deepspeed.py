@@ -1,0 +1,22 @@
+"""Trains on the CPU with the configuration that DeepSpeed gets on a GPU, in bfloat16; prints it and what went wrong."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from unittest.mock import patch
+
+from dynalign_trainer.train.deepspeed import configuration
+from lab.training_trials import EVERY_CASE, TINY_ON_CPU, compare_trainings
+
+
+def main() -> None:
+    sys.modules.setdefault("vllm", None)  # type: ignore[arg-type]
+    with patch.object(configuration, "count_gpus", lambda: 1), tempfile.TemporaryDirectory() as folder:
+        values, faults = compare_trainings(Path(folder), TINY_ON_CPU, EVERY_CASE)
+        config = configuration.deepspeed_config(2)
+    print(json.dumps({"config": config, "faults": faults, "cases": [*values]}))  # noqa: T201 - what the test reads
+
+
+if __name__ == "__main__":
+    main()
