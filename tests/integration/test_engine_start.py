@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dynalign_contract.errors import BadConfigError, BadInputError, DeviceBusyError
-from dynalign_contract.settings import EngineSettings
+from dynalign_contract.settings import DType, EngineSettings
 from dynalign_trainer.models.engine_start import engine_arguments, prepare_environment, start_llm
 from lab.tiny_qwen3 import write_tiny_qwen3
 
@@ -97,23 +97,36 @@ def test_an_architecture_that_vllm_does_not_have_is_refused_before_the_device_is
         start_llm(cpu_arguments(folder))
 
 
-@pytest.mark.parametrize("tensor_parallel", [1, 2])
-@pytest.mark.parametrize("adapters", [0, 2])
-def test_vllm_configures_itself_for_a_gpu_from_our_arguments(model: Path, tensor_parallel: int, adapters: int) -> None:
-    """vLLM's own configuration code with an H100 that answers by a stand-in: the Python files of both builds agree."""
-    done = subprocess.run(
-        [sys.executable, str(FAKE_CUDA), str(model), str(tensor_parallel), str(adapters)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+CASES = [(tensor_parallel, adapters, dtype) for tensor_parallel in (1, 2) for adapters in (0, 2) for dtype in DType]
+
+
+@pytest.fixture(scope="module")
+def configured(model: Path) -> dict[str, dict[str, Any]]:
+    """vLLM's configuration for each case: an H100 answers by a stand-in, and the Python files of both builds agree."""
+    cases = [f"{tensor_parallel},{adapters},{dtype}" for tensor_parallel, adapters, dtype in CASES]
+    command = [sys.executable, str(FAKE_CUDA), str(model), *cases]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["dtype"] == "torch.bfloat16"
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"case"')]
+    return {line["case"]: line for line in lines}
+
+
+@pytest.mark.parametrize(("tensor_parallel", "adapters", "dtype"), CASES)
+def test_vllm_configures_itself_for_a_gpu_from_our_arguments(
+    configured: dict[str, dict[str, Any]], tensor_parallel: int, adapters: int, dtype: DType
+) -> None:
+    found = configured[f"{tensor_parallel},{adapters},{dtype}"]
+    number_format = "torch.float32" if dtype is DType.FLOAT32 else "torch.bfloat16"
+    assert found["dtype"] == number_format
+    assert found["tensor_parallel"] == tensor_parallel
     assert found["executor"] == ("mp" if tensor_parallel > 1 else "uni")
     assert found["start_method"] == "spawn"
     assert found["max_loras"] == (adapters or None)
+    assert found["lora_dtype"] == (number_format if adapters else None)
     assert found["chunked_prefill"] is True
     assert found["prefix_caching"] is True
     assert found["logprobs_mode"] == "processed_logprobs"
+    # What the tests of the second runner's kernels are about: a change here would have them test what nobody runs.
+    assert found["second_runner"] is True
+    assert found["asynchronous"] is True
+    assert found["graphs"] > 0
