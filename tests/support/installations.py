@@ -1,11 +1,16 @@
 """The wheel of this tree, and empty environments that it is installed into, as people do it."""
 
+import contextlib
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from lab.cluster import CACHE
 
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
@@ -69,3 +74,31 @@ def install_with_uv(folder: Path, *arguments: str | Path) -> Installation:
 
 
 INSTALLERS: dict[str, Callable[..., Installation]] = {"pip": install_with_pip, "uv": install_with_uv}
+
+
+def triton_folder() -> Path:
+    """A folder with the Triton of requirements/gpu.txt, which the environment for CPUs leaves out; for a PYTHONPATH.
+
+    It is fetched from the package index once, and kept.
+    """
+    (pin,) = re.findall(r"^triton==([^ ;]+)", (ROOT / "requirements" / "gpu.txt").read_text(), re.MULTILINE)
+    folder = CACHE / f"triton-{pin}-python-{sys.version_info.major}.{sys.version_info.minor}"
+    if not folder.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as name:
+            target = Path(name) / "whole"
+            check(
+                UV,
+                "pip",
+                "install",
+                "--quiet",
+                "--python",
+                sys.executable,
+                "--no-deps",
+                "--target",
+                target,
+                f"triton=={pin}",
+            )
+            with contextlib.suppress(OSError):  # another run was first
+                target.rename(folder)
+    return folder
