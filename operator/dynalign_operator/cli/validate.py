@@ -101,8 +101,8 @@ def summarise(path: Path, run_file: "RunFile", training: "TrainingChoice | None"
 
 def _describe_rollout(run: "AlignmentRun") -> list[str]:
     """Into which Jobs prompts, generate and judge are put, where that is not one for each by default."""
+    from dynalign_operator.api.rollouts import choose_rollout
     from dynalign_operator.api.v1alpha1 import Rollout
-    from dynalign_operator.planning.rollouts import choose_rollout
 
     if run.spec.rollout is Rollout.SEPARATE:
         return []

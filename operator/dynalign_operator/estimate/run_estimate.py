@@ -6,8 +6,9 @@ from typing import Final
 from dynalign_contract.base import Model
 from dynalign_contract.objective import Objective
 from dynalign_contract.settings import Refresh
-from dynalign_contract.stages import ITERATION_STAGES, Stage
+from dynalign_contract.stages import ITERATION_STAGES, ROLLOUT_STAGES, Stage
 from dynalign_operator.api.quantities import parse_quantity
+from dynalign_operator.api.rollouts import choose_rollout
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
 from dynalign_operator.estimate.hardware import ACCELERATORS, GIB, Hardware, efficiency_of
 from dynalign_operator.estimate.memory import Need, engine_need, training_need, volume_bytes
@@ -94,8 +95,11 @@ def estimate_run(
     usual = work_of_iteration(spec, objective, lengths, first=False)
     first = work_of_iteration(spec, objective, lengths, first=True)
     stages = _stages(spec, usual, machines)
+    if choose_rollout(spec).is_fused:
+        stages = tuple(_in_rollout(spec, hardware, stage) for stage in stages)
     found = {stage.stage: stage for stage in stages}
-    held_out = time_of(first[Stage.PROMPTS], machines[Stage.PROMPTS]).total - found[Stage.PROMPTS].seconds
+    before, after = (time_of(work[Stage.PROMPTS], machines[Stage.PROMPTS]).total for work in (usual, first))
+    held_out = after - before
     times = executions(spec)
     run_seconds = held_out + sum(found[stage].seconds * times[stage] for stage in STAGES)
     held = held_out * found[Stage.PROMPTS].gpus + sum(found[stage].gpu_seconds * times[stage] for stage in STAGES)
@@ -136,6 +140,28 @@ def _stages(
             )
         )
     return (*stages, _copy(machines[Stage.EXPORT], Stage.EXPORT))
+
+
+def _in_rollout(spec: AlignmentRunSpec, hardware: Hardware, estimate: StageEstimate) -> StageEstimate:
+    """A stage as a part of a fused rollout: every part holds all its pods, and the first one starts the engine.
+
+    Prompts that are written once are counted without a start, for later iterations begin with generate.
+    """
+    if estimate.stage not in ROLLOUT_STAGES:
+        return estimate
+    starts = Stage.GENERATE if spec.prompts.refresh is Refresh.ONCE else ROLLOUT_STAGES[0]
+    start = estimate.start_seconds if estimate.stage is starts else 0.0
+    placement, seconds = placement_of(spec, Stage.ROLLOUT, hardware), start + estimate.work_seconds
+    return estimate.model_copy(
+        update={
+            "pods": placement.pods,
+            "gpus": placement.total,
+            "start_seconds": start,
+            "seconds": round(seconds, 1),
+            "gpu_seconds": round(placement.total * seconds, 1),
+            "read_gib": estimate.read_gib if start else 0.0,
+        }
+    )
 
 
 def _copy(machine: Machine, stage: Stage) -> StageEstimate:

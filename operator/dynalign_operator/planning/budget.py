@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Final
 
 from dynalign_contract.goodput import DeviceUnit
-from dynalign_contract.stages import ITERATION_STAGES
-from dynalign_operator.api.status import AlignmentRunStatus, ConditionType
+from dynalign_contract.stages import ITERATION_STAGES, is_of_iteration, stages_of_job
+from dynalign_operator.api.status import AlignmentRunStatus, ConditionType, StagePhase
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.estimate.hardware import Hardware
 from dynalign_operator.estimate.run_estimate import estimate_run
@@ -21,7 +21,6 @@ from dynalign_operator.planning import reasons
 from dynalign_operator.planning.approvals import start_without_wait
 from dynalign_operator.planning.goodput import count_devices
 from dynalign_operator.planning.observed import Step
-from dynalign_operator.planning.sequence import is_done
 from dynalign_operator.planning.stored_run import Blocker
 
 _HOUR: Final = 3600.0
@@ -35,7 +34,7 @@ def check_budget(run: AlignmentRun, status: AlignmentRunStatus, step: Step, sett
     A stage without GPUs may always start, and so may every stage where there are no GPUs.
     """
     budget = run.spec.policy.budget
-    if budget is None or step.stage not in ITERATION_STAGES or not settings.has_gpus:
+    if budget is None or not is_of_iteration(step.stage) or not settings.has_gpus:
         return None
     if not count_devices(run, step.stage, settings):
         return None
@@ -95,7 +94,7 @@ def _need(run: AlignmentRun, status: AlignmentRunStatus, step: Step) -> tuple[fl
     others = (
         entry for iteration in status.iterations if iteration.index != step.iteration for entry in iteration.stages
     )
-    known = (entry.goodput for entry in others if entry.stage is step.stage and is_done(entry))
+    known = (entry.goodput for entry in others if entry.stage is step.stage and entry.phase is StagePhase.SUCCEEDED)
     measured = [goodput.seconds.reserved / _HOUR for goodput in known if goodput and goodput.seconds.reserved]
     if measured:
         mean = sum(measured) / len(measured)
@@ -112,7 +111,7 @@ def _estimate(run: AlignmentRun, step: Step) -> float | None:
     if shape is None:
         return None
     found = estimate_run(run.spec, None, shape, _ASSUMED)
-    return next((entry.gpu_seconds / _HOUR for entry in found.stages if entry.stage is step.stage), None)
+    return sum(entry.gpu_seconds / _HOUR for entry in found.stages if entry.stage in stages_of_job(step.stage))
 
 
 def _round(hours: float) -> str:

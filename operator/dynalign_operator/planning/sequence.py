@@ -6,6 +6,7 @@ from datetime import datetime
 
 from dynalign_contract.settings import OnRegression, Refresh
 from dynalign_contract.stages import ITERATION_STAGES, ROLLOUT_STAGES, Stage
+from dynalign_operator.api.rollouts import choose_rollout
 from dynalign_operator.api.status import (
     AlignmentRunStatus,
     IterationStatus,
@@ -16,7 +17,6 @@ from dynalign_operator.api.status import (
 )
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec, ReportTime
 from dynalign_operator.planning.observed import Step
-from dynalign_operator.planning.rollouts import choose_rollout
 
 
 def next_step(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Step | None:

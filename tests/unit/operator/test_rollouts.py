@@ -7,17 +7,21 @@ import pytest
 from dynalign_contract.config import RolloutParams
 from dynalign_contract.result import MAX_RESULT_BYTES, ArtifactRef, Outcome, PartResult, StageResult
 from dynalign_contract.stages import ROLLOUT_STAGES, Stage
+from dynalign_operator.api.rollouts import choose_rollout
+from dynalign_operator.api.status import ConditionType
 from dynalign_operator.cli.validate import summarise
 from dynalign_operator.clusters.run_source import LogSelection
 from dynalign_operator.clusters.stage_metrics import parse_metrics
+from dynalign_operator.estimate.hardware import Hardware
+from dynalign_operator.estimate.run_estimate import estimate_run
+from dynalign_operator.estimate.shapes import known_shape
 from dynalign_operator.planning.observed import Step
-from dynalign_operator.planning.rollouts import choose_rollout
 from dynalign_operator.planning.status import RunPosition, progress_text
 from dynalign_operator.runfile.run_file import RunFile
 from dynalign_trainer.runtime.session import Session
 from dynalign_trainer.runtime.telemetry import Share
 from support.builders import RunBuilder, a_job, a_run
-from support.planning import config_of
+from support.planning import condition, config_of
 from support.simulation import Simulation
 
 ENDPOINT = {"model": "Endpoint", "endpoint": {"url": "http://far/v1", "model": "big"}}
@@ -134,3 +138,39 @@ def test_a_result_that_is_too_long_loses_families_first_and_never_an_artifact() 
         assert set(part.metrics) >= {f"figure_{i}" for i in range(20)}
     assert "judge: family_8" in found.omitted or "others" in found.omitted
     assert found.parts[Stage.PROMPTS].whole().metrics[0].name == "figure_0"
+
+
+@pytest.mark.parametrize("refresh", ["EveryIteration", "Once"])
+def test_the_estimate_counts_one_start_for_the_three_and_all_pods_for_each(refresh: str) -> None:
+    shape = known_shape("hf://Qwen/Qwen3-8B")
+    assert shape is not None
+    spec: dict[str, Any] = {"model": {"uri": "hf://Qwen/Qwen3-8B"}, "generation": {"shards": 4}}
+    spec["prompts"] = {"refresh": refresh}
+    separate, together = (
+        estimate_run(a_run().with_spec(**spec, rollout=rollout).build().spec, None, shape, Hardware.H100)
+        for rollout in ("Separate", "Fused")
+    )
+    before, after = ({entry.stage: entry for entry in found.stages} for found in (separate, together))
+    starts = [after[stage].start_seconds for stage in ROLLOUT_STAGES]
+    first = Stage.GENERATE if refresh == "Once" else Stage.PROMPTS
+    assert [start > 0 for start in starts] == [stage is first for stage in ROLLOUT_STAGES]
+    assert [after[stage].work_seconds for stage in ROLLOUT_STAGES] == [
+        before[stage].work_seconds for stage in ROLLOUT_STAGES
+    ]
+    assert {after[stage].gpus for stage in ROLLOUT_STAGES} == {4}
+    saved = sum(before[stage].start_seconds for stage in ROLLOUT_STAGES if stage is not first)
+    assert together.iteration_seconds == pytest.approx(separate.iteration_seconds - saved, abs=0.2)
+    assert [after[stage] for stage in (Stage.TRAIN, Stage.EVALUATE)] == [
+        before[stage] for stage in (Stage.TRAIN, Stage.EVALUATE)
+    ]
+
+
+def test_a_budget_holds_a_rollout_for_what_its_stages_are_estimated_to_take() -> None:
+    run = fused(model={"uri": "hf://Qwen/Qwen3-8B"}, policy={"budget": {"gpuHours": 0.01}}).build()
+    held = Simulation(run).until(Stage.ROLLOUT, 0)
+    assert [step for step, _ in held.steps_created()] == ["fetch"]
+    shape = known_shape("hf://Qwen/Qwen3-8B")
+    assert shape is not None
+    found = estimate_run(run.spec, None, shape, Hardware.H100)
+    hours = sum(entry.gpu_seconds for entry in found.stages if entry.stage in ROLLOUT_STAGES) / 3600
+    assert f"estimated to take {hours:.2g}" in condition(held.run.status, ConditionType.STALLED).message
