@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from dynalign_contract.stages import ITERATION_STAGES
+from dynalign_contract.stages import ITERATION_STAGES, ROLLOUT_STAGES
+from dynalign_operator.api.rollouts import choose_rollout
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
 from dynalign_operator.cli.check_files import find_objective
 from dynalign_operator.cli.estimate import shape_of_model
@@ -54,7 +55,9 @@ class Case:
     @property
     def jobs(self) -> int:
         """Jobs of the whole run, one report for each iteration and one at its end among them."""
-        return sum(executions(self.spec)[stage] for stage in STAGES) + self.spec.iterations + 1
+        stages = sum(executions(self.spec)[stage] for stage in STAGES)
+        fused = sum(executions(self.spec)[stage] for stage in ROLLOUT_STAGES) - self.spec.iterations
+        return stages - (fused if choose_rollout(self.spec).is_fused else 0) + self.spec.iterations + 1
 
 
 @cache
@@ -69,6 +72,7 @@ _WIDE = ("spec.generation.shards=16", "spec.training.nodes=8")
 _MORE = ("spec.prompts.perIteration=2048", "spec.training.promptsPerStep=256")
 RUN_CASES: Final = (
     Case("8B on 8", "qwen3-8b.yaml"),
+    Case("8B on 8, rollout: Separate", "qwen3-8b.yaml", ("spec.rollout=Separate",)),
     Case("8B on 8, 1,024 prompts", "qwen3-8b.yaml", ("spec.prompts.perIteration=1024",)),
     Case("gpt-oss-20b on 8", "gpt-oss-20b.yaml"),
     Case("70B on 16", "llama-70b.yaml"),
@@ -76,7 +80,7 @@ RUN_CASES: Final = (
     Case("70B on 64, 20 GB/s", "llama-70b.yaml", _WIDE, volume=20e9),
     Case("70B on 64, 20 GB/s, 2,048 prompts", "llama-70b.yaml", (*_WIDE, *_MORE), volume=20e9),
 )
-DAY_CASES: Final = (RUN_CASES[0], RUN_CASES[2], RUN_CASES[3], RUN_CASES[4])
+DAY_CASES: Final = (RUN_CASES[0], RUN_CASES[3], RUN_CASES[4], RUN_CASES[5])
 
 
 def runs_table() -> str:

@@ -106,7 +106,7 @@ def estimate_run(
     hours = 0.0 if hardware is Hardware.CPU else held / 3600
     iteration = sum(found[stage].seconds for stage in ITERATION_STAGES)
     reserved = max(found[stage].gpus for stage in ITERATION_STAGES) * iteration
-    useful = sum(found[stage].work_seconds * found[stage].gpus for stage in ITERATION_STAGES)
+    useful = sum(found[stage].work_seconds * machines[stage].placement.total for stage in ITERATION_STAGES)
     volume = volume_bytes(spec, machines[Stage.TRAIN])
     return RunEstimate(
         hardware=hardware,

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from dynalign_contract.stages import ITERATION_STAGES, Stage
+from dynalign_contract.stages import ITERATION_STAGES, Stage, stages_of_job
 from dynalign_operator.cli.main import app
 from dynalign_operator.cli.verdict import Verdict
 
@@ -55,11 +55,15 @@ def test_it_is_valid_it_fits_and_its_jobs_hold_the_gpus_of_the_estimate(name: st
     assert verdict.estimate.gpu_hours > 0
     estimated = {entry.stage: entry.gpus for entry in verdict.estimate.stages if entry.stage in ITERATION_STAGES}
     rendered = {
-        stage: job["spec"]["completions"] * int(limits_of(job).get("nvidia.com/gpu", "0"))
+        work: job["spec"]["completions"] * int(limits_of(job).get("nvidia.com/gpu", "0"))
         for stage, job in jobs_of(name).items()
-        if stage in ITERATION_STAGES
+        for work in stages_of_job(Stage(stage))
+        if work in ITERATION_STAGES
     }
-    assert estimated == GPUS.get(name, ONE_NODE)
+    expected = GPUS.get(name, ONE_NODE)
+    if Stage.ROLLOUT in jobs_of(name):
+        expected = {**expected, Stage.PROMPTS: expected[Stage.GENERATE]}
+    assert estimated == expected
     assert rendered == estimated
 
 
