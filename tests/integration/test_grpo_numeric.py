@@ -25,6 +25,7 @@ from dynalign_contract.settings import (
     TrainingSettings,
 )
 from dynalign_trainer.train.batch import build_batch
+from dynalign_trainer.train.epochs import order_steps
 from dynalign_trainer.train.job import TrainJob
 from dynalign_trainer.train.processes.launch import SINGLE_NODE, Processes, run_workers, worker_environment
 from lab.tiny_qwen3 import write_tiny_qwen3
@@ -33,7 +34,7 @@ from support.training_data import make_judgements, make_rollouts, with_sampler
 
 pytestmark = pytest.mark.slow
 
-PROMPTS, CANDIDATES, MAX_TOKENS = 6, 4, 16
+PROMPTS, CANDIDATES, MAX_TOKENS, SEED = 6, 4, 16, 0
 FLAT_GROUP, UNSCORED, REJECTED = "p002", ("p001", 2), ("p004", 0)
 NO_KL = KlSettings()
 BASE = KlSettings(coefficient=0.1, reference=KlReference.BASE)
@@ -60,6 +61,7 @@ class Case:
     mask_truncated: bool = True
     dual: float | None = None
     method: TrainingMethod = TrainingMethod.LORA
+    epochs: int = 1
 
     def settings(self, backend: TrainingBackend) -> TrainingSettings:
         """Both backends cut a full step of 8 rows, of which at least 6 carry loss, into `passes` a rank."""
@@ -71,6 +73,7 @@ class Case:
             kl=self.kl,
             clip=ClipSettings(dual=self.dual),
             prompts_per_step=2,
+            epochs=self.epochs,
             micro_batch=8 if self.passes == 1 else (1 if self.ranks == 2 else 2),
             tokens_per_micro_batch=4096 if self.passes == 1 else (16 if self.ranks == 2 else 24),
             mask_truncated=self.mask_truncated,
@@ -96,6 +99,8 @@ CASES = {
     "dr-grpo-base-zero3-2-ranks": Case(CONSTANT, GROUP, BASE, zero=3, ranks=2, passes=4, mask_truncated=False),
     "gspo-start-zero0-2-ranks": Case(RATIO, BATCHED, START, zero=0, ranks=2, passes=4, mask_truncated=False),
     "grpo-dual-zero0-2-ranks": Case(SEQUENCES, UNSCALED, zero=0, ranks=2, dual=1.3),
+    "dapo-two-epochs": Case(TOKENS, GROUP, BASE, passes=4, mask_truncated=False, epochs=2),
+    "dr-grpo-three-epochs-2-ranks": Case(CONSTANT, GROUP, START, ranks=2, passes=4, mask_truncated=False, epochs=3),
     "full": Case(TOKENS, GROUP, method=FULL),
     "full-base-zero0": Case(SEQUENCES, BATCHED, BASE, zero=0, passes=4, mask_truncated=False, method=FULL),
     "full-start-zero3": Case(CONSTANT, GROUP, START, zero=3, passes=4, mask_truncated=False, method=FULL),
@@ -178,7 +183,7 @@ def write_job(probed: Probed, case: str, backend: TrainingBackend, judgements: l
         group_size=batch.group_size,
         iteration=0,
         config_digest="sha256:" + "0" * 64,
-        seed=0,
+        seed=SEED,
     )
     (work / "job.json").write_text(job.to_json())
     return work / "job.json"
@@ -247,11 +252,12 @@ def test_loss_and_gradients_equal_the_float64_reference(probed: Probed, case: st
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     start = {name: p.detach().clone() for name, p in trained.items()}
     # Five of six groups have spread: two full steps, and one with a single group and blanks to fill it.
-    assert len(record["steps"]) == 3
+    order = order_steps(3, epochs=CASES[case].epochs, seed=SEED)
+    assert len(record["steps"]) == len(order)
     assert record["rejected"] == 1
     assert record["passes"] >= CASES[case].passes
-    for step, seen in enumerate(record["steps"]):
-        rows = expected_rows(probed, case, step)
+    for step, (taken, seen) in enumerate(zip(order, record["steps"], strict=True)):
+        rows = expected_rows(probed, case, taken)
         references = [reference_logprobs(model, base, row, settings.kl.reference, start) for row, _ in rows]
         load_parameters(model, seen["params"])
         model.zero_grad()

@@ -18,11 +18,11 @@ import pytest
 from dynalign_contract.config import Policy, StageConfig, TrainParams
 from dynalign_contract.errors import BadConfigError, BadInputError, TerminatedError, TrainingFailedError, UnfitError
 from dynalign_contract.exit_codes import ExitCode
-from dynalign_contract.layout import MANIFEST
+from dynalign_contract.layout import BATCH_FILE, MANIFEST
 from dynalign_contract.manifest import read_manifest
 from dynalign_contract.metrics import TrainMetrics
 from dynalign_contract.pod_paths import Variable
-from dynalign_contract.records import RolloutRow
+from dynalign_contract.records import BATCH, RolloutRow, read_rows
 from dynalign_contract.result import StageResult
 from dynalign_contract.settings import DType, KlSettings, LoraSettings, TrainingBackend, TrainingSettings
 from dynalign_contract.stages import Stage
@@ -48,9 +48,11 @@ from support.training_data import (
 pytestmark = pytest.mark.slow
 
 TERMINATED = int(ExitCode.TERMINATED)
-PROMPTS, CANDIDATES = 16, 4
+PROMPTS, EPOCHS, CANDIDATES = 8, 2, 4
+STEPS = PROMPTS * EPOCHS
 SETTINGS = TrainingSettings(
     prompts_per_step=1,
+    epochs=EPOCHS,
     micro_batch=2,
     tokens_per_micro_batch=32,
     learning_rate=1e-3,
@@ -107,7 +109,7 @@ def test_leaves_an_adapter_a_batch_and_metrics(whole: tuple[TrainingRun, StageOu
     run, output = whole
     iteration = run.root / "iterations/000"
     assert set(output.files) == {ADAPTER_WEIGHTS, ADAPTER_CONFIG}
-    assert output.metrics[TrainMetrics.trained_steps] == PROMPTS
+    assert output.metrics[TrainMetrics.trained_steps] == STEPS
     assert output.metrics[TrainMetrics.rejected_share] == 0
     assert output.metrics[TrainMetrics.logprob_difference] == pytest.approx(0.016, abs=0.004)  # E|x| of N(0, 0.02)
     assert (output.metrics[TrainMetrics.norm_change] or 0) > 0
@@ -118,6 +120,8 @@ def test_leaves_an_adapter_a_batch_and_metrics(whole: tuple[TrainingRun, StageOu
     batch = read_manifest(iteration / "batch")
     assert batch is not None
     assert batch.files[0].rows == PROMPTS * CANDIDATES
+    tokens = sum(len(row["completion_ids"]) for row in read_rows(iteration / "batch" / BATCH_FILE, BATCH))
+    assert output.metrics[TrainMetrics.loss_tokens] == EPOCHS * tokens
     assert not (iteration / "checkpoints").exists()
     assert output.training is not None
     assert output.training.backend is TrainingBackend.PACKED
@@ -195,7 +199,7 @@ def test_stopped_and_with_its_last_checkpoint_planted_it_ends_with_the_same_adap
     found.seal(checkpoints[-1])
 
     output = train.run(found.run.context(found.config))
-    assert output.metrics[TrainMetrics.trained_steps] == PROMPTS
+    assert output.metrics[TrainMetrics.trained_steps] == STEPS
     assert farthest(weights(found.run), weights(whole[0])) <= tolerance
     assert not (tmp_path / "mark").exists(), "a planted file ran"
 
@@ -218,7 +222,7 @@ def test_a_checkpoint_that_would_not_be_whole_before_sigkill_is_not_begun(
         train.run(replace(context, telemetry=StopAfterTwoSteps(context.stopping)))
     work = run.root / "iterations/000/checkpoints"
     taken = len(read_reports(work))
-    assert taken < PROMPTS
+    assert taken < STEPS
     assert step_of(find_checkpoint(work) or work) == taken - 1, "the checkpoint of the step before"
 
     monkeypatch.delenv(Variable.GRACE_SECONDS)
@@ -319,7 +323,7 @@ def test_the_next_iteration_continues_the_adapter_and_rejects_what_the_sampler_d
     first = whole[0]
     adapter = write_artifact(first.root, "iterations/000/policy", Stage.TRAIN, iteration=0)
     run = replace(first, iteration=1, policy=Policy(version="iteration-000", adapter=adapter)).with_settings(
-        prompts_per_step=2, learning_rate=1e-5
+        prompts_per_step=2, epochs=1, learning_rate=1e-5
     )
     rollouts = rollouts_of(run, prompts=4)
     rollouts[0]["logprobs"] = [value - 2.0 for value in rollouts[0]["logprobs"]]
@@ -339,7 +343,7 @@ def test_an_adapter_that_is_trained_in_bfloat16_keeps_every_digit(
     adapter = write_artifact(first.root, "iterations/000/policy", Stage.TRAIN, iteration=0)
     run = replace(
         first, iteration=10 + zero_stage, policy=Policy(version="iteration-000", adapter=adapter)
-    ).with_settings(learning_rate=1e-9, zero_stage=zero_stage, kl=KlSettings())
+    ).with_settings(learning_rate=1e-9, epochs=1, zero_stage=zero_stage, kl=KlSettings())
     rollouts = rollouts_of(run, prompts=2)
     config = run.write(rollouts, make_judgements(rollouts))
     config = config.model_copy(update={"engine": config.engine.model_copy(update={"dtype": DType.BFLOAT16})})

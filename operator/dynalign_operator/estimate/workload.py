@@ -153,7 +153,7 @@ def _train(spec: AlignmentRunSpec, lengths: Lengths) -> Work:
     return Work(
         Stage.TRAIN,
         trained=spec.prompts.per_iteration * row,
-        passes=2 + backward + again + survey,
+        passes=training.epochs * (2 + backward + again) + survey,
     )
 
 

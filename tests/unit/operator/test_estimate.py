@@ -138,6 +138,15 @@ def test_the_ceiling_of_sampling_is_that_of_the_memory(
     assert sequences * 100 / time_of(work, machine).sample == pytest.approx(tokens_per_second, rel=0.1)
 
 
+def test_each_epoch_costs_the_same_and_the_reference_pass_comes_once() -> None:
+    once, twice, thrice = (
+        stage_of(estimate(training={"gpusPerNode": 8, "epochs": epochs}), Stage.TRAIN).work_seconds
+        for epochs in (1, 2, 3)
+    )
+    assert thrice - twice == pytest.approx(twice - once, abs=0.3)  # seconds are rounded
+    assert 0 < twice - once < once
+
+
 def test_a_published_step_of_another_trainer_comes_out_at_its_size() -> None:
     """NeMo-RL 0.6: GRPO of Qwen3-30B-A3B, 2,048 answers of 3,200 tokens, 32 H100: 192 seconds a step, engines warm."""
     spec = a_spec(

@@ -10,7 +10,7 @@ class BatchRow(TypedDict):
     """One sequence of an optimiser step."""
 
     step: Int32
-    """Optimiser step that consumes the row."""
+    """Optimiser step that consumes the row first; later epochs take the same steps in another order."""
     prompt_id: Text
     candidate: Int32
     prompt_ids: Ids

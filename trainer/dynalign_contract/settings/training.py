@@ -143,6 +143,9 @@ class TrainingSettings(Model):
     """Learning rate of AdamW, constant. Default: 1e-5 for `method: LoRA`, 1e-6 for `method: Full`."""
     prompts_per_step: int = Field(default=8, ge=1, le=65_536)
     """Groups that one optimiser step consumes."""
+    epochs: int = Field(default=1, ge=1, le=16, exclude_if=lambda epochs: epochs == 1)
+    """Times that training goes over the groups of an iteration. From the second on the policy is no longer the one that
+    wrote the answers; `clip` bounds how far they still move it. Cheaper than new groups, but they teach less."""
     micro_batch: int | None = Field(default=None, ge=1, le=4096)
     """Sequences in one forward and backward pass of one process, where the backend is TRL. Default: 4."""
     tokens_per_micro_batch: int | None = Field(default=None, ge=16, le=16_777_216)

@@ -43,15 +43,17 @@ class Batch:
 
     None where no reward's standard error is known, or no noise floor is set.
     """
+    epochs: int = 1
+    """Times that training takes every row."""
 
     @property
     def steps(self) -> int:
-        """Optimiser steps."""
+        """Optimiser steps of one epoch."""
         return 1 + max((row["step"] for row in self.rows), default=-1)
 
     @property
     def loss_tokens(self) -> tuple[int, ...]:
-        """Tokens that carry loss, for each optimiser step, over all ranks: the divisor of `TokenMean`."""
+        """Tokens that carry loss, for each step of an epoch, over all ranks: the divisor of `TokenMean`."""
         counts = [0] * self.steps
         for row in self.rows:
             if not row["masked"]:
@@ -123,6 +125,7 @@ def build_batch(
         groups=len(groups),
         dropped_groups=len(groups) - len(kept),
         noisy_groups=sum(noisy) if noisy else None,
+        epochs=settings.epochs,
     )
 
 

@@ -11,6 +11,7 @@ from dynalign_contract.files import write_bytes
 from dynalign_contract.result import ResultError
 from dynalign_contract.settings import Checkpoints, DType, TrainingSettings
 from dynalign_contract.training_choice import TrainingChoice
+from dynalign_trainer.train.epochs import order_steps
 
 JOB_FILE: Final = "job.json"
 RESULT_FILE: Final = "result.json"
@@ -54,6 +55,10 @@ class TrainJob(Model):
     def rows_per_full_step(self) -> int:
         """Sequences of a step with all its groups: with `max_tokens` the constant divisor of Dr. GRPO."""
         return self.training.prompts_per_step * self.group_size
+
+    def order(self, steps: int) -> tuple[int, ...]:
+        """Which of the batch's `steps` each optimiser step takes (`training.epochs`)."""
+        return order_steps(steps, epochs=self.training.epochs, seed=self.seed)
 
 
 class StepMeasures(Model):

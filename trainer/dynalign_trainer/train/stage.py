@@ -90,9 +90,10 @@ def run(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:
             processes = Processes(count=1, threads=processes.count * processes.threads)
     context.check_stop()
     log.info(
-        "%d rows in %d steps, DeepSpeed ZeRO-%d: nodes %d, processes a node %d",
+        "%d rows in %d steps, epochs %d, DeepSpeed ZeRO-%d: nodes %d, processes a node %d",
         len(batch.rows),
         batch.steps,
+        batch.epochs,
         training.zero_stage,
         context.gang.nodes,
         processes.count,
@@ -134,8 +135,8 @@ def _build(context: StageContext[TrainParams]) -> Batch:
     remove(folder)
     write_rows(folder / BATCH_FILE, batch.rows, BATCH)
     metrics = {
-        "steps": float(batch.steps),
-        TrainMetrics.loss_tokens.name: float(sum(batch.loss_tokens)),
+        "steps": float(batch.steps * batch.epochs),
+        TrainMetrics.loss_tokens.name: float(sum(batch.loss_tokens) * batch.epochs),
         TrainMetrics.dropped_groups_share.name: batch.dropped_share,
         TrainMetrics.noisy_groups_share.name: batch.noisy_share,
         TrainMetrics.masked_share.name: batch.masked_share,

@@ -56,7 +56,7 @@ def summarise(batch: Batch, result: WorkerResult, reports: Sequence[StepReport])
         TrainMetrics.dropped_groups_share: batch.dropped_share,
         TrainMetrics.noisy_groups_share: batch.noisy_share,
         TrainMetrics.masked_share: batch.masked_share,
-        TrainMetrics.loss_tokens: float(sum(batch.loss_tokens)),
+        TrainMetrics.loss_tokens: float(sum(batch.loss_tokens) * batch.epochs),
         TrainMetrics.tokens_per_second: tokens / seconds if seconds > 0 else None,
         TrainMetrics.entropy: _mean(reports, lambda r: r.entropy),
     }

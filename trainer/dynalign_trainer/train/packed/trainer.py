@@ -44,6 +44,8 @@ class PackedTrainer:
         self.job = job
         self.rows = rows
         self.plan = plan
+        self.order = job.order(len(plan.steps))
+        """Step of the plan that each optimiser step takes."""
         self.engine = engine
         self.rank = int(engine.global_rank)
         self.mismatch = Mismatch()
@@ -67,10 +69,10 @@ class PackedTrainer:
         if resume is not None:
             load_checkpoint(self.engine, resume)
         drop_later_reports(job, self.rank, first)
-        steps, pace = len(self.plan.steps), Pace(job.checkpoints)
-        for step in range(first, steps):
-            self._take_step(step)
-            follows = after_step(job, pace, done := step + 1)
+        steps, pace = len(self.order), Pace(job.checkpoints)
+        for taken in range(first, steps):
+            self._take_step(taken)
+            follows = after_step(job, pace, done := taken + 1)
             if follows.saves:
                 self._save(done, pace)
             if follows.stops and done < steps:
@@ -90,7 +92,7 @@ class PackedTrainer:
         return {number: RowLogprobs(start[number], reference[number]) for number in start}
 
     def active(self, step: int) -> list[int]:
-        """Rows of a step that carry loss, over all ranks."""
+        """Rows of a step of the plan that carry loss, over all ranks."""
         return sorted(n for pack in self.plan.steps[step] for n in pack.rows if n not in self._rejected)
 
     def _apply_survey(self, surveyed: Mapping[int, RowLogprobs]) -> None:
@@ -98,11 +100,12 @@ class PackedTrainer:
         self._surveyed = surveyed
         self.mismatch, self._rejected = merge_mismatch(gather(measure_mismatch(self.rows, surveyed, band)), band)
 
-    def _take_step(self, step: int) -> None:
-        started = time.monotonic()
+    def _take_step(self, taken: int) -> None:
+        """Take one optimiser step; `taken` were taken before it."""
+        started, step = time.monotonic(), self.order[taken]
         self.engine.train()
         # Dropout depends on the place in the run only, so that a resumed run draws what an undisturbed one drew.
-        torch.manual_seed((self.job.seed * 1_000_003 + step) * 1_009 + self.rank)
+        torch.manual_seed((self.job.seed * 1_000_003 + taken) * 1_009 + self.rank)
         normaliser = self._normaliser(step)
         losses, sums = [0.0], [torch.zeros(6, dtype=torch.float64)]
         micro_batches = self.plan.micro_batches(step)
@@ -113,7 +116,7 @@ class PackedTrainer:
             losses.append(loss)
             sums.append(measured)
             if is_last:
-                self.measures = self._gathered_measures(step, sum(losses), add_sums(sums))
+                self.measures = self._gathered_measures(taken, sum(losses), add_sums(sums))
             self.engine.step()
         if self.rank == 0 and self.measures is not None:
             norm = self.engine.get_global_grad_norm()
@@ -121,8 +124,8 @@ class PackedTrainer:
                 self.job,
                 self.measures,
                 [self.rows[n] for n in self.active(step)],
-                step=step + 1,
-                steps=len(self.plan.steps),
+                step=taken + 1,
+                steps=len(self.order),
                 grad_norm=None if norm is None else float(norm),
                 seconds=time.monotonic() - started,
             )
@@ -154,9 +157,9 @@ class PackedTrainer:
         lengths = [len(self.rows[n]["completion_ids"]) for n in self.active(step)]
         return Normaliser(sum(lengths), len(lengths), self.job.rows_per_full_step * self.job.max_tokens)
 
-    def _gathered_measures(self, step: int, loss: float, sums: Tensor) -> StepMeasures:
+    def _gathered_measures(self, taken: int, loss: float, sums: Tensor) -> StepMeasures:
         ranks = gather((loss, sums))
-        return summarise_step(add_sums([s for _, s in ranks]), sum(part for part, _ in ranks), step)
+        return summarise_step(add_sums([s for _, s in ranks]), sum(part for part, _ in ranks), taken)
 
     def _packed(self, model: Any) -> PackedPolicy:
         return PackedPolicy(model.to(self.engine.device), self.job.temperature)

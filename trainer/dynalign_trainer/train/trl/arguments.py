@@ -40,7 +40,7 @@ def trainer_arguments(job: TrainJob, schedule: Schedule) -> dict[str, Any]:
         "deepspeed": engine,
         "bf16": use_bfloat16(job.dtype) and count_gpus() > 0,
         "seed": job.seed,
-        "max_steps": schedule.steps,
+        "max_steps": len(job.order(schedule.steps)),
         "per_device_train_batch_size": schedule.micro_batch,
         "gradient_accumulation_steps": schedule.micro_batches,
         "num_generations": schedule.ranks * schedule.micro_batches * schedule.micro_batch,

@@ -56,7 +56,7 @@ class ReplayCallback(TrainerCallback):  # type: ignore[misc] # transformers is n
         self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, logs: dict[str, Any], **_: Any
     ) -> None:
         """Report the step that has just ended."""
-        trainer, measures = self._trainer, self._trainer.measures
+        trainer, measures, order = self._trainer, self._trainer.measures, self._trainer.recorded.order
         if "loss" not in logs or measures is None:
             return
         now, grad_norm = time.monotonic(), logs.get("grad_norm")
@@ -64,9 +64,9 @@ class ReplayCallback(TrainerCallback):  # type: ignore[misc] # transformers is n
             report_step(
                 self._job,
                 measures,
-                [trainer.recorded.rows[n] for n in trainer.active(state.global_step - 1)],
+                [trainer.recorded.rows[n] for n in trainer.active(order[state.global_step - 1])],
                 step=state.global_step,
-                steps=trainer.recorded.schedule.steps,
+                steps=len(order),
                 grad_norm=None if grad_norm is None else float(grad_norm),
                 seconds=now - self._clock,
             )

@@ -30,11 +30,12 @@ def build_trainer(job: TrainJob, rows: Sequence[BatchRow]) -> ReplayTrainer:
     arguments = GRPOConfig(**trainer_arguments(job, schedule))
     if use_bfloat16(job.dtype) and not count_gpus():
         cpu_deepspeed.compute_in_bfloat16(arguments)
+    recorded = Recorded(job, rows, schedule)
     trainer = ReplayTrainer(
-        Recorded(job, rows, schedule),
+        recorded,
         model=load_policy(job),
         args=arguments,
-        train_dataset=Dataset.from_dict({"micro_batch": list(range(schedule.steps * schedule.micro_batches))}),
+        train_dataset=Dataset.from_dict({"micro_batch": list(range(len(recorded.order) * schedule.micro_batches))}),
         processing_class=AutoTokenizer.from_pretrained(job.model, local_files_only=True),
     )
     if trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
@@ -55,8 +56,7 @@ def train(job: TrainJob, rows: Sequence[BatchRow]) -> WorkerResult:
         trainer.train(resume_from_checkpoint=None if job.resume is None else str(job.resume))
     except StoppedError:
         return WorkerResult(outcome=WorkerOutcome.STOPPED)
-    steps = trainer.recorded.schedule.steps
-    if trainer.state.global_step < steps:
+    if trainer.state.global_step < len(trainer.recorded.order):
         return WorkerResult(outcome=WorkerOutcome.STOPPED)
     _check_consumed(trainer, job)
     return WorkerResult(
@@ -68,9 +68,10 @@ def train(job: TrainJob, rows: Sequence[BatchRow]) -> WorkerResult:
 
 
 def _check_consumed(trainer: ReplayTrainer, job: TrainJob) -> None:
-    """Every row of the steps taken by this attempt was consumed exactly once."""
+    """Every row of the steps taken by this attempt was consumed exactly once in each of them."""
     first = 0 if job.resume is None else step_of(job.resume)
-    expected = sorted(trainer.recorded.schedule.of_rank(trainer.rank, first))
+    taken, schedule = trainer.recorded.order[first:], trainer.recorded.schedule
+    expected = sorted(row for step in taken for row in schedule.of_rank(trainer.rank, step))
     if sorted(trainer.consumed) != expected:
         raise RuntimeError(
             f"rank {trainer.rank} trained on {len(trainer.consumed)} rows, not on the {len(expected)} of its schedule"

@@ -27,7 +27,7 @@ class Schedule:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps."""
+        """Optimiser steps of one epoch."""
         return len(self.slots)
 
     def rows(self, step: int, micro: int, rank: int) -> tuple[int | None, ...]:
@@ -35,15 +35,10 @@ class Schedule:
         start = (micro * self.ranks + rank) * self.micro_batch
         return self.slots[step][start : start + self.micro_batch]
 
-    def of_rank(self, rank: int, first_step: int = 0) -> frozenset[int]:
-        """Every row that this rank consumes from a step on."""
-        return frozenset(
-            row
-            for step in range(first_step, self.steps)
-            for micro in range(self.micro_batches)
-            for row in self.rows(step, micro, rank)
-            if row is not None
-        )
+    def of_rank(self, rank: int, step: int) -> frozenset[int]:
+        """Every row of a step that this rank consumes."""
+        rows = (row for micro in range(self.micro_batches) for row in self.rows(step, micro, rank))
+        return frozenset(row for row in rows if row is not None)
 
 
 def plan_schedule(rows: Sequence[BatchRow], *, ranks: int, micro_batch: int) -> Schedule:

@@ -43,9 +43,14 @@ class Recorded:
     rows: Sequence[BatchRow]
     schedule: Schedule
 
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Step of the schedule that each optimiser step takes."""
+        return self.job.order(self.schedule.steps)
+
 
 class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
-    """Consumes every scheduled row exactly once; raises RuntimeError as soon as that is not so.
+    """Consumes every scheduled row exactly once an epoch; raises RuntimeError as soon as that is not so.
 
     Call `apply_survey` before the first step.
     """
@@ -103,14 +108,15 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
         )
 
     def active(self, step: int) -> list[int]:
-        """Rows of a step that carry loss, over all ranks."""
+        """Rows of a step of the schedule that carry loss, over all ranks."""
         return [n for n in self.recorded.schedule.slots[step] if n is not None and n not in self._rejected]
 
     def _prepare_inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         schedule, micro_batch = self.recorded.schedule, batch["micro_batch"]
-        step, micro = divmod(micro_batch, schedule.micro_batches)
-        if step != self.state.global_step:
-            raise RuntimeError(f"micro-batch {micro_batch} belongs to step {step}, not to {self.state.global_step}")
+        taken, micro = divmod(micro_batch, schedule.micro_batches)
+        if taken != self.state.global_step:
+            raise RuntimeError(f"micro-batch {micro_batch} belongs to step {taken}, not to {self.state.global_step}")
+        step = self.recorded.order[taken]
         numbers = schedule.rows(step, micro, self.rank)
         self.consumed += [n for n in numbers if n is not None]
         kept = [None if n in self._rejected else n for n in numbers]
@@ -129,7 +135,7 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
         self._sums = sums if first else add_sums([self._sums, sums])
         self._loss = loss.item() + (0.0 if first else self._loss)
         if micro == self.recorded.schedule.micro_batches - 1:
-            self._finish_step(step)
+            self._finish_step()
         return loss
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None, Any]:
@@ -180,10 +186,10 @@ class ReplayTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has no types
             case LossAggregation.CONSTANT:
                 return slots / self.recorded.job.rows_per_full_step
 
-    def _finish_step(self, step: int) -> None:
+    def _finish_step(self) -> None:
         ranks = gather((self._loss, self._sums))
         loss = sum(loss for loss, _ in ranks) / len(ranks)
-        self.measures = summarise_step(add_sums([sums for _, sums in ranks]), loss, step)
+        self.measures = summarise_step(add_sums([sums for _, sums in ranks]), loss, self.state.global_step)
 
     def _measure(self, logps: Tensor, entropies: Tensor, inputs: dict[str, Tensor]) -> Tensor:
         """TRL's tokens (B, T) in one row, without padding."""
