@@ -5,7 +5,7 @@ An artifact is exactly what its manifest lists: a file that changed is as wrong 
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -157,16 +157,19 @@ def artifact_folders(root: Path, artifact: ArtifactRef) -> tuple[Path, ...]:
     return tuple(root / shard_folder(artifact.path, i, artifact.shards) for i in range(artifact.shards))
 
 
-def verify_artifact(root: Path, artifact: ArtifactRef) -> tuple[Path, ...]:
+def verify_artifact(
+    root: Path, artifact: ArtifactRef, on_bytes: Callable[[int], None] = lambda _: None
+) -> tuple[Path, ...]:
     """Check an artifact, every byte of it and that there is nothing else, and return its folders (one a shard).
 
+    `on_bytes` is called with the size of every file that has been checked, in the thread that has done so.
     Raises CorruptArtifactError naming the file and the remedy.
     """
     folders = artifact_folders(root, artifact)
     digests = []
     for folder in folders:
         manifest = read_listed(folder)
-        verify_files(folder, manifest)
+        verify_files(folder, manifest, on_bytes)
         digests.append(manifest.digest)
     if artifact.shards > 1:
         _refuse_strangers(root / artifact.path, [folder.name for folder in folders], known=())
@@ -178,22 +181,23 @@ def verify_artifact(root: Path, artifact: ArtifactRef) -> tuple[Path, ...]:
     return folders
 
 
-def verify_files(folder: Path, manifest: Manifest) -> None:
+def verify_files(folder: Path, manifest: Manifest, on_bytes: Callable[[int], None] = lambda _: None) -> None:
     """Check that a folder holds exactly what its manifest lists. Raises CorruptArtifactError naming the file.
 
     Files are read side by side: hashing keeps one core at some 1.4 GB/s, and volumes deliver more.
     """
     with ThreadPoolExecutor(_READERS) as readers:
-        for _ in readers.map(partial(_verify_file, folder), manifest.files):
+        for _ in readers.map(partial(_verify_file, folder, on_bytes), manifest.files):
             pass
     _refuse_strangers(folder, [file.name for file in manifest.files])
 
 
-def _verify_file(folder: Path, file: ArtifactFile) -> None:
+def _verify_file(folder: Path, on_bytes: Callable[[int], None], file: ArtifactFile) -> None:
     path = folder / file.name
     remedy = f"Restore it, or remove the folder {folder} to have the stage run again."
     try:
         if sha256_of(path) == file.sha256 and path.lstat().st_size == file.bytes:
+            on_bytes(file.bytes)
             return
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CorruptArtifactError(f"{path} is named in {folder / MANIFEST} but does not exist. {remedy}") from error

@@ -19,6 +19,13 @@ class StageSeries(StrEnum):
     """Learning metrics so far, by the label `name`."""
 
 
+class StartSeries(StrEnum):
+    """Learning metrics of a stage before it has done anything: a large model takes minutes to be read and checked."""
+
+    VERIFIED_BYTES = "verified_bytes"
+    """Bytes of the inputs whose digests have been checked."""
+
+
 class RolloutSeries(StrEnum):
     """Learning metrics of a rollout, beside those of the stage that it is at."""
 

@@ -15,17 +15,20 @@ from typing import Any
 import psutil
 import pytest
 
+from dynalign_contract import manifest
 from dynalign_contract.config import FetchParams, GenerateParams, StageConfig
 from dynalign_contract.errors import BadInputError, UnfitError
+from dynalign_contract.files import sha256_of
 from dynalign_contract.layout import MANIFEST, RunLayout
 from dynalign_contract.manifest import read_manifest, verify_artifact
 from dynalign_contract.metrics import GenerateMetrics, JudgeMetrics, TrainMetrics
 from dynalign_contract.result import Outcome, StageResult, combine_artifacts
 from dynalign_contract.settings import GenerationSettings
 from dynalign_contract.stages import Stage
+from dynalign_operator.clusters.stage_metrics import LiveMetrics, parse_metrics
 from dynalign_trainer.runtime import lifecycle as stage_life
 from dynalign_trainer.runtime.context import StageContext, StageOutput
-from dynalign_trainer.runtime.telemetry import Telemetry
+from dynalign_trainer.runtime.telemetry import Telemetry, TelemetryServer
 
 Run = Callable[[StageContext[Any]], StageOutput[Any]]
 GENERATE = StageConfig(run="r", iteration=0, params=GenerateParams(generation=GenerationSettings()))
@@ -278,6 +281,38 @@ def test_progress_is_served_while_the_stage_runs(harness: Harness, monkeypatch: 
         return StageOutput(files={})
 
     assert harness.run(run).exit_code == 0
+
+
+def test_reading_the_inputs_counts_as_progress(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digests of a large model take minutes, which must not look like a stage that stands still."""
+    readings: list[LiveMetrics] = []
+    serve, check = Telemetry.serve, sha256_of
+
+    def remember(self: Telemetry, port: int) -> TelemetryServer:
+        server = serve(self, port)
+        base = f"http://127.0.0.1:{server.port}/metrics"
+
+        def look_and_check(path: Path) -> str:
+            with urllib.request.urlopen(base) as answer:
+                readings.append(parse_metrics(answer.read().decode()))
+            return check(path)
+
+        monkeypatch.setattr(manifest, "sha256_of", look_and_check)
+        return server
+
+    monkeypatch.setattr(manifest, "_READERS", 1)
+    (harness.root / "model").mkdir()
+    for name in ("a", "b"):
+        (harness.root / "model" / name).write_text(name * 1000)
+    files = tuple(manifest.describe_file(harness.root / "model", name) for name in ("a", "b"))
+    found = manifest.Manifest(stage=Stage.FETCH, config_digest="x", files=files)
+    manifest.write_manifest(harness.root / "model", found)
+    monkeypatch.setattr(Telemetry, "serve", remember)
+    config = GENERATE.model_copy(update={"inputs": {"model": manifest.reference_to("model", found)}})
+    assert harness.run(writes("x"), config).exit_code == 0
+    before, between = readings[:2]
+    assert before != between, "two readings that differ are progress"
+    assert between.metrics["verified_bytes"] == 1000
 
 
 @pytest.mark.parametrize(

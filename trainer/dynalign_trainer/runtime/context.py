@@ -99,9 +99,8 @@ class StageContext(Generic[P]):
         """
         if policy.adapter is None:
             return None
-        if self.session is not None and policy.version in self.session.folders:
-            return self.session.folders[policy.version][0]
-        return self._folders(policy.version)[0]
+        found = None if self.session is None else self.session.policy_folder(policy)
+        return self._folders(policy.version)[0] if found is None else found
 
     def _folders(self, name: str) -> tuple[Path, ...]:
         if name not in self.inputs:

@@ -168,11 +168,12 @@ def _make(
         _prepare(folder, config)
         if config.shards > 1 and shard == 0:
             _clear(root / config.folder, [Path(config.shard(i)).name for i in range(config.shards)], known=())
-    inputs = _take_inputs(config, root, gang, session)
-    telemetry.phases.end(Phase.VERIFICATION)
-    telemetry.useful.load(folder)
-    server, started = telemetry.serve(place.port), time.monotonic()
+    server = telemetry.serve(place.port)  # before the inputs are read, which may take minutes
     try:
+        inputs = _take_inputs(config, root, gang, session, telemetry)
+        telemetry.phases.end(Phase.VERIFICATION)
+        telemetry.useful.load(folder)
+        started = time.monotonic()
         context = StageContext(
             config=config,
             params=config.params,
@@ -218,13 +219,14 @@ def _complete(config: StageConfig, folder: Path, output: StageOutput[Any], secon
     return manifest
 
 
-def _take_inputs(config: StageConfig, root: Path, gang: Gang, session: Session | None) -> dict[str, tuple[Path, ...]]:
+def _take_inputs(
+    config: StageConfig, root: Path, gang: Gang, session: Session | None, telemetry: Telemetry
+) -> dict[str, tuple[Path, ...]]:
     """Folders of the inputs, verified; of a gang, rank 0 alone does that, and in a rollout the first that reads one."""
-    if session is not None:
-        take = session.verify
-    else:
-        take = partial(artifact_folders if gang.rank > 0 else verify_artifact, root)
-    return {name: take(artifact) for name, artifact in config.inputs.items()}
+    if gang.rank > 0:
+        return {name: artifact_folders(root, artifact) for name, artifact in config.inputs.items()}
+    verify = partial(verify_artifact, root) if session is None else session.verify
+    return {name: verify(artifact, telemetry.verified) for name, artifact in config.inputs.items()}
 
 
 def _measured_times(stage: Stage, telemetry: Telemetry) -> MetricValues[Any]:

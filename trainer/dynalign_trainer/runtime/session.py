@@ -1,7 +1,7 @@
 """What one process keeps from one stage of a rollout to the next: inputs that are verified, and the engine."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ class Session:
     """Weights of which the engine has room for all, whichever stage starts it."""
     engine: Any = None
     """The engine of the stage that came first to need one; None before that."""
-    folders: dict[str, tuple[Path, ...]] = field(default_factory=dict)
-    """Name -> folders of the artifacts that were there before the rollout."""
+    inputs: Mapping[str, ArtifactRef] = field(default_factory=dict)
+    """Name -> artifact that was there before the rollout."""
     share: Share = field(default_factory=Share)
     """The place of the current stage in the rollout."""
     _verified: dict[ArtifactRef, tuple[Path, ...]] = field(default_factory=dict)
@@ -32,18 +32,21 @@ class Session:
 
     @classmethod
     def begin(cls, root: Path, params: RolloutParams) -> "Session":
-        """Verify what the rollout's stages read and it does not make itself. Raises CorruptArtifactError."""
+        """The session of a rollout with these parts."""
         policies = {policy.version: policy for part in params.parts for policy in part.policies}
-        session = cls(root, tuple(policies.values()))
-        inputs: Mapping[str, ArtifactRef] = {name: ref for part in params.parts for name, ref in part.inputs.items()}
-        session.folders = {name: session.verify(artifact) for name, artifact in inputs.items()}
-        return session
+        inputs = {name: artifact for part in params.parts for name, artifact in part.inputs.items()}
+        return cls(root, tuple(policies.values()), inputs=inputs)
 
-    def verify(self, artifact: ArtifactRef) -> tuple[Path, ...]:
+    def verify(self, artifact: ArtifactRef, on_bytes: Callable[[int], None] = lambda _: None) -> tuple[Path, ...]:
         """The folders of an artifact, one a shard, verified by this process. Raises CorruptArtifactError."""
         if artifact not in self._verified:
-            self._verified[artifact] = verify_artifact(self.root, artifact)
+            self._verified[artifact] = verify_artifact(self.root, artifact, on_bytes)
         return self._verified[artifact]
+
+    def policy_folder(self, policy: Policy) -> Path | None:
+        """Folder of a policy that any of the stages uses, verified; None where none of them has it as an input."""
+        artifact = self.inputs.get(policy.version)
+        return None if artifact is None else self.verify(artifact)[0]
 
     def telemetry(self, stage: Stage) -> Telemetry:
         """Telemetry of the stage that begins: the first one began with the process, the others begin now."""

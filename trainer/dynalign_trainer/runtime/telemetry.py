@@ -13,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from dynalign_contract.gang import WaitMetric
 from dynalign_contract.metrics import MetricDef
 from dynalign_contract.phases import Phase
-from dynalign_contract.telemetry import RolloutSeries, StageSeries
+from dynalign_contract.telemetry import RolloutSeries, StageSeries, StartSeries
 from dynalign_trainer.runtime.phases import Phases
 from dynalign_trainer.runtime.useful_time import UsefulTime
 
@@ -57,6 +57,7 @@ class Telemetry:
         """Where the time before and after the useful work went."""
         self._metric = Gauge(StageSeries.METRIC, "Learning metrics so far.", ["name"], registry=self.registry)
         self._lock = threading.Lock()
+        self._verified_bytes = 0
 
     def begin(self, at: float | None = None) -> None:
         """Say that the first useful work begins now, or has begun at this Unix time; only the first call counts."""
@@ -82,7 +83,13 @@ class Telemetry:
         """Say how many tokens a second are being read or written."""
         self._rate.set(tokens_per_second)
 
-    def metric(self, metric: MetricDef[Any] | WaitMetric | RolloutSeries, value: float) -> None:
+    def verified(self, size: int) -> None:
+        """Say that so many further bytes of the inputs are what their digests say. Any thread may call it."""
+        with self._lock:
+            self._verified_bytes += size
+            self.metric(StartSeries.VERIFIED_BYTES, self._verified_bytes)
+
+    def metric(self, metric: MetricDef[Any] | WaitMetric | RolloutSeries | StartSeries, value: float) -> None:
         """Publish a learning metric."""
         self._metric.labels(metric.name if isinstance(metric, MetricDef) else metric.value).set(value)
 
