@@ -21,6 +21,9 @@ from dynalign_contract.settings import (
 )
 from dynalign_trainer.evaluate.answers import sample_answers
 from dynalign_trainer.models.engine import Engine
+from dynalign_trainer.runtime.progress import Watch
+from dynalign_trainer.scoring.contexts import Candidate
+from dynalign_trainer.scoring.pointwise import CandidateScore, PointwiseJudge
 from lab.tiny_qwen3 import write_tiny_qwen3
 from support.judging_data import StageRun, held_out_prompts, metrics_of, rule_objective
 
@@ -171,3 +174,35 @@ def test_answers_of_an_earlier_evaluation_are_not_sampled_again(
     longer = later.params.model_copy(update={"max_tokens": 25})
     run.stages.execute(later.model_copy(update={"params": longer}))
     assert sampled == versions, "answers of another length are others"
+
+
+def test_the_base_model_scores_every_answer_once(run: EvaluationRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One score serves the held-out reward and the win rates; those of earlier evaluations serve too."""
+    asked: list[tuple[str, str, str]] = []
+    plain = PointwiseJudge.score
+
+    def score(
+        self: PointwiseJudge, candidates: Sequence[Candidate], watch: Watch | None = None
+    ) -> list[CandidateScore]:
+        asked.extend((self.version, candidate.prompt_id, candidate.text) for candidate in candidates)
+        return plain(self, candidates, watch)
+
+    monkeypatch.setattr(PointwiseJudge, "score", score)
+    first = run.config(WinRateMethod.POINTWISE, policy=run.previous, previous=Policy())
+    earlier = run.stages.execute(first)
+    assert earlier.artifact is not None
+    asked.clear()
+    config = run.config(WinRateMethod.POINTWISE, policy=run.policy, previous=run.previous)
+    inputs = {**config.inputs, "answers": earlier.artifact}
+    run.stages.execute(config.model_copy(update={"iteration": 1, "inputs": inputs}))
+    answers, comparisons = run.rows(config.model_copy(update={"iteration": 1}))
+    texts = {(row["policy"], row["prompt_id"]): row["text"] for row in answers}
+    own = {(prompt, text) for (version, prompt), text in texts.items() if version == run.policy.version}
+    known = {(prompt, text) for (version, prompt), text in texts.items() if version != run.policy.version}
+    by_base = [(prompt, text) for version, prompt, text in asked if version == "base"]
+    assert sorted(by_base) == sorted(own - known)
+    rewards = {(row["policy"], row["prompt_id"]): row["raw_reward"] for row in answers}
+    for row in comparisons:
+        if (row["judge"], row["opponent"]) == ("base", "base"):
+            pair = rewards[run.policy.version, row["prompt_id"]], rewards["base", row["prompt_id"]]
+            assert row["first"] == pytest.approx(0.5 + (pair[0] - pair[1]) / 2, abs=1e-6)

@@ -98,11 +98,14 @@ def estimate_run(
     if choose_rollout(spec).is_fused:
         stages = tuple(_in_rollout(spec, hardware, stage) for stage in stages)
     found = {stage.stage: stage for stage in stages}
-    before, after = (time_of(work[Stage.PROMPTS], machines[Stage.PROMPTS]).total for work in (usual, first))
-    held_out = after - before
+    once = {
+        stage: time_of(first[stage], machines[stage]).total - time_of(usual[stage], machines[stage]).total
+        for stage in (Stage.PROMPTS, Stage.EVALUATE)
+    }
     times = executions(spec)
-    run_seconds = held_out + sum(found[stage].seconds * times[stage] for stage in STAGES)
-    held = held_out * found[Stage.PROMPTS].gpus + sum(found[stage].gpu_seconds * times[stage] for stage in STAGES)
+    run_seconds = sum(once.values()) + sum(found[stage].seconds * times[stage] for stage in STAGES)
+    held = sum(found[stage].gpus * seconds for stage, seconds in once.items())
+    held += sum(found[stage].gpu_seconds * times[stage] for stage in STAGES)
     hours = 0.0 if hardware is Hardware.CPU else held / 3600
     iteration = sum(found[stage].seconds for stage in ITERATION_STAGES)
     reserved = max(found[stage].gpus for stage in ITERATION_STAGES) * iteration

@@ -75,13 +75,14 @@ def lengths_of(spec: AlignmentRunSpec, answer_share: float) -> Lengths:
 def work_of_iteration(
     spec: AlignmentRunSpec, objective: Objective | None, lengths: Lengths, *, first: bool
 ) -> dict[Stage, Work]:
-    """Work of every stage of an iteration that runs all of them; the first one holds prompts out besides."""
+    """Work of every stage of an iteration that runs all of them; the first one holds prompts out besides, and answers
+    them with the base model."""
     return {
         Stage.PROMPTS: _prompts(spec, objective, lengths, first=first),
         Stage.GENERATE: _generate(spec, lengths),
         Stage.JUDGE: _judge(spec, objective, lengths),
         Stage.TRAIN: _train(spec, lengths),
-        Stage.EVALUATE: _evaluate(spec, objective, lengths),
+        Stage.EVALUATE: _evaluate(spec, objective, lengths, first=first),
     }
 
 
@@ -157,12 +158,15 @@ def _train(spec: AlignmentRunSpec, lengths: Lengths) -> Work:
     )
 
 
-def _evaluate(spec: AlignmentRunSpec, objective: Objective | None, lengths: Lengths) -> Work:
+def _evaluate(spec: AlignmentRunSpec, objective: Objective | None, lengths: Lengths, *, first: bool) -> Work:
+    """The first evaluation answers for the base model too; later ones take over what the one before has."""
     settings, prompts = spec.evaluation.win_rate, spec.prompts.held_out
     longest = (settings.max_tokens or spec.generation.max_tokens) + (spec.generation.thinking_tokens or 0)
     answer = min(lengths.answer, longest)
-    versions, opponents = 3, 2
-    judges = sum(judge is not EvaluationJudge.ENDPOINT for judge in settings.judges)
+    versions, opponents = (2, 1) if first else (1, 2)
+    is_scored = settings.method is WinRateMethod.POINTWISE and not spec.judging.judges  # by the held-out reward
+    free = {EvaluationJudge.ENDPOINT, *([EvaluationJudge.BASE] if is_scored else [])}
+    judges = sum(judge not in free for judge in settings.judges)
     aspects = 4 if objective is None else len(objective.aspects)
     scored = lengths.prompt + answer + aspects * _QUESTION
     pairwise = 2 * (lengths.prompt + 2 * answer + _QUESTION)

@@ -189,8 +189,8 @@ def test_the_whole_run_counts_each_stage_as_often_as_it_runs() -> None:
         {Stage.PROMPTS: 1, Stage.EVALUATE: 2, Stage.FETCH: 1, Stage.EXPORT: 1}.get(stage.stage, 4) * stage.seconds
         for stage in once.stages
     )
-    assert once.run_seconds >= expected
-    assert once.run_seconds == pytest.approx(expected, rel=0.05)  # the first prompts hold some out besides
+    # the first prompts hold some out besides, and the first evaluation has another policy and one opponent less
+    assert once.run_seconds == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize(

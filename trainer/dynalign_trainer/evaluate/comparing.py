@@ -1,7 +1,8 @@
 """Comparisons of two policies' answers: side by side in both orders, or each answer scored alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from dynalign_contract.objective import Objective
@@ -86,8 +87,12 @@ def side_by_side(judge: PairwiseJudge, tie_margin: float) -> PairJudge:
     return IdenticalTie(judge, ask)
 
 
-def each_alone(judge: PointwiseJudge, tie_margin: float) -> PairJudge:
-    """Each answer scored alone, as in training, before penalties.
+KnownRewards = Mapping[tuple[str, str], float]
+"""Prompt and text of an answer -> the reward that a judge has given it."""
+
+
+def each_alone(judge: PointwiseJudge, tie_margin: float, known: KnownRewards = MappingProxyType({})) -> PairJudge:
+    """Each answer scored alone, as in training, before penalties; none whose reward by this judge is known.
 
     Half the difference of the rewards, around 0.5, is the preference; differences up to the margin are ties.
     """
@@ -98,8 +103,10 @@ def each_alone(judge: PointwiseJudge, tie_margin: float) -> PairJudge:
         return Comparison(preference, preference, outcome, pair.length_difference, both_orders=False)
 
     def ask(pairs: Sequence[Pair], watch: Watch | None) -> list[Comparison]:
-        answers = [_as_candidate(row) for pair in pairs for row in (pair.candidate, pair.opponent)]
-        rewards = [score.reward for score in judge.score(answers, watch)]
+        rows = [row for pair in pairs for row in (pair.candidate, pair.opponent)]
+        asked = [row for row in rows if _key(row) not in known]
+        scores = iter(judge.score(list(map(_as_candidate, asked)), watch) if asked else [])
+        rewards = [known[_key(row)] if _key(row) in known else next(scores).reward for row in rows]
         return [
             compare(pair, candidate, opponent)
             for pair, candidate, opponent in zip(pairs, rewards[::2], rewards[1::2], strict=True)
@@ -115,19 +122,27 @@ def compare_by(
     judging: JudgingSettings,
     *,
     seed: Callable[..., int],
+    known: KnownRewards = MappingProxyType({}),
 ) -> PairJudge:
-    """The judge of `win_rate.method` on a model. `seed` makes a 31-bit seed from a salt."""
+    """The judge of `win_rate.method` on a model. `seed` makes a 31-bit seed from a salt.
+
+    `known`: rewards that this model has given before, with this seed and these settings, for `Pointwise`.
+    """
     match win_rate.method:
         case WinRateMethod.PAIRWISE:
             pairwise = PairwiseJudge(model, objective, min_mass=judging.min_mass, delimiter_seed=seed("delimiters"))
             return side_by_side(pairwise, win_rate.tie_margin)
         case WinRateMethod.POINTWISE:
-            return each_alone(PointwiseJudge(model, objective, judging, seed=seed), win_rate.tie_margin)
+            return each_alone(PointwiseJudge(model, objective, judging, seed=seed), win_rate.tie_margin, known)
 
 
 def _as_answers(pair: Pair) -> AnswerPair:
     row = pair.candidate
     return AnswerPair(row["prompt_id"], row["messages"], row["text"], pair.opponent["text"])
+
+
+def _key(row: AnswerRow) -> tuple[str, str]:
+    return row["prompt_id"], row["text"]
 
 
 def _as_candidate(row: AnswerRow) -> Candidate:

@@ -7,9 +7,10 @@ from dynalign_contract.config import EvaluateParams, Policy
 from dynalign_contract.layout import ANSWERS_FILE
 from dynalign_contract.records import ANSWER, AnswerRow, PromptRow, read_rows, write_rows
 from dynalign_trainer.evaluate.answers import read_answers
+from dynalign_trainer.evaluate.comparing import KnownRewards
 from dynalign_trainer.evaluate.earlier_answers import earlier_evaluations
 from dynalign_trainer.evaluate.fixed_judges import FixedJudges
-from dynalign_trainer.evaluate.held_out_reward import are_rewarded, explain_missing, reward_answers
+from dynalign_trainer.evaluate.held_out_reward import are_rewarded, explain_missing, known_rewards, reward_answers
 from dynalign_trainer.evaluate.progress import Progress
 from dynalign_trainer.runtime.context import StageContext
 
@@ -28,8 +29,8 @@ class HeldOut:
     def reward(self, answers: Mapping[str, list[AnswerRow]], progress: Progress) -> dict[str, list[AnswerRow]]:
         """The answers, by policy version, with their rewards, which are written beside them.
 
-        Rewards that an earlier attempt has written are kept, and those of the base model that an earlier evaluation has
-        written, as far as it is one of the stage's inputs. Warns of answers without a reward.
+        Rewards that an earlier attempt has written are kept, and those that an earlier evaluation has written, as far
+        as it is one of the stage's inputs. Warns of answers without a reward.
         """
         policy = self.context.params.policy
         watch = progress.begin(sum(len(answers[version]) for version in {Policy().version, policy.version}))
@@ -45,8 +46,17 @@ class HeldOut:
             self.context.warn(missing)
         return rewarded
 
+    def known_rewards(self, answers: Mapping[str, Sequence[AnswerRow]]) -> KnownRewards:
+        """Rewards of answers by the base model, where it alone is the judge: those just given, and earlier ones.
+
+        `answers` are rewarded ANSWER rows. None where several judges share a reward.
+        """
+        if self.context.params.judging.judges:
+            return {}
+        rows = [*self._earlier(), *(row for rows in answers.values() for row in rows)]
+        return known_rewards(rows, self.judges.digest)
+
     def _earlier(self) -> Iterator[AnswerRow]:
-        """The base model's answers in the evaluations that are inputs."""
+        """Answers of the evaluations that are inputs."""
         for folder in earlier_evaluations(self.context):
-            rows = read_answers(folder / ANSWERS_FILE) or []
-            yield from (row for row in rows if row["policy"] == Policy().version)
+            yield from read_answers(folder / ANSWERS_FILE) or []

@@ -5,7 +5,7 @@ train, can be compared over iterations.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dynalign_contract.config import EvaluateParams, Policy
 from dynalign_contract.metrics import EvaluateMetrics, MetricValues
@@ -16,9 +16,6 @@ from dynalign_trainer.runtime.progress import Watch
 from dynalign_trainer.scoring.contexts import Candidate
 from dynalign_trainer.scoring.penalties import final_reward, find_penalties
 from dynalign_trainer.verifiers.combining import combine_rewards
-
-_Known = dict[tuple[str, str], float]
-"""Prompt and text of an answer -> its reward by the judges."""
 
 
 def reward_answers(
@@ -37,7 +34,7 @@ def reward_answers(
     digest = judges.digest
     wanted = (Policy().version, policy.version)
     rows = [row for version in dict.fromkeys(wanted) for row in answers[version]]
-    found = _known([*known, *rows], digest)
+    found = known_rewards([*known, *rows], digest)
     if judges.params.judging.weight > 0 or not judges.params.rewards:
         asked = {_key(row): row for row in rows if _key(row) not in found}
         candidates = [Candidate(row["prompt_id"], row["messages"], row["text"]) for row in asked.values()]
@@ -87,7 +84,8 @@ def explain_missing(judges: FixedJudges, answers: Mapping[str, Sequence[AnswerRo
     return f"{missing} of {len(rows)} held-out answers have no reward, and held_out_reward leaves them out: {reasons}"
 
 
-def _known(rows: Sequence[AnswerRow], digest: str) -> _Known:
+def known_rewards(rows: Iterable[AnswerRow], digest: str) -> dict[tuple[str, str], float]:
+    """Prompt and text of an answer -> its reward, for rows that judges of this digest have rewarded."""
     return {
         _key(row): row["raw_reward"]
         for row in rows

@@ -13,7 +13,7 @@ from dynalign_contract.settings import EvaluationJudge, WinRateMethod
 from dynalign_trainer.endpoints.client import Endpoint, open_endpoint
 from dynalign_trainer.endpoints.endpoint_model import EndpointModel
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
-from dynalign_trainer.evaluate.comparing import Pair, PairJudge, compare_by
+from dynalign_trainer.evaluate.comparing import KnownRewards, Pair, PairJudge, compare_by
 from dynalign_trainer.evaluate.statistics import Comparison
 from dynalign_trainer.models.chat_model import ChatModel, Usage
 from dynalign_trainer.models.engine import Engine
@@ -39,9 +39,13 @@ def open_judge_endpoint(context: StageContext[EvaluateParams], environment: Mapp
 
 
 def build_judges(
-    context: StageContext[EvaluateParams], engine: Engine, endpoint: Endpoint | None
+    context: StageContext[EvaluateParams], engine: Engine, endpoint: Endpoint | None, known: KnownRewards
 ) -> dict[EvaluationJudge, PairJudge]:
-    """Judges in the configured order. `endpoint` is the result of `open_judge_endpoint`."""
+    """Judges in the configured order. `endpoint` is the result of `open_judge_endpoint`.
+
+    `known` are rewards that the base model has given as a judge that is the same in every iteration
+    (`HeldOut.known_rewards`): what it is asked with does not depend on the iteration either.
+    """
     params = context.params
     settings = params.evaluation.win_rate
 
@@ -51,7 +55,10 @@ def build_judges(
     def build_judge(judge: EvaluationJudge) -> PairJudge:
         match judge:
             case EvaluationJudge.BASE:
-                return build(EngineModel(engine, Policy()))
+                is_fixed = settings.method is WinRateMethod.POINTWISE
+                seed = context.run_seed if is_fixed else context.seed
+                base = EngineModel(engine, Policy())
+                return compare_by(base, params.objective, settings, params.judging, seed=seed, known=known)
             case EvaluationJudge.LIVE:
                 return build(EngineModel(engine, params.policy))
             case EvaluationJudge.ENDPOINT:

@@ -48,13 +48,15 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
     endpoint = open_judge_endpoint(context, os.environ)
     opened = open_verifiers(params.rewards, surroundings_of(context, os.environ))
     engine = start_engine(context, [policy for policy in policies if policy.adapter is not None])
-    judges = build_judges(context, engine, endpoint)
     examination = CapabilityEvaluation(context)
     versions = len({policy.version for policy in policies})
     held_out = HeldOut(context, open_fixed_judges(context, engine, os.environ))
-    units = len(prompts) * (versions + len(judges) * len(opponents)) + held_out.units(prompts) + examination.units
+    judging = len(params.evaluation.win_rate.judges) * len(opponents)
+    units = len(prompts) * (versions + judging) + held_out.units(prompts) + examination.units
     progress = Progress(context, units)
     answers = _answer(context, engine, prompts, policies, verifiers=opened.verifiers, progress=progress)
+    answers = held_out.reward(answers, progress)
+    judges = build_judges(context, engine, endpoint, held_out.known_rewards(answers))
     comparison_sets = [
         _compare(params.policy, opponent, judge, answers, progress)
         for judge in judges.items()
@@ -62,7 +64,6 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
     ]
     rows = build_comparisons(comparison_sets, prompts, policy=params.policy, method=params.evaluation.win_rate.method)
     write_rows(context.folder / COMPARISONS_FILE, rows, COMPARISON)
-    answers = held_out.reward(answers, progress)
     ratings = rate_policies(context, rows)
     capability = examination.run(engine, progress)
     (context.folder / JOURNAL_FILE).unlink(missing_ok=True)
