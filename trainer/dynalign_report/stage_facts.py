@@ -56,6 +56,8 @@ def _stages(layout: RunLayout, facts: RunFacts, iterations: list[int], problems:
 
 
 def _from_manifests(layout: RunLayout, stage: Stage, iteration: int | None) -> StageFacts | None:
+    if stage is Stage.ROLLOUT:  # it leaves the artifacts of its stages, and none of its own
+        return None
     folders = artifact_parts(layout.stage(stage, iteration))
     manifests = [manifest for folder in folders if (manifest := read_manifest(folder)) is not None]
     if not manifests:

@@ -30,7 +30,7 @@ from dynalign_operator.clusters.run_source import RunEvent, RunSnapshot
 from dynalign_operator.planning.approvals import describe_decision
 from dynalign_operator.planning.iteration_numbers import numbers_of
 from dynalign_operator.planning.plan import EventType
-from dynalign_operator.planning.stage_status import seconds_of
+from dynalign_operator.planning.stage_status import seconds_of, separate_stages
 
 LATEST_ITERATIONS: Final = 5
 LATEST_EVENTS: Final = 10
@@ -190,7 +190,7 @@ def _log_options(status: AlignmentRunStatus) -> str:
 
 def _seconds(iteration: IterationStatus) -> float | None:
     """Time of the stages that have ended; None while none has."""
-    found = [seconds for entry in iteration.stages if (seconds := seconds_of(entry)) is not None]
+    found = [seconds for entry in separate_stages(iteration) if (seconds := seconds_of(entry)) is not None]
     return sum(found) if found else None
 
 

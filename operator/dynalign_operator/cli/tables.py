@@ -20,7 +20,7 @@ from dynalign_operator.api.status import AlignmentRunStatus, BestIteration, Iter
 from dynalign_operator.planning.goodput import iteration_seconds
 from dynalign_operator.planning.iteration_numbers import numbers_of
 from dynalign_operator.planning.run_facts import name_best
-from dynalign_operator.planning.stage_status import seconds_of
+from dynalign_operator.planning.stage_status import seconds_of, shown_stages
 
 MARKS: Final = {
     StagePhase.PENDING: "·",
@@ -348,7 +348,7 @@ def progress_table(iterations: Iterable[IterationStatus], total: int) -> Table:
     """One line an iteration: its stages with marks, and the win rate."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for iteration in iterations:
-        phases = {entry.stage: entry.phase for entry in iteration.stages}
+        phases = {entry.stage: entry.phase for entry in shown_stages(iteration)}
         marks = (f"{MARKS[phases.get(stage, StagePhase.PENDING)]} {stage}" for stage in ITERATION_STAGES)
         table.add_row(
             f"iteration {iteration.index + 1}/{total}",

@@ -6,7 +6,7 @@ from typing import Final
 from dynalign_contract.run_facts import ConditionFacts, RunFacts, StageFacts
 from dynalign_operator.api.status import AlignmentRunStatus, BestIteration, StageStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
-from dynalign_operator.planning.stage_status import seconds_of
+from dynalign_operator.planning.stage_status import seconds_of, separate_stages
 from dynalign_operator.runfile.yaml_text import to_yaml
 
 _LONGEST_CONFIGURATION: Final = 150_000
@@ -72,7 +72,7 @@ def _stages(status: AlignmentRunStatus) -> Iterator[StageFacts]:
     if status.fetch is not None:
         yield _stage(status.fetch, None)
     for iteration in status.iterations:
-        for entry in iteration.stages:
+        for entry in separate_stages(iteration):
             yield _stage(entry, iteration.index)
     if status.export is not None:
         yield _stage(status.export, None)

@@ -6,9 +6,9 @@ import pytest
 
 from dynalign_contract.config import RolloutParams
 from dynalign_contract.result import MAX_RESULT_BYTES, ArtifactRef, Outcome, PartResult, StageResult
-from dynalign_contract.stages import ROLLOUT_STAGES, Stage
+from dynalign_contract.stages import ITERATION_STAGES, ROLLOUT_STAGES, Stage
 from dynalign_operator.api.rollouts import choose_rollout
-from dynalign_operator.api.status import ConditionType
+from dynalign_operator.api.status import ConditionType, StagePhase
 from dynalign_operator.cli.validate import summarise
 from dynalign_operator.clusters.run_source import LogSelection
 from dynalign_operator.clusters.stage_metrics import parse_metrics
@@ -16,6 +16,8 @@ from dynalign_operator.estimate.hardware import Hardware
 from dynalign_operator.estimate.run_estimate import estimate_run
 from dynalign_operator.estimate.shapes import known_shape
 from dynalign_operator.planning.observed import Step
+from dynalign_operator.planning.run_facts import facts_of
+from dynalign_operator.planning.stage_status import shown_stages
 from dynalign_operator.planning.status import RunPosition, progress_text
 from dynalign_operator.runfile.run_file import RunFile
 from dynalign_trainer.runtime.session import Session
@@ -174,3 +176,21 @@ def test_a_budget_holds_a_rollout_for_what_its_stages_are_estimated_to_take() ->
     found = estimate_run(run.spec, None, shape, Hardware.H100)
     hours = sum(entry.gpu_seconds for entry in found.stages if entry.stage in ROLLOUT_STAGES) / 3600
     assert f"estimated to take {hours:.2g}" in condition(held.run.status, ConditionType.STALLED).message
+
+
+def test_what_people_see_counts_the_time_of_a_rollout_once_and_has_every_stage() -> None:
+    """Facts of the report, and the stages of the live page and of the progress table."""
+    run = fused().with_iterations(1).build()
+    running = Simulation(run).until(Stage.ROLLOUT, 0)
+    running.step(lambda job: job)
+    running.plan()
+    (iteration,) = running.run.status.iterations
+    assert {entry.stage: entry.phase for entry in shown_stages(iteration)} == dict.fromkeys(
+        ROLLOUT_STAGES, StagePhase.RUNNING
+    )
+    (iteration,) = running.finish().run.status.iterations
+    assert [entry.stage for entry in shown_stages(iteration)] == list(ITERATION_STAGES)
+    facts = facts_of(running.run)
+    assert [entry.stage for entry in facts.stages] == [Stage.FETCH, *ITERATION_STAGES, Stage.EXPORT]
+    spent = {entry.stage: entry.seconds for entry in facts.stages}
+    assert [spent[stage] for stage in ROLLOUT_STAGES] == [10.0, 10.0, 10.0], "as the parts say"
