@@ -61,6 +61,13 @@ class Attempt:
     """The run's folder on the volume."""
     index: int = 0
     """The shard, or the rank in a gang."""
+    in_rollout: bool = False
+    """Whether a rollout's pod does this, and not one of the stage alone."""
+
+    @property
+    def pods(self) -> Stage:
+        """The stage by whose name the pods are labelled and configured."""
+        return Stage.ROLLOUT if self.in_rollout else self.config.stage
 
     @property
     def doing(self) -> str:
@@ -95,8 +102,11 @@ def explain_failure(error: BaseException, attempt: Attempt) -> StageError:
     return _if_repeated(found, attempt) if found.place else found
 
 
-def out_of_memory(what: str, stage: Stage) -> MemoryFullError:
-    """The error for memory that was too small, with what to lower in this stage; `what` is the library's own words."""
+def out_of_memory(what: str, stage: Stage, pods: Stage | None = None) -> MemoryFullError:
+    """The error for memory that was too small, with what to lower in this stage; `what` is the library's own words.
+
+    `pods`: the stage that configures the pods, where it is another one.
+    """
     lower = (
         "Lower spec.training.tokensPerMicroBatch (backend TRL: microBatch), spec.training.lora.rank or "
         "spec.generation.maxTokens, or raise spec.training.zeroStage or gpusPerNode"
@@ -105,7 +115,7 @@ def out_of_memory(what: str, stage: Stage) -> MemoryFullError:
     )
     return MemoryFullError(
         f"the memory is too small for the {stage} stage ({_plain(what)[:400]}). {lower}; where it is the machine's and "
-        f"not a GPU's, raise the memory in spec.stages.{stage}.resources."
+        f"not a GPU's, raise the memory in spec.stages.{pods or stage}.resources."
     )
 
 
@@ -137,7 +147,7 @@ def _of_system(error: BaseException, attempt: Attempt) -> StageError | None:
 def _of_memory(error: BaseException, attempt: Attempt) -> StageError | None:
     for link in _chain(error):
         if type(link).__name__ in _MEMORY_TYPES or _MEMORY_TEXT.search(str(link)):
-            return out_of_memory(f"{type(link).__name__}: {link}", attempt.config.stage)
+            return out_of_memory(f"{type(link).__name__}: {link}", attempt.config.stage, attempt.pods)
     return None
 
 
@@ -187,7 +197,7 @@ def _unforeseen(error: BaseException, attempt: Attempt) -> StageError:
     place = f" ({_short(near.filename)}:{near.lineno} in {near.name})" if near is not None else ""
     found = _UnforeseenError(
         f"{attempt.doing} failed with {type(error).__name__}: {text[:_LONGEST_TEXT]}{because}{place}. "
-        f"The traceback is in {log_of(attempt.config)}."
+        f"The traceback is in {log_of(attempt.config, attempt.pods)}."
     )
     found.reason = type(error).__name__
     if not _HARDWARE.search(str(error)) and not isinstance(error, ConnectionError | TimeoutError):
@@ -213,17 +223,18 @@ def _if_repeated(error: StageError, attempt: Attempt) -> StageError:
     return error
 
 
-def log_of(config: StageConfig) -> str:
-    """Where this process's log is: a file, or what shows it in a cluster."""
+def log_of(config: StageConfig, pods: Stage | None = None) -> str:
+    """Where this process's log is: a file, or what shows it in a cluster.
+
+    `pods`: the stage by whose name the pods are labelled, where it is another one.
+    """
     try:
         target = os.fstat(2)
         if stat.S_ISREG(target.st_mode):
             return f"the log {Path('/proc/self/fd/2').readlink()}"
     except OSError:
         pass
-    return (
-        f"the log of {socket.gethostname()} (`kubectl logs -l {RUN_LABEL}={config.run},{STAGE_LABEL}={config.stage}`)"
-    )
+    return f"the log of {socket.gethostname()} (`kubectl logs -l {RUN_LABEL}={config.run},{STAGE_LABEL}={pods or config.stage}`)"
 
 
 RUN_LABEL: Final = "dynalign.io/run"

@@ -99,7 +99,7 @@ def _explained(config: StageConfig, rollout: Rollout) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if not isinstance(error, StageError):
             print_traceback(error)
-        explained = explain_failure(error, Attempt(config, rollout.root, rollout.index))
+        explained = explain_failure(error, Attempt(config, rollout.root, rollout.index, in_rollout=True))
         explained.place = ""
         raise explained from error
 
