@@ -317,7 +317,10 @@ def test_both_pods_of_the_gang_trained(orphaned: Seen) -> None:
         said = "".join(run.site.kubectl("logs", pod["metadata"]["name"]) for pod in pods)
         assert "DeepSpeed ZeRO-2: nodes 2, processes a node 1" in said
         (train,) = (stage for stage in iteration["stages"] if stage["stage"] == "train")
-        assert next(m["value"] for m in train["metrics"] if m["name"] == "trained_steps") >= 1
+        trained = {metric["name"]: metric.get("value") for metric in train["metrics"]}
+        assert trained["trained_steps"] >= 1
+        assert trained["slowest_link"] > 0, "both nodes have measured their link"
+        assert "nodes 0 and 1 exchange" in said
 
 
 def of_training(pods: Iterable[dict[str, Any]], iteration: str) -> list[dict[str, Any]]:

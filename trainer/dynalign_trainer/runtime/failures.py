@@ -234,7 +234,8 @@ def log_of(config: StageConfig, pods: Stage | None = None) -> str:
             return f"the log {Path('/proc/self/fd/2').readlink()}"
     except OSError:
         pass
-    return f"the log of {socket.gethostname()} (`kubectl logs -l {RUN_LABEL}={config.run},{STAGE_LABEL}={pods or config.stage}`)"
+    selector = f"{RUN_LABEL}={config.run},{STAGE_LABEL}={pods or config.stage}"
+    return f"the log of {socket.gethostname()} (`kubectl logs -l {selector}`)"
 
 
 RUN_LABEL: Final = "dynalign.io/run"

@@ -109,6 +109,15 @@ class Mismatch(Model):
     ratio_max: float | None = None
 
 
+class Link(Model):
+    """Two nodes of a training and how fast they exchange data."""
+
+    nodes: tuple[int, int]
+    """Their ranks."""
+    gigabytes_per_second: float
+    """In each direction."""
+
+
 class WorkerResult(Model):
     """The workers' last word, written by rank 0."""
 
@@ -119,6 +128,8 @@ class WorkerResult(Model):
     """How the policy was trained."""
     reference_seconds: float = 0.0
     """Wall time of the reference pass; 0 where it was read from a checkpoint."""
+    links: tuple[Link, ...] = ()
+    """Between neighbouring nodes, before the first step; none for a single node."""
     norm_change: float = 0.0
     """Euclidean distance between the trained parameters after and before training."""
 

@@ -58,6 +58,7 @@ from dynalign_trainer.train.processes.launch import (
     torchrun_command,
     worker_environment,
 )
+from dynalign_trainer.train.processes.links import explain_slow_links
 from dynalign_trainer.train.summary import count_useful_time, publish_report, summarise
 
 log = logging.getLogger("dynalign.train")
@@ -102,6 +103,8 @@ def run(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:
     result = _train(context, job.work, processes, gpus)
     if result is None:
         raise TrainingFailedError("the training processes ended well but left no result; the next attempt goes on")
+    if (slow := explain_slow_links(result.links)) is not None:
+        context.warn(slow)
     reports = read_reports(job.work)
     metrics = summarise(batch, result, reports)
     count_useful_time(context.telemetry.useful, result, reports, job.resume)

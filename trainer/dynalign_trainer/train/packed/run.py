@@ -9,6 +9,7 @@ from dynalign_trainer.train.packed.engine import start_distributed, start_engine
 from dynalign_trainer.train.packed.packing import plan_packs
 from dynalign_trainer.train.packed.trainer import PackedTrainer
 from dynalign_trainer.train.policy.policy import begin_writer
+from dynalign_trainer.train.processes.links import measure_links
 from dynalign_trainer.train.progress import StoppedError
 
 
@@ -22,6 +23,7 @@ def build_trainer(job: TrainJob, rows: Sequence[BatchRow]) -> PackedTrainer:
 def train(job: TrainJob, rows: Sequence[BatchRow]) -> WorkerResult:
     """Take the steps that remain and write the policy; every rank calls it, rank 0 writes."""
     trainer = build_trainer(job, rows)
+    links = measure_links(job.training.nodes)
     writer = begin_writer(job, trainer.engine.module.policy)
     try:
         finished = trainer.train()
@@ -33,5 +35,6 @@ def train(job: TrainJob, rows: Sequence[BatchRow]) -> WorkerResult:
         outcome=WorkerOutcome.TRAINED,
         mismatch=trainer.mismatch,
         reference_seconds=trainer.reference_seconds,
+        links=tuple(links),
         norm_change=writer.write(),
     )

@@ -15,6 +15,7 @@ from dynalign_trainer.train.checkpoints import step_of
 from dynalign_trainer.train.deepspeed import cpu as cpu_deepspeed
 from dynalign_trainer.train.job import TrainJob, WorkerOutcome, WorkerResult
 from dynalign_trainer.train.policy.policy import begin_writer, load_policy
+from dynalign_trainer.train.processes.links import measure_links
 from dynalign_trainer.train.progress import StoppedError
 from dynalign_trainer.train.trl.arguments import trainer_arguments
 from dynalign_trainer.train.trl.callbacks import ReplayCallback
@@ -51,6 +52,7 @@ def build_trainer(job: TrainJob, rows: Sequence[BatchRow]) -> ReplayTrainer:
 def train(job: TrainJob, rows: Sequence[BatchRow]) -> WorkerResult:
     """Take the steps that remain and write the policy; every rank calls it, rank 0 writes."""
     trainer = build_trainer(job, rows)
+    links = measure_links(job.training.nodes)
     writer = begin_writer(job, trainer.model)
     try:
         trainer.train(resume_from_checkpoint=None if job.resume is None else str(job.resume))
@@ -63,6 +65,7 @@ def train(job: TrainJob, rows: Sequence[BatchRow]) -> WorkerResult:
         outcome=WorkerOutcome.TRAINED,
         mismatch=trainer.mismatch,
         reference_seconds=trainer.reference_seconds,
+        links=tuple(links),
         norm_change=writer.write(),
     )
 
