@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dynalign_contract.stages import Stage
+from dynalign_contract.stages import ROLLOUT_STAGES, Stage
 from lab.cluster_reads import Object
 from support.cluster_runs import GPU, HAS_GPUS, ClusterRun, Site, violations
 
@@ -40,7 +40,7 @@ def test_one_iteration_of_smollm2(site: Site) -> None:
     assert 0 <= status["iterations"][0]["reward"] <= 1
     assert 0 <= status["iterations"][0]["winRate"]["value"] <= 1
     run.until_reported()
-    assert run.stages() == set(Stage) - {Stage.ROLLOUT}
+    assert run.stages() == set(Stage) - set(ROLLOUT_STAGES), "a rollout did their work"
     assert violations(run.all_pods()) == []
     kind, size = site.run_pod("read", READ, run.name).split()
     assert kind == "llama"
