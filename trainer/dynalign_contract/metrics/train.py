@@ -31,6 +31,10 @@ class TrainMetrics(StageMetrics):
     masked_share = _Metric(Unit.SHARE, "Share of answers that are left out of the loss.")
     loss_tokens = _Metric(Unit.TOKENS, "Tokens that the loss was taken over.")
     tokens_per_second = _Metric(Unit.TOKENS_PER_SECOND, "Tokens trained on a second.", export=TOKENS_PER_SECOND_EXPORT)
+    peak_memory = _Metric(
+        Unit.BYTES,
+        "Largest memory of a training process at any time: of its GPU as PyTorch allocates it, or of the machine.",
+    )
     slowest_link = _Metric(
         Unit.PLAIN, "GB a second in each direction between the two neighbouring nodes of the training that are slowest."
     )

@@ -130,6 +130,8 @@ class WorkerResult(Model):
     """Wall time of the reference pass; 0 where it was read from a checkpoint."""
     links: tuple[Link, ...] = ()
     """Between neighbouring nodes, before the first step; none for a single node."""
+    peak_memory_bytes: int = 0
+    """Largest memory of a process at any time: of its GPU, or of the machine where it has none."""
     norm_change: float = 0.0
     """Euclidean distance between the trained parameters after and before training."""
 

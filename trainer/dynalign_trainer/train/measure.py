@@ -1,6 +1,7 @@
 """Token statistics of an optimiser step, exact over micro-batches and ranks: sums first, means at the end."""
 
 import math
+import resource
 from collections.abc import Sequence
 from typing import Final
 
@@ -9,13 +10,25 @@ from torch import Tensor
 
 from dynalign_contract.errors import UnfitError
 from dynalign_contract.settings import TrainingSettings
+from dynalign_trainer.runtime.machine import count_gpus
 from dynalign_trainer.train.job import StepMeasures
 from dynalign_trainer.train.loss import LossTokens, clipped_ratio
+from dynalign_trainer.train.processes.ranks import gather
 
 _DIVERGED: Final = (
     "training has diverged. Lower spec.training.learningRate or spec.training.maxGradNorm; the run goes on with this "
     "training."
 )
+
+
+def largest_peak_memory() -> int:
+    """Largest memory of any rank's process until now, in bytes; a collective call where the ranks have met.
+
+    On a GPU it is what PyTorch has allocated there, on a CPU the process's resident memory.
+    """
+    has_gpu = count_gpus() > 0
+    own = torch.cuda.max_memory_allocated() if has_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return max(gather(own)) if torch.distributed.is_initialized() else own
 
 
 def measure_tokens(logps: Tensor, entropies: Tensor, tokens: LossTokens, training: TrainingSettings) -> Tensor:

@@ -59,6 +59,7 @@ def summarise(batch: Batch, result: WorkerResult, reports: Sequence[StepReport])
         TrainMetrics.loss_tokens: float(sum(batch.loss_tokens) * batch.epochs),
         TrainMetrics.tokens_per_second: tokens / seconds if seconds > 0 else None,
         TrainMetrics.entropy: _mean(reports, lambda r: r.entropy),
+        TrainMetrics.peak_memory: float(result.peak_memory_bytes) or None,
         TrainMetrics.slowest_link: min((link.gigabytes_per_second for link in result.links), default=None),
     }
 

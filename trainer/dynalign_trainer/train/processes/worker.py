@@ -43,12 +43,13 @@ def train(job: TrainJob) -> WorkerResult:
 
     Raises StageError.
     """
-    from dynalign_trainer.train.measure import check_change
+    from dynalign_trainer.train.measure import check_change, largest_peak_memory
 
     settled, choice = settle(job)
     result = _take_steps(settled)
+    peak = largest_peak_memory()  # before the check, which may end rank 0 alone
     check_change(result.norm_change)
-    return result.model_copy(update={"training": choice})
+    return result.model_copy(update={"training": choice, "peak_memory_bytes": peak})
 
 
 def _take_steps(job: TrainJob) -> WorkerResult:
