@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dynalign_contract.stages import Stage
+from dynalign_contract.stages import ROLLOUT_STAGES, Stage
 from lab.cluster import Cluster, Image, give_image
 from support.cluster_runs import NO_GPU, OPERATOR, ClusterRun, Site, open_site, until
 
@@ -26,6 +26,11 @@ SPEC: dict[str, Any] = {
     "stages": {str(stage): NO_GPU for stage in Stage},
 }
 """A provisioner that starts a pod for each claim, kind's for example, takes a while for seven at once."""
+FUSED: dict[str, Any] = {
+    **SPEC,
+    "rollout": "Fused",
+    "stages": {str(stage): NO_GPU for stage in Stage if stage not in ROLLOUT_STAGES},
+}
 IMPATIENT: dict[str, Any] = {**SPEC, "policy": {"retries": 1, "pendingTimeout": "20s"}}
 NO_ORPHAN_AFTER = 30.0
 
@@ -84,8 +89,11 @@ def scale(site: Site, replicas: int) -> None:
 
 @pytest.mark.parametrize("is_operator_down", [False, True])
 def test_deleting_a_run_in_each_stage_leaves_nothing(site: Site, is_operator_down: bool) -> None:
-    """All seven at once, each held in its own stage; the clean-up is the collector's and not the operator's."""
-    runs = [site.apply(f"hold-{stage}-{int(is_operator_down)}", SPEC) for stage in Stage]
+    """All at once, each held in its own stage; the clean-up is the collector's and not the operator's."""
+    runs = [
+        site.apply(f"hold-{stage}-{int(is_operator_down)}", FUSED if stage is Stage.ROLLOUT else SPEC)
+        for stage in Stage
+    ]
     for run, stage in zip(runs, Stage, strict=True):
         until(partial(run.running, stage), f"a pod of {stage}", run.explain)
     if is_operator_down:
