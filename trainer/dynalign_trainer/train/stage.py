@@ -103,6 +103,8 @@ def run(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:
     result = _train(context, job.work, processes, gpus)
     if result is None:
         raise TrainingFailedError("the training processes ended well but left no result; the next attempt goes on")
+    for link in result.links:
+        log.info("nodes %d and %d exchange %.2f GB/s in each direction", *link.nodes, link.gigabytes_per_second)
     if (slow := explain_slow_links(result.links)) is not None:
         context.warn(slow)
     reports = read_reports(job.work)

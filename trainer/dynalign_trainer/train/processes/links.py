@@ -1,6 +1,5 @@
 """Bandwidth between the nodes of a training, measured before its first step: one slow link makes every step slow."""
 
-import logging
 import os
 import time
 from collections.abc import Sequence
@@ -10,8 +9,6 @@ from typing import Any, Final
 from dynalign_trainer.runtime.machine import count_gpus
 from dynalign_trainer.train.job import Link
 from dynalign_trainer.train.processes.ranks import gather, wait_for_all
-
-log = logging.getLogger("dynalign.train")
 
 _BYTES: Final = 64 << 20
 """Sent in one exchange, in each direction."""
@@ -56,11 +53,7 @@ def measure_links(nodes: int) -> list[Link]:
             speed = _exchange((second if rank == first * local else first) * local)
             if rank == first * local:
                 found.append(Link(nodes=own, gigabytes_per_second=round(speed, 3)))
-    links = [link for of_rank in gather(found) for link in of_rank]
-    if rank == 0:
-        for link in links:
-            log.info("nodes %d and %d exchange %.2f GB/s", *link.nodes, link.gigabytes_per_second)
-    return links
+    return [link for of_rank in gather(found) for link in of_rank]
 
 
 def explain_slow_links(links: Sequence[Link]) -> str | None:
