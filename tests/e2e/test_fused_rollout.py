@@ -121,16 +121,17 @@ def test_a_killed_rollout_goes_on_where_it_stopped(tmp_path: Path, runs: tuple[L
 
 def test_shards_side_by_side_leave_what_shards_of_separate_jobs_leave(tmp_path: Path) -> None:
     """Two processes on one folder, as two pods on a volume; the second one comes late and is killed once."""
-    spec = {**TINY, "iterations": 1, "generation": {**TINY["generation"], "shards": 2}}
+    fields = {**TINY, "iterations": 1, "generation": {**TINY["generation"], "shards": 2}}
     (tmp_path / "separate").mkdir()
-    separate = write_run(tmp_path / "separate", load_testbed(), spec)
+    separate = write_run(tmp_path / "separate", load_testbed(), fields)
     result = separate.finish()
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr}\n{separate.logs()}"
     root = tmp_path / "fused"
     shutil.copytree(separate.workdir / "model", root / "model")
     stored = read_run(Workdir(separate.workdir))
     assert stored is not None
-    run = stored.with_rollout(Rollout.FUSED).with_status(AlignmentRunStatus(fetch=stored.status.fetch))
+    spec = stored.spec.model_copy(update={"rollout": Rollout.FUSED})
+    run = stored.model_copy(update={"spec": spec, "status": AlignmentRunStatus(fetch=stored.status.fetch)})
     objective = read_objective(
         Observed(run, config_maps={"testbed": {"objective.yaml": load_testbed().objective.read_text()}})
     )

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dynalign_contract.stages import ROLLOUT_STAGES
+from dynalign_contract.stages import ROLLOUT_STAGES, Stage
 from dynalign_operator.api.pods import StageOverrides
-from dynalign_operator.api.v1alpha1 import AlignmentRunSpec, Rollout
+from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec, Rollout
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,30 @@ def choose_rollout(spec: AlignmentRunSpec) -> RolloutChoice:
     return RolloutChoice(
         is_fused=True, reason="prompts, generate and judge use the run's own engine, and their pods are alike"
     )
+
+
+def pods_stage(spec: AlignmentRunSpec, stage: Stage) -> Stage:
+    """The stage whose field of `spec.stages` describes the pods of a stage: `rollout` for those of a fused one.
+
+    A stage of a fused rollout has a Job of its own where damage is repaired.
+    """
+    return Stage.ROLLOUT if stage in ROLLOUT_STAGES and choose_rollout(spec).is_fused else stage
+
+
+def run_overrides(spec: AlignmentRunSpec, stage: Stage) -> StageOverrides:
+    """What the run says about the pods of a stage."""
+    overrides: StageOverrides = getattr(spec.stages, pods_stage(spec, stage))
+    return overrides
+
+
+def without_fused_rollout(run: AlignmentRun) -> AlignmentRun:
+    """The run with a Job for each stage, whose pods are those of its rollout; as it is where it has no fused one."""
+    if not choose_rollout(run.spec).is_fused:
+        return run
+    own = run.spec.stages
+    stages = own.model_copy(update=dict.fromkeys(map(str, ROLLOUT_STAGES), own.rollout))
+    spec = run.spec.model_copy(update={"rollout": Rollout.SEPARATE, "stages": stages})
+    return run.model_copy(update={"spec": spec})
 
 
 def _obstacles(spec: AlignmentRunSpec) -> Iterator[str]:

@@ -259,10 +259,6 @@ class AlignmentRun(Model):
         policy = self.spec.policy.model_copy(update={"approval": ()})
         return self.model_copy(update={"spec": self.spec.model_copy(update={"policy": policy})})
 
-    def with_rollout(self, rollout: Rollout) -> Self:
-        """Return the run with another value of `spec.rollout`."""
-        return self.model_copy(update={"spec": self.spec.model_copy(update={"rollout": rollout})})
-
     def without_budget(self) -> Self:
         """Return the run as one that may take what it needs."""
         policy = self.spec.policy.model_copy(update={"budget": None})

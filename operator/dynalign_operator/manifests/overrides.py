@@ -7,6 +7,7 @@ from dynalign_contract.stages import SHARDED_STAGES, Stage
 from dynalign_operator.api.durations import parse_duration
 from dynalign_operator.api.pods import Resources, StageOverrides
 from dynalign_operator.api.quantities import parse_quantity
+from dynalign_operator.api.rollouts import pods_stage, run_overrides
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec
 from dynalign_operator.manifests.build_settings import GPU, PodDefaults
 from dynalign_operator.manifests.objects import KubernetesObject
@@ -32,8 +33,8 @@ _GIB_PER_GPU: Final = 8
 
 def stage_overrides(run: AlignmentRun, stage: Stage, defaults: PodDefaults) -> StageOverrides:
     """The run's overrides of a stage on top of the installation's: maps and variables are merged by name."""
-    own: StageOverrides = getattr(run.spec.stages, stage)
-    layers = (*defaults.of(stage), own)
+    own = run_overrides(run.spec, stage)
+    layers = (*defaults.of(pods_stage(run.spec, stage)), own)
     return StageOverrides.model_construct(  # both lists together may be longer than one may be
         resources=Resources.model_construct(
             requests=_merged([layer.resources.requests for layer in layers]),
@@ -81,7 +82,7 @@ def count_gpus(spec: AlignmentRunSpec, stage: Stage, resource: str | None = None
         Stage.JUDGE: engine if spec.judging.need_engine else 0,
         Stage.TRAIN: spec.training.gpus_per_node,
     }
-    own: StageOverrides = getattr(spec.stages, stage)
+    own = run_overrides(spec, stage)
     limits = (own.resources.limits.get(name) for name in (GPU, own.gpu_resource, resource) if name)
     if any(limit is not None and parse_quantity(limit) == 0 for limit in limits):
         return 0

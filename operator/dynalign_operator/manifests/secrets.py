@@ -21,7 +21,7 @@ from dynalign_contract.settings import (
 )
 from dynalign_contract.stages import Stage
 from dynalign_contract.stores import MODEL_CREDENTIALS, CredentialVariables
-from dynalign_operator.api.pods import StageOverrides
+from dynalign_operator.api.rollouts import pods_stage, run_overrides
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 
 SECRET_VARIABLES: Final = frozenset(
@@ -55,9 +55,9 @@ class SecretVariable:
 
 def environment_secrets(run: AlignmentRun, stage: Stage) -> tuple[SecretVariable, ...]:
     """Variables of `spec.stages.<stage>.env` whose values come from Secrets."""
-    overrides: StageOverrides = getattr(run.spec.stages, stage)
+    overrides, field = run_overrides(run.spec, stage), f"spec.stages.{pods_stage(run.spec, stage)}.env"
     return tuple(
-        SecretVariable(variable.name, f"spec.stages.{stage}.env[{i}].valueFrom.secretKeyRef", source.secret_key_ref)
+        SecretVariable(variable.name, f"{field}[{i}].valueFrom.secretKeyRef", source.secret_key_ref)
         for i, variable in enumerate(overrides.env)
         if (source := variable.value_from) is not None
     )

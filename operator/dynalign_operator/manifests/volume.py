@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from dynalign_contract.sources import claim_of
 from dynalign_contract.stages import Stage, stages_of_job
-from dynalign_operator.api.pods import StageOverrides
+from dynalign_operator.api.rollouts import pods_stage, run_overrides
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.labels import run_labels
 from dynalign_operator.manifests.objects import KubernetesObject, build_metadata
@@ -40,10 +40,10 @@ def claims_of(run: AlignmentRun, *stages: Stage) -> Mapping[str, str]:
 
 
 def _extra_claims(run: AlignmentRun, stage: Stage) -> Mapping[str, str]:
-    overrides: StageOverrides = getattr(run.spec.stages, stage)
+    field = f"spec.stages.{pods_stage(run.spec, stage)}.volumes"
     return {
-        volume.persistent_volume_claim.claim_name: f"spec.stages.{stage}.volumes"
-        for volume in overrides.volumes
+        volume.persistent_volume_claim.claim_name: field
+        for volume in run_overrides(run.spec, stage).volumes
         if volume.persistent_volume_claim is not None
     }
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from dynalign_contract.pod_paths import METRICS_PORT
 from dynalign_operator.api.durations import after
+from dynalign_operator.api.rollouts import pods_stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.secrets import environment_secrets, secret_variables
 from dynalign_operator.manifests.volume import claim_name
@@ -94,10 +95,10 @@ def waiting_since(job: JobObservation) -> datetime:
     return job.waiting_since or job.creation_time
 
 
-def _no_place(_: AlignmentRun, job: JobObservation) -> str:
+def _no_place(run: AlignmentRun, job: JobObservation) -> str:
     return (
         "Free or add what the scheduler misses, or change resources, nodeSelector or tolerations in "
-        f"spec.stages.{job.stage}."
+        f"spec.stages.{pods_stage(run.spec, job.stage)}."
     )
 
 

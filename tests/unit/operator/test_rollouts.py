@@ -5,17 +5,20 @@ from typing import Any
 import pytest
 
 from dynalign_contract.config import RolloutParams
+from dynalign_contract.goodput import DeviceUnit
 from dynalign_contract.result import MAX_RESULT_BYTES, ArtifactRef, Outcome, PartResult, StageResult
 from dynalign_contract.stages import ITERATION_STAGES, ROLLOUT_STAGES, Stage
-from dynalign_operator.api.rollouts import choose_rollout
-from dynalign_operator.api.status import ConditionType, StagePhase
+from dynalign_operator.api.rollouts import choose_rollout, run_overrides, without_fused_rollout
+from dynalign_operator.api.status import ConditionType, Phase, StagePhase
 from dynalign_operator.cli.validate import summarise
 from dynalign_operator.clusters.run_source import LogSelection
 from dynalign_operator.clusters.stage_metrics import parse_metrics
 from dynalign_operator.estimate.hardware import Hardware
 from dynalign_operator.estimate.run_estimate import estimate_run
 from dynalign_operator.estimate.shapes import known_shape
+from dynalign_operator.planning import reasons
 from dynalign_operator.planning.observed import Step
+from dynalign_operator.planning.planner import retry
 from dynalign_operator.planning.run_facts import facts_of
 from dynalign_operator.planning.stage_status import shown_stages
 from dynalign_operator.planning.status import RunPosition, progress_text
@@ -194,3 +197,37 @@ def test_what_people_see_counts_the_time_of_a_rollout_once_and_has_every_stage()
     assert [entry.stage for entry in facts.stages] == [Stage.FETCH, *ITERATION_STAGES, Stage.EXPORT]
     spent = {entry.stage: entry.seconds for entry in facts.stages}
     assert [spent[stage] for stage in ROLLOUT_STAGES] == [10.0, 10.0, 10.0], "as the parts say"
+
+
+def test_every_job_of_a_fused_run_gets_the_pods_of_its_rollout() -> None:
+    """Those that repair one of its stages too; on a cluster without GPUs none may ask for one."""
+    no_gpu = {"resources": {"limits": {"nvidia.com/gpu": "0"}}}
+    own = {"rollout": {**no_gpu, "nodeSelector": {"pool": "cpu"}}, "train": no_gpu, "evaluate": no_gpu}
+    run = fused(stages=own).with_iterations(1).build()
+    simulation = Simulation(run).finish()
+    assert simulation.run.status.goodput is not None
+    assert simulation.run.status.goodput.unit is DeviceUnit.POD
+    damaged = simulation.run.status.evolve(phase=Phase.FAILED, export=None)
+    corrupt = tuple(
+        entry.model_copy(update={"status": "True", "reason": reasons.CORRUPT_ARTIFACT})
+        if entry.type == "Stalled"
+        else entry
+        for entry in damaged.conditions
+    )
+    simulation.run = retry(simulation.run.with_status(damaged.evolve(conditions=corrupt)))
+    repaired = Simulation(simulation.run).until(Stage.JUDGE, 0)
+    for bundle in repaired.created:
+        if bundle.step.stage in ROLLOUT_STAGES:
+            pod = bundle.job["spec"]["template"]["spec"]
+            assert pod["nodeSelector"] == {"pool": "cpu"}
+            assert "nvidia.com/gpu" not in pod["containers"][0]["resources"].get("limits", {})
+    assert {bundle.step.stage for bundle in repaired.created} >= set(ROLLOUT_STAGES)
+
+
+def test_on_one_machine_shards_have_separate_jobs_with_the_pods_of_the_rollout() -> None:
+    run = fused(generation={"shards": 2}, stages={"rollout": {"env": [{"name": "A", "value": "1"}]}}).build()
+    alone = without_fused_rollout(run)
+    assert choose_rollout(alone.spec).is_fused is False
+    for stage in ROLLOUT_STAGES:
+        assert run_overrides(alone.spec, stage) == run.spec.stages.rollout
+    assert without_fused_rollout(alone) is alone

@@ -12,8 +12,9 @@ from dynalign_contract.caches import CACHE_VARIABLE, cache_folder, check_writabl
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.files import write_bytes
 from dynalign_operator.api.approvals import APPROVAL_ANNOTATION
+from dynalign_operator.api.rollouts import without_fused_rollout
 from dynalign_operator.api.status import AlignmentRunStatus
-from dynalign_operator.api.v1alpha1 import AlignmentRun, Rollout
+from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.base import RunKey
 from dynalign_operator.clusters.deliveries import Deliveries
 from dynalign_operator.clusters.errors import ConflictError, UnsupportedJobError, UnusableCacheError
@@ -144,7 +145,7 @@ class LocalCluster:
         jobs = tuple(job for job in (*self._ended.values(), *running) if job is not None)
         run = self._run if decision is None else self._run.with_annotation(APPROVAL_ANNOTATION, decision)
         if run.spec.generation.shards > 1:  # they run one after the other here, and those of a rollout wait for others
-            run = run.with_rollout(Rollout.SEPARATE)
+            run = without_fused_rollout(run)
         over = self.deliveries.take(key, run.status.notifications)
         return Observed(run, jobs, self._config_maps, notifications=over)
 
