@@ -73,56 +73,12 @@ def named_reason(job: JobObservation) -> str | None:
     return next((_NAMED[reason] for reason in _NAMED if reason in given), None)
 
 
-def _absorb_rollout(
-    status: AlignmentRunStatus, job: JobObservation, results: Sequence[StageResult], now: datetime
-) -> AlignmentRunStatus:
-    """The status after a rollout's success: an entry for each of its stages, as if each had had a Job of its own.
-
-    The rollout's own entry has the times of the Job and no artifact: it leaves none beside those of its stages.
-    """
-    step, entry = job.step, stage_status(status, job.step)
-    began = entry.start_time or job.start_time or job.creation_time
-    ended = job.completion_time or now
-    whole = StageStatus(
-        stage=step.stage,
-        phase=StagePhase.SUCCEEDED,
-        attempt=job.attempt,
-        failures=entry.failures,
-        job=job.name,
-        start_time=began,
-        completion_time=ended,
-        metrics=combine_metrics(step.stage, results),
-        goodput=entry.goodput,
-    )
-    status = with_stage(status, step, whole)
-    start = job.start_time or began
-    for stage in dict.fromkeys(stage for result in results for stage in result.parts):
-        parts = [result.parts[stage].whole() for result in results if stage in result.parts]
-        end = min(ended, after(start, timedelta(seconds=max(part.seconds for part in parts))))
-        done = StageStatus(
-            stage=stage,
-            phase=StagePhase.SUCCEEDED,
-            attempt=stage_status(status, Step(stage, step.iteration)).attempt,
-            job=job.name,
-            start_time=min(start, end),
-            completion_time=end,
-            artifact=_combined(stage, step.iteration, parts),
-            metrics=combine_metrics(stage, parts),
-        )
-        start = end
-        status = with_stage(status, Step(stage, step.iteration), done)
-        status = with_iteration(status, keep_numbers(iteration_status(status, step.iteration or 0), done))
-    return status
-
-
 def absorb_success(
     status: AlignmentRunStatus, job: JobObservation, artifact: ArtifactRef, now: datetime
 ) -> AlignmentRunStatus:
     """The status after a Job's success: artifact, metrics, and the iteration's numbers drawn from them."""
     step = job.step
     results = [result for result in job.results if result is not None]
-    if step.stage is Stage.ROLLOUT:
-        return _absorb_rollout(status, job, results, now)
     entry = stage_status(status, step)
     done = StageStatus(
         stage=step.stage,
@@ -132,11 +88,13 @@ def absorb_success(
         job=job.name,
         start_time=entry.start_time or job.start_time or job.creation_time,
         completion_time=job.completion_time or now,
-        artifact=artifact,
+        artifact=None if step.stage is Stage.ROLLOUT else artifact,  # that of judge, which has an entry of its own
         metrics=combine_metrics(step.stage, results),
         goodput=entry.goodput,
     )
     status = with_stage(status, step, done)
+    if step.stage is Stage.ROLLOUT:
+        return _with_parts(status, job, results, done)
     if (training := next((result.training for result in results if result.training), None)) is not None:
         status = status.evolve(training=training)
     if step.stage is Stage.EXPORT:
@@ -144,3 +102,30 @@ def absorb_success(
     if step.iteration is None:
         return status
     return with_iteration(status, keep_numbers(iteration_status(status, step.iteration), done))
+
+
+def _with_parts(
+    status: AlignmentRunStatus, job: JobObservation, results: Sequence[StageResult], rollout: StageStatus
+) -> AlignmentRunStatus:
+    """The status with an entry for each stage of a rollout, as if each had had a Job of its own."""
+    index = job.iteration or 0
+    ended = rollout.completion_time or job.creation_time
+    start = min(ended, job.start_time or rollout.start_time or ended)
+    for stage in dict.fromkeys(stage for result in results for stage in result.parts):
+        step = Step(stage, index)
+        parts = [result.parts[stage].whole() for result in results if stage in result.parts]
+        end = min(ended, after(start, timedelta(seconds=max(part.seconds for part in parts))))
+        done = StageStatus(
+            stage=stage,
+            phase=StagePhase.SUCCEEDED,
+            attempt=stage_status(status, step).attempt,
+            job=job.name,
+            start_time=start,
+            completion_time=end,
+            artifact=_combined(stage, index, parts),
+            metrics=combine_metrics(stage, parts),
+        )
+        start = end
+        status = with_stage(status, step, done)
+        status = with_iteration(status, keep_numbers(iteration_status(status, index), done))
+    return status

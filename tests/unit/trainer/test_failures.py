@@ -18,6 +18,7 @@ from dynalign_contract.errors import BadConfigError
 from dynalign_contract.exit_codes import FINAL, ExitCode
 from dynalign_contract.result import MAX_RESULT_BYTES, StageResult
 from dynalign_contract.settings import GenerationSettings
+from dynalign_contract.stages import Stage
 from dynalign_operator.manifests import labels
 from dynalign_trainer.fetch.apart import run_apart
 from dynalign_trainer.runtime import failures
@@ -95,6 +96,8 @@ def test_the_log_is_a_file_here_and_a_command_in_a_cluster(
         os.dup2(write, 2)
         selector = ",".join(f"{name}={value}" for name, value in ((labels.RUN, "r"), (labels.STAGE, "generate")))
         assert f"kubectl logs -l {selector}" in failures.log_of(GENERATE)
+        selector = selector.replace("generate", "rollout")
+        assert f"kubectl logs -l {selector}" in failures.log_of(GENERATE, Stage.ROLLOUT), "whose pods do it"
         os.close(read)
         os.close(write)
     finally:

@@ -26,6 +26,7 @@ from dynalign_contract.settings import (
 )
 from dynalign_trainer.endpoints.endpoint_model import EndpointModel
 from dynalign_trainer.endpoints.refusals import EndpointError
+from dynalign_trainer.evaluate.earlier_answers import read_earlier_answers
 from dynalign_trainer.evaluate.fixed_judges import FixedJudge, FixedJudges, open_fixed_judges
 from dynalign_trainer.evaluate.held_out import HeldOut
 from dynalign_trainer.evaluate.held_out_reward import explain_missing, held_out_metrics, reward_answers
@@ -264,7 +265,7 @@ def test_a_judge_without_weight_is_not_asked(
 
 
 def evaluate(context: StageContext[EvaluateParams], held: dict[str, list[AnswerRow]]) -> dict[str, list[AnswerRow]]:
-    held_out = HeldOut(context, open_fixed_judges(context, ENGINE, {}))
+    held_out = HeldOut(context, open_fixed_judges(context, ENGINE, {}), read_earlier_answers(context))
     return held_out.reward(held, Progress(context, 10))
 
 

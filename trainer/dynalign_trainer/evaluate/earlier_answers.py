@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from dynalign_contract.config import EvaluateParams, Policy
@@ -15,10 +14,11 @@ from dynalign_trainer.models.thoughts import Lengths
 from dynalign_trainer.runtime.context import StageContext
 
 
-def earlier_evaluations(context: StageContext[EvaluateParams]) -> Iterator[Path]:
-    """Folders of the evaluations that are inputs, each once: the latest, the capability's, those of the ratings."""
+def read_earlier_answers(context: StageContext[EvaluateParams]) -> list[list[AnswerRow]]:
+    """ANSWER rows of each evaluation that is an input: the latest, the capability's, those of the ratings."""
     single = [context.input(name) for name in (Input.ANSWERS, Input.CAPABILITY) if name in context.inputs]
-    yield from dict.fromkeys([*single, *context.earlier(EVALUATIONS)])
+    folders = dict.fromkeys([*single, *context.earlier(EVALUATIONS)])
+    return [read_answers(folder / ANSWERS_FILE) or [] for folder in folders]
 
 
 def sampling_digest(context: StageContext[EvaluateParams], policy: Policy, lengths: Lengths) -> str:
@@ -34,15 +34,15 @@ def sampling_digest(context: StageContext[EvaluateParams], policy: Policy, lengt
 
 
 def find_earlier_answers(
-    context: StageContext[EvaluateParams], prompts: Sequence[PromptRow], policy: Policy, digest: str
+    earlier: Sequence[Sequence[AnswerRow]], prompts: Sequence[PromptRow], policy: Policy, digest: str
 ) -> list[AnswerRow] | None:
     """ANSWER rows of a policy to these prompts, in their order; None unless one evaluation has all of them.
 
-    `digest` is that of the sampling: answers that were sampled otherwise are not these.
+    `earlier` are the rows of each evaluation. `digest` is that of the sampling: answers that were sampled otherwise are
+    not these.
     """
     wanted = [prompt["prompt_id"] for prompt in prompts]
-    for folder in earlier_evaluations(context):
-        rows = read_answers(folder / ANSWERS_FILE) or []
+    for rows in earlier:
         own = [row for row in rows if row["policy"] == policy.version and row.get("sampled_with") == digest]
         if [row["prompt_id"] for row in own] == wanted:
             return [_as_sampled(row) for row in own]

@@ -1,14 +1,12 @@
 """The rewards of one evaluation: which answers get them, what is known already, and where they are written."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dynalign_contract.config import EvaluateParams, Policy
 from dynalign_contract.layout import ANSWERS_FILE
 from dynalign_contract.records import ANSWER, AnswerRow, PromptRow, read_rows, write_rows
-from dynalign_trainer.evaluate.answers import read_answers
 from dynalign_trainer.evaluate.comparing import KnownRewards
-from dynalign_trainer.evaluate.earlier_answers import earlier_evaluations
 from dynalign_trainer.evaluate.fixed_judges import FixedJudges
 from dynalign_trainer.evaluate.held_out_reward import are_rewarded, explain_missing, known_rewards, reward_answers
 from dynalign_trainer.evaluate.progress import Progress
@@ -21,6 +19,8 @@ class HeldOut:
 
     context: StageContext[EvaluateParams]
     judges: FixedJudges
+    earlier: Sequence[Sequence[AnswerRow]]
+    """ANSWER rows of each earlier evaluation (`read_earlier_answers`)."""
 
     def units(self, prompts: Sequence[PromptRow]) -> int:
         """Answers that are rewarded."""
@@ -36,7 +36,7 @@ class HeldOut:
         watch = progress.begin(sum(len(answers[version]) for version in {Policy().version, policy.version}))
         if are_rewarded(self.judges, answers, policy):
             return dict(answers)
-        known = list(self._earlier())
+        known = [row for rows in self.earlier for row in rows]
         rewarded = reward_answers(self.judges, answers, policy=policy, known=known, watch=watch)
         path = self.context.folder / ANSWERS_FILE
         write_rows(path, [row for rows in rewarded.values() for row in rows], ANSWER)
@@ -53,10 +53,5 @@ class HeldOut:
         """
         if self.context.params.judging.judges:
             return {}
-        rows = [*self._earlier(), *(row for rows in answers.values() for row in rows)]
+        rows = (row for rows in (*self.earlier, *answers.values()) for row in rows)
         return known_rewards(rows, self.judges.digest)
-
-    def _earlier(self) -> Iterator[AnswerRow]:
-        """Answers of the evaluations that are inputs."""
-        for folder in earlier_evaluations(self.context):
-            yield from read_answers(folder / ANSWERS_FILE) or []

@@ -18,7 +18,7 @@ from dynalign_trainer.evaluate.bootstrap import estimate
 from dynalign_trainer.evaluate.capability import CapabilityEvaluation, CapabilityResult
 from dynalign_trainer.evaluate.comparing import Pair, PairJudge
 from dynalign_trainer.evaluate.comparison_sets import BASE, PREVIOUS, ComparisonSet, build_comparisons
-from dynalign_trainer.evaluate.earlier_answers import find_earlier_answers, sampling_digest
+from dynalign_trainer.evaluate.earlier_answers import find_earlier_answers, read_earlier_answers, sampling_digest
 from dynalign_trainer.evaluate.fixed_judges import open_fixed_judges
 from dynalign_trainer.evaluate.held_out import HeldOut
 from dynalign_trainer.evaluate.held_out_reward import held_out_metrics
@@ -50,11 +50,11 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
     engine = start_engine(context, [policy for policy in policies if policy.adapter is not None])
     examination = CapabilityEvaluation(context)
     versions = len({policy.version for policy in policies})
-    held_out = HeldOut(context, open_fixed_judges(context, engine, os.environ))
+    held_out = HeldOut(context, open_fixed_judges(context, engine, os.environ), read_earlier_answers(context))
     judging = len(params.evaluation.win_rate.judges) * len(opponents)
     units = len(prompts) * (versions + judging) + held_out.units(prompts) + examination.units
     progress = Progress(context, units)
-    answers = _answer(context, engine, prompts, policies, verifiers=opened.verifiers, progress=progress)
+    answers = _answer(held_out, engine, prompts, policies, verifiers=opened.verifiers, progress=progress)
     answers = held_out.reward(answers, progress)
     judges = build_judges(context, engine, endpoint, held_out.known_rewards(answers))
     comparison_sets = [
@@ -87,7 +87,7 @@ def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
 
 
 def _answer(
-    context: StageContext[EvaluateParams],
+    held_out: HeldOut,
     engine: Engine,
     prompts: Sequence[PromptRow],
     policies: Sequence[Policy],
@@ -96,12 +96,12 @@ def _answer(
     progress: Progress,
 ) -> dict[str, list[AnswerRow]]:
     """Greedy answers by policy version, kept from an earlier attempt or evaluation where it wrote them."""
-    params = context.params
+    context, params = held_out.context, held_out.context.params
     lengths = Lengths(params.evaluation.win_rate.max_tokens or params.max_tokens, params.thinking_tokens)
 
     def sample(policy: Policy) -> list[AnswerRow]:
         digest, watch = sampling_digest(context, policy, lengths), progress.begin(len(prompts))
-        rows = find_earlier_answers(context, prompts, policy, digest)
+        rows = find_earlier_answers(held_out.earlier, prompts, policy, digest)
         if rows is None:
             sampled = sample_answers(engine, prompts, policy, lengths=lengths, watch=watch)
             rows = [{**row, "sampled_with": digest} for row in sampled]
