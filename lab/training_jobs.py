@@ -16,6 +16,16 @@ from dynalign_contract.stages import Stage
 from dynalign_trainer.train.job import TrainJob
 from lab.processes import free_port
 
+TINY_MODEL: Final = {
+    "vocab_size": 256,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 96,
+}
+"""Sizes of a Qwen3 that a CPU trains in no time, for `write_model`."""
 _DIGEST: Final = "sha256:" + "0" * 64
 _PROJECTIONS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

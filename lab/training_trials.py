@@ -20,7 +20,7 @@ from dynalign_trainer.train.checkpoints import checkpoint_folder
 from dynalign_trainer.train.job import Mismatch, read_reports
 from dynalign_trainer.train.processes.worker import train
 from lab.recorded_groups import draw_groups
-from lab.training_jobs import be_the_only_rank, make_job, write_batch, write_model
+from lab.training_jobs import TINY_MODEL, be_the_only_rank, make_job, write_batch, write_model
 
 _STEPS: Final = 3
 _MIDDLE: Final = {
@@ -31,15 +31,6 @@ _MIDDLE: Final = {
     "num_key_value_heads": 8,
     "head_dim": 128,
     "intermediate_size": 3072,
-}
-_TINY: Final = {
-    "vocab_size": 256,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "intermediate_size": 96,
 }
 _LORA, _FULL = TrainingMethod.LORA, TrainingMethod.FULL
 _RATES: Final = {_LORA: 1e-4, _FULL: 1e-5}
@@ -79,7 +70,7 @@ class TrialSize:
 
 
 MIDDLE_ON_CUDA: Final = TrialSize("cuda", _MIDDLE, (400, 1, 77, 130), 1024)
-TINY_ON_CPU: Final = TrialSize("cpu", _TINY, (20, 1, 7, 5), 128)
+TINY_ON_CPU: Final = TrialSize("cpu", TINY_MODEL, (20, 1, 7, 5), 128)
 
 
 def compare_trainings(

@@ -25,7 +25,7 @@ from dynalign_trainer.train.packed.packing import PackPlan, plan_packs
 from dynalign_trainer.train.packed.trainer import PackedTrainer
 from dynalign_trainer.train.policy.policy import causal_lm
 from lab.recorded_groups import draw_groups
-from lab.training_jobs import be_the_only_rank, make_job, write_batch, write_model
+from lab.training_jobs import TINY_MODEL, be_the_only_rank, make_job, write_batch, write_model
 
 _STEPS: Final = 3
 """The first one of each setting is not timed."""
@@ -37,15 +37,6 @@ _QWEN3_8B: Final = {
     "num_key_value_heads": 8,
     "head_dim": 128,
     "intermediate_size": 12_288,
-}
-_TINY: Final = {
-    "vocab_size": 512,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "intermediate_size": 96,
 }
 
 
@@ -60,7 +51,7 @@ class _Size:
 
 
 _FULL_SIZE: Final = _Size(_QWEN3_8B, (4096, 8192, 16_384), 200, (900, 700, 1000, 400))
-_TINY_SIZE: Final = _Size(_TINY, (128, 256), 16, (40, 20))
+_TINY_SIZE: Final = _Size(TINY_MODEL, (128, 256), 16, (40, 20))
 
 
 def check(place: Place) -> Finding:
