@@ -55,6 +55,30 @@ def test_weights_add_up_to_the_means_that_they_stand_for() -> None:
     assert list(sums.values()) == pytest.approx([1.0] * 3)
 
 
+def test_the_measured_kl_is_that_of_the_policy_though_the_sampler_drew_the_tokens() -> None:
+    """Three possible tokens, each weighted as often as the sampler draws it; one has become very unlikely."""
+    sampler, policy = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.6, 0.4 - 1e-7, 1e-7])
+    base = torch.tensor([0.45, 0.3, 0.25])
+    measured = [
+        measure_tokens(
+            policy[[token]].log(),
+            torch.zeros(1),
+            LossTokens(sampler[[token]].log(), base[[token]].log(), torch.zeros(1), torch.zeros(1, dtype=torch.long)),
+            TrainingSettings(),
+        )[1]
+        for token in range(3)
+    ]
+    mean = sum(float(share) * float(kl) for share, kl in zip(sampler, measured, strict=True))
+    assert mean == pytest.approx(float((policy * (policy / base).log()).sum()), rel=1e-4)
+
+
+def test_a_token_that_has_become_impossible_leaves_the_kl_finite() -> None:
+    known = LossTokens(*(torch.tensor([-1.0]) for _ in range(3)), torch.zeros(1, dtype=torch.long))
+    assert float(measure_tokens(torch.tensor([-200.0]), torch.zeros(1), known, TrainingSettings())[1]) == pytest.approx(
+        1
+    )
+
+
 def test_a_token_counts_as_clipped_where_its_gradient_is_gone() -> None:
     ratios, advantages = [2.0, 2.0, 0.5, 0.5, 9.0, 1.0], [1.0, -1.0, 1.0, -1.0, -1.0, 1.0]
     training = TrainingSettings(clip=ClipSettings(dual=3.0))

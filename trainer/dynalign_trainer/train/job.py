@@ -67,7 +67,7 @@ class StepMeasures(Model):
     loss_tokens: int = 0
     loss: float
     kl: float
-    """k3 estimate against the reference, or against the iteration's start if the KL term is off."""
+    """Nats a token to the reference, or to the iteration's start if the KL term is off (`measure_tokens`)."""
     entropy: float
     ratio_mean: float
     ratio_max: float

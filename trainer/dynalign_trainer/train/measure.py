@@ -32,21 +32,24 @@ def largest_peak_memory() -> int:
 
 
 def measure_tokens(logps: Tensor, entropies: Tensor, tokens: LossTokens, training: TrainingSettings) -> Tensor:
-    """Sums over the loss tokens of one micro-batch, shape (6,): tokens, k3, entropy, ratio, clipped; and the max ratio.
+    """Sums over the loss tokens of one micro-batch, shape (6,): tokens, KL, entropy, ratio, clipped; and the max ratio.
 
-    `logps` and `entropies` have shape (M,). A token counts as clipped where the clip takes its gradient away.
+    `logps` and `entropies` have shape (M,). The KL is k3 times the ratio, which is unbiased for the policy's own
+    tokens though the sampler drew them (arXiv 2512.02556, "Unbiased KL Estimate"); k3 alone has no finite bound where
+    a token has become unlikely. A token counts as clipped where the clip takes its gradient away.
     """
     if not len(logps):
         return torch.zeros(6, dtype=torch.float64)
     ratio = torch.exp(logps - tokens.sampler_logprobs)
+    # ratio * (exp(difference) - difference - 1), written so that a large difference does not overflow
     difference = tokens.ref_logprobs - logps
-    k3 = torch.exp(difference) - difference - 1
+    kl = torch.exp(tokens.ref_logprobs - tokens.sampler_logprobs) - ratio * (difference + 1)
     decisive, clip = clipped_ratio(logps, tokens, training), training.clip
     too_low = (decisive < 1 - clip.low) & (tokens.advantages < 0)
     clipped = too_low | ((decisive > 1 + clip.high) & (tokens.advantages > 0))
     if clip.dual is not None:
         clipped |= (decisive > clip.dual) & (tokens.advantages < 0)
-    sums = [torch.ones_like(logps), k3, entropies, ratio, clipped]
+    sums = [torch.ones_like(logps), kl, entropies, ratio, clipped]
     return torch.stack([*(value.double().sum() for value in sums), ratio.max().double()]).cpu()
 
 
