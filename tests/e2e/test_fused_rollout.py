@@ -14,7 +14,7 @@ from dynalign_contract.layout import RunLayout, stage_folder
 from dynalign_contract.manifest import Manifest, read_listed
 from dynalign_contract.metrics import STAGE_METRICS, read_metrics
 from dynalign_contract.result import StageResult, combine_artifacts
-from dynalign_contract.stages import ITERATION_STAGES, ROLLOUT_STAGES, Stage
+from dynalign_contract.stages import ITERATION_STAGES, PART_STAGES, ROLLOUT_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, StagePhase
 from dynalign_operator.api.v1alpha1 import Rollout
 from dynalign_operator.clusters.local.workdir import Workdir, read_run
@@ -52,12 +52,12 @@ def manifest(run: LocalRun, stage: Stage, iteration: int) -> Manifest:
 
 
 @pytest.mark.parametrize("iteration", [0, 1])
-@pytest.mark.parametrize("stage", ROLLOUT_STAGES)
+@pytest.mark.parametrize("stage", PART_STAGES)
 def test_every_byte_and_every_figure_is_the_same(runs: tuple[LocalRun, LocalRun], stage: Stage, iteration: int) -> None:
     separate, fused = (manifest(run, stage, iteration) for run in runs)
     assert fused.digest == separate.digest
     assert [file.name for file in fused.files] == [file.name for file in separate.files]
-    if iteration == 0:  # later ones name the adapter, whose files hold times
+    if iteration == 0 and stage is not Stage.EVALUATE:  # later ones name the adapter, whose files hold times
         assert fused.config_digest == separate.config_digest
     figures = [
         {
@@ -85,21 +85,24 @@ def test_the_status_has_every_stage_as_if_it_had_had_a_job_of_its_own(runs: tupl
         goodput = stages[Stage.ROLLOUT].goodput
         assert goodput is not None
         assert goodput.seconds.unknown == 0
-        useful = sum(
-            read_metrics(stage, stages[stage].metrics)[STAGE_METRICS[stage].useful_seconds] for stage in ROLLOUT_STAGES
-        )
+        parts = [stages[stage] for stage in ROLLOUT_STAGES]
+        if iteration.index:  # the evaluation of the iteration before was a part of this rollout
+            before = {entry.stage: entry for entry in fused[iteration.index - 1].stages}
+            assert before[Stage.EVALUATE].job == stages[Stage.ROLLOUT].job
+            parts.append(before[Stage.EVALUATE])
+        useful = sum(read_metrics(part.stage, part.metrics)[STAGE_METRICS[part.stage].useful_seconds] for part in parts)
         assert goodput.seconds.useful == pytest.approx(useful, abs=0.01)
     assert [iteration.reward for iteration in fused] == [iteration.reward for iteration in separate]
 
 
-def test_one_engine_is_started_for_the_three(runs: tuple[LocalRun, LocalRun]) -> None:
+def test_one_engine_is_started_for_all_parts(runs: tuple[LocalRun, LocalRun]) -> None:
     starts = []
     for run in runs:
         logs = [path.read_text() for path in sorted((run.workdir / "logs").iterdir())]
         starts.append(
             sum(" engine " in line for text in logs for line in text.splitlines() if "seconds by phase" in line)
         )
-    assert starts[1] <= starts[0] - 2 * (len(ROLLOUT_STAGES) - 1), starts
+    assert starts[1] <= starts[0] - (len(ROLLOUT_STAGES) - 1) - (len(PART_STAGES) - 1), starts
 
 
 def test_a_killed_rollout_goes_on_where_it_stopped(tmp_path: Path, runs: tuple[LocalRun, LocalRun]) -> None:

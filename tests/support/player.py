@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 from dynalign_contract.layout import stage_folder
 from dynalign_contract.result import Metric, PartResult
-from dynalign_contract.stages import ROLLOUT_STAGES, Stage
+from dynalign_contract.stages import PART_STAGES, Stage, iteration_of_part
 from dynalign_operator.clusters.kubernetes.api import KubeApi, RefusedError, open_kube_api
 from dynalign_operator.clusters.kubernetes.paths import JOBS, PODS, RUNS, ApiPath, collection_path, object_path
 from dynalign_operator.manifests.labels import read_job_labels
@@ -53,14 +53,18 @@ def report(pod: dict[str, Any], numbers: dict[Stage, dict[str, float | None]]) -
 def _parts(
     pod: dict[str, Any], iteration: int | None, numbers: dict[Stage, dict[str, float | None]]
 ) -> dict[Stage, PartResult]:
-    """What a rollout's pod reports: shard 0 alone has written prompts."""
+    """What a rollout's pod reports: shard 0 alone has written prompts, and evaluated the iteration before."""
+    assert iteration is not None
+    stages = [stage for stage in PART_STAGES if stage is not Stage.EVALUATE or iteration]
     index = int(pod["metadata"]["annotations"].get("batch.kubernetes.io/job-completion-index", 0))
     return {
         stage: PartResult(
-            artifact=an_artifact(stage_folder(stage, iteration)), metrics=numbers.get(stage, {}), seconds=5.0
+            artifact=an_artifact(stage_folder(stage, iteration_of_part(stage, iteration))),
+            metrics=numbers.get(stage, {}),
+            seconds=5.0,
         )
-        for stage in ROLLOUT_STAGES
-        if stage is not Stage.PROMPTS or index == 0
+        for stage in stages
+        if stage not in (Stage.PROMPTS, Stage.EVALUATE) or index == 0
     }
 
 

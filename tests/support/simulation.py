@@ -9,7 +9,7 @@ from typing import Any
 
 from dynalign_contract.config import RolloutParams, StageConfig
 from dynalign_contract.result import PartResult, PublishedPlace, StageResult
-from dynalign_contract.stages import SIDE_STAGES, Stage
+from dynalign_contract.stages import SIDE_STAGES, Stage, iteration_of_part
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.manifests.labels import read_job_labels
@@ -130,7 +130,10 @@ class Simulation:
                 self.jobs[name] = replace(self._with_parts(ended), completion_time=self.now if over else None)
 
     def _with_parts(self, job: JobObservation) -> JobObservation:
-        """The Job; the results of a rollout name what each of its stages has left, as its configuration says."""
+        """The Job; the results of a rollout name what each of its stages has left, as its configuration says.
+
+        Numbers that fate gave the rollout are those of its evaluation: with `regressed` nothing may follow that.
+        """
         if job.stage is not Stage.ROLLOUT or job.phase is not JobPhase.SUCCEEDED:
             return job
         params = next(config_of_bundle(bundle).params for bundle in self.created if bundle.name == job.name)
@@ -138,14 +141,19 @@ class Simulation:
         results = []
         for index, result in enumerate(job.results):
             assert result is not None
-            parts = {
-                part.stage: PartResult(
-                    artifact=an_artifact(f"{part.stage}-{job.iteration}-{index}"),
-                    metrics=dict(metrics_of(Step(part.stage, job.iteration))),
+            given = {metric.name: metric.value for metric in result.metrics}
+            ends = params.ends_on_regression and given.get("regressed") == 1
+            parts = {}
+            for part in params.parts[: 1 if ends else None]:
+                iteration = iteration_of_part(part.stage, job.iteration or 0)
+                parts[part.stage] = PartResult(
+                    artifact=an_artifact(f"{part.stage}-{iteration}-{index}"),
+                    metrics={
+                        **metrics_of(Step(part.stage, iteration)),
+                        **(given if part.stage is Stage.EVALUATE else {}),
+                    },
                     seconds=10.0,
                 )
-                for part in params.parts
-            }
             results.append(result.model_copy(update={"parts": parts}))
         return replace(job, results=tuple(results))
 

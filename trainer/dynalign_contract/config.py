@@ -31,7 +31,7 @@ from dynalign_contract.settings import (
     TrackingSettings,
     TrainingSettings,
 )
-from dynalign_contract.stages import SHARDED_STAGES, Stage, is_of_iteration
+from dynalign_contract.stages import SHARDED_STAGES, Stage, is_of_iteration, iteration_of_part
 from dynalign_contract.stores import OciServer, S3Server
 from dynalign_contract.training_choice import TrainingChoice
 
@@ -114,38 +114,6 @@ class JudgeParams(Model):
     prompts_per_part: int
 
 
-class RolloutPart(Model):
-    """One stage of a rollout: its parameters, and where its inputs come from."""
-
-    params: Annotated[PromptsParams | GenerateParams | JudgeParams, Field(discriminator="stage")]
-    inputs: dict[str, ArtifactRef] = Field(default_factory=dict)
-    """Name -> artifact that is there before the rollout begins."""
-    made: dict[str, Stage] = Field(default_factory=dict)
-    """Name -> the stage of this rollout whose artifact it is."""
-
-    @property
-    def stage(self) -> Stage:
-        """The stage that this configures."""
-        return self.params.stage
-
-    @property
-    def policies(self) -> tuple[Policy, ...]:
-        """The weights with which the stage asks the engine."""
-        match self.params:
-            case JudgeParams():
-                return (self.params.judge, *self.params.policies.values())
-            case _:
-                return (self.params.policy,)
-
-
-class RolloutParams(Model):
-    """Prompts, generate and judge in one process with one engine. Inputs: none beside those of its parts."""
-
-    stage: Literal[Stage.ROLLOUT] = Stage.ROLLOUT
-    parts: tuple[RolloutPart, ...] = Field(min_length=1)
-    """In the order in which they run; the last is judge."""
-
-
 class TrainParams(Model):
     """Build the batch, train, write the next policy. Inputs: model, rollouts, judgements."""
 
@@ -181,6 +149,42 @@ class EvaluateParams(Model):
     rewards: Rewards = Field(default=(), exclude_if=lambda rewards: not rewards)
     """Verifiers that value the answers too, left out of the file and of the digest where there are none."""
     max_length: int | None = None
+
+
+class RolloutPart(Model):
+    """One stage of a rollout: its parameters, and where its inputs come from."""
+
+    params: Annotated[PromptsParams | GenerateParams | JudgeParams | EvaluateParams, Field(discriminator="stage")]
+    inputs: dict[str, ArtifactRef] = Field(default_factory=dict)
+    """Name -> artifact that is there before the rollout begins."""
+    made: dict[str, Stage] = Field(default_factory=dict)
+    """Name -> the stage of this rollout whose artifact it is."""
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that this configures."""
+        return self.params.stage
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The weights with which the stage asks the engine."""
+        match self.params:
+            case JudgeParams():
+                return (self.params.judge, *self.params.policies.values())
+            case EvaluateParams():
+                return (self.params.policy, self.params.previous)
+            case _:
+                return (self.params.policy,)
+
+
+class RolloutParams(Model):
+    """Stages of `PART_STAGES` in one process with one engine. Inputs: none beside those of its parts."""
+
+    stage: Literal[Stage.ROLLOUT] = Stage.ROLLOUT
+    parts: tuple[RolloutPart, ...] = Field(min_length=1)
+    """In the order in which they run: evaluate, of the iteration before, comes first, and judge last."""
+    ends_on_regression: bool = Field(default=False, exclude_if=lambda ends: not ends)
+    """Whether nothing follows an evaluation that found the policy worse (`evaluation.onRegression` is not Continue)."""
 
 
 class IterationSummary(Model):
@@ -288,6 +292,7 @@ class StageConfig(Model):
         """
         return self.model_copy(
             update={
+                "iteration": iteration_of_part(part.stage, self.iteration or 0),
                 "shards": self.shards if part.stage in SHARDED_STAGES else 1,
                 "inputs": {**part.inputs, **{name: made[stage] for name, stage in part.made.items()}},
                 "params": part.params,

@@ -9,8 +9,8 @@ class Stage(StrEnum):
 
     FETCH = "fetch"
     ROLLOUT = "rollout"
-    """Prompts, generate and judge of one iteration, in one Job whose stages share an engine (`rollout: Fused`). It
-    leaves their artifacts and none of its own."""
+    """Prompts, generate and judge of one iteration, and before them the evaluation of the iteration before, in one Job
+    whose stages share an engine (`rollout: Fused`). It leaves their artifacts and none of its own."""
     PROMPTS = "prompts"
     GENERATE = "generate"
     JUDGE = "judge"
@@ -29,7 +29,11 @@ SIDE_STAGES: Final = frozenset({Stage.REPORT})
 and their failure never fails a run."""
 
 ROLLOUT_STAGES: Final = (Stage.PROMPTS, Stage.GENERATE, Stage.JUDGE)
-"""The stages whose work a rollout does, in order."""
+"""The stages of its own iteration whose work a rollout does, in order."""
+
+PART_STAGES: Final = (Stage.EVALUATE, *ROLLOUT_STAGES)
+"""All stages whose work a rollout can do, in order: the evaluation of the iteration before, if it is due, comes first,
+for what it finds may make the others needless."""
 
 ONLINE_STAGES: Final = frozenset({Stage.FETCH, Stage.EXPORT})
 """The only stages that may reach a model hub. Those that an endpoint plays a part in reach its server too."""
@@ -44,5 +48,15 @@ def is_of_iteration(stage: Stage) -> bool:
 
 
 def stages_of_job(stage: Stage) -> tuple[Stage, ...]:
-    """The stages whose work a Job of this stage does: itself, or those of a rollout."""
+    """The stages whose work a Job of this stage can do: itself, or those of a rollout."""
+    return PART_STAGES if stage is Stage.ROLLOUT else (stage,)
+
+
+def own_stages_of_job(stage: Stage) -> tuple[Stage, ...]:
+    """The stages of its own iteration whose work a Job of this stage does."""
     return ROLLOUT_STAGES if stage is Stage.ROLLOUT else (stage,)
+
+
+def iteration_of_part(stage: Stage, iteration: int) -> int:
+    """The iteration that a part of a rollout belongs to: that of the rollout, or for evaluate the one before."""
+    return iteration - 1 if stage is Stage.EVALUATE else iteration

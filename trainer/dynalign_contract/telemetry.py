@@ -30,7 +30,7 @@ class RolloutSeries(StrEnum):
     """Learning metrics of a rollout, beside those of the stage that it is at."""
 
     PART = "rollout_part"
-    """Place of the stage that runs in `ROLLOUT_STAGES`, from 0."""
+    """Place of the stage that runs in `PART_STAGES`, from 0."""
 
 
 MOST_BYTES: Final = 65_536

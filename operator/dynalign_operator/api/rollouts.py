@@ -1,9 +1,9 @@
-"""Whether prompts, generate and judge of a run share a Job and its engine. Pure."""
+"""Whether prompts, generate and judge of a run share a Job and its engine, and evaluate with them. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dynalign_contract.stages import ROLLOUT_STAGES, Stage
+from dynalign_contract.stages import PART_STAGES, ROLLOUT_STAGES, Stage
 from dynalign_operator.api.pods import StageOverrides
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec, Rollout
 
@@ -15,26 +15,36 @@ class RolloutChoice:
     is_fused: bool
     reason: str
     """Why, for people: the rest of a sentence that begins with Fused or Separate."""
+    has_evaluation: bool = False
+    """Whether a fused rollout begins with the evaluation of the iteration before."""
 
 
 def choose_rollout(spec: AlignmentRunSpec) -> RolloutChoice:
     """What `rollout` says, or for `Auto` what the run's other fields allow."""
+    has_evaluation = spec.stages.evaluate in (StageOverrides(), spec.stages.rollout)
     if spec.rollout is not Rollout.AUTO:
-        return RolloutChoice(spec.rollout is Rollout.FUSED, "as rollout says")
+        is_fused = spec.rollout is Rollout.FUSED
+        return RolloutChoice(is_fused, "as rollout says", has_evaluation=is_fused and has_evaluation)
     obstacle = next(_obstacles(spec), None)
     if obstacle is not None:
         return RolloutChoice(is_fused=False, reason=obstacle)
     return RolloutChoice(
-        is_fused=True, reason="prompts, generate and judge use the run's own engine, and their pods are alike"
+        is_fused=True,
+        reason="prompts, generate and judge use the run's own engine, and their pods are alike",
+        has_evaluation=has_evaluation,
     )
 
 
 def pods_stage(spec: AlignmentRunSpec, stage: Stage) -> Stage:
     """The stage whose field of `spec.stages` describes the pods of a stage: `rollout` for those of a fused one.
 
-    A stage of a fused rollout has a Job of its own where damage is repaired.
+    A stage of a fused rollout has a Job of its own where damage is repaired, and evaluate after the last iteration.
     """
-    return Stage.ROLLOUT if stage in ROLLOUT_STAGES and choose_rollout(spec).is_fused else stage
+    if stage not in PART_STAGES:
+        return stage
+    choice = choose_rollout(spec)
+    is_part = choice.has_evaluation if stage is Stage.EVALUATE else choice.is_fused
+    return Stage.ROLLOUT if is_part else stage
 
 
 def run_overrides(spec: AlignmentRunSpec, stage: Stage) -> StageOverrides:
@@ -48,7 +58,8 @@ def without_fused_rollout(run: AlignmentRun) -> AlignmentRun:
     if not choose_rollout(run.spec).is_fused:
         return run
     own = run.spec.stages
-    stages = own.model_copy(update=dict.fromkeys(map(str, ROLLOUT_STAGES), own.rollout))
+    described = [stage for stage in PART_STAGES if pods_stage(run.spec, stage) is Stage.ROLLOUT]
+    stages = own.model_copy(update=dict.fromkeys(map(str, described), own.rollout))
     spec = run.spec.model_copy(update={"rollout": Rollout.SEPARATE, "stages": stages})
     return run.model_copy(update={"spec": spec})
 

@@ -110,8 +110,9 @@ class Rollout(StrEnum):
     SEPARATE = "Separate"
     """A Job for each, which starts its own engine."""
     FUSED = "Fused"
-    """One Job, `rollout`, whose stages share an engine. It leaves the same artifacts and figures for the same seed. On
-    one machine (`dynalign run`) shards run one after the other, and stages of more than one are separate."""
+    """One Job, `rollout`, whose stages share an engine. It leaves the same artifacts and figures for the same seed. It
+    begins with the evaluation of the iteration before, unless `stages.evaluate` asks for pods of its own. On one
+    machine (`dynalign run`) shards run one after the other, and stages of more than one are separate."""
     AUTO = "Auto"
     """Fused where prompts and judge use the run's own engine, and no `stages.prompts`, `stages.generate` or
     `stages.judge` says where they run; else Separate. `dynalign validate` says which, and why."""

@@ -100,11 +100,14 @@ def summarise(path: Path, run_file: "RunFile", training: "TrainingChoice | None"
 
 
 def _describe_rollout(run: "AlignmentRun") -> list[str]:
-    """Into which Jobs prompts, generate and judge are put, where that is not one for each by default."""
+    """Into which Jobs prompts, generate, judge and evaluate are put, where that is not one for each by default."""
     from dynalign_operator.api.rollouts import choose_rollout
     from dynalign_operator.api.v1alpha1 import Rollout
 
     if run.spec.rollout is Rollout.SEPARATE:
         return []
     choice = choose_rollout(run.spec)
-    return [f"  rollout: {'Fused' if choice.is_fused else 'Separate'}: {choice.reason}"]
+    lines = [f"  rollout: {'Fused' if choice.is_fused else 'Separate'}: {choice.reason}"]
+    if choice.is_fused and not choice.has_evaluation:
+        lines.append("  evaluate has Jobs of its own, whose pods stages.evaluate describes")
+    return lines

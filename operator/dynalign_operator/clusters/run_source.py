@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from pydantic import ValidationError
 
 from dynalign_contract.exit_codes import ExitCode
-from dynalign_contract.stages import SIDE_STAGES, Stage, stages_of_job
+from dynalign_contract.stages import SIDE_STAGES, Stage, iteration_of_part, stages_of_job
 from dynalign_operator.api.approvals import AwaitedApproval, Decision, build_request
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
@@ -134,9 +134,15 @@ class LogSelection:
         named = self.stage is not None and self.stage in (step.stage, *stages_of_job(step.stage))
         return (
             (named or (self.stage is None and step.stage not in SIDE_STAGES))
-            and self.iteration in (None, step.iteration)
+            and self.iteration in (None, self._iteration_in(step))
             and self.attempt in (None, attempt)
         )
+
+    def _iteration_in(self, step: Step) -> int | None:
+        """The iteration of what is asked for in the log of a step: a rollout may evaluate the iteration before."""
+        if self.stage in (None, step.stage) or step.iteration is None:
+            return step.iteration
+        return iteration_of_part(self.stage, step.iteration)
 
 
 @dataclass(frozen=True)

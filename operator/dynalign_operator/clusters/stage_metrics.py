@@ -10,7 +10,7 @@ from typing import Final
 from prometheus_client.parser import text_string_to_metric_families
 
 from dynalign_contract.gang import WaitCause, WaitMetric
-from dynalign_contract.stages import ROLLOUT_STAGES, Stage
+from dynalign_contract.stages import PART_STAGES, Stage
 from dynalign_contract.telemetry import LONGEST_LINE, MOST_SAMPLES, RolloutSeries, StageSeries
 from dynalign_operator.planning.observed import GangWait, JobProgress
 
@@ -52,7 +52,7 @@ class LiveMetrics:
     def part(self) -> Stage | None:
         """The stage that a rollout is at, as the learning metrics tell; None where they tell of none."""
         place = self.metrics.get(RolloutSeries.PART, -1.0)
-        return ROLLOUT_STAGES[int(place)] if place in range(len(ROLLOUT_STAGES)) else None
+        return PART_STAGES[int(place)] if place in range(len(PART_STAGES)) else None
 
     @property
     def progress(self) -> JobProgress:

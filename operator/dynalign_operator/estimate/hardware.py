@@ -42,7 +42,7 @@ ACCELERATORS: Final = {
     Hardware.L40S: Accelerator("L40S", 48, 0.864e12, 362e12, 2, "data sheet"),
     Hardware.MI300X: Accelerator("MI300X", 192, 5.3e12, 1307e12, 2, "data sheet"),
     Hardware.CPU: Accelerator(
-        "2 CPU cores", 16, 20e9, 0.3e12, 4, "operations fitted to the whole of examples/demo.yaml, 361 s"
+        "2 CPU cores", 16, 20e9, 0.3e12, 4, "operations fitted to the whole of an earlier demo, 361 s"
     ),
 }
 
@@ -79,7 +79,9 @@ class Efficiency:
 
 _READ: Final = "read in vLLM 0.31, not measured"
 _SHARED: Final = {
-    "digest": Factor(1.4e9, "bytes a second of which a stage checks digests, one thread", "measured, one core"),
+    "digest": Factor(
+        1.4e9, "bytes a second of which a core checks digests; a pod has two for each GPU", "measured, one core"
+    ),
     "volume": Factor(2e9, "bytes a second of the run's volume, over all pods", "assumed: NFS on a fast network"),
 }
 
@@ -97,18 +99,16 @@ GPU_EFFICIENCY: Final = Efficiency(
 
 CPU_EFFICIENCY: Final = Efficiency(
     prefill=Factor(
-        0.8, "share of the operations above while prompts are read", "fitted to the whole of examples/demo.yaml, 361 s"
+        0.8, "share of the operations above while prompts are read", "fitted to the whole of an earlier demo, 361 s"
     ),
     decode=Factor(
         0.2,
         "share of the operations above while tokens are sampled",
-        "fitted to the whole of examples/demo.yaml, 361 s",
+        "fitted to the whole of an earlier demo, 361 s",
     ),
     step=Factor(0.0, "seconds of a sampling step beside the arithmetic", "part of the factor before"),
     sequences=Factor(256, "sequences that an engine samples at a time, at most", _READ),
-    training=Factor(
-        0.43, "share of the operations above in training", "fitted to the whole of examples/demo.yaml, 361 s"
-    ),
+    training=Factor(0.43, "share of the operations above in training", "fitted to the whole of an earlier demo, 361 s"),
     start=Factor(4, "seconds to start a stage; imports are shared", "start_seconds of docs/results, shared out"),
     engine_start=Factor(4, "seconds to start an engine", "start_seconds of docs/results, shared out"),
     training_start=Factor(

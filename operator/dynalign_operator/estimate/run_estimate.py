@@ -6,9 +6,9 @@ from typing import Final
 from dynalign_contract.base import Model
 from dynalign_contract.objective import Objective
 from dynalign_contract.settings import Refresh
-from dynalign_contract.stages import ITERATION_STAGES, ROLLOUT_STAGES, Stage
+from dynalign_contract.stages import ITERATION_STAGES, PART_STAGES, ROLLOUT_STAGES, Stage
 from dynalign_operator.api.quantities import parse_quantity
-from dynalign_operator.api.rollouts import choose_rollout
+from dynalign_operator.api.rollouts import RolloutChoice, choose_rollout
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
 from dynalign_operator.estimate.hardware import ACCELERATORS, GIB, Hardware, efficiency_of
 from dynalign_operator.estimate.memory import Need, engine_need, training_need, volume_bytes
@@ -92,16 +92,13 @@ def estimate_run(
         )
         for stage in STAGES
     }
-    usual = work_of_iteration(spec, objective, lengths, first=False)
-    first = work_of_iteration(spec, objective, lengths, first=True)
+    usual, first = (work_of_iteration(spec, objective, lengths, first=is_first) for is_first in (False, True))
     stages = _stages(spec, usual, machines)
-    if choose_rollout(spec).is_fused:
-        stages = tuple(_in_rollout(spec, hardware, stage) for stage in stages)
+    choice = choose_rollout(spec)
+    if choice.is_fused:
+        stages = tuple(_in_rollout(spec, hardware, stage, choice) for stage in stages)
     found = {stage.stage: stage for stage in stages}
-    once = {
-        stage: time_of(first[stage], machines[stage]).total - time_of(usual[stage], machines[stage]).total
-        for stage in (Stage.PROMPTS, Stage.EVALUATE)
-    }
+    once = _once(usual, first, machines, choice)
     times = executions(spec)
     run_seconds = sum(once.values()) + sum(found[stage].seconds * times[stage] for stage in STAGES)
     held = sum(found[stage].gpus * seconds for stage, seconds in once.items())
@@ -125,6 +122,19 @@ def estimate_run(
     )
 
 
+def _once(
+    usual: Mapping[Stage, Work], first: Mapping[Stage, Work], machines: Mapping[Stage, Machine], choice: RolloutChoice
+) -> dict[Stage, float]:
+    """Seconds that a run takes once beside those of its usual iterations."""
+    once = {
+        stage: time_of(first[stage], machines[stage]).total - time_of(usual[stage], machines[stage]).total
+        for stage in (Stage.PROMPTS, Stage.EVALUATE)
+    }
+    if choice.has_evaluation:  # the last evaluation has a Job of its own
+        once[Stage.EVALUATE] += time_of(usual[Stage.EVALUATE], machines[Stage.EVALUATE]).start
+    return once
+
+
 def _stages(
     spec: AlignmentRunSpec, work: Mapping[Stage, Work], machines: Mapping[Stage, Machine]
 ) -> tuple[StageEstimate, ...]:
@@ -145,12 +155,14 @@ def _stages(
     return (*stages, _copy(machines[Stage.EXPORT], Stage.EXPORT))
 
 
-def _in_rollout(spec: AlignmentRunSpec, hardware: Hardware, estimate: StageEstimate) -> StageEstimate:
-    """A stage as a part of a fused rollout: every part holds all its pods, and the first one starts the engine.
+def _in_rollout(
+    spec: AlignmentRunSpec, hardware: Hardware, estimate: StageEstimate, choice: RolloutChoice
+) -> StageEstimate:
+    """A stage as a part of a fused rollout: every part holds all its pods, and one of them starts the engine.
 
-    Prompts that are written once are counted without a start, for later iterations begin with generate.
+    The start is counted with prompts, or with generate where these are written once, though an evaluation comes first.
     """
-    if estimate.stage not in ROLLOUT_STAGES:
+    if estimate.stage not in (PART_STAGES if choice.has_evaluation else ROLLOUT_STAGES):
         return estimate
     starts = Stage.GENERATE if spec.prompts.refresh is Refresh.ONCE else ROLLOUT_STAGES[0]
     start = estimate.start_seconds if estimate.stage is starts else 0.0

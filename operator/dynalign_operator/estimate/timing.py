@@ -8,6 +8,7 @@ from dynalign_operator.estimate.hardware import GIB, Accelerator, Efficiency
 from dynalign_operator.estimate.placement import Placement
 from dynalign_operator.estimate.shapes import ModelShape
 from dynalign_operator.estimate.workload import Work
+from dynalign_operator.manifests.overrides import CORES_PER_GPU
 
 _LOAD: Final = 4e9
 """Bytes a second from the page cache to an accelerator."""
@@ -88,9 +89,11 @@ def read_bytes(machine: Machine) -> float:
 
 
 def _verified(machine: Machine) -> float:
-    """Every pod checks the digests of all weights; the volume gives them to all nodes at once."""
+    """Every pod checks the digests of all weights with the cores that it asks for; the volume gives them to all nodes
+    at once."""
     efficiency = machine.efficiency
-    return max(machine.weight_bytes / efficiency.digest.value, read_bytes(machine) / efficiency.volume.value)
+    digest = efficiency.digest.value * max(1, CORES_PER_GPU * machine.placement.accelerators)
+    return max(machine.weight_bytes / digest, read_bytes(machine) / efficiency.volume.value)
 
 
 def _engine_start(machine: Machine) -> float:

@@ -26,7 +26,8 @@ _GRACE_SECONDS: Final = {Stage.TRAIN: 120}
 _DEFAULT_GRACE_SECONDS: Final = 30
 _LEAST_REQUESTS: Final = {"cpu": "100m", "memory": "512Mi"}
 """Requests of a stage without GPUs: enough not to be evicted first, and little enough for a small node."""
-_CORES_PER_GPU: Final = 2
+CORES_PER_GPU: Final = 2
+"""Cores that a pod asks for with each of its GPUs, unless the run or the installation says otherwise."""
 _GIB_PER_GPU: Final = 8
 """Memory of the node that feeds a GPU. Large models need more (`trainer.podDefaults`, `spec.stages`)."""
 
@@ -105,7 +106,7 @@ def build_resources(overrides: StageOverrides, gpus: int) -> KubernetesObject:
     limits = {name: amount for name, amount in overrides.resources.limits.items() if name not in (GPU, resource)}
     if gpus and not overrides.resource_claims:
         limits[resource] = str(gpus)
-    per_gpu = {"cpu": str(_CORES_PER_GPU * gpus), "memory": f"{_GIB_PER_GPU * gpus}Gi"}
+    per_gpu = {"cpu": str(CORES_PER_GPU * gpus), "memory": f"{_GIB_PER_GPU * gpus}Gi"}
     least = per_gpu if gpus else _LEAST_REQUESTS
     requests = {name: amount for name, amount in least.items() if name not in limits} | overrides.resources.requests
     requests = {

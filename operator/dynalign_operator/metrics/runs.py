@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from dynalign_contract.metrics import GenerateMetrics, MetricDef, read_metrics
 from dynalign_contract.settings import Refresh
-from dynalign_contract.stages import Stage, stages_of_job
+from dynalign_contract.stages import Stage, own_stages_of_job
 from dynalign_operator.api.status import AlignmentRunStatus, Phase, StageStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
 from dynalign_operator.clusters.base import RunKey
@@ -95,7 +95,7 @@ def progress_ratio(run: KnownRun) -> float:
         done += min(required, finished) if iteration.stages else required
     total = sum(reading.total for reading in run.live)
     if total > 0:
-        weight = len(stages_of_job(status.stage)) if status.stage is not None else 1
+        weight = len(own_stages_of_job(status.stage)) if status.stage is not None else 1
         done += weight * min(1.0, max(0.0, sum(reading.done for reading in run.live) / total))
     return min(1.0, done / (sum(wanted) + 2.0))
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from dynalign_contract.goodput import DeviceUnit
-from dynalign_contract.stages import ITERATION_STAGES, is_of_iteration, stages_of_job
+from dynalign_contract.stages import ITERATION_STAGES, Stage, is_of_iteration
 from dynalign_operator.api.status import AlignmentRunStatus, ConditionType, StagePhase
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.estimate.hardware import Hardware
@@ -21,6 +21,7 @@ from dynalign_operator.planning import reasons
 from dynalign_operator.planning.approvals import start_without_wait
 from dynalign_operator.planning.goodput import count_devices
 from dynalign_operator.planning.observed import Step
+from dynalign_operator.planning.sequence import rollout_stages
 from dynalign_operator.planning.stored_run import Blocker
 
 _HOUR: Final = 3600.0
@@ -99,19 +100,21 @@ def _need(run: AlignmentRun, status: AlignmentRunStatus, step: Step) -> tuple[fl
     if measured:
         mean = sum(measured) / len(measured)
         return mean, f"would take about {_round(mean)}, the mean of earlier iterations"
-    estimated = _estimate(run, step)
+    estimated = _estimate(run, status, step)
     if estimated is None:
         return 0.0, "would take more; how much is not known before it has run once"
     return estimated, f"is estimated to take {_round(estimated)} on {_ASSUMED} (`dynalign estimate`)"
 
 
-def _estimate(run: AlignmentRun, step: Step) -> float | None:
+def _estimate(run: AlignmentRun, status: AlignmentRunStatus, step: Step) -> float | None:
     """GPU-hours of a stage by arithmetic; None for a model whose sizes are not known."""
     shape = known_shape(run.spec.model.uri)
     if shape is None:
         return None
     found = estimate_run(run.spec, None, shape, _ASSUMED)
-    return sum(entry.gpu_seconds / _HOUR for entry in found.stages if entry.stage in stages_of_job(step.stage))
+    is_rollout = step.stage is Stage.ROLLOUT
+    stages = rollout_stages(run.spec, status, step.iteration or 0) if is_rollout else (step.stage,)
+    return sum(entry.gpu_seconds / _HOUR for entry in found.stages if entry.stage in stages)
 
 
 def _round(hours: float) -> str:

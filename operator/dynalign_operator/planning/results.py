@@ -8,13 +8,19 @@ from dynalign_contract.combining import combine_metrics
 from dynalign_contract.errors import CorruptArtifactError, MemoryFullError
 from dynalign_contract.layout import MANIFEST, stage_folder
 from dynalign_contract.result import MAX_RESULT_BYTES, ArtifactRef, Outcome, StageResult, combine_artifacts
-from dynalign_contract.stages import SHARDED_STAGES, Stage
+from dynalign_contract.stages import ROLLOUT_STAGES, SHARDED_STAGES, Stage, iteration_of_part
 from dynalign_operator.api.durations import after
 from dynalign_operator.api.status import AlignmentRunStatus, StagePhase, StageStatus
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.iteration_numbers import keep_numbers
 from dynalign_operator.planning.observed import JobObservation, Step
-from dynalign_operator.planning.stage_status import iteration_status, stage_status, with_iteration, with_stage
+from dynalign_operator.planning.stage_status import (
+    iteration_status,
+    next_attempt,
+    stage_status,
+    with_iteration,
+    with_stage,
+)
 
 _NAMED: Final = {
     CorruptArtifactError.reason: reasons.CORRUPT_ARTIFACT,
@@ -92,9 +98,11 @@ def absorb_success(
         metrics=combine_metrics(step.stage, results),
         goodput=entry.goodput,
     )
-    status = with_stage(status, step, done)
     if step.stage is Stage.ROLLOUT:
-        return _with_parts(status, job, results, done)
+        ended_early = not any(set(result.parts) & set(ROLLOUT_STAGES) for result in results)
+        entry = next_attempt(done).evolve(start_time=None) if ended_early else done
+        return _with_parts(with_stage(status, step, entry), job, results, done)
+    status = with_stage(status, step, done)
     if (training := next((result.training for result in results if result.training), None)) is not None:
         status = status.evolve(training=training)
     if step.stage is Stage.EXPORT:
@@ -108,10 +116,10 @@ def _with_parts(
     status: AlignmentRunStatus, job: JobObservation, results: Sequence[StageResult], rollout: StageStatus
 ) -> AlignmentRunStatus:
     """The status with an entry for each stage of a rollout, as if each had had a Job of its own."""
-    index = job.iteration or 0
     ended = rollout.completion_time or job.creation_time
     start = min(ended, job.start_time or rollout.start_time or ended)
     for stage in dict.fromkeys(stage for result in results for stage in result.parts):
+        index = iteration_of_part(stage, job.iteration or 0)
         step = Step(stage, index)
         parts = [result.parts[stage].whole() for result in results if stage in result.parts]
         end = min(ended, after(start, timedelta(seconds=max(part.seconds for part in parts))))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dynalign_contract.settings import OnRegression, Refresh
-from dynalign_contract.stages import ITERATION_STAGES, ROLLOUT_STAGES, Stage
+from dynalign_contract.stages import ITERATION_STAGES, PART_STAGES, ROLLOUT_STAGES, Stage
 from dynalign_operator.api.rollouts import choose_rollout
 from dynalign_operator.api.status import (
     AlignmentRunStatus,
@@ -30,17 +30,23 @@ def next_step(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Step | None
     if step is not None:
         return step
     step = _next_in_sequence(spec, status)
-    if step is not None and step.stage in ROLLOUT_STAGES and choose_rollout(spec).is_fused:
-        return Step(Stage.ROLLOUT, step.iteration)
-    return step
+    if step is None or step.iteration is None or step.stage not in PART_STAGES:
+        return step
+    choice = choose_rollout(spec)
+    if step.stage in ROLLOUT_STAGES:
+        return Step(Stage.ROLLOUT, step.iteration) if choice.is_fused else step
+    is_followed = step.iteration + 1 < spec.iterations
+    return Step(Stage.ROLLOUT, step.iteration + 1) if choice.has_evaluation and is_followed else step
 
 
 def rollout_stages(spec: AlignmentRunSpec, status: AlignmentRunStatus, iteration: int) -> tuple[Stage, ...]:
-    """The stages whose work is left for a rollout of this iteration, in order."""
+    """The stages whose work is left for a rollout of this iteration, in order; evaluate is of the iteration before."""
     found = next((entry for entry in status.iterations if entry.index == iteration), IterationStatus(index=iteration))
     first = _next_stage(spec, found)
     required = [stage for stage in required_stages(spec, iteration) if stage in ROLLOUT_STAGES]
-    return tuple(required[required.index(first) :]) if first in required else ()
+    left = tuple(required[required.index(first) :]) if first in required else ()
+    is_due = _next_in_sequence(spec, status) == Step(Stage.EVALUATE, iteration - 1)
+    return (Stage.EVALUATE, *left) if left and is_due and choose_rollout(spec).has_evaluation else left
 
 
 def _next_in_sequence(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> Step | None:
@@ -162,8 +168,15 @@ def is_stopped(spec: AlignmentRunSpec, status: AlignmentRunStatus) -> bool:
 
 
 def last_iteration(status: AlignmentRunStatus) -> IterationStatus | None:
-    """The iteration that has begun last."""
-    return max(status.iterations, key=lambda iteration: iteration.index, default=None)
+    """The iteration that has begun last.
+
+    A rollout that has finished none of its stages begins no iteration: it may be at the evaluation of the one before.
+    """
+    return max(filter(_has_begun, status.iterations), key=lambda iteration: iteration.index, default=None)
+
+
+def _has_begun(iteration: IterationStatus) -> bool:
+    return not iteration.stages or any(stage.stage is not Stage.ROLLOUT for stage in iteration.stages)
 
 
 def _next_stage(spec: AlignmentRunSpec, iteration: IterationStatus) -> Stage | None:

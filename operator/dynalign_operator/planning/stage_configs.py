@@ -25,8 +25,8 @@ from dynalign_contract.inputs import EVALUATIONS, HISTORY, Input
 from dynalign_contract.objective import Objective
 from dynalign_contract.preflight import Preflight
 from dynalign_contract.result import ArtifactRef
-from dynalign_contract.settings import Ratings, Refresh, columns_of_rewards
-from dynalign_contract.stages import SHARDED_STAGES, Stage
+from dynalign_contract.settings import OnRegression, Ratings, Refresh, columns_of_rewards
+from dynalign_contract.stages import SHARDED_STAGES, Stage, iteration_of_part
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun, AlignmentRunSpec
 from dynalign_operator.planning.errors import MissingArtifactError
@@ -111,16 +111,18 @@ def _inputs_of(given: _StageInputs, stage: Stage, parts: _StageParams) -> dict[s
 
 
 def _rollout(given: _StageInputs) -> _StageParams:
-    """The stages that are left to do of prompts, generate and judge, as one Job's parts."""
+    """The stages that are left to do of those of a rollout, as one Job's parts."""
     stages = rollout_stages(given.spec, given.status, given.iteration)
     given = replace(given, made=frozenset(stages))
-    return _StageParams(RolloutParams(parts=tuple(_part(given, stage) for stage in stages)))
+    ends = Stage.EVALUATE in stages and given.spec.evaluation.on_regression is not OnRegression.CONTINUE
+    return _StageParams(RolloutParams(parts=tuple(_part(given, stage) for stage in stages), ends_on_regression=ends))
 
 
-def _part(given: _StageInputs, stage: Stage) -> RolloutPart:
+def _part(rollout: _StageInputs, stage: Stage) -> RolloutPart:
+    given = replace(rollout, iteration=iteration_of_part(stage, rollout.iteration))
     parts = _BUILDERS[stage](given)
     made = {str(name): source for name, source in _MADE_BY.get(stage, {}).items() if source in given.made}
-    if not isinstance(parts.params, PromptsParams | GenerateParams | JudgeParams):
+    if not isinstance(parts.params, PromptsParams | GenerateParams | JudgeParams | EvaluateParams):
         raise TypeError(f"{stage} is no part of a rollout")
     return RolloutPart(params=parts.params, inputs=_inputs_of(given, stage, parts), made=made)
 
@@ -290,6 +292,7 @@ def _export(given: _StageInputs) -> _StageParams:
             capability_delta=entry.capability_delta,
         )
         for entry in given.status.iterations
+        if entry.policy is not None  # a rollout may have ended before its iteration has trained
     )
     params = ExportParams(
         policy=exported,

@@ -24,7 +24,7 @@ from dynalign_operator.planning.gangs import explain_gang
 from dynalign_operator.planning.observed import JobObservation, Step
 from dynalign_operator.planning.policies import best_iteration
 from dynalign_operator.planning.regressions import explain_regression
-from dynalign_operator.planning.sequence import is_stopped
+from dynalign_operator.planning.sequence import is_stopped, last_iteration
 from dynalign_operator.planning.stage_status import stage_status
 from dynalign_operator.planning.stored_run import Blocker
 from dynalign_operator.planning.waiting import explain_progress
@@ -72,7 +72,9 @@ def progress_text(spec: AlignmentRunSpec, status: AlignmentRunStatus, position: 
     """`3/10 train 62%`, or `3/10 rollout: judge 80%`: iterations are counted from 1 here, for people."""
     step = position.step
     if step is None:
-        return f"{len(status.iterations)}/{len(status.iterations)}"
+        last = last_iteration(status)
+        begun = 0 if last is None else last.index + 1
+        return f"{begun}/{begun}"
     total = max(spec.iterations, 1 + (step.iteration or 0))
     words = [str(step.stage)] if step.iteration is None else [f"{step.iteration + 1}/{total}", str(step.stage)]
     if position.gate is not None:

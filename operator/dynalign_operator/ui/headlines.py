@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from dynalign_contract.stages import ITERATION_STAGES, Stage, stages_of_job
+from dynalign_contract.stages import ITERATION_STAGES, Stage, own_stages_of_job
 from dynalign_operator.api.status import AlignmentRunStatus, Phase, StagePhase
 from dynalign_operator.cli.situation import count_iterations, count_requested_gpus, remark_on, stage_share
 from dynalign_operator.cli.tables import describe_win_rate
@@ -52,6 +52,6 @@ def fraction_of(status: AlignmentRunStatus, iterations: int) -> float:
         done += finished if iteration.stages else len(ITERATION_STAGES)
     share = stage_share(status)
     current = float(share.removesuffix("%")) / 100 if share else 0.0
-    current *= len(stages_of_job(status.stage)) if status.stage is not None else 1
+    current *= len(own_stages_of_job(status.stage)) if status.stage is not None else 1
     total = len(ITERATION_STAGES) * max(iterations, len(status.iterations)) + len({Stage.FETCH, Stage.EXPORT})
     return min(1.0, (done + current) / total)

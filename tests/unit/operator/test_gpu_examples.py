@@ -56,13 +56,13 @@ def test_it_is_valid_it_fits_and_its_jobs_hold_the_gpus_of_the_estimate(name: st
     estimated = {entry.stage: entry.gpus for entry in verdict.estimate.stages if entry.stage in ITERATION_STAGES}
     rendered = {
         work: job["spec"]["completions"] * int(limits_of(job).get("nvidia.com/gpu", "0"))
-        for stage, job in jobs_of(name).items()
+        for stage, job in sorted(jobs_of(name).items(), key=lambda entry: entry[0] == Stage.ROLLOUT)
         for work in stages_of_job(Stage(stage))
         if work in ITERATION_STAGES
     }
     expected = GPUS.get(name, ONE_NODE)
     if Stage.ROLLOUT in jobs_of(name):
-        expected = {**expected, Stage.PROMPTS: expected[Stage.GENERATE]}
+        expected = {**expected, **dict.fromkeys((Stage.PROMPTS, Stage.EVALUATE), expected[Stage.GENERATE])}
     assert estimated == expected
     assert rendered == estimated
 

@@ -39,7 +39,7 @@ quick = settings(max_examples=60)
 
 
 def regress(job: JobObservation) -> JobObservation:
-    return succeed(job, regressed=1.0) if job.stage is Stage.EVALUATE else succeed(job)
+    return succeed(job, regressed=1.0) if job.stage in (Stage.EVALUATE, Stage.ROLLOUT) else succeed(job)
 
 
 def fate_of(action: str) -> Fate:

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from dynalign_contract.config import RolloutParams
+from dynalign_contract.config import RolloutParams, TrainParams
 from dynalign_contract.goodput import DeviceUnit
 from dynalign_contract.result import MAX_RESULT_BYTES, ArtifactRef, Outcome, PartResult, StageResult
-from dynalign_contract.stages import ITERATION_STAGES, ROLLOUT_STAGES, Stage
+from dynalign_contract.settings import OnRegression
+from dynalign_contract.stages import ITERATION_STAGES, PART_STAGES, ROLLOUT_STAGES, Stage, iteration_of_part
 from dynalign_operator.api.rollouts import choose_rollout, run_overrides, without_fused_rollout
 from dynalign_operator.api.status import ConditionType, Phase, StagePhase
 from dynalign_operator.cli.validate import summarise
@@ -17,9 +18,10 @@ from dynalign_operator.estimate.hardware import Hardware
 from dynalign_operator.estimate.run_estimate import estimate_run
 from dynalign_operator.estimate.shapes import known_shape
 from dynalign_operator.planning import reasons
-from dynalign_operator.planning.observed import Step
+from dynalign_operator.planning.observed import JobObservation, Step
 from dynalign_operator.planning.planner import retry
 from dynalign_operator.planning.run_facts import facts_of
+from dynalign_operator.planning.sequence import finished_iteration
 from dynalign_operator.planning.stage_status import shown_stages
 from dynalign_operator.planning.status import RunPosition, progress_text
 from dynalign_operator.runfile.run_file import RunFile
@@ -27,7 +29,7 @@ from dynalign_trainer.runtime.session import Session
 from dynalign_trainer.runtime.telemetry import Share
 from support.builders import RunBuilder, a_job, a_run
 from support.planning import condition, config_of
-from support.simulation import Simulation
+from support.simulation import Simulation, config_of_bundle, succeed
 
 ENDPOINT = {"model": "Endpoint", "endpoint": {"url": "http://far/v1", "model": "big"}}
 
@@ -70,7 +72,7 @@ def test_a_part_has_the_configuration_of_a_job_of_its_own() -> None:
         assert isinstance(config.params, RolloutParams)
         made: dict[Stage, ArtifactRef] = {}
         for part in config.params.parts:
-            alone = config_of(separate, f"{part.stage} of iteration {iteration}")
+            alone = config_of(separate, f"{part.stage} of iteration {iteration_of_part(part.stage, iteration)}")
             source = {Stage.GENERATE: ("prompts", Stage.PROMPTS), Stage.JUDGE: ("rollouts", Stage.GENERATE)}
             if part.stage in source:
                 name, stage = source[part.stage]
@@ -91,7 +93,112 @@ def test_prompts_that_are_written_once_are_no_part_of_later_rollouts() -> None:
         for config in (config_of(run, f"rollout of iteration {i}") for i in (0, 1))
         if isinstance(config.params, RolloutParams)
     ]
-    assert stages == [list(ROLLOUT_STAGES), [Stage.GENERATE, Stage.JUDGE]]
+    assert stages == [list(ROLLOUT_STAGES), [Stage.EVALUATE, Stage.GENERATE, Stage.JUDGE]]
+
+
+def test_each_rollout_begins_with_the_evaluation_of_the_iteration_before() -> None:
+    run = Simulation(fused().with_iterations(3).build()).finish()
+    assert [step for step, _ in run.steps_created()] == [
+        *("fetch", "rollout of iteration 0", "train of iteration 0"),
+        *("rollout of iteration 1", "train of iteration 1"),
+        *("rollout of iteration 2", "train of iteration 2", "evaluate of iteration 2", "export"),
+    ]
+    params = [config_of(run, f"rollout of iteration {i}").params for i in range(3)]
+    assert [[part.stage for part in found.parts] for found in params if isinstance(found, RolloutParams)] == [
+        list(ROLLOUT_STAGES),
+        list(PART_STAGES),
+        list(PART_STAGES),
+    ]
+    assert [entry.win_rate is not None for entry in run.run.status.iterations] == [True] * 3
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("action", list(OnRegression))
+@pytest.mark.parametrize("regressed", [{0}, {1}, {0, 1}, {1, 2}, {3}])
+def test_what_follows_a_regression_is_the_same_in_either_kind_of_job(
+    regressed: set[int], action: OnRegression, every: int
+) -> None:
+    """The evaluation that ends a rollout early, one that does not, and one with a Job of its own."""
+
+    def fate(job: JobObservation) -> JobObservation:
+        evaluated = None if job.iteration is None else job.iteration - (job.stage is Stage.ROLLOUT)
+        return succeed(job, regressed=1.0) if evaluated in regressed else succeed(job)
+
+    evaluation = {"onRegression": action.value, "every": every}
+    separate, together = (
+        Simulation(a_run().with_spec(rollout=rollout, evaluation=evaluation).with_iterations(4).build()).finish(fate)
+        for rollout in ("Separate", "Fused")
+    )
+    made = [
+        {
+            entry.index: (entry.policy is not None, entry.win_rate, entry.regressed)
+            for entry in simulation.run.status.iterations
+            if entry.prompts is not None
+        }
+        for simulation in (separate, together)
+    ]
+    assert made[1] == made[0]
+    exported = [config_of(simulation, "export").params for simulation in (separate, together)]
+    assert exported[1].policy.version == exported[0].policy.version  # type: ignore[union-attr]
+    assert len(exported[1].iterations) == len(exported[0].iterations)  # type: ignore[union-attr]
+    for index in range(4):
+        starts = [_start_of(simulation, index) for simulation in (separate, together)]
+        assert starts[1] == starts[0], f"iteration {index} starts from the same policy"
+
+
+def _start_of(simulation: Simulation, iteration: int) -> str | None:
+    """Version of the policy from which an iteration was trained; None if it was not."""
+    configs = [config_of_bundle(b) for b in simulation.created if b.step == Step(Stage.TRAIN, iteration)]
+    return next((found.params.policy.version for found in configs if isinstance(found.params, TrainParams)), None)
+
+
+def test_a_rollout_that_an_evaluation_has_ended_goes_on_when_the_run_may() -> None:
+    """Its time is counted, its iteration has not begun, and a changed `onRegression` takes it up."""
+    simulation = Simulation(fused(evaluation={"onRegression": "Stop"}).with_iterations(2).build())
+    simulation.finish(lambda job: succeed(job, regressed=1.0) if job.iteration == 1 else succeed(job))
+    status = simulation.run.status
+    assert simulation.steps_created()[-2:] == [("rollout of iteration 1", 1), ("export", 1)]
+    assert (status.phase, status.progress) == (Phase.SUCCEEDED, "1/1")
+    assert status.iterations[0].regressed
+    simulation.change_spec(
+        evaluation=simulation.run.spec.evaluation.model_copy(update={"on_regression": OnRegression.CONTINUE})
+    )
+    simulation.finish()
+    assert ("rollout of iteration 1", 2) in simulation.steps_created()
+    assert [part.stage for part in _last_rollout(simulation).parts] == list(ROLLOUT_STAGES)
+    assert simulation.run.status.iterations[1].policy is not None
+
+
+def test_the_report_waits_for_an_evaluation_within_the_next_rollout() -> None:
+    simulation = Simulation(fused().with_iterations(2).build()).until(Stage.ROLLOUT, 1)
+    assert finished_iteration(simulation.run.spec, simulation.run.status) is None
+    simulation.step(lambda job: job)
+    assert finished_iteration(simulation.run.spec, simulation.run.status) is None
+    simulation.until(Stage.TRAIN, 1)
+    assert finished_iteration(simulation.run.spec, simulation.run.status) == 0
+
+
+def test_an_evaluation_that_pods_of_its_own_are_described_for_has_a_job_of_its_own() -> None:
+    own = {"evaluate": {"runtimeClassName": "nvidia"}}
+    assert "evaluate of iteration 0" in dict(
+        Simulation(fused(stages=own).with_iterations(2).build()).finish().steps_created()
+    )
+    alike = own | {"rollout": own["evaluate"]}
+    found = Simulation(fused(stages=alike).with_iterations(2).build()).finish()
+    assert "evaluate of iteration 0" not in dict(found.steps_created())
+
+
+def test_the_log_of_an_evaluation_is_in_that_of_the_next_rollout() -> None:
+    assert LogSelection(Stage.EVALUATE, 0).matches(Step(Stage.ROLLOUT, 1), 1)
+    assert LogSelection(Stage.EVALUATE, 1).matches(Step(Stage.EVALUATE, 1), 1)
+    assert not LogSelection(Stage.EVALUATE, 1).matches(Step(Stage.ROLLOUT, 1), 1)
+    assert not LogSelection(Stage.JUDGE, 0).matches(Step(Stage.ROLLOUT, 1), 1)
+
+
+def _last_rollout(simulation: Simulation) -> RolloutParams:
+    params = [config_of_bundle(bundle).params for bundle in simulation.created if bundle.step.stage is Stage.ROLLOUT]
+    assert isinstance(params[-1], RolloutParams)
+    return params[-1]
 
 
 def test_a_run_that_becomes_fused_does_the_rest_of_an_iteration_in_one_job() -> None:
@@ -146,7 +253,7 @@ def test_a_result_that_is_too_long_loses_families_first_and_never_an_artifact() 
 
 
 @pytest.mark.parametrize("refresh", ["EveryIteration", "Once"])
-def test_the_estimate_counts_one_start_for_the_three_and_all_pods_for_each(refresh: str) -> None:
+def test_the_estimate_counts_one_start_for_all_parts_and_all_pods_for_each(refresh: str) -> None:
     shape = known_shape("hf://Qwen/Qwen3-8B")
     assert shape is not None
     spec: dict[str, Any] = {"model": {"uri": "hf://Qwen/Qwen3-8B"}, "generation": {"shards": 4}}
@@ -163,11 +270,9 @@ def test_the_estimate_counts_one_start_for_the_three_and_all_pods_for_each(refre
         before[stage].work_seconds for stage in ROLLOUT_STAGES
     ]
     assert {after[stage].gpus for stage in ROLLOUT_STAGES} == {4}
-    saved = sum(before[stage].start_seconds for stage in ROLLOUT_STAGES if stage is not first)
+    saved = sum(before[stage].start_seconds for stage in PART_STAGES if stage is not first)
     assert together.iteration_seconds == pytest.approx(separate.iteration_seconds - saved, abs=0.2)
-    assert [after[stage] for stage in (Stage.TRAIN, Stage.EVALUATE)] == [
-        before[stage] for stage in (Stage.TRAIN, Stage.EVALUATE)
-    ]
+    assert after[Stage.TRAIN] == before[Stage.TRAIN]
 
 
 def test_a_budget_holds_a_rollout_for_what_its_stages_are_estimated_to_take() -> None:

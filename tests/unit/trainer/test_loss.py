@@ -73,7 +73,8 @@ def test_the_measured_kl_is_that_of_the_policy_though_the_sampler_drew_the_token
 
 
 def test_a_token_that_has_become_impossible_leaves_the_kl_finite() -> None:
-    known = LossTokens(*(torch.tensor([-1.0]) for _ in range(3)), torch.zeros(1, dtype=torch.long))
+    same = torch.tensor([-1.0])
+    known = LossTokens(same, same, torch.zeros(1), torch.zeros(1, dtype=torch.long))
     assert float(measure_tokens(torch.tensor([-200.0]), torch.zeros(1), known, TrainingSettings())[1]) == pytest.approx(
         1
     )

@@ -13,9 +13,9 @@ import pytest
 from dynalign_contract.config import RolloutParams, StageConfig
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.layout import stage_folder
-from dynalign_contract.metrics import GenerateMetrics, RolloutMetrics
+from dynalign_contract.metrics import EvaluateMetrics, GenerateMetrics, RolloutMetrics
 from dynalign_contract.result import Outcome, StageResult
-from dynalign_contract.stages import ROLLOUT_STAGES, Stage
+from dynalign_contract.stages import PART_STAGES, ROLLOUT_STAGES, Stage
 from dynalign_operator.manifests import labels
 from dynalign_trainer.runtime import lifecycle
 from dynalign_trainer.runtime.context import StageContext, StageOutput
@@ -41,19 +41,23 @@ def writes(context: StageContext[Any]) -> StageOutput[Any]:
 class Pods:
     """The pods of a rollout on one folder; its parts are the plan's, its stages are scripted."""
 
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, shards: int = 1) -> None:
+    def __init__(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch, shards: int = 1, iteration: int = 0, action: str = "Continue"
+    ) -> None:
         self.root, self._monkeypatch = root, monkeypatch
-        run = a_run().with_spec(rollout="Fused").with_iterations(1).with_shards(shards).build()
-        planned = config_of(Simulation(run).until(Stage.ROLLOUT, 0), "rollout of iteration 0")
+        evaluation = {"onRegression": action}
+        run = a_run().with_spec(rollout="Fused", evaluation=evaluation).with_iterations(2).with_shards(shards).build()
+        planned = config_of(Simulation(run).until(Stage.ROLLOUT, iteration), f"rollout of iteration {iteration}")
         assert isinstance(planned.params, RolloutParams)
         parts = tuple(part.model_copy(update={"inputs": {}}) for part in planned.params.parts)
-        self.config: StageConfig = planned.model_copy(update={"params": RolloutParams(parts=parts)})
+        params = planned.params.model_copy(update={"parts": parts})
+        self.config: StageConfig = planned.model_copy(update={"params": params})
         (root / "stage.json").write_text(self.config.to_json())
         self.script({})
 
     def script(self, stages: dict[Stage, Run]) -> None:
         """What the stages do; those that are not named write one file."""
-        for stage in ROLLOUT_STAGES:
+        for stage in PART_STAGES:
             module = types.ModuleType(f"scripted_{stage}")
             module.run = stages.get(stage, writes)  # type: ignore[attr-defined]
             self._monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -94,6 +98,29 @@ def test_each_part_gets_what_the_one_before_has_made(pods: Pods) -> None:
     assert result.warnings == ("prompts: prompts warns", "generate: generate warns", "judge: judge warns")
     values = {metric.name: metric.value for metric in result.metrics}
     assert values[RolloutMetrics.useful_seconds.name] == 6.0
+
+
+@pytest.mark.parametrize(
+    ("action", "regressed", "ends"),
+    [("Continue", 1.0, False), ("Rollback", 1.0, True), ("Stop", 1.0, True), ("Stop", 0.0, False)],
+)
+def test_an_evaluation_ends_the_rollout_where_the_run_does_not_go_on_with_what_it_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str, regressed: float, *, ends: bool
+) -> None:
+    """The planner that made the configuration takes the result; the next attempt does not evaluate again."""
+    pods = Pods(tmp_path, monkeypatch, iteration=1, action=action)
+
+    def evaluates(context: StageContext[Any]) -> StageOutput[Any]:
+        assert context.config.iteration == 0
+        return StageOutput(files=dict(writes(context).files), metrics={EvaluateMetrics.regressed: regressed})
+
+    pods.script({Stage.EVALUATE: evaluates})
+    result = pods.run()
+    assert list(result.parts) == ([Stage.EVALUATE] if ends else list(PART_STAGES))
+    assert result.parts[Stage.EVALUATE].artifact.path == stage_folder(Stage.EVALUATE, 0)
+    assert result.artifact == list(result.parts.values())[-1].artifact
+    again = pods.run()
+    assert (again.outcome, list(again.parts)) == (Outcome.SKIPPED, list(result.parts))
 
 
 def test_the_next_attempt_does_what_is_left(pods: Pods) -> None:

@@ -1,9 +1,10 @@
 """rollout: the stages prompts, generate and judge in one process, one after the other, with one engine.
 
-Each stage leaves the artifact, the manifest and the numbers that a Job of its own would have left: its configuration
-has the same digest, so either kind of Job goes on where the other one stopped. Shards work side by side: shard 0 writes
-the prompts, and a stage that reads what all shards have written begins when their manifests are there. A shard that is
-lost comes back alone, and the others wait for it.
+The evaluation of the iteration before comes first where it is due; if the policy got worse and the run does not go on
+with it, nothing follows. Each stage leaves the artifact, the manifest and the numbers that a Job of its own would have
+left: its configuration has the same digest, so either kind of Job goes on where the other one stopped. Shards work side
+by side: shard 0 writes the prompts, and a stage that reads what all shards have written begins when their manifests are
+there. A shard that is lost comes back alone, and the others wait for it.
 """
 
 import logging
@@ -15,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dynalign_contract.config import RolloutParams, StageConfig
+from dynalign_contract.config import RolloutParams, RolloutPart, StageConfig
 from dynalign_contract.console import print_traceback
 from dynalign_contract.errors import StageError, TerminatedError
 from dynalign_contract.manifest import read_manifest, reference_to
-from dynalign_contract.metrics import STAGE_METRICS, read_metrics
+from dynalign_contract.metrics import STAGE_METRICS, EvaluateMetrics, read_metrics
 from dynalign_contract.result import (
     MAX_WARNINGS,
     ArtifactRef,
@@ -29,7 +30,7 @@ from dynalign_contract.result import (
     StageResult,
     combine_artifacts,
 )
-from dynalign_contract.stages import Stage
+from dynalign_contract.stages import ROLLOUT_STAGES, Stage
 from dynalign_trainer.runtime.failures import Attempt, explain_failure
 from dynalign_trainer.runtime.session import Session
 from dynalign_trainer.runtime.telemetry import Share
@@ -68,7 +69,6 @@ def run_rollout(rollout: Rollout, make: Make) -> StageResult:
     parts: dict[Stage, PartResult] = {}
     made: dict[Stage, ArtifactRef] = {}
     warnings: dict[str, None] = {}
-    last = rollout.params.parts[-1].stage
     for place, part in enumerate(rollout.params.parts):
         config = rollout.config.of_part(part, made)
         session.share = Share(place, len(rollout.params.parts))
@@ -78,17 +78,33 @@ def run_rollout(rollout: Rollout, make: Make) -> StageResult:
                 result = make(config, session)
             parts[part.stage] = _describe(result)
             warnings |= dict.fromkeys(f"{part.stage}: {text}" for text in result.warnings)
-        if part.stage is not last:
+        if _is_last(part, config, rollout, session):
+            break
+        if part.stage in ROLLOUT_STAGES:
             made[part.stage] = _await_artifact(config, rollout, session)
     results = {stage: part.whole() for stage, part in parts.items()}
     is_skipped = all(part.is_skipped for part in parts.values())
     return StageResult(
         outcome=Outcome.SKIPPED if is_skipped else Outcome.SUCCEEDED,
-        artifact=parts[last].artifact,
+        artifact=list(parts.values())[-1].artifact,
         metrics=_times_of(results),
         warnings=tuple(warnings)[:MAX_WARNINGS],
         parts=parts,
     )
+
+
+def _is_last(part: RolloutPart, config: StageConfig, rollout: Rollout, session: Session) -> bool:
+    """Whether nothing follows a part: it is the last one, or an evaluation that ends the rollout."""
+    if part is rollout.params.parts[-1]:
+        return True
+    if part.stage is not Stage.EVALUATE or not rollout.params.ends_on_regression:
+        return False
+    evaluation = rollout.root / _await_artifact(config, rollout, session).path
+    manifest = read_manifest(evaluation)
+    if manifest is None or read_metrics(Stage.EVALUATE, manifest.metrics).get(EvaluateMetrics.regressed) != 1:
+        return False
+    log.info("%s has found that the policy got worse: this rollout ends here", evaluation)
+    return True
 
 
 @contextmanager

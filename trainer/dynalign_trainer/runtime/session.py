@@ -9,7 +9,7 @@ from typing import Any
 from dynalign_contract.config import Policy, RolloutParams
 from dynalign_contract.manifest import verify_artifact
 from dynalign_contract.result import ArtifactRef
-from dynalign_contract.stages import ROLLOUT_STAGES, Stage
+from dynalign_contract.stages import PART_STAGES, Stage
 from dynalign_contract.telemetry import RolloutSeries
 from dynalign_trainer.runtime.telemetry import Share, Telemetry
 
@@ -53,6 +53,6 @@ class Session:
         start = time.time() if self._begun else None
         self._begun = True
         telemetry = Telemetry(start, self.share)
-        telemetry.metric(RolloutSeries.PART, ROLLOUT_STAGES.index(stage))
+        telemetry.metric(RolloutSeries.PART, PART_STAGES.index(stage))
         telemetry.progress(0, 1)
         return telemetry
