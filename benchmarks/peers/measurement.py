@@ -12,7 +12,8 @@ from benchmarks.peers.plan import WORK, Plan, Report
 
 _TOKENS_APART: Final = 0.1
 """Share by which sampled tokens may differ: answers are drawn, and end when their model ends them."""
-_TIMES: Final = ("wall", "command", "cpu")
+_SECONDS: Final = ("wall", "command", "cpu", "start", *WORK)
+_COUNTS: Final = ("tokens", "questions", "updates")
 
 
 class Contender(StrEnum):
@@ -68,23 +69,25 @@ def describe_differences(plan: Plan, measured: Sequence[Measurement]) -> list[st
 
 def summarise(measured: Sequence[Measurement]) -> tuple[Table, dict[str, float], dict[str, float]]:
     """The table, and values and ratios of the JSON line. Every ratio is the median over rounds of peer / dynalign."""
-    names = ("rounds", "wall s", "command s", "CPU s", "start", *WORK, "tokens", "questions", "updates")
-    table = Table("contender", *(Column(name, justify="right") for name in names))
-    values: dict[str, float] = {}
-    for contender in Contender:
-        runs = [one for one in measured if one.contender is contender]
-        figures = {name: median(getattr(one, name) for one in runs) for name in (*_TIMES, "start")}
-        figures |= {part: median(one.report.seconds.get(part, 0.0) for one in runs) for part in WORK}
-        work = {name: median(getattr(one.report, name) for one in runs) for name in ("tokens", "questions", "updates")}
-        cells = [*(f"{value:.1f}" for value in figures.values()), *(f"{value:.0f}" for value in work.values())]
-        table.add_row(contender, str(len(runs)), *cells)
-        values |= {f"{contender}_{name}": round(value, 2) for name, value in (figures | work).items()}
+    figures = {who: _medians([one for one in measured if one.contender is who]) for who in Contender}
+    table = Table("median", *(Column(who, justify="right") for who in Contender))
+    for name in (*_SECONDS, *_COUNTS):
+        form = ".1f" if name in _SECONDS else ".0f"
+        label = f"{name}, seconds" if name in _SECONDS else name
+        table.add_row(label, *(format(figures[who][name], form) for who in Contender))
+    values = {f"{who}_{name}": round(value, 2) for who in Contender for name, value in figures[who].items()}
     ratios = {str(peer): _ratio(measured, peer, "wall") for peer in PEERS}
     ratios |= {f"{peer}_{time}": _ratio(measured, peer, time) for time in ("command", "cpu") for peer in PEERS}
-    table.caption = "Seconds; peer / dynalign, medians over rounds: " + ", ".join(
-        f"{k} {v:.2f}" for k, v in ratios.items()
-    )
+    shown = ", ".join(f"{name} {value:.2f}" for name, value in ratios.items())
+    table.caption = f"Rounds: {len(measured) // len(Contender)}. Peer / dynalign, medians over rounds: {shown}"
     return table, values, ratios
+
+
+def _medians(runs: Sequence[Measurement]) -> dict[str, float]:
+    """Name of a figure -> its median over the runs of one contender."""
+    own = {name: median(getattr(one, name) for one in runs) for name in ("wall", "command", "cpu", "start")}
+    parts = {part: median(one.report.seconds.get(part, 0.0) for one in runs) for part in WORK}
+    return own | parts | {name: median(getattr(one.report, name) for one in runs) for name in _COUNTS}
 
 
 def _ratio(measured: Sequence[Measurement], peer: Contender, time: str) -> float:

@@ -198,6 +198,7 @@ def test_ratios_are_medians_over_rounds_of_peer_by_ours() -> None:
     assert (ratios["trl"], ratios["scripts"]) == (3.0, 1.0)
     assert (ratios["trl_command"], ratios["trl_cpu"]) == (2.0, 3.0)
     assert (values["trl_wall"], values["trl_judge"], values["trl_start"], values["trl_updates"]) == (40, 4, 36, 4)
+    assert "Rounds: 3." in str(table.caption)
     assert "trl 3.00" in str(table.caption)
 
 
