@@ -1,29 +1,26 @@
 """`rollout: Fused` leaves what `Separate` leaves, with real engines: the same files, the same figures, fewer starts."""
 
-import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dynalign_contract.config import StageConfig
 from dynalign_contract.layout import RunLayout, stage_folder
 from dynalign_contract.manifest import Manifest, read_listed
 from dynalign_contract.metrics import STAGE_METRICS, read_metrics
 from dynalign_contract.result import StageResult, combine_artifacts
 from dynalign_contract.stages import ITERATION_STAGES, PART_STAGES, ROLLOUT_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, StagePhase
-from dynalign_operator.api.v1alpha1 import Rollout
+from dynalign_operator.api.v1alpha1 import AlignmentRun, Rollout
 from dynalign_operator.clusters.local.workdir import Workdir, read_run
 from dynalign_operator.planning.objectives import read_objective
 from dynalign_operator.planning.observed import Observed, Step
 from dynalign_operator.planning.stage_configs import build_stage_config
 from lab.local_runs import LocalRun, write_run
 from lab.testbed import load_testbed
-from support.stage_processes import stage_process
+from support.stage_processes import stage_process, start_shard, until_there
 
 pytestmark = pytest.mark.slow
 
@@ -123,46 +120,49 @@ def test_a_killed_rollout_goes_on_where_it_stopped(tmp_path: Path, runs: tuple[L
 
 
 def test_shards_side_by_side_leave_what_shards_of_separate_jobs_leave(tmp_path: Path) -> None:
-    """Two processes on one folder, as two pods on a volume; the second one comes late and is killed once."""
-    fields = {**TINY, "iterations": 1, "generation": {**TINY["generation"], "shards": 2}}
+    """Two processes on one folder, as two pods on a volume: one is killed once, and both evaluate the iteration before."""
+    fields = {**TINY, "generation": {**TINY["generation"], "shards": 2}}
     (tmp_path / "separate").mkdir()
     separate = write_run(tmp_path / "separate", load_testbed(), fields)
     result = separate.finish()
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr}\n{separate.logs()}"
-    root = tmp_path / "fused"
-    shutil.copytree(separate.workdir / "model", root / "model")
     stored = read_run(Workdir(separate.workdir))
     assert stored is not None
-    spec = stored.spec.model_copy(update={"rollout": Rollout.FUSED})
-    run = stored.model_copy(update={"spec": spec, "status": AlignmentRunStatus(fetch=stored.status.fetch)})
-    objective = read_objective(
-        Observed(run, config_maps={"testbed": {"objective.yaml": load_testbed().objective.read_text()}})
-    )
-    config = build_stage_config(run, run.status, Step(Stage.ROLLOUT, 0), 1, objective)
+    evaluation = stage_folder(Stage.EVALUATE, 0)
+    root = tmp_path / "fused"
+    for folder in ("model", "iterations/000"):
+        shutil.copytree(separate.workdir / folder, root / folder)
+    shutil.rmtree(root / evaluation)
+    config = rollout_of_iteration_1(stored)
     (root / "stage.json").write_text(config.to_json())
     first = start_shard(root, 0)
-    until(root / "iterations/000/prompts/manifest.json", first)
     late = start_shard(root, 1)
-    until(root / "iterations/000/rollouts/shard-001/part-00000.parquet", late)
+    until_there(root / "iterations/001/rollouts/shard-001/part-00000.parquet", late)
     late.kill()
     late.wait()
     again = start_shard(root, 1)
     assert [process.wait(600) for process in (first, again)] == [0, 0]
     results = [StageResult.decode((root / f"result-{index}").read_bytes()) for index in (0, 1)]
-    assert [list(found.parts) for found in results] == [list(ROLLOUT_STAGES), list(ROLLOUT_STAGES[1:])]
+    assert [list(found.parts) for found in results] == [
+        list(PART_STAGES),
+        [stage for stage in PART_STAGES if stage is not Stage.PROMPTS],
+    ]
+    before, after = ({entry.stage: entry.artifact for entry in found.stages} for found in stored.status.iterations)
     for stage in (Stage.GENERATE, Stage.JUDGE):
-        expected = next(entry.artifact for entry in stored.status.iterations[0].stages if entry.stage is stage)
         artifacts = [found.parts[stage].artifact for found in results]
-        assert combine_artifacts(stage_folder(stage, 0), artifacts) == expected
+        assert combine_artifacts(stage_folder(stage, 1), artifacts) == after[stage]
+    joined = [found.parts[Stage.EVALUATE].artifact for found in results]
+    assert before[Stage.EVALUATE] in joined, "the shares are joined into what separate shards have left"
 
 
-def start_shard(root: Path, index: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "dynalign_trainer.main", f"--config={root / 'stage.json'}", f"--root={root}"]
-    environment = {**os.environ, "JOB_COMPLETION_INDEX": str(index)}
-    return subprocess.Popen([*command, f"--result={root / f'result-{index}'}"], env=environment)
-
-
-def until(path: Path, process: subprocess.Popen[bytes]) -> None:
-    while not path.exists():
-        assert process.poll() is None, f"it ended before {path} was there"
-        time.sleep(0.05)  # between two looks at the folder
+def rollout_of_iteration_1(stored: AlignmentRun) -> StageConfig:
+    """The rollout's configuration, had the run been fused, and trained its first iteration just now."""
+    status = stored.status
+    trained = status.iterations[0]
+    stages = tuple(entry for entry in trained.stages if entry.stage is not Stage.EVALUATE)
+    trained = trained.evolve(stages=stages, evaluation=None, win_rate=None)
+    spec = stored.spec.model_copy(update={"rollout": Rollout.FUSED})
+    now = AlignmentRunStatus(fetch=status.fetch, iterations=(trained,))
+    run = stored.model_copy(update={"spec": spec, "status": now})
+    maps = {"testbed": {"objective.yaml": load_testbed().objective.read_text()}}
+    return build_stage_config(run, now, Step(Stage.ROLLOUT, 1), 1, read_objective(Observed(run, config_maps=maps)))

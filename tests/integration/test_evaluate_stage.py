@@ -8,10 +8,22 @@ import pytest
 
 from dynalign_contract.config import EvaluateParams, Policy, StageConfig
 from dynalign_contract.exit_codes import ExitCode
-from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, MANIFEST, RATINGS_FILE
-from dynalign_contract.records import ANSWER, COMPARISON, RATING, AnswerRow, ComparisonRow, PromptRow, read_rows
+from dynalign_contract.layout import ANSWERS_FILE, CAPABILITY_FILE, COMPARISONS_FILE, MANIFEST, RATINGS_FILE
+from dynalign_contract.manifest import read_listed
+from dynalign_contract.records import (
+    ANSWER,
+    CAPABILITY,
+    COMPARISON,
+    RATING,
+    AnswerRow,
+    ComparisonRow,
+    PromptRow,
+    read_rows,
+)
 from dynalign_contract.result import StageResult
 from dynalign_contract.settings import (
+    OWN_TASKS,
+    CapabilitySettings,
     EvaluationJudge,
     EvaluationSettings,
     JudgingSettings,
@@ -20,10 +32,13 @@ from dynalign_contract.settings import (
     WinRateSettings,
 )
 from dynalign_trainer.evaluate.answers import sample_answers
-from dynalign_trainer.models.engine import Engine
+from dynalign_trainer.evaluate.harness import measure
+from dynalign_trainer.models.engine import Engine, start_engine
+from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.progress import Watch
 from dynalign_trainer.scoring.contexts import Candidate
 from dynalign_trainer.scoring.pointwise import CandidateScore, PointwiseJudge
+from dynalign_trainer.tasks.suites import Suite
 from lab.tiny_qwen3 import write_tiny_qwen3
 from support.judging_data import StageRun, held_out_prompts, metrics_of, rule_objective
 
@@ -160,7 +175,7 @@ def test_answers_of_an_earlier_evaluation_are_not_sampled_again(
         sampled.append(policy.version)
         return plain(engine, prompts, policy, **options)
 
-    monkeypatch.setattr("dynalign_trainer.evaluate.stage.sample_answers", sample)
+    monkeypatch.setattr("dynalign_trainer.evaluate.collecting.sample_answers", sample)
     check_metrics(run.stages.execute(alone))
     expected, versions = run.rows(alone), ["base", run.previous.version, run.policy.version]
     assert sampled == versions
@@ -206,3 +221,76 @@ def test_the_base_model_scores_every_answer_once(run: EvaluationRun, monkeypatch
         if (row["judge"], row["opponent"]) == ("base", "base"):
             pair = rewards[run.policy.version, row["prompt_id"]], rewards["base", row["prompt_id"]]
             assert row["first"] == pytest.approx(0.5 + (pair[0] - pair[1]) / 2, abs=1e-6)
+
+
+def exam(config: StageConfig, shards: int) -> StageConfig:
+    """The evaluation with tasks beside the prompts, split over shards."""
+    assert isinstance(config.params, EvaluateParams)
+    capability = CapabilitySettings(tasks=OWN_TASKS, limit=4, resamples=200)
+    evaluation = config.params.evaluation.model_copy(update={"capability": capability})
+    params = config.params.model_copy(update={"evaluation": evaluation})
+    return config.model_copy(update={"params": params, "shards": shards})
+
+
+@pytest.mark.parametrize("method", WinRateMethod)
+def test_however_many_shards_there_are_the_evaluation_is_the_same(
+    run: EvaluationRun, method: WinRateMethod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last byte and digit; the pod that joins starts no engine for it, and one shard has no prompt at all."""
+    config, starts = run.config(method, policy=run.policy, previous=run.previous), list[int]()
+
+    def starts_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engine:
+        starts.append(context.shard)
+        return start_engine(context, policies)
+
+    monkeypatch.setattr("dynalign_trainer.evaluate.collecting.start_engine", starts_engine)
+    folder = run.stages.root / config.folder
+    found = []
+    for shards in (1, 3, PROMPTS + 1):
+        starts.clear()
+        sharded = exam(config, shards)
+        *_, last = [run.stages.execute(sharded, shard) for shard in range(shards)]
+        assert last.error is None
+        assert starts == list(range(min(shards, PROMPTS)))
+        manifest = read_listed(folder)
+        numbers = {m.name: m.value for m in manifest.metrics if not m.name.endswith("_seconds")}
+        found.append((numbers, {file.name: file.sha256 for file in manifest.files}))
+        assert sorted(path.name for path in folder.parent.iterdir()) == ["evaluation"]
+    for numbers, files in found[1:]:
+        assert numbers == found[0][0]
+        assert files == found[0][1]
+
+
+def test_a_later_evaluation_in_shards_takes_over_what_an_earlier_one_has(
+    run: EvaluationRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers, rewards and scores of the base model, of which each shard finds its own."""
+    first = run.stages.execute(exam(run.config(WinRateMethod.POINTWISE, policy=run.previous, previous=Policy()), 1))
+    assert first.artifact is not None
+    later = exam(run.config(WinRateMethod.POINTWISE, policy=run.policy, previous=run.previous), 2)
+    inputs = {**later.inputs, "answers": first.artifact, "capability": first.artifact}
+    sampled, measured = list[str](), list[str]()
+
+    def sample(engine: Engine, prompts: Sequence[PromptRow], policy: Policy, **options: Any) -> list[AnswerRow]:
+        sampled.append(policy.version)
+        return sample_answers(engine, prompts, policy, **options)
+
+    def measures(engine: Engine, suite: Suite, policy: Policy, watch: Watch | None, **options: Any) -> Any:
+        measured.append(policy.version)
+        return measure(engine, suite, policy, watch, **options)
+
+    monkeypatch.setattr("dynalign_trainer.evaluate.collecting.sample_answers", sample)
+    monkeypatch.setattr("dynalign_trainer.evaluate.harness.measure", measures)
+    later = later.model_copy(update={"iteration": 1, "inputs": inputs})
+    results = [run.stages.execute(later, shard) for shard in range(2)]
+    assert results[-1].artifact is not None
+    earlier, _ = run.rows(run.config(WinRateMethod.POINTWISE, policy=run.previous, previous=Policy()))
+    answers, _ = run.rows(later)
+    assert sampled == [run.policy.version] * 2
+    by_base = [[row for row in rows if row["policy"] == "base"] for rows in (earlier, answers)]
+    assert by_base[0] == by_base[1]
+    paths = (first.artifact.path, results[-1].artifact.path)
+    scores = [read_rows(run.stages.root / path / CAPABILITY_FILE, CAPABILITY) for path in paths]
+    base = [[row for row in rows if row["policy"] == "base"] for rows in scores]
+    assert base[0] == base[1]
+    assert measured == [run.policy.version] * len(OWN_TASKS) * 2

@@ -63,7 +63,8 @@ def _write_run(root: Path, run: AlignmentRun, is_over: Callable[[AlignmentRun], 
 
 def write_artifact(root: Path, config: StageConfig, shard: int = 0) -> ArtifactRef:
     """A file that says which stage wrote it, and its manifest."""
-    path = config.shard(shard if config.shards > 1 else 0)
+    shard = shard if config.shards > 1 and not config.is_joined else 0
+    path = config.folder if config.is_joined else config.shard(shard)
     (root / path).mkdir(parents=True, exist_ok=True)
     (root / path / "contents.txt").write_text(f"{config.stage} of {config.iteration}, {shard}")
     if config.iteration is not None:

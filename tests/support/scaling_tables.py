@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from dynalign_contract.stages import ITERATION_STAGES, ROLLOUT_STAGES
+from dynalign_contract.stages import ITERATION_STAGES, ROLLOUT_STAGES, Stage
 from dynalign_operator.api.rollouts import choose_rollout
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
 from dynalign_operator.cli.check_files import find_objective
@@ -55,9 +55,10 @@ class Case:
     @property
     def jobs(self) -> int:
         """Jobs of the whole run, one report for each iteration and one at its end among them."""
-        stages = sum(executions(self.spec)[stage] for stage in STAGES)
-        fused = sum(executions(self.spec)[stage] for stage in ROLLOUT_STAGES) - self.spec.iterations
-        return stages - (fused if choose_rollout(self.spec).is_fused else 0) + self.spec.iterations + 1
+        times, choice = executions(self.spec), choose_rollout(self.spec)
+        parts = sum(times[stage] for stage in ROLLOUT_STAGES) - self.spec.iterations if choice.is_fused else 0
+        evaluations = times[Stage.EVALUATE] - 1 if choice.has_evaluation else 0
+        return sum(times[stage] for stage in STAGES) - parts - evaluations + self.spec.iterations + 1
 
 
 @cache

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dynalign_contract.config import RolloutParams, StageConfig
+from dynalign_contract.layout import stage_folder
 from dynalign_contract.result import PartResult, PublishedPlace, StageResult
-from dynalign_contract.stages import SIDE_STAGES, Stage, iteration_of_part
+from dynalign_contract.stages import JOINED_STAGES, SIDE_STAGES, Stage, iteration_of_part
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings
 from dynalign_operator.manifests.labels import read_job_labels
@@ -37,7 +38,10 @@ def metrics_of(step: Step) -> Mapping[str, float | None]:
 def succeed(job: JobObservation, **metrics: float | None) -> JobObservation:
     """The Job with a success for each of its shards."""
     numbers: dict[str, Any] = {**metrics_of(job.step), **metrics}
-    results: list[StageResult | None] = [a_result(path=f"{job.step}-{i}", **numbers) for i in range(len(job.results))]
+    paths = [f"{job.step}-{i}" for i in range(len(job.results))]
+    if job.stage in JOINED_STAGES:
+        paths[-1] = stage_folder(job.stage, job.iteration)
+    results: list[StageResult | None] = [a_result(path=path, **numbers) for path in paths]
     return replace(job, phase=JobPhase.SUCCEEDED, results=tuple(results), exit_code=0)
 
 
@@ -61,6 +65,11 @@ def fail(job: JobObservation, code: int) -> JobObservation:
 
 def disrupt(job: JobObservation) -> JobObservation:
     return replace(job, phase=JobPhase.FAILED, reason=DISRUPTED)
+
+
+def _is_share(result: StageResult) -> bool:
+    """Whether fate left this pod's share of an evaluation unjoined."""
+    return result.artifact is not None and result.artifact.path.startswith("share-")
 
 
 @dataclass
@@ -146,8 +155,11 @@ class Simulation:
             parts = {}
             for part in params.parts[: 1 if ends else None]:
                 iteration = iteration_of_part(part.stage, job.iteration or 0)
+                path, is_joined = f"{part.stage}-{iteration}-{index}", index == len(job.results) - 1
+                if part.stage in JOINED_STAGES and is_joined and not _is_share(result):
+                    path = stage_folder(part.stage, iteration)
                 parts[part.stage] = PartResult(
-                    artifact=an_artifact(f"{part.stage}-{iteration}-{index}"),
+                    artifact=an_artifact(path),
                     metrics={
                         **metrics_of(Step(part.stage, iteration)),
                         **(given if part.stage is Stage.EVALUATE else {}),

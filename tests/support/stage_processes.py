@@ -1,6 +1,11 @@
-"""Processes of the stages that a `dynalign run` has started."""
+"""Processes of stages: those that a `dynalign run` has started, and shards side by side on one folder."""
 
 import contextlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import psutil
 
@@ -45,3 +50,17 @@ def is_report(process: psutil.Process) -> bool:
 def report_process(parent: int) -> psutil.Process | None:
     """The running report stage of a `dynalign run`."""
     return next((child for child in psutil.Process(parent).children() if is_report(child)), None)
+
+
+def start_shard(root: Path, index: int) -> subprocess.Popen[bytes]:
+    """Start a shard of the stage that `stage.json` in this folder describes, as a pod on a volume does."""
+    command = [sys.executable, "-m", "dynalign_trainer.main", f"--config={root / 'stage.json'}", f"--root={root}"]
+    environment = {**os.environ, "JOB_COMPLETION_INDEX": str(index)}
+    return subprocess.Popen([*command, f"--result={root / f'result-{index}'}"], env=environment)
+
+
+def until_there(path: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait for what the process makes."""
+    while not path.exists():
+        assert process.poll() is None, f"it ended before {path} was there"
+        time.sleep(0.05)  # between two looks at the folder

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from dynalign_contract.base import Model
 from dynalign_contract.estimate import Estimate
-from dynalign_contract.layout import shard_folder, stage_folder
+from dynalign_contract.layout import shard_folder, shares_folder, stage_folder
 from dynalign_contract.objective import Objective
 from dynalign_contract.preflight import Preflight
 from dynalign_contract.result import ArtifactRef
@@ -31,7 +31,7 @@ from dynalign_contract.settings import (
     TrackingSettings,
     TrainingSettings,
 )
-from dynalign_contract.stages import SHARDED_STAGES, Stage, is_of_iteration, iteration_of_part
+from dynalign_contract.stages import JOINED_STAGES, SHARDED_STAGES, Stage, is_of_iteration, iteration_of_part
 from dynalign_contract.stores import OciServer, S3Server
 from dynalign_contract.training_choice import TrainingChoice
 
@@ -272,6 +272,19 @@ class StageConfig(Model):
         return self.params.stage
 
     @property
+    def needs_engine(self) -> bool:
+        """Whether the stage asks the run's own model."""
+        match self.params:
+            case PromptsParams():
+                return self.params.prompts.agents.need_engine
+            case JudgeParams():
+                return self.params.judging.need_engine
+            case GenerateParams() | EvaluateParams():
+                return True
+            case _:
+                return False
+
+    @property
     def nodes(self) -> int:
         """Pods that do this stage's work together (a gang): their ranks, too, come from `JOB_COMPLETION_INDEX`."""
         return self.params.training.nodes if isinstance(self.params, TrainParams) else 1
@@ -282,8 +295,18 @@ class StageConfig(Model):
         return stage_folder(self.stage, self.iteration)
 
     def shard(self, index: int) -> str:
-        """Folder of one shard, relative to the run's folder."""
-        return shard_folder(self.folder, index, self.shards)
+        """Folder of one shard, or of its share where shares are joined, relative to the run's folder."""
+        return shard_folder(self.shares if self.is_joined else self.folder, index, self.shards)
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether workers share the stage's work, and one of them joins their shares into the artifact at `folder`."""
+        return self.shards > 1 and self.stage in JOINED_STAGES
+
+    @property
+    def shares(self) -> str:
+        """Folder of the shares until they are joined, relative to the run's folder."""
+        return shares_folder(self.folder, self.digest)
 
     def of_part(self, part: RolloutPart, made: Mapping[Stage, ArtifactRef]) -> "StageConfig":
         """The configuration of a rollout's part, as a Job of that stage alone would have it: with the same digest.

@@ -44,3 +44,9 @@ HISTORY: Final = InputSeries("history-")
 """Prompts of earlier iterations."""
 EVALUATIONS: Final = InputSeries("evaluation-")
 """Evaluations of earlier iterations."""
+
+
+def is_weights(name: str) -> bool:
+    """Whether an input of this name is a model, or a policy's weights, which are an input under its version."""
+    others = {str(one) for one in Input if one is not Input.MODEL}
+    return name not in others and not name.startswith((HISTORY.prefix, EVALUATIONS.prefix))

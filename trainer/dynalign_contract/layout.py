@@ -76,6 +76,14 @@ def shard_folder(folder: str, index: int, count: int) -> str:
     return folder if count == 1 else f"{folder}/shard-{index:03d}"
 
 
+def shares_folder(folder: str, digest: str) -> str:
+    """Folder of the shares that are joined into the artifact at `folder`, which lie beside it until then.
+
+    `digest` is that of the configuration: shares of another one are never met.
+    """
+    return f"{folder}-shares/{digest.removeprefix('sha256:')[:16]}"
+
+
 @dataclass(frozen=True)
 class RunLayout:
     """Absolute paths of one run, for the code that opens files."""

@@ -15,7 +15,7 @@ class Phase(StrEnum):
     INTERPRETER = "interpreter"
     """Python itself; with a preload server the wait for it, and the fork."""
     VERIFICATION = "verification"
-    """Digests of the inputs."""
+    """Digests of the inputs, as far as they take longer than the libraries that are imported beside them."""
     IMPORTS = "imports"
     """The stage's own code with its libraries."""
     READING = "reading"

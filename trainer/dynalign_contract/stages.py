@@ -38,8 +38,12 @@ for what it finds may make the others needless."""
 ONLINE_STAGES: Final = frozenset({Stage.FETCH, Stage.EXPORT})
 """The only stages that may reach a model hub. Those that an endpoint plays a part in reach its server too."""
 
-SHARDED_STAGES: Final = frozenset({Stage.ROLLOUT, Stage.GENERATE, Stage.JUDGE})
+SHARDED_STAGES: Final = frozenset({Stage.ROLLOUT, Stage.GENERATE, Stage.JUDGE, Stage.EVALUATE})
 """The stages that split their prompts over `generation.shards` workers."""
+
+JOINED_STAGES: Final = frozenset({Stage.EVALUATE})
+"""Sharded stages whose artifact is one folder all the same: the worker that finds all shares there joins them into what
+one worker alone would have left. The artifacts of the other sharded stages consist of their shards."""
 
 
 def is_of_iteration(stage: Stage) -> bool:

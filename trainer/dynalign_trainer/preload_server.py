@@ -13,7 +13,7 @@ from typing import TextIO
 
 from dynalign_contract.preload import StageEvent, StageRequest
 from dynalign_trainer.main import main as run_stage
-from dynalign_trainer.models.engine_start import prepare_environment
+from dynalign_trainer.models.engine_start import import_libraries, prepare_environment
 from dynalign_trainer.runtime.machine import count_gpus
 
 
@@ -32,9 +32,7 @@ def _preload() -> bool:
     prepare_environment()
     if count_gpus():
         return False
-    import transformers  # noqa: F401
-    from vllm import LLM, SamplingParams  # noqa: F401
-
+    import_libraries()
     import dynalign_trainer.evaluate.stage
     import dynalign_trainer.export.stage
     import dynalign_trainer.generate.stage

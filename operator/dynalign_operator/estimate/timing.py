@@ -97,9 +97,10 @@ def _verified(machine: Machine) -> float:
 
 
 def _engine_start(machine: Machine) -> float:
+    """Digests are checked while the engine's libraries are imported."""
     parallel = max(1, machine.placement.accelerators)
     loaded = machine.weight_bytes / (_LOAD * parallel)
-    return machine.efficiency.start.value + _verified(machine) + loaded + machine.efficiency.engine_start.value
+    return max(machine.efficiency.start.value, _verified(machine)) + loaded + machine.efficiency.engine_start.value
 
 
 def _training_start(machine: Machine) -> float:
@@ -118,7 +119,7 @@ def _sample(work: Work, machine: Machine) -> float:
     if not work.written:
         return 0.0
     together = sequences_at_a_time(work, machine)
-    waves = work.sequences / machine.placement.pods / together
+    waves = max(1.0, work.sequences / machine.placement.pods / together)
     longest = min(work.longest, 2 * work.written / work.sequences)
     busy = together * work.written / work.sequences / longest
     parallel = max(1, machine.placement.accelerators)

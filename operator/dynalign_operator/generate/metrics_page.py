@@ -2,10 +2,10 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
-from dynalign_contract.metrics import STAGE_METRICS
-from dynalign_contract.stages import SHARDED_STAGES
+from dynalign_contract.metrics import STAGE_METRICS, AcrossShards, MetricDef
+from dynalign_contract.stages import JOINED_STAGES, SHARDED_STAGES
 from dynalign_operator.generate.generator import run_generator
 from dynalign_operator.metrics.definition import MetricDefinition
 from dynalign_operator.metrics.operator import OPERATOR_METRICS
@@ -36,7 +36,8 @@ _RESULTS: Final = """\
 ## What stages report in their results
 
 In `status.iterations[].stages[].metrics`. Numbers of shards become one by sum, maximum or a mean that is weighted by
-rows, or by the number that is named. `name/MEMBER` is a number for each aspect or task.
+rows, or by the number that is named; those of evaluate are computed from the rows of all shards. `name/MEMBER` is a
+number for each aspect or task.
 """
 
 
@@ -59,10 +60,16 @@ def _results_table() -> Iterator[str]:
     for metrics in STAGE_METRICS.values():
         families = (family.of(family.member.upper()) for family in metrics.families().values())
         for metric in (*metrics.singles().values(), *families):
-            weight = f" by `{metric.weight.name}`" if metric.weight else ""
-            across = f"{metric.across_shards}{weight}" if metric.stage in SHARDED_STAGES else ""
-            yield f"| {metric.stage} | `{metric.name}` | {metric.unit} | {across} | {metric.text} |"
+            yield f"| {metric.stage} | `{metric.name}` | {metric.unit} | {_across(metric)} | {metric.text} |"
     yield ""
+
+
+def _across(metric: MetricDef[Any]) -> str:
+    """How the numbers of shards become one; empty where there is one number only."""
+    is_measured_once = metric.stage in JOINED_STAGES and metric.across_shards is AcrossShards.MEAN
+    if metric.stage not in SHARDED_STAGES or is_measured_once:
+        return ""
+    return f"{metric.across_shards} by `{metric.weight.name}`" if metric.weight else str(metric.across_shards)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,8 +24,8 @@ def build_job(run: AlignmentRun, config: StageConfig, name: str, settings: Build
     """The Job `name`.
 
     A Job fails with its first failed pod and the planner decides about the next attempt, with two exceptions that need
-    no new attempt: a disrupted pod is replaced, and the shards of generate and judge are restarted one by one. A gang
-    has neither: its pods cannot go on without the one that is lost, so all of it starts again as the next attempt.
+    no new attempt: a disrupted pod is replaced, and shards are restarted one by one. A gang has neither: its pods
+    cannot go on without the one that is lost, so all of it starts again as the next attempt.
     """
     labels = job_labels(JobLabels(run.metadata.name, config.stage, config.iteration, config.attempt))
     if run.spec.scheduling.queue_name is not None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from dynalign_contract.layout import shard_folder, stage_folder
 from dynalign_contract.result import ArtifactRef, Outcome, PartResult, StageResult
-from dynalign_contract.stages import SHARDED_STAGES, Stage, iteration_of_part
+from dynalign_contract.stages import JOINED_STAGES, SHARDED_STAGES, Stage, iteration_of_part
 from dynalign_operator.api.status import AlignmentRunStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.build_settings import BuildSettings
@@ -58,7 +58,7 @@ def _succeeded(run: AlignmentRun, bundle: JobBundle, now: datetime) -> JobObserv
 def _result(run: AlignmentRun, step: Step, index: int, shards: int) -> StageResult:
     def artifact_of(stage: Stage) -> ArtifactRef:
         folder = stage_folder(stage, None if step.iteration is None else iteration_of_part(stage, step.iteration))
-        path = shard_folder(folder, index, shards if stage in SHARDED_STAGES else 1)
+        path = shard_folder(folder, index, shards if stage in SHARDED_STAGES - JOINED_STAGES else 1)
         return ArtifactRef(path=path, digest=UNKNOWN_DIGEST)
 
     stages = rollout_stages(run.spec, run.status, step.iteration or 0) if step.stage is Stage.ROLLOUT else ()

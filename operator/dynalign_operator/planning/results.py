@@ -7,13 +7,28 @@ from typing import Final
 from dynalign_contract.combining import combine_metrics
 from dynalign_contract.errors import CorruptArtifactError, MemoryFullError
 from dynalign_contract.layout import MANIFEST, stage_folder
-from dynalign_contract.result import MAX_RESULT_BYTES, ArtifactRef, Outcome, StageResult, combine_artifacts
-from dynalign_contract.stages import ROLLOUT_STAGES, SHARDED_STAGES, Stage, iteration_of_part
+from dynalign_contract.metrics import STAGE_METRICS
+from dynalign_contract.result import (
+    MAX_RESULT_BYTES,
+    ArtifactRef,
+    Metric,
+    Outcome,
+    StageResult,
+    combine_artifacts,
+)
+from dynalign_contract.stages import (
+    JOINED_STAGES,
+    ROLLOUT_STAGES,
+    SHARDED_STAGES,
+    Stage,
+    iteration_of_part,
+    stages_of_job,
+)
 from dynalign_operator.api.durations import after
 from dynalign_operator.api.status import AlignmentRunStatus, StagePhase, StageStatus
 from dynalign_operator.planning import reasons
 from dynalign_operator.planning.iteration_numbers import keep_numbers
-from dynalign_operator.planning.observed import JobObservation, Step
+from dynalign_operator.planning.observed import JobObservation, JobPhase, Step
 from dynalign_operator.planning.stage_status import (
     iteration_status,
     next_attempt,
@@ -32,17 +47,56 @@ def artifact_of(job: JobObservation) -> ArtifactRef | None:
     """The artifact that a Job left, shards together; None when a result is missing, unreadable or tells of failure."""
     results = job.results if job.stage in SHARDED_STAGES else job.results[:1]
     whole = [r for r in results if r is not None and r.outcome is not Outcome.FAILED and r.artifact]
-    if not whole or len(whole) != len(results) or (job.stage is Stage.ROLLOUT and not all(r.parts for r in whole)):
+    if not whole or len(whole) != len(results) or (job.stage is Stage.ROLLOUT and not _has_parts(job, whole)):
         return None
     return _combined(job.stage, job.iteration, whole)
 
 
+def _has_parts(job: JobObservation, results: Sequence[StageResult]) -> bool:
+    """Whether every shard of a rollout names its parts, and shares of these were joined."""
+    joined = [stage for stage in JOINED_STAGES if any(stage in result.parts for result in results)]
+    return all(result.parts for result in results) and all(
+        _combined(stage, iteration_of_part(stage, job.iteration or 0), _of_part(stage, results)) for stage in joined
+    )
+
+
+def _of_part(stage: Stage, results: Sequence[StageResult]) -> list[StageResult]:
+    """The results of one part of a rollout, as those of a Job of its own."""
+    return [result.parts[stage].whole() for result in results if stage in result.parts]
+
+
 def _combined(stage: Stage, iteration: int | None, results: Sequence[StageResult]) -> ArtifactRef | None:
-    """The artifact of a stage, its shards together."""
+    """The artifact of a stage, its shards together; None where shares were to be joined and are not."""
     artifacts = [result.artifact for result in results if result.artifact is not None]
     if len(artifacts) <= 1:
         return artifacts[0] if artifacts else None
+    if stage in JOINED_STAGES:
+        joined = _find_joined(stage, iteration, results)
+        return None if joined is None else joined.artifact
     return combine_artifacts(stage_folder(stage, iteration), artifacts)
+
+
+def _metrics_of(stage: Stage, iteration: int | None, results: Sequence[StageResult]) -> tuple[Metric, ...]:
+    """The metrics of a stage, its shards together.
+
+    Where shares were joined they are those of the joined artifact; times each pod reports for itself.
+    """
+    joined = _find_joined(stage, iteration, results) if stage in JOINED_STAGES else None
+    if joined is None:
+        return combine_metrics(stage, results)
+    if joined.outcome is Outcome.SKIPPED:  # what the artifact's manifest says, times of all shards among it
+        return joined.metrics
+    names = {metric.name for metric in STAGE_METRICS[stage].times()}
+    made = [result for result in results if result is joined or result.artifact != joined.artifact]
+    times = [metric for metric in combine_metrics(stage, made) if metric.name in names]
+    return (*(metric for metric in joined.metrics if metric.name not in names), *times)
+
+
+def _find_joined(stage: Stage, iteration: int | None, results: Sequence[StageResult]) -> StageResult | None:
+    """The result of the pod that has joined the shares of all, else of one that has found them joined."""
+    folder = stage_folder(stage, iteration)
+    found = [result for result in results if result.artifact is not None and result.artifact.path == folder]
+    return min(found, key=lambda result: result.outcome is Outcome.SKIPPED, default=None)
 
 
 def failure_message(job: JobObservation) -> str:
@@ -50,6 +104,9 @@ def failure_message(job: JobObservation) -> str:
     own = next((r.error.message for r in job.results if r is not None and r.error is not None), "")
     if own or job.message:
         return (own or job.message)[:4096]
+    is_joined = not JOINED_STAGES.isdisjoint(stages_of_job(job.stage))
+    if job.phase is JobPhase.SUCCEEDED and is_joined and all(job.results):
+        return f"Job {job.name}: every pod has left its share, and none of them has joined these. The shares are kept."
     if job.exit_code is None or job.exit_code == 0:
         return f"Job {job.name} ended without a result that can be read; its log tells more."
     signal = f" (signal {job.exit_code - 128})" if 128 < job.exit_code < 192 else ""
@@ -95,7 +152,7 @@ def absorb_success(
         start_time=entry.start_time or job.start_time or job.creation_time,
         completion_time=job.completion_time or now,
         artifact=None if step.stage is Stage.ROLLOUT else artifact,  # that of judge, which has an entry of its own
-        metrics=combine_metrics(step.stage, results),
+        metrics=_metrics_of(step.stage, step.iteration, results),
         goodput=entry.goodput,
     )
     if step.stage is Stage.ROLLOUT:
@@ -121,7 +178,7 @@ def _with_parts(
     for stage in dict.fromkeys(stage for result in results for stage in result.parts):
         index = iteration_of_part(stage, job.iteration or 0)
         step = Step(stage, index)
-        parts = [result.parts[stage].whole() for result in results if stage in result.parts]
+        parts = _of_part(stage, results)
         end = min(ended, after(start, timedelta(seconds=max(part.seconds for part in parts))))
         done = StageStatus(
             stage=stage,
@@ -131,7 +188,7 @@ def _with_parts(
             start_time=start,
             completion_time=end,
             artifact=_combined(stage, index, parts),
-            metrics=combine_metrics(stage, parts),
+            metrics=_metrics_of(stage, index, parts),
         )
         start = end
         status = with_stage(status, step, done)

@@ -28,9 +28,9 @@ def test_the_sentences_about_single_runs_hold() -> None:
     eight, wide, fast = (
         next(case for case in RUN_CASES if case.name == n) for n in ("8B on 8", "70B on 64", "70B on 16")
     )
-    assert eight.estimate().iteration_seconds > 4 * 60, "the goal is reached: change the page"
+    assert eight.estimate().iteration_seconds < 4 * 60, "what colocated frameworks take, and a little more"
     assert wide.estimate().run_seconds > fast.estimate().run_seconds
-    for figure in ("5:03 minutes", "2:13 are starts", "takes 9:01", "337 GiB", "4.1 TiB"):
+    for figure in ("3:55 minutes", "2:05 are starts", "takes 7:28", "337 GiB", "4.1 TiB"):
         assert figure in text
     assert eight.read_bytes / 2**30 == pytest.approx(337, rel=0.01)
     assert fast.read_bytes / 2**40 == pytest.approx(4.1, rel=0.03)

@@ -183,6 +183,20 @@ def test_more_shards_share_the_sampling_and_start_as_often() -> None:
     assert stage_of(many, Stage.GENERATE).gpus == 8
 
 
+def test_an_evaluation_is_shared_by_its_shards_as_far_as_there_are_prompts() -> None:
+    one, eight, many = (
+        stage_of(
+            estimate(generation={"candidates": 8, "maxTokens": 1024, "shards": shards}, prompts={"heldOut": 64}),
+            Stage.EVALUATE,
+        )
+        for shards in (1, 8, 64)
+    )
+    assert (one.gpus, eight.gpus, many.gpus) == (1, 8, 64)
+    assert one.work_seconds > 2 * eight.work_seconds
+    finer = stage_of(estimate(generation={"candidates": 8, "maxTokens": 1024, "shards": 128}), Stage.EVALUATE)
+    assert finer.work_seconds == pytest.approx(many.work_seconds, rel=0.1), "a prompt is not split"
+
+
 def test_the_whole_run_counts_each_stage_as_often_as_it_runs() -> None:
     once = estimate(iterations=4, evaluation={"every": 2}, prompts={"perIteration": 512, "refresh": "Once"})
     expected = sum(

@@ -17,11 +17,11 @@ SMALL = frozenset({"demo.yaml", "kubernetes-cpu.yaml", "publish.yaml", "smollm2.
 """Examples of the bundled model, which need no GPU."""
 ON_GPUS = sorted(path.name for path in EXAMPLES.glob("*.yaml") if path.name not in SMALL | {"other-agents.yaml"})
 GPUS = {
-    "gpt-oss-20b.yaml": {Stage.PROMPTS: 1, Stage.GENERATE: 8, Stage.JUDGE: 8, Stage.TRAIN: 8, Stage.EVALUATE: 1},
-    "llama-70b.yaml": {Stage.PROMPTS: 4, Stage.GENERATE: 16, Stage.JUDGE: 16, Stage.TRAIN: 16, Stage.EVALUATE: 4},
-    "qwen3-14b-rdma.yaml": {Stage.PROMPTS: 1, Stage.GENERATE: 16, Stage.JUDGE: 16, Stage.TRAIN: 16, Stage.EVALUATE: 1},
+    "gpt-oss-20b.yaml": {Stage.PROMPTS: 1, Stage.GENERATE: 8, Stage.JUDGE: 8, Stage.TRAIN: 8, Stage.EVALUATE: 8},
+    "llama-70b.yaml": {Stage.PROMPTS: 4, Stage.GENERATE: 16, Stage.JUDGE: 16, Stage.TRAIN: 16, Stage.EVALUATE: 16},
+    "qwen3-14b-rdma.yaml": {Stage.PROMPTS: 1, Stage.GENERATE: 16, Stage.JUDGE: 16, Stage.TRAIN: 16, Stage.EVALUATE: 16},
 }
-ONE_NODE = {Stage.PROMPTS: 1, Stage.GENERATE: 8, Stage.JUDGE: 8, Stage.TRAIN: 8, Stage.EVALUATE: 1}
+ONE_NODE = {Stage.PROMPTS: 1, Stage.GENERATE: 8, Stage.JUDGE: 8, Stage.TRAIN: 8, Stage.EVALUATE: 8}
 
 
 def jobs_of(name: str) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ import pytest
 
 from dynalign_contract.config import EvaluateParams, JudgeParams
 from dynalign_contract.estimate import Estimate
-from dynalign_contract.result import Metric, StageResult
+from dynalign_contract.result import Metric, Outcome, StageResult
 from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_operator.api.status import ConditionType, Phase, StagePhase
 from dynalign_operator.planning import reasons
@@ -280,6 +280,57 @@ def test_shards_become_one_artifact_with_weighted_metrics() -> None:
     assert judged.artifact is not None
     assert (judged.artifact.path, judged.artifact.shards, judged.artifact.rows) == ("iterations/000/judgements", 2, 4)
     assert decided.status.reward == pytest.approx(0.3)
+
+
+def of_pod(path: str, *, useful: float, outcome: Outcome = Outcome.SUCCEEDED, **metrics: float) -> StageResult:
+    """The result of a pod of the evaluation, which tells of its own useful time."""
+    numbers = {"useful_seconds": useful, **metrics}
+    found = tuple(Metric(name=name, value=value) for name, value in numbers.items())
+    return a_result(path=path).model_copy(update={"outcome": outcome, "metrics": found})
+
+
+SHARES = [f"iterations/000/evaluation-shares/abc/shard-{index:03d}" for index in range(3)]
+JOINED = "iterations/000/evaluation"
+
+
+@pytest.mark.parametrize(
+    ("results", "useful"),
+    [
+        ([of_pod(SHARES[0], useful=1), of_pod(SHARES[1], useful=2), of_pod(JOINED, useful=4, win_rate=0.6)], 7.0),
+        ([of_pod(JOINED, useful=4, win_rate=0.6), of_pod(SHARES[1], useful=2), of_pod(SHARES[2], useful=1)], 7.0),
+        # found by all as it is: the manifest, whose metrics they report, tells of all shards
+        ([of_pod(JOINED, useful=7, win_rate=0.6, outcome=Outcome.SKIPPED)] * 3, 7.0),
+        # one pod was replaced after another had joined
+        (
+            [
+                of_pod(JOINED, useful=9, win_rate=0.6, outcome=Outcome.SKIPPED),
+                of_pod(JOINED, useful=4, win_rate=0.6),
+                of_pod(SHARES[2], useful=3),
+            ],
+            7.0,
+        ),
+    ],
+    ids=["the last one joins", "another one joins", "an earlier attempt's", "one comes back late"],
+)
+def test_shares_that_are_joined_become_one_artifact_with_its_own_metrics(
+    results: list[StageResult], useful: float
+) -> None:
+    simulation = Simulation(a_run().with_shards(3).build()).until(Stage.EVALUATE, 0)
+    decided = planned(simulation.run, a_job(Stage.EVALUATE, 0).succeeded(*results).build(), after=minutes(9))
+    (iteration,) = decided.status.iterations[:1]
+    assert iteration.evaluation is not None
+    assert (iteration.evaluation.path, iteration.evaluation.shards) == (JOINED, 1)
+    entry = next(entry for entry in iteration.stages if entry.stage is Stage.EVALUATE)
+    values = {metric.name: metric.value for metric in entry.metrics}
+    assert (values["win_rate"], values["useful_seconds"]) == (0.6, useful)
+
+
+def test_shares_that_nobody_has_joined_are_no_artifact_and_the_stage_is_tried_again() -> None:
+    simulation = Simulation(a_run().with_shards(3).build()).until(Stage.EVALUATE, 0)
+    job = a_job(Stage.EVALUATE, 0).succeeded(*(of_pod(path, useful=1) for path in SHARES)).build()
+    decided = planned(simulation.run, job, after=minutes(9))
+    assert [bundle.attempt for bundle in decided.create] == [2]
+    assert any("none of them has joined" in event.message for event in decided.events)
 
 
 def test_after_damage_everything_is_looked_at_again_and_the_run_goes_on() -> None:

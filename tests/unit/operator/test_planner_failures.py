@@ -103,12 +103,12 @@ def test_a_stage_own_sentence_reaches_the_user() -> None:
     assert decided.status.fetch.message == "the judge prefers empty answers"
 
 
-def test_shards_have_been_restarted_by_their_job_already() -> None:
-    simulation = Simulation(a_run().with_shards(3).build()).finish(fate_of("judge of iteration 0", exits(1)))
+@pytest.mark.parametrize("stage", ["judge", "evaluate"])
+def test_shards_have_been_restarted_by_their_job_already(stage: str) -> None:
+    step = f"{stage} of iteration 0"
+    simulation = Simulation(a_run().with_shards(3).build()).finish(fate_of(step, exits(1)))
     assert simulation.run.status.phase is Phase.FAILED
-    assert [entry for entry in simulation.steps_created() if entry[0] == "judge of iteration 0"] == [
-        ("judge of iteration 0", 1)
-    ]
+    assert [entry for entry in simulation.steps_created() if entry[0] == step] == [(step, 1)]
 
 
 def test_repeated_failures_wait_longer_each_time() -> None:

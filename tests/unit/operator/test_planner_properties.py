@@ -31,7 +31,7 @@ CODES = (0, 1, 2, 10, 11, 12, 75, 137, 139, 143)
 ACTIONS = (
     *("succeed", "succeed", "succeed", "wait", "disrupt"),
     *(f"exit {code}" for code in CODES),
-    *("suspend", "resume", "raise", "lose", "write lost", "edit", "retry", "regress", "fuse", "separate"),
+    *("suspend", "resume", "raise", "lose", "write lost", "edit", "retry", "regress", "fuse", "separate", "unjoined"),
 )
 STEPS = 400
 
@@ -42,10 +42,24 @@ def regress(job: JobObservation) -> JobObservation:
     return succeed(job, regressed=1.0) if job.stage in (Stage.EVALUATE, Stage.ROLLOUT) else succeed(job)
 
 
+def leave_unjoined(job: JobObservation) -> JobObservation:
+    """The Job succeeds; pods have left their shares of an evaluation, and nobody has joined them."""
+    done = succeed(job)
+    if job.stage not in (Stage.EVALUATE, Stage.ROLLOUT) or len(job.results) == 1:
+        return done
+    return replace(done, results=tuple(a_result(path=f"share-{index}") for index in range(len(job.results))))
+
+
 def fate_of(action: str) -> Fate:
     if action.startswith("exit "):
         return lambda job: fail(job, int(action.removeprefix("exit ")))
-    return {"wait": lambda job: job, "disrupt": disrupt, "regress": regress}.get(action, succeed)
+    fates: dict[str, Fate] = {
+        "wait": lambda job: job,
+        "disrupt": disrupt,
+        "regress": regress,
+        "unjoined": leave_unjoined,
+    }
+    return fates.get(action, succeed)
 
 
 def act(simulation: Simulation, action: str) -> None:

@@ -14,6 +14,7 @@ from dynalign_contract.errors import BadInputError
 from dynalign_contract.settings import OWN_TASKS
 from dynalign_trainer.evaluate.harness import measure
 from dynalign_trainer.evaluate.harness_model import EngineLM
+from dynalign_trainer.evaluate.splitting import Part, interleave
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.engine import Likelihood, Sample
@@ -49,12 +50,16 @@ class Parrot:
         self.chat = ChatTemplate(self.tokenizer)
         self.prompts: list[str] = []
         self.samplings: list[Sampling] = []
+        self.seeds: list[int] = []
 
     def forget_prefixes(self) -> None:
         """Nothing is remembered."""
 
-    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling, **_: object) -> list[list[Sample]]:
+    def sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seeds: Sequence[int], **_: object
+    ) -> list[list[Sample]]:
         self.samplings.append(sampling)
+        self.seeds += seeds
         self.prompts += ["".join(map(chr, prompt)) for prompt in prompts]
         return [[Sample((1,), (0.0,), "stop", "ok")] for _ in prompts]
 
@@ -101,6 +106,41 @@ def test_choices_are_asked_as_plain_text_and_instructions_as_chats() -> None:
     assert [row["score"] for row in rows[2:]] == [1.0, 1.0]
     assert rows[2]["response"] == "ok"
     assert len({row["request"] for row in rows}) == 4
+
+
+SOURCE = "dynalign_trainer.tasks.own.documents.load_choices"
+WITH_EXAMPLES = f"""\
+custom_dataset: !function {SOURCE}
+test_split: test
+fewshot_split: test
+num_fewshot: 2
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{question}}}}"
+generation_kwargs: {{until: ["."], temperature: 0.5, do_sample: true}}
+metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+@pytest.mark.parametrize("task", [*OWN_TASKS, "dynalign_test"])
+def test_shards_ask_together_what_one_would_have_asked(
+    task: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each item once, with the same examples before it and the same seed, whichever policy is asked."""
+    if task not in OWN_TASKS:
+        monkeypatch.setattr(suites, "_OWN", tmp_path)
+        write_task(tmp_path, WITH_EXAMPLES)
+    (suite,) = load_suites([task], 5, NO_DATA)
+    whole = Parrot()
+    expected = measure(whole, suite, Policy(), None)  # type: ignore[arg-type]
+    shares, asked = [], []
+    for index in range(count):
+        engine = Parrot()
+        shares.append(measure(engine, suite, Policy(version="p"), None, part=Part(index, count)))  # type: ignore[arg-type]
+        asked += list(zip(engine.prompts, engine.seeds or [0] * len(engine.prompts), strict=True))
+    assert [{**row, "policy": "base"} for row in interleave(shares)] == expected
+    assert sorted(asked) == sorted(zip(whole.prompts, whole.seeds or [0] * len(whole.prompts), strict=True))
 
 
 @pytest.mark.parametrize("is_prefilled", [False, True])
@@ -172,10 +212,9 @@ def test_data_out_of_reach_are_bad_input(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_task_without_a_score_per_item_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suites, "_OWN", tmp_path)
-    source = "dynalign_trainer.tasks.own.documents.load_choices"
     write_task(
         tmp_path,
-        f"custom_dataset: !function {source}\ntest_split: test\noutput_type: loglikelihood_rolling\n"
+        f"custom_dataset: !function {SOURCE}\ntest_split: test\noutput_type: loglikelihood_rolling\n"
         'doc_to_text: ""\ndoc_to_target: "{{question}}"\n'
         "metric_list: [{metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}]\n",
     )

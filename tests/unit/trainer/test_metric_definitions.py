@@ -17,7 +17,7 @@ from dynalign_operator.metrics.exports import gauge_of
 from dynalign_operator.metrics.runs import RUN_METRICS
 from dynalign_trainer.evaluate import capability, judges, policy_ratings
 from dynalign_trainer.evaluate import stage as evaluate
-from dynalign_trainer.evaluate.comparison_sets import BASE, ComparisonSet
+from dynalign_trainer.evaluate.comparison_sets import BASE
 from dynalign_trainer.evaluate.statistics import Comparison
 from dynalign_trainer.export import stage as export
 from dynalign_trainer.fetch import stage as fetch
@@ -107,10 +107,10 @@ def of_panel() -> MetricValues[Any]:
 def of_evaluate() -> MetricValues[Any]:
     comparisons = [Comparison(0.9, 0.8, 1.0, 3, both_orders=True), Comparison(0.1, 0.2, 0.0, -3, both_orders=True)]
     settings = EvaluationSettings()
-    comparison_sets = [ComparisonSet(BASE, Policy(), which, "base", comparisons) for which in settings.win_rate.judges]
+    found = {(BASE, which): comparisons for which in settings.win_rate.judges}
     context: Any = SimpleNamespace(params=SimpleNamespace(evaluation=settings, policy=Policy()), seed=lambda _: 0)
     answers: Any = {Policy().version: [{"completion_ids": [1, 2], "verifiers": {"short": 1.0}, "reward": 0.5}]}
-    measured = evaluate._measure(context, comparison_sets, answers, capability.CapabilityResult())
+    measured = evaluate._measure(context, found, answers, capability.CapabilityResult())
     endpoint: Any = SimpleNamespace(usage=SimpleNamespace(requests=1, tokens=2))
     own: Any = SimpleNamespace(points=1.0, interval=SimpleNamespace(low=0.0, high=2.0))
     exam = capability.summarise(exam_scores(), CapabilitySettings(), seed=0)

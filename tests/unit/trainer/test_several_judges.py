@@ -24,10 +24,11 @@ from dynalign_contract.settings import (
 )
 from dynalign_contract.settings.judges import MAX_JUDGES
 from dynalign_contract.settings.rewards import MAX_REWARDS
+from dynalign_trainer.endpoints.budget import share_of
 from dynalign_trainer.endpoints.refusals import EndpointError
 from dynalign_trainer.judge import stage
 from dynalign_trainer.judge.judges import Judges
-from dynalign_trainer.judge.panel.members import Member, Panel, share_of
+from dynalign_trainer.judge.panel.members import Member, Panel
 from dynalign_trainer.judge.panel.opinions import OPINIONS_FOLDER
 from dynalign_trainer.runtime.context import StageOutput
 from support.judge_bench import numbers

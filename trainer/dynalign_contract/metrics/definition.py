@@ -243,6 +243,11 @@ class StageMetrics:
         cls.preserved_seconds.__set_name__(cls, "preserved_seconds")
 
     @classmethod
+    def times(cls) -> tuple[MetricDef[Any], ...]:
+        """What each pod reports of its own time."""
+        return cls.start_seconds, cls.useful_seconds, cls.preserved_seconds
+
+    @classmethod
     def families(cls) -> dict[str, MetricFamily[Any]]:
         """Name -> family, those of intervals one by one."""
         return {family.name: family for family in cls._families()}

@@ -4,6 +4,7 @@ from typing import Final
 
 from dynalign_contract.config import EvaluateParams
 from dynalign_contract.metrics.definition import (
+    AcrossShards,
     Export,
     IntervalDef,
     IntervalFamily,
@@ -83,5 +84,5 @@ class EvaluateMetrics(StageMetrics):
     rating = _Interval(
         Unit.POINTS, "Bradley-Terry points above the base model; 400 for odds of 10 to 1.", export=Export()
     )
-    judge_requests = _Metric(Unit.COUNT, "Requests to the endpoints of judges.")
-    judge_tokens = _Metric(Unit.TOKENS, "Tokens that the endpoints of judges read and wrote.")
+    judge_requests = _Metric(Unit.COUNT, "Requests to the endpoints of judges.", AcrossShards.SUM)
+    judge_tokens = _Metric(Unit.TOKENS, "Tokens that the endpoints of judges read and wrote.", AcrossShards.SUM)

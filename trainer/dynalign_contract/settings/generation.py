@@ -18,7 +18,7 @@ class GenerationSettings(Model):
     temperature: float = Field(default=1.0, gt=0, le=2)
     """Sampling temperature; at 1 the candidates are drawn from the policy itself."""
     shards: int = Field(default=1, ge=1, le=256)
-    """Workers over which the prompts are split."""
+    """Workers over which generate, judge and evaluate split their prompts, evaluate also the items of tasks."""
     prompts_per_part: int = Field(default=32, ge=1, le=4096)
     """Prompts in one Parquet part; a restarted worker keeps its finished parts."""
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dynalign_contract.endpoints import EndpointBudget, RequestBudget
+from dynalign_contract.endpoints import EndpointBudget, EndpointSettings, RequestBudget
 from dynalign_trainer.models.chat_model import Usage
 
 
@@ -32,3 +32,9 @@ class BudgetTracker:
             if limit is not None and spent >= limit:
                 return f"{self.field}.budget.{name} of {limit:,} is used up ({spent:,} spent); raise it"
         return None
+
+
+def share_of(endpoint: EndpointSettings, shards: int) -> EndpointSettings:
+    """The endpoint with one shard's part of its budget, rounded up."""
+    parts = {name: None if limit is None else -(-limit // shards) for name, limit in endpoint.budget}
+    return endpoint.model_copy(update={"budget": EndpointBudget(**parts)})

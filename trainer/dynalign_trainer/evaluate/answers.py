@@ -44,6 +44,8 @@ def sample_answers(
 
     Raises BadInputError naming a prompt that leaves no room for the longest answer.
     """
+    if not prompts:
+        return []
     ids, longest = [engine.chat.encode(prompt["messages"]) for prompt in prompts], lengths.completion
     for prompt, tokens in zip(prompts, ids, strict=True):
         if len(tokens) + longest > engine.max_length:

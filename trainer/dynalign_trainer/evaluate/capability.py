@@ -18,6 +18,7 @@ from dynalign_contract.settings import CapabilitySettings
 from dynalign_trainer.evaluate.bootstrap import Floats
 from dynalign_trainer.evaluate.paired import TaskScores, estimate_capability
 from dynalign_trainer.evaluate.progress import Progress
+from dynalign_trainer.evaluate.splitting import Part
 from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.runtime.context import StageContext
 
@@ -31,10 +32,8 @@ log = logging.getLogger("dynalign.evaluate")
 class CapabilityResult:
     """What the tasks have brought."""
 
-    files: dict[str, int] = field(default_factory=dict)
-    """File -> rows; none when no task is wanted."""
     metrics: MetricValues[EvaluateParams] = field(default_factory=dict)
-    """The scores of single tasks come last."""
+    """None when no task is wanted. The scores of single tasks come last."""
 
     @property
     def regressed(self) -> bool:
@@ -43,48 +42,63 @@ class CapabilityResult:
 
 
 class CapabilityEvaluation:
-    """The tasks of one evaluation; loading them is cheap next to their answers, so it comes first."""
+    """The tasks of one evaluation, or a shard's items of them.
+
+    Loading them is cheap next to their answers, so it comes first.
+    """
 
     def __init__(self, context: StageContext[EvaluateParams]) -> None:
         """Raises BadInputError when a task or its data cannot be found."""
         self._context = context
         self._settings = context.params.evaluation.capability
         self._suites = _load(self._settings, context.layout.tasks)
+        self._part = Part(context.shard, context.config.shards)
 
     @property
     def units(self) -> int:
         """Items to go through, those of the base model included."""
         policies = {Policy().version, self._context.params.policy.version}
-        return len(policies) * sum(suite.items for suite in self._suites)
+        return len(policies) * sum(_count_items(suite, self._part) for suite in self._suites)
 
-    def run(self, engine: Engine, progress: Progress) -> CapabilityResult:
-        """Write a CAPABILITY row for each item of policy and base model, and say what they amount to.
+    def run(self, engine: Engine, progress: Progress) -> dict[str, int]:
+        """Write a CAPABILITY row for each item of policy and base model; file -> rows, none when no task is wanted.
 
         Rows that an attempt with the same configuration has written are kept, and those of the base model that an
         earlier evaluation has written as long as they answer the very same requests.
         """
         if not self._suites:
-            return CapabilityResult()
+            return {}
         policy, base = self._context.params.policy, Policy()
         path = self._context.folder / CAPABILITY_FILE
         thinking_tokens = self._context.params.thinking_tokens
-        sitting = _ScoreCache(engine, progress, thinking_tokens, known=(_read(path), self._earlier()))
+        sitting = _ScoreCache(engine, progress, self._part, thinking_tokens, known=(_read(path), self._earlier()))
         written: list[CapabilityRow] = []
-        tasks = []
         for suite in self._suites:
             own = sitting.rows(suite, policy)
             others = own if policy == base else sitting.rows(suite, base, like=own)
             written += own if policy == base else [*others, *own]
             write_rows(path, written, CAPABILITY)
-            tasks.append(TaskScores(suite.name, _scores(own), _scores(others)))
-        metrics = summarise(tasks, self._settings, seed=self._context.seed("capability"))
-        return CapabilityResult({CAPABILITY_FILE: len(written)}, metrics)
+        return {CAPABILITY_FILE: len(written)}
 
     def _earlier(self) -> list[CapabilityRow]:
         if Input.CAPABILITY not in self._context.inputs:
             return []
         rows = _read(self._context.input(Input.CAPABILITY) / CAPABILITY_FILE)
         return [row for row in rows if row["policy"] == Policy().version]
+
+
+def measure_capability(rows: Sequence[CapabilityRow], params: EvaluateParams, *, seed: int) -> CapabilityResult:
+    """What the CAPABILITY rows of an evaluation amount to. Pure."""
+    settings = params.evaluation.capability
+    if not settings.tasks:
+        return CapabilityResult()
+
+    def scores_of(task: str, policy: Policy) -> Floats:
+        found = [row["score"] for row in rows if (row["task"], row["policy"]) == (task, policy.version)]
+        return np.array(found, dtype=np.float64)
+
+    tasks = [TaskScores(name, scores_of(name, params.policy), scores_of(name, Policy())) for name in settings.tasks]
+    return CapabilityResult(summarise(tasks, settings, seed=seed))
 
 
 def summarise(tasks: Sequence[TaskScores], settings: CapabilitySettings, *, seed: int) -> MetricValues[EvaluateParams]:
@@ -106,6 +120,7 @@ class _ScoreCache:
 
     engine: Engine
     progress: Progress
+    part: Part
     thinking_tokens: int | None
     known: tuple[Sequence[CapabilityRow], ...]
 
@@ -113,20 +128,26 @@ class _ScoreCache:
         """One policy's rows of one task; known ones must answer the requests of the rows `like`, one by one."""
         from dynalign_trainer.evaluate.harness import measure
 
-        watch = self.progress.begin(suite.items)
+        items = _count_items(suite, self.part)
+        watch = self.progress.begin(items)
+        if not items:
+            return []
+        wanted = None if like is None else {row["item"] for row in like}
         for rows in self.known:
             found = [row for row in rows if (row["task"], row["policy"]) == (suite.name, policy.version)]
+            if wanted is not None:  # an earlier evaluation has the items of all shards
+                found = [row for row in found if row["item"] in wanted]
             if found and (like is None or [*map(_asked, found)] == [*map(_asked, like)]):
                 return found
-        return measure(self.engine, suite, policy, watch, self.thinking_tokens)
+        return measure(self.engine, suite, policy, watch, thinking_tokens=self.thinking_tokens, part=self.part)
 
 
 def _asked(row: CapabilityRow) -> tuple[str, str, str]:
     return row["item"], row["request"], row["metric"]
 
 
-def _scores(rows: Sequence[CapabilityRow]) -> Floats:
-    return np.array([row["score"] for row in rows], dtype=np.float64)
+def _count_items(suite: "Suite", part: Part) -> int:
+    return sum(map(part.size, suite.counts))
 
 
 def _load(settings: CapabilitySettings, data: Path) -> "list[Suite]":

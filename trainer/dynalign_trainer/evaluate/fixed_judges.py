@@ -15,6 +15,7 @@ from typing import Final
 from dynalign_contract.config import BASE_POLICY, EvaluateParams, Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.settings import Combine, JudgeSettings, JudgingSettings, PanelJudge, judge_endpoint
+from dynalign_trainer.endpoints.budget import share_of
 from dynalign_trainer.endpoints.endpoint_model import EndpointModel, judge_patience, open_model
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
 from dynalign_trainer.endpoints.refusals import EndpointError
@@ -128,6 +129,7 @@ def _open_endpoint(
         raise BadConfigError(f"{use.field} is missing with judge: Endpoint; give it a url and a model.")
     window = Window(engine.chat, engine.max_length)
     journal, useful = Journal(context.folder / JOURNAL_FILE), context.telemetry.useful.span
-    model = open_model(use, judge.endpoint, environment, journal, window, useful=useful)
+    own = share_of(judge.endpoint, context.config.shards)
+    model = open_model(use, own, environment, journal, window, useful=useful)
     model.endpoint.patience = judge_patience(judge.endpoint)
     return model

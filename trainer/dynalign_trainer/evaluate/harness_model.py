@@ -9,6 +9,7 @@ from lm_eval.api.model import LM
 from dynalign_contract.config import Policy
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.supplied.turns import Message
+from dynalign_trainer.evaluate.splitting import WHOLE, Part
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.models.thoughts import sample_chats
@@ -21,9 +22,20 @@ _MAX_TOKENS: Final = 256
 class EngineLM(LM):  # type: ignore[misc] # the harness is not typed
     """The harness's view of one policy on our engine."""
 
-    def __init__(self, engine: Engine, policy: Policy, watch: Watch | None, thinking_tokens: int | None = None) -> None:
-        """`thinking_tokens` is the maximum length of a thought before a response; None: both share the response's."""
+    def __init__(
+        self,
+        engine: Engine,
+        policy: Policy,
+        watch: Watch | None,
+        thinking_tokens: int | None = None,
+        part: Part = WHOLE,
+    ) -> None:
+        """`thinking_tokens` is the maximum length of a thought before a response; None: both share the response's.
+
+        Only requests about items of the part are put to the engine; the others get an empty answer.
+        """
         super().__init__()
+        self._part = part
         self._thinking_tokens = thinking_tokens
         self._tokenizer = engine.tokenizer
         self._engine = engine
@@ -48,13 +60,17 @@ class EngineLM(LM):  # type: ignore[misc] # the harness is not typed
 
     def loglikelihood(self, requests: list[Any], **_: object) -> list[tuple[float, bool]]:
         """(log-probability, whether greedy) of each request's continuation; a context may lose its beginning."""
-        longest = self._engine.max_length - 1
-        pairs = [self._split(*request.args) for request in requests]
+        longest, asked = self._engine.max_length - 1, self._asked(requests)
+        pairs = [self._split(*requests[index].args) for index in asked]
         contexts = [before[-max(1, longest - len(after)) :] for before, after in pairs]
-        scored = self._engine.score_continuations(
-            contexts, [after for _, after in pairs], policy=self._policy, watch=self._watch
-        )
-        return [(found.logprob, found.greedy) for found in scored]
+        found = [(0.0, False)] * len(requests)
+        if asked:
+            scored = self._engine.score_continuations(
+                contexts, [after for _, after in pairs], policy=self._policy, watch=self._watch
+            )
+            for index, likelihood in zip(asked, scored, strict=True):
+                found[index] = likelihood.logprob, likelihood.greedy
+        return found
 
     def loglikelihood_rolling(self, requests: list[Any], **_: object) -> list[float]:
         """Perplexities compare no two models item by item on a scale on which `maxDrop` has a meaning."""
@@ -62,14 +78,21 @@ class EngineLM(LM):  # type: ignore[misc] # the harness is not typed
 
     def generate_until(self, requests: list[Any], **_: object) -> list[str]:
         """Responses. Requests of like sampling share a call; a prompt that is too long loses its beginning."""
-        wanted = [(self._encode(text), self._sampling(options)) for text, options in (r.args for r in requests)]
+        asked = {index: requests[index].args for index in self._asked(requests)}
+        wanted = {index: (self._encode(text), self._sampling(options)) for index, (text, options) in asked.items()}
         texts: dict[int, str] = {}
-        for sampling in dict.fromkeys(sampling for _, sampling in wanted):
-            chosen = [index for index, (_, own) in enumerate(wanted) if own == sampling]
+        for sampling in dict.fromkeys(sampling for _, sampling in wanted.values()):
+            chosen = [index for index, (_, own) in wanted.items() if own == sampling]
             taken = sampling.max_tokens + (self._thinking_tokens or 0)
             prompts = [wanted[index][0][taken - self._engine.max_length :] for index in chosen]
             texts |= dict(zip(chosen, self._respond(prompts, sampling, chosen), strict=True))
-        return [texts[index] for index in range(len(requests))]
+        return [texts.get(index, "") for index in range(len(requests))]
+
+    def _asked(self, requests: list[Any]) -> list[int]:
+        """Places of the requests that are about items of the part."""
+        if self._part == WHOLE:
+            return list(range(len(requests)))
+        return [place for place, request in enumerate(requests) if self._part.has(request.doc_id)]
 
     def _respond(self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[str]:
         """A response to each prompt, without its thought; texts that end a response do not end a thought."""

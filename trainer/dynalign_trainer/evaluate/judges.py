@@ -10,6 +10,7 @@ from dynalign_contract.endpoints import JUDGE_ENDPOINT
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.metrics import EvaluateMetrics, MetricValues
 from dynalign_contract.settings import EvaluationJudge, WinRateMethod
+from dynalign_trainer.endpoints.budget import share_of
 from dynalign_trainer.endpoints.client import Endpoint, open_endpoint
 from dynalign_trainer.endpoints.endpoint_model import EndpointModel
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
@@ -35,7 +36,8 @@ def open_judge_endpoint(context: StageContext[EvaluateParams], environment: Mapp
             f"{JUDGE_ENDPOINT.field} is missing with Endpoint among the judges; give it a url and a model."
         )
     journal, useful = Journal(context.folder / JOURNAL_FILE), context.telemetry.useful.span
-    return open_endpoint(JUDGE_ENDPOINT, settings.endpoint, environment, journal, useful=useful)
+    own = share_of(settings.endpoint, context.config.shards)
+    return open_endpoint(JUDGE_ENDPOINT, own, environment, journal, useful=useful)
 
 
 def build_judges(
@@ -65,7 +67,7 @@ def build_judges(
                 if endpoint is None:
                     raise ValueError("Endpoint is among the judges, but no endpoint was opened")
                 model = EndpointModel(endpoint, Window(engine.chat, engine.max_length))
-                return BudgetedJudge(build(model), model, settings.method)
+                return BudgetedJudge(build(model), model, settings.method, is_share=context.config.is_joined)
 
     return {judge: build_judge(judge) for judge in settings.judges}
 
@@ -77,6 +79,8 @@ class BudgetedJudge:
     judge: PairJudge
     model: ChatModel
     method: WinRateMethod
+    is_share: bool = False
+    """The pairs are those of one shard: whether too few are left is seen when all shares are joined."""
 
     @property
     def version(self) -> str:
@@ -86,12 +90,9 @@ class BudgetedJudge:
     def compare(self, pairs: Sequence[Pair], watch: Watch | None) -> list[Comparison]:
         """Compare with the judge. Raises BadConfigError, saying why, when fewer than half of the pairs were judged."""
         comparisons = self.judge.compare(pairs, watch)
-        judged = sum(not math.isnan(comparison.outcome) for comparison in comparisons)
-        if 2 * judged < len(comparisons):
-            raise BadConfigError(
-                f"{self.version} could judge only {judged} of {len(comparisons)} pairs of answers, fewer than half: "
-                f"{self._reason()}, or take Endpoint out of evaluation.winRate.judges."
-            )
+        judged = _count_judged(comparisons)
+        if not self.is_share:
+            refuse_few(self.version, comparisons, self._reason())
         if judged < len(comparisons):
             log.warning(
                 "%s judged %d of %d pairs of answers: %s", self.version, judged, len(comparisons), self._reason()
@@ -105,6 +106,20 @@ class BudgetedJudge:
             f"the other replies do not hold {wanted[self.method]}; in {JUDGE_ENDPOINT.field}.model name a "
             f"model that replies with it, or raise {JUDGE_ENDPOINT.field}.thoughtTokens for one that reasons for longer"
         )
+
+
+def refuse_few(judge: str, comparisons: Sequence[Comparison], reason: str) -> None:
+    """Raise BadConfigError when fewer than half of the pairs were judged; `reason` is a clause that says why."""
+    judged = _count_judged(comparisons)
+    if 2 * judged < len(comparisons):
+        raise BadConfigError(
+            f"{judge} could judge only {judged} of {len(comparisons)} pairs of answers, fewer than half: "
+            f"{reason}, or take Endpoint out of evaluation.winRate.judges."
+        )
+
+
+def _count_judged(comparisons: Sequence[Comparison]) -> int:
+    return sum(not math.isnan(comparison.outcome) for comparison in comparisons)
 
 
 def measure_spending(usages: Sequence[Usage]) -> MetricValues[EvaluateParams]:

@@ -1,124 +1,73 @@
 """evaluate: does the policy answer held-out prompts better than the base model, and better than before?"""
 
-import os
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from dynalign_contract.config import EvaluateParams, Policy
 from dynalign_contract.estimate import Estimate
 from dynalign_contract.inputs import Input
-from dynalign_contract.layout import ANSWERS_FILE, COMPARISONS_FILE, HELD_OUT_FILE
+from dynalign_contract.layout import HELD_OUT_FILE
 from dynalign_contract.metrics import EvaluateMetrics, MetricValues
-from dynalign_contract.records import COMPARISON, AnswerRow, PromptRow, write_rows
+from dynalign_contract.records import AnswerRow, PromptRow
 from dynalign_contract.settings import EvaluationJudge
-from dynalign_trainer.endpoints.journal import JOURNAL_FILE
 from dynalign_trainer.evaluate import statistics
-from dynalign_trainer.evaluate.answers import answer_metrics, keep_or_sample, read_held_out, sample_answers
+from dynalign_trainer.evaluate.answers import answer_metrics, read_held_out
 from dynalign_trainer.evaluate.bootstrap import estimate
-from dynalign_trainer.evaluate.capability import CapabilityEvaluation, CapabilityResult
-from dynalign_trainer.evaluate.comparing import Pair, PairJudge
-from dynalign_trainer.evaluate.comparison_sets import BASE, PREVIOUS, ComparisonSet, build_comparisons
-from dynalign_trainer.evaluate.earlier_answers import find_earlier_answers, read_earlier_answers, sampling_digest
-from dynalign_trainer.evaluate.fixed_judges import open_fixed_judges
-from dynalign_trainer.evaluate.held_out import HeldOut
+from dynalign_trainer.evaluate.capability import CapabilityResult, measure_capability
+from dynalign_trainer.evaluate.collecting import Collected, collect
+from dynalign_trainer.evaluate.comparison_sets import BASE, PREVIOUS
+from dynalign_trainer.evaluate.findings import Findings, read_findings
 from dynalign_trainer.evaluate.held_out_reward import held_out_metrics
-from dynalign_trainer.evaluate.judges import build_judges, measure_spending, open_judge_endpoint
+from dynalign_trainer.evaluate.judges import refuse_few
 from dynalign_trainer.evaluate.policy_ratings import rate_policies
-from dynalign_trainer.evaluate.progress import Progress
+from dynalign_trainer.evaluate.splitting import Part
 from dynalign_trainer.evaluate.statistics import Comparison
-from dynalign_trainer.evaluate.verified import verifier_metrics, with_values
-from dynalign_trainer.models.engine import Engine, start_engine
-from dynalign_trainer.models.thoughts import Lengths
+from dynalign_trainer.evaluate.verified import verifier_metrics
 from dynalign_trainer.runtime.context import StageContext, StageOutput
-from dynalign_trainer.verifiers.opening import open_verifiers, surroundings_of
-from dynalign_trainer.verifiers.verifier import Verifier, explain_failures
+
+_NOTHING: Final = Collected(files={})
 
 
 def run(context: StageContext[EvaluateParams]) -> StageOutput[EvaluateParams]:
     """Write answers, comparisons and scores of tasks; report win rates and capability.
 
+    A shard writes its share of the rows, and nothing is computed before all shares are joined: that needs no model.
     A regression is reported, what follows is the planner's choice. Raises BadInputError when there are no held-out
     prompts, one does not fit into the context window, or a task cannot be loaded; BadConfigError or EndpointError when
     the endpoint of a judge cannot be used.
     """
-    params = context.params
     prompts = read_held_out(context.input(Input.HELD_OUT) / HELD_OUT_FILE)
-    policies = (Policy(), params.previous, params.policy)
-    opponents = {BASE: Policy()} | ({PREVIOUS: params.previous} if params.previous.version != BASE else {})
-    endpoint = open_judge_endpoint(context, os.environ)
-    opened = open_verifiers(params.rewards, surroundings_of(context, os.environ))
-    engine = start_engine(context, [policy for policy in policies if policy.adapter is not None])
-    examination = CapabilityEvaluation(context)
-    versions = len({policy.version for policy in policies})
-    held_out = HeldOut(context, open_fixed_judges(context, engine, os.environ), read_earlier_answers(context))
-    judging = len(params.evaluation.win_rate.judges) * len(opponents)
-    units = len(prompts) * (versions + judging) + held_out.units(prompts) + examination.units
-    progress = Progress(context, units)
-    answers = _answer(held_out, engine, prompts, policies, verifiers=opened.verifiers, progress=progress)
-    answers = held_out.reward(answers, progress)
-    judges = build_judges(context, engine, endpoint, held_out.known_rewards(answers))
-    comparison_sets = [
-        _compare(params.policy, opponent, judge, answers, progress)
-        for judge in judges.items()
-        for opponent in opponents.items()
-    ]
-    rows = build_comparisons(comparison_sets, prompts, policy=params.policy, method=params.evaluation.win_rate.method)
-    write_rows(context.folder / COMPARISONS_FILE, rows, COMPARISON)
-    ratings = rate_policies(context, rows)
-    capability = examination.run(engine, progress)
-    (context.folder / JOURNAL_FILE).unlink(missing_ok=True)
-    opened.close()
-    if reasons := explain_failures(opened.verifiers):
-        context.warn(reasons)
+    if context.shares:
+        return _join(context, prompts)
+    collected = collect(context, Part(context.shard, context.config.shards).of(prompts))
+    if context.config.is_joined:
+        return StageOutput(files=collected.files, metrics=collected.metrics, producers=collected.producers)
+    return _conclude(context, read_findings(context.params, [context.folder], prompts), collected)
+
+
+def _join(context: StageContext[EvaluateParams], prompts: Sequence[PromptRow]) -> StageOutput[EvaluateParams]:
+    context.telemetry.progress(1, 1)
+    findings = read_findings(context.params, context.shares, prompts)
+    for (_, judge), comparisons in findings.comparisons_of(context.params).items():
+        if judge is EvaluationJudge.ENDPOINT:
+            refuse_few("the judge's endpoint", comparisons, "the logs of the shards say why")
+    findings.write(context.folder)
+    return _conclude(context, findings, _NOTHING)
+
+
+def _conclude(
+    context: StageContext[EvaluateParams], findings: Findings, collected: Collected
+) -> StageOutput[EvaluateParams]:
+    """The stage's output, from the rows that are in its folder."""
+    params = context.params
+    ratings = rate_policies(context, findings.comparisons)
+    capability = measure_capability(findings.capability, params, seed=context.seed("capability"))
+    measured = _measure(context, findings.comparisons_of(params), findings.answers, capability)
     return StageOutput(
-        files={
-            ANSWERS_FILE: len(prompts) * versions,
-            COMPARISONS_FILE: len(rows),
-            **ratings.files,
-            **capability.files,
-        },
-        metrics={
-            **_measure(context, comparison_sets, answers, capability),
-            **ratings.metrics,
-            **measure_spending([*([endpoint.usage] if endpoint else []), *held_out.judges.usage]),
-        },
-        producers=opened.producers,
+        files={**findings.files, **ratings.files},
+        metrics={**measured, **ratings.metrics, **collected.metrics},
+        producers=collected.producers,
     )
-
-
-def _answer(
-    held_out: HeldOut,
-    engine: Engine,
-    prompts: Sequence[PromptRow],
-    policies: Sequence[Policy],
-    *,
-    verifiers: Sequence[Verifier],
-    progress: Progress,
-) -> dict[str, list[AnswerRow]]:
-    """Greedy answers by policy version, kept from an earlier attempt or evaluation where it wrote them."""
-    context, params = held_out.context, held_out.context.params
-    lengths = Lengths(params.evaluation.win_rate.max_tokens or params.max_tokens, params.thinking_tokens)
-
-    def sample(policy: Policy) -> list[AnswerRow]:
-        digest, watch = sampling_digest(context, policy, lengths), progress.begin(len(prompts))
-        rows = find_earlier_answers(held_out.earlier, prompts, policy, digest)
-        if rows is None:
-            sampled = sample_answers(engine, prompts, policy, lengths=lengths, watch=watch)
-            rows = [{**row, "sampled_with": digest} for row in sampled]
-        return with_values(verifiers, prompts, rows)
-
-    return keep_or_sample(context.folder / ANSWERS_FILE, prompts, policies, sample)
-
-
-def _compare(
-    policy: Policy,
-    opponent: tuple[str, Policy],
-    judge: tuple[EvaluationJudge, PairJudge],
-    answers: Mapping[str, Sequence[AnswerRow]],
-    progress: Progress,
-) -> ComparisonSet:
-    pairs = [Pair(*pair) for pair in zip(answers[policy.version], answers[opponent[1].version], strict=True)]
-    return ComparisonSet(*opponent, judge[0], judge[1].version, judge[1].compare(pairs, progress.begin(len(pairs))))
 
 
 class _Options(TypedDict):
@@ -131,17 +80,16 @@ class _Options(TypedDict):
 
 def _measure(
     context: StageContext[EvaluateParams],
-    comparison_sets: Sequence[ComparisonSet],
+    found: Mapping[tuple[str, EvaluationJudge], Sequence[Comparison]],
     answers: Mapping[str, Sequence[AnswerRow]],
     capability: CapabilityResult,
 ) -> MetricValues[EvaluateParams]:
-    """The stage's metrics, the most important first; win rates are against base unless the name says otherwise."""
+    """The stage's metrics, the most important first; win rates are against base unless the name says otherwise.
+
+    `found`: opponent and judge -> comparisons; `answers`: policy version -> ANSWER rows.
+    """
     params = context.params
     settings = params.evaluation.win_rate
-    found = {
-        (comparison_set.opponent, comparison_set.judge): comparison_set.comparisons
-        for comparison_set in comparison_sets
-    }
     headline = settings.judges[0]
     comparisons = found[BASE, headline]
     previous = found.get((PREVIOUS, headline), comparisons)

@@ -19,7 +19,7 @@ def with_values(
     verifiers: Sequence[Verifier], prompts: Sequence[PromptRow], rows: Sequence[AnswerRow]
 ) -> list[AnswerRow]:
     """ANSWER rows, one a prompt, with the column `verifiers`; as they are in a run without verifiers."""
-    if not verifiers:
+    if not verifiers or not rows:
         return list(rows)
     answers = [
         Answer(

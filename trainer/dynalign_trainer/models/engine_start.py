@@ -54,6 +54,13 @@ def prepare_environment() -> None:
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
 
 
+def import_libraries() -> None:
+    """Import what an engine needs, which takes seconds, and on a cold node many."""
+    prepare_environment()
+    import transformers  # noqa: F401
+    from vllm import LLM, SamplingParams  # noqa: F401
+
+
 def engine_arguments(
     folder: Path, settings: EngineSettings, max_length: int, *, lora: Lora | None, on_gpu: bool
 ) -> dict[str, Any]:

@@ -66,6 +66,9 @@ class StageContext(Generic[P]):
     """Texts given to `warn`, in order."""
     session: Session | None = None
     """What the stages of a rollout share within their process; None for a stage that has a Job of its own."""
+    shares: tuple[Path, ...] = ()
+    """Folders of all shards' shares, by index, where they are to be joined into the artifact; else none. Of the inputs,
+    weights are not there then."""
 
     def warn(self, text: str) -> None:
         """Log a warning and report it with the stage's result, from where it becomes an event of the run."""

@@ -83,6 +83,8 @@ class Attempt:
         """The file that keeps the last error's fingerprint; None for a node that writes nothing."""
         if self.config.nodes > 1 and self.index > 0:
             return None
+        if self.config.is_joined:  # its share may be whole by now
+            return self.root / self.config.shares / f"{LAST_ERROR}-{self.index}"
         return self.root / self.config.shard(self.index if self.config.shards > 1 else 0) / LAST_ERROR
 
 

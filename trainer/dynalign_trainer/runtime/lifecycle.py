@@ -26,7 +26,6 @@ from dynalign_contract.files import remove
 from dynalign_contract.layout import MANIFEST, WORK_MARK, RunLayout
 from dynalign_contract.manifest import (
     Manifest,
-    artifact_folders,
     describe_file,
     read_manifest,
     reference_to,
@@ -50,6 +49,8 @@ from dynalign_contract.strangers import claim_folder, clear_strangers, shown_nam
 from dynalign_trainer.runtime.compile_cache import shared_compiled_code
 from dynalign_trainer.runtime.context import Gang, StageContext, StageOutput
 from dynalign_trainer.runtime.failures import LAST_ERROR, Attempt, explain_failure
+from dynalign_trainer.runtime.inputs import take_inputs
+from dynalign_trainer.runtime.joining import make_joined, with_shares
 from dynalign_trainer.runtime.rollout import Rollout, run_rollout
 from dynalign_trainer.runtime.session import Session
 from dynalign_trainer.runtime.telemetry import Telemetry
@@ -154,10 +155,28 @@ def _make_part(
 def _make(
     config: StageConfig, root: Path, place: Place, stopping: threading.Event, session: Session | None = None
 ) -> StageResult:
-    gang = _gang(config, place)
-    shard = place.index if config.shards > 1 else 0
-    path = config.shard(shard)
-    folder = root / path
+    """Make the artifact, or this pod's shard of it, unless it is there; where shares are joined see `make_joined`."""
+
+    def make(path: str, shares: tuple[Path, ...] = ()) -> StageResult:
+        return _make_folder(config, root, place, stopping, session, path=path, shares=shares)
+
+    if config.is_joined:
+        return make_joined(config, root, place.index, make)
+    return make(config.shard(place.index if config.shards > 1 else 0))
+
+
+def _make_folder(
+    config: StageConfig,
+    root: Path,
+    place: Place,
+    stopping: threading.Event,
+    session: Session | None,
+    *,
+    path: str,
+    shares: tuple[Path, ...],
+) -> StageResult:
+    """Make the folder `path` of the stage, from these shares if there are any, unless it is there."""
+    gang, folder = _gang(config, place), root / path
     done = read_manifest(folder)
     if done is not None and done.config_digest == config.digest:
         return _skip(config, root, path, done)
@@ -165,13 +184,10 @@ def _make(
     telemetry.phases.end(Phase.INTERPRETER)
     check_caches()
     if gang.rank == 0:
-        _prepare(folder, config)
-        if config.shards > 1 and shard == 0:
-            _clear(root / config.folder, [Path(config.shard(i)).name for i in range(config.shards)], known=())
+        _prepare(root, path, config)
     server = telemetry.serve(place.port)  # before the inputs are read, which may take minutes
     try:
-        inputs = _take_inputs(config, root, gang, session, telemetry)
-        telemetry.phases.end(Phase.VERIFICATION)
+        inputs = take_inputs(config, root, gang, session, telemetry, asks_models=not shares)
         telemetry.useful.load(folder)
         started = time.monotonic()
         context = StageContext(
@@ -179,24 +195,18 @@ def _make(
             params=config.params,
             layout=RunLayout(root),
             folder=folder,
-            shard=shard,
+            shard=place.index if config.shards > 1 else 0,
             inputs=inputs,
             telemetry=telemetry,
             stopping=stopping,
             gang=gang,
             session=session,
+            shares=shares,
         )
-        with shared_compiled_code(os.environ, publishes=place.index == 0):
-            run = load_stage(config.stage)
-            telemetry.phases.end(Phase.IMPORTS)
-            output = run(context)
-        telemetry.phases.end(Phase.WRITING)
+        output = _run(context, publishes=place.index == 0)
         if gang.rank > 0:
             return StageResult(outcome=Outcome.SUCCEEDED)
-        output = replace(output, metrics={**output.metrics, **_measured_times(config.stage, telemetry)})
-        manifest = _complete(config, folder, output, time.monotonic() - started)
-        telemetry.phases.end(Phase.MANIFEST)
-        log.info("%s", describe_phases(telemetry.phases.seconds))
+        manifest = _complete(context, output, time.monotonic() - started)
     finally:
         server.close()
     return StageResult(
@@ -208,25 +218,32 @@ def _make(
     )
 
 
-def _complete(config: StageConfig, folder: Path, output: StageOutput[Any], seconds: float) -> Manifest:
+def _run(context: StageContext[Any], *, publishes: bool) -> StageOutput[Any]:
+    """Do the stage's own work; `publishes`: leave what was compiled for others."""
+    phases = context.telemetry.phases
+    with shared_compiled_code(os.environ, publishes=publishes):
+        run = load_stage(context.config.stage)
+        phases.end(Phase.IMPORTS)
+        output = run(context)
+    phases.end(Phase.WRITING)
+    return output
+
+
+def _complete(context: StageContext[Any], output: StageOutput[Any], seconds: float) -> Manifest:
     """Make the folder an artifact: remove what is no part of it, and write its manifest last."""
+    config, folder, telemetry = context.config, context.folder, context.telemetry
+    output = replace(output, metrics={**output.metrics, **_measured_times(config.stage, telemetry)})
+    if context.shares:
+        output, seconds = with_shares(config.stage, output, seconds, context.shares)
     remove(folder / LAST_ERROR)
     remove(folder / USEFUL_TIME_FILE)
     _clear(folder, output.files)
     manifest = _describe(config, folder, output, seconds)
     write_manifest(folder, manifest)
     (folder / WORK_MARK).unlink(missing_ok=True)
+    telemetry.phases.end(Phase.MANIFEST)
+    log.info("%s", describe_phases(telemetry.phases.seconds))
     return manifest
-
-
-def _take_inputs(
-    config: StageConfig, root: Path, gang: Gang, session: Session | None, telemetry: Telemetry
-) -> dict[str, tuple[Path, ...]]:
-    """Folders of the inputs, verified; of a gang, rank 0 alone does that, and in a rollout the first that reads one."""
-    if gang.rank > 0:
-        return {name: artifact_folders(root, artifact) for name, artifact in config.inputs.items()}
-    verify = partial(verify_artifact, root) if session is None else session.verify
-    return {name: verify(artifact, telemetry.verified) for name, artifact in config.inputs.items()}
 
 
 def _measured_times(stage: Stage, telemetry: Telemetry) -> MetricValues[Any]:
@@ -281,9 +298,14 @@ def load_stage(stage: Stage) -> Callable[[StageContext[Any]], StageOutput[Any]]:
     return run
 
 
-def _prepare(folder: Path, config: StageConfig) -> None:
-    """Make the folder ready: parts are kept only when they were written with this very configuration."""
-    claim_folder(folder, WORK_MARK, config.digest)
+def _prepare(root: Path, path: str, config: StageConfig) -> None:
+    """Make the folder ready: parts are kept only when they were written with this very configuration.
+
+    The first shard removes those of an earlier configuration, which had more of them.
+    """
+    claim_folder(root / path, WORK_MARK, config.digest)
+    if config.shards > 1 and path == config.shard(0) and not config.is_joined:
+        _clear(root / config.folder, [Path(config.shard(i)).name for i in range(config.shards)], known=())
 
 
 def _clear(folder: Path, listed: Iterable[str], known: Collection[str] = (MANIFEST, WORK_MARK)) -> None:

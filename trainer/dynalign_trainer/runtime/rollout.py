@@ -121,11 +121,11 @@ def _explained(config: StageConfig, rollout: Rollout) -> Iterator[None]:
 
 
 def _await_artifact(config: StageConfig, rollout: Rollout, session: Session) -> ArtifactRef:
-    """The artifact of a stage, all shards together, once the manifest of each is there.
+    """The artifact of a stage, all shards together, once the manifest of each is there, or the one of all of them.
 
     Raises TerminatedError on SIGTERM, CorruptArtifactError where a manifest cannot be read.
     """
-    paths = [config.shard(index) for index in range(config.shards)]
+    paths = [config.folder] if config.is_joined else [config.shard(index) for index in range(config.shards)]
     missing = [path for path in paths if _find(rollout.root, path, config) is None]
     if missing:
         log.info("%s: waiting for %s", config.stage, ", ".join(missing))
@@ -142,7 +142,7 @@ def _await_artifact(config: StageConfig, rollout: Rollout, session: Session) -> 
         raise TerminatedError("stopped by SIGTERM between two stages; the next attempt goes on from what is finished")
     found = [_find(rollout.root, path, config) for path in paths]
     artifacts = [artifact for artifact in found if artifact is not None]
-    return artifacts[0] if config.shards == 1 else combine_artifacts(config.folder, artifacts)
+    return artifacts[0] if len(paths) == 1 else combine_artifacts(config.folder, artifacts)
 
 
 def _find(root: Path, path: str, config: StageConfig) -> ArtifactRef | None:

@@ -33,8 +33,18 @@ class Suite:
     @property
     def items(self) -> int:
         """Items in all."""
+        return sum(self.counts)
+
+    @property
+    def counts(self) -> list[int]:
+        """Items of each of its tasks."""
         counts = [len(task.eval_docs) for task in self.tasks.values()]
-        return sum(count if self.limit is None else min(count, self.limit) for count in counts)
+        return [count if self.limit is None else min(count, self.limit) for count in counts]
+
+    def begin_examples(self) -> None:
+        """Have the harness draw the same examples before the items as the last time, for whichever policy."""
+        for task in self.tasks.values():
+            task.set_fewshot_seed(_FEWSHOT_SEED)
 
 
 def load_suites(names: Sequence[str], limit: int | None, data: Path) -> list[Suite]:
@@ -121,8 +131,6 @@ def _load(manager: TaskManager, name: str, folder: Path | None) -> Mapping[str, 
     for task in tasks.values():
         check_metrics(name, task)
     check_sentences(name)
-    for task in tasks.values():
-        task.set_fewshot_seed(_FEWSHOT_SEED)
     return tasks
 
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dynalign_contract.config import BASE_POLICY, JudgeParams, Policy
-from dynalign_contract.endpoints import EndpointBudget, EndpointSettings
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.inputs import Input
 from dynalign_contract.settings import JudgeSettings, PanelJudge, judge_endpoint
+from dynalign_trainer.endpoints.budget import share_of
 from dynalign_trainer.endpoints.endpoint_model import EndpointModel, judge_patience, open_model
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
 from dynalign_trainer.models.chat_model import ChatModel
@@ -91,9 +91,3 @@ class Panel:
         engine = start_engine(self.context, list(policies.values()))
         self.base = EngineModel(engine, Policy())
         return [Member(judge, EngineModel(engine, params.policies[judge.name])) for judge in own]
-
-
-def share_of(endpoint: EndpointSettings, shards: int) -> EndpointSettings:
-    """The endpoint with one shard's part of its budget, rounded up."""
-    parts = {name: None if limit is None else -(-limit // shards) for name, limit in endpoint.budget}
-    return endpoint.model_copy(update={"budget": EndpointBudget(**parts)})

@@ -1,0 +1,11 @@
+"""Fixtures of the trainer's unit tests."""
+
+import pytest
+
+from dynalign_trainer.models import engine_start
+
+
+@pytest.fixture(autouse=True)
+def _no_engine_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stages of these tests are scripted: none of them needs vLLM, which takes seconds to import."""
+    monkeypatch.setattr(engine_start, "import_libraries", lambda: None)

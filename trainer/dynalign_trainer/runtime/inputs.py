@@ -1,0 +1,48 @@
+"""The inputs of a stage: their digests are checked while the libraries of its engine are imported."""
+
+import importlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from dynalign_contract.config import StageConfig
+from dynalign_contract.inputs import is_weights
+from dynalign_contract.manifest import artifact_folders, verify_artifact
+from dynalign_contract.phases import Phase
+from dynalign_contract.result import ArtifactRef
+from dynalign_trainer.runtime.context import Gang
+from dynalign_trainer.runtime.session import Session
+from dynalign_trainer.runtime.telemetry import Telemetry
+
+_ENGINE: Final = "dynalign_trainer.models.engine_start"
+"""Where the function `import_libraries` lies, which this package does not import: train needs none of them."""
+
+
+def take_inputs(
+    config: StageConfig, root: Path, gang: Gang, session: Session | None, telemetry: Telemetry, *, asks_models: bool
+) -> dict[str, tuple[Path, ...]]:
+    """Folders of the inputs, verified, and the libraries of the engine, imported meanwhile if the stage needs one.
+
+    Without `asks_models` the weights among the inputs are left out. Raises CorruptArtifactError.
+    """
+    wanted = {name: found for name, found in config.inputs.items() if asks_models or not is_weights(name)}
+    with ThreadPoolExecutor(1, "verification") as other:
+        verified = other.submit(_verify, wanted, root, gang, session, telemetry)
+        if config.needs_engine and asks_models:
+            importlib.import_module(_ENGINE).import_libraries()  # in this thread: libraries may set signal handlers
+        telemetry.phases.end(Phase.IMPORTS)
+        inputs = verified.result()
+    telemetry.phases.end(Phase.VERIFICATION)
+    return inputs
+
+
+def _verify(
+    wanted: Mapping[str, ArtifactRef], root: Path, gang: Gang, session: Session | None, telemetry: Telemetry
+) -> dict[str, tuple[Path, ...]]:
+    """Of a gang, rank 0 alone checks digests, and in a rollout the first stage that reads an input."""
+    if gang.rank > 0:
+        return {name: artifact_folders(root, artifact) for name, artifact in wanted.items()}
+    verify = partial(verify_artifact, root) if session is None else session.verify
+    return {name: verify(artifact, telemetry.verified) for name, artifact in wanted.items()}
