@@ -9,6 +9,7 @@ so that other work on the machine meets all of them. The first one is what the o
 """
 
 import argparse
+import math
 import shutil
 import subprocess
 import sys
@@ -23,9 +24,12 @@ import yaml
 from rich.table import Table
 
 from benchmarks.report import print_report, this_machine
-from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus
+from dynalign_contract.goodput import DeviceTime
+from dynalign_contract.metrics import STAGE_METRICS, read_metrics
+from dynalign_operator.api.status import AlignmentRunStatus, IterationStatus, StageStatus
 from dynalign_operator.clusters.local.workdir import Workdir, read_run
 from dynalign_operator.planning.goodput import iteration_seconds
+from dynalign_operator.planning.stage_status import separate_stages
 from lab.local_runs import COMMAND
 
 NAME: Final = "bench-iteration"
@@ -58,13 +62,13 @@ class Figures:
     """Seconds from the start of its first stage to the end of its last one."""
     useful: float
     """Seconds of sampling, judging, training and evaluating; one pod runs at a time here."""
-    reserved: float
-    """Seconds in which a stage's process ran."""
+    devices: DeviceTime
+    """Time of its processes, as the run's status has it: a fused rollout's is that of the evaluation before it too."""
 
     @property
     def goodput(self) -> float:
         """Useful share of the reserved time, 0 to 1."""
-        return self.useful / self.reserved if self.reserved else 0.0
+        return self.devices.useful / self.devices.reserved if self.devices.reserved else 0.0
 
     @property
     def outside(self) -> float:
@@ -131,13 +135,18 @@ def read_figures(variant: str, iterations: Sequence[IterationStatus]) -> list[Fi
     """The figures of finished iterations; those that keep no stages in the status are left out."""
     found = []
     for iteration in iterations:
-        seconds = iteration_seconds(iteration)
-        starts = [entry.start_time for entry in iteration.stages if entry.start_time is not None]
-        ends = [entry.completion_time for entry in iteration.stages if entry.completion_time is not None]
+        seconds, stages = iteration_seconds(iteration), separate_stages(iteration)
+        starts = [entry.start_time for entry in stages if entry.start_time is not None]
+        ends = [entry.completion_time for entry in stages if entry.completion_time is not None]
         if seconds is not None and starts and ends:
             wall = (max(ends) - min(starts)).total_seconds()
-            found.append(Figures(variant, iteration.index, wall, seconds.useful, seconds.reserved))
+            useful = math.fsum(map(_useful_seconds, stages))
+            found.append(Figures(variant, iteration.index, wall, useful, seconds))
     return found
+
+
+def _useful_seconds(entry: StageStatus) -> float:
+    return read_metrics(entry.stage, entry.metrics).get(STAGE_METRICS[entry.stage].useful_seconds, 0.0)
 
 
 def artifact_digests(status: AlignmentRunStatus) -> list[str]:
@@ -186,8 +195,8 @@ def _by_variant(figures: Sequence[Figures]) -> dict[str, list[Figures]]:
 
 
 def _goodput(figures: Sequence[Figures]) -> float:
-    reserved = sum(one.reserved for one in figures)
-    return sum(one.useful for one in figures) / reserved if reserved else 0.0
+    reserved = sum(one.devices.reserved for one in figures)
+    return sum(one.devices.useful for one in figures) / reserved if reserved else 0.0
 
 
 if __name__ == "__main__":
