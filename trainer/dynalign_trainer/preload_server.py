@@ -15,6 +15,7 @@ from dynalign_contract.preload import StageEvent, StageRequest
 from dynalign_trainer.main import main as run_stage
 from dynalign_trainer.models.engine_start import import_libraries, prepare_environment
 from dynalign_trainer.runtime.machine import count_gpus
+from dynalign_trainer.train.processes.forked import allow_fork
 
 
 def main() -> None:
@@ -39,6 +40,7 @@ def _preload() -> bool:
     import dynalign_trainer.judge.stage
     import dynalign_trainer.prompts.stage  # noqa: F401
 
+    allow_fork()
     return True
 
 

@@ -7,6 +7,7 @@ import pytest
 from benchmarks import iteration
 from benchmarks.iteration import Figures, Size, build_run, compare, in_turn, read_figures, summarise
 from dynalign_contract.goodput import DeviceTime, StageGoodput
+from dynalign_contract.result import Metric
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.status import IterationStatus, StageStatus
 from dynalign_operator.api.v1alpha1 import AlignmentRun
@@ -30,6 +31,7 @@ def test_time_between_stages_is_outside_and_no_stage_reserves_it() -> None:
             stage=stage,
             start_time=T0 + timedelta(seconds=start),
             completion_time=T0 + timedelta(seconds=start + 10),
+            metrics=(Metric(name="useful_seconds", value=useful),),
             goodput=StageGoodput(attempt=1, seconds=DeviceTime(reserved=10, useful=useful, waiting=10 - useful)),
         )
         for stage, start, useful in ((Stage.GENERATE, 0, 6), (Stage.JUDGE, 15, 8))
@@ -41,10 +43,10 @@ def test_time_between_stages_is_outside_and_no_stage_reserves_it() -> None:
 
 def test_the_last_variant_is_compared_with_the_first() -> None:
     figures = [
-        Figures("A", 0, wall=100, useful=40, reserved=80),
-        Figures("B", 0, wall=60, useful=45, reserved=50),
-        Figures("B", 1, wall=50, useful=45, reserved=50),
-        Figures("A", 1, wall=120, useful=40, reserved=80),
+        Figures("A", 0, wall=100, useful=40, devices=DeviceTime(reserved=80, useful=40)),
+        Figures("B", 0, wall=60, useful=45, devices=DeviceTime(reserved=50, useful=45)),
+        Figures("B", 1, wall=50, useful=45, devices=DeviceTime(reserved=50, useful=45)),
+        Figures("A", 1, wall=120, useful=40, devices=DeviceTime(reserved=80, useful=40)),
     ]
     assert compare(figures) == {"wall": 0.5, "goodput": 0.9, "outside": round(10 / 55, 3)}
     assert summarise(figures)["A.goodput"] == 0.5

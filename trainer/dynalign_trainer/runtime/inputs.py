@@ -41,7 +41,7 @@ def take_inputs(
 def _verify(
     wanted: Mapping[str, ArtifactRef], root: Path, gang: Gang, session: Session | None, telemetry: Telemetry
 ) -> dict[str, tuple[Path, ...]]:
-    """Of a gang, rank 0 alone checks digests, and in a rollout the first stage that reads an input."""
+    """Folders of the inputs; rank 0 alone checks digests in a gang, and in a rollout the first stage that reads one."""
     if gang.rank > 0:
         return {name: artifact_folders(root, artifact) for name, artifact in wanted.items()}
     verify = partial(verify_artifact, root) if session is None else session.verify

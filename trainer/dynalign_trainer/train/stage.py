@@ -1,9 +1,9 @@
 """train: build the batch, train on it with GRPO under DeepSpeed, write the next policy.
 
 The computation is described in docs/method.md, "GRPO on recorded groups".
-This process stays light: it builds the batch, starts torchrun even for one process, relays progress, asks the workers
-to stop on SIGTERM and turns their end into the stage's. They talk through files of the checkpoints folder, because
-torchrun answers a signal by killing its workers in the middle of a step.
+This process stays light: it builds the batch, starts torchrun even for one process (where that cannot be forked),
+relays progress, asks the workers to stop on SIGTERM and turns their end into the stage's. They talk through files of
+the checkpoints folder, because torchrun answers a signal by killing its workers in the middle of a step.
 """
 
 import contextlib
@@ -11,6 +11,8 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +35,7 @@ from dynalign_contract.pod_paths import Variable
 from dynalign_contract.records import BATCH, JUDGEMENT, ROLLOUT, read_parts, write_rows
 from dynalign_contract.result import Metric
 from dynalign_contract.stages import Stage
-from dynalign_trainer.runtime.context import StageContext, StageOutput
+from dynalign_trainer.runtime.context import Gang, StageContext, StageOutput
 from dynalign_trainer.runtime.machine import count_cores, count_gpus
 from dynalign_trainer.train.batch import Batch, build_batch
 from dynalign_trainer.train.checkpoints import claim_folder, find_checkpoint
@@ -49,11 +51,13 @@ from dynalign_trainer.train.job import (
     read_result,
 )
 from dynalign_trainer.train.policy.policy import check_start, policy_files
+from dynalign_trainer.train.processes.forked import may_fork
 from dynalign_trainer.train.processes.gang import telling_of_waits
 from dynalign_trainer.train.processes.launch import (
     Processes,
     count_processes,
     rendezvous_of,
+    run_forked,
     run_workers,
     torchrun_command,
     worker_environment,
@@ -197,6 +201,26 @@ def _ask_to_stop(file: Path) -> None:
         write_bytes(file, str(time.time() + float(grace)).encode() if grace else b"")
 
 
+def _work(job: Path, threads: int) -> None:
+    """In a forked process: be the only worker."""
+    import torch
+
+    from dynalign_trainer.train.processes.worker import work
+
+    torch.set_num_threads(threads)
+    work(job)
+
+
+def _run_workers(gang: Gang, job: Path, processes: Processes, gpus: int, watch: Callable[[], None]) -> None:
+    """Run this node's workers by torchrun, or the only one as a fork where that spares its imports."""
+    rendezvous = rendezvous_of(gang)
+    environment = worker_environment(processes, rendezvous, gpus=gpus)
+    if processes.count == 1 and gang.nodes == 1 and not gpus and may_fork():
+        run_forked(partial(_work, job, processes.threads), environment, watch=watch)
+    else:
+        run_workers(torchrun_command(processes, rendezvous, job), environment, watch=watch)
+
+
 def _train(context: StageContext[TrainParams], work: Path, processes: Processes, gpus: int) -> WorkerResult | None:
     """Run this node's workers to their end; None when they left no result, which only rank 0 minds."""
 
@@ -216,13 +240,8 @@ def _train(context: StageContext[TrainParams], work: Path, processes: Processes,
         if reports:
             publish_report(context.telemetry, reports[-1])
 
-    rendezvous = rendezvous_of(context.gang)
     with telling_of_waits(context.gang, context.telemetry):
-        run_workers(
-            torchrun_command(processes, rendezvous, work / JOB_FILE),
-            worker_environment(processes, rendezvous, gpus=gpus),
-            watch=watch,
-        )
+        _run_workers(context.gang, work / JOB_FILE, processes, gpus, watch)
     context.telemetry.phases.end(Phase.WORK)
     result = read_result(work)
     if result is None or result.outcome is WorkerOutcome.TRAINED:

@@ -9,7 +9,7 @@ in the chain stage, agent, worker therefore dies with the one before it.
 import os
 import sys
 
-from dynalign_trainer.train.processes.lifetime import die_with_parent
+from dynalign_trainer.train.processes.lifetime import die_with_parent, killed
 
 
 def main() -> None:
@@ -23,11 +23,7 @@ def main() -> None:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         # The worker's own traceback has been written already; the agent's would bury it.
-        sys.exit(failure.exitcode if failure.exitcode > 0 else _killed(rank, failure.exitcode))
-
-
-def _killed(rank: int, code: int) -> str:
-    return f"the training process of rank {rank} was killed by signal {-code}; signal 9 often means too little memory"
+        sys.exit(failure.exitcode if failure.exitcode > 0 else killed(rank, failure.exitcode))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from dynalign_contract.settings import TrainingSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer.runtime.context import Gang
 from dynalign_trainer.runtime.failures import out_of_memory
+from dynalign_trainer.train.processes.forked import ForkedWorker, explain_code, fork_worker
 from dynalign_trainer.train.processes.tracebacks import find_error, is_consequence, last_lines
 
 log = logging.getLogger("dynalign.train")
@@ -119,8 +120,26 @@ def run_workers(command: Sequence[str], environment: Mapping[str, str], *, watch
     Raises TrainingFailedError with the error that ended them, or the last lines that say something, and
     MemoryFullError where that error is one of memory. Whatever `watch` raises ends the workers.
     """
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    _run(process, watch)
+
+
+def run_forked(work: Callable[[], None], environment: Mapping[str, str], *, watch: Callable[[], None]) -> None:
+    """As `run_workers`, for a single worker that is forked off this process (`forked`)."""
+    _run(fork_worker(work, environment), watch)
+
+
+def _run(started: "subprocess.Popen[str] | ForkedWorker", watch: Callable[[], None]) -> None:
     last: deque[str] = deque(maxlen=_KEPT_LINES)
-    with _started(command, environment, last) as process:
+    with _relayed(started, last) as process:
         while True:
             try:
                 code = process.wait(timeout=_POLL_SECONDS)
@@ -129,7 +148,7 @@ def run_workers(command: Sequence[str], environment: Mapping[str, str], *, watch
                 watch()
     watch()
     if code != 0:
-        raise explain_end(code, list(last))
+        raise explain_end(code, [*last, explain_code(code)])
 
 
 def explain_end(code: int, lines: Sequence[str]) -> StageError:
@@ -149,18 +168,10 @@ def explain_end(code: int, lines: Sequence[str]) -> StageError:
 
 
 @contextmanager
-def _started(
-    command: Sequence[str], environment: Mapping[str, str], last: deque[str]
-) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
+def _relayed(
+    process: "subprocess.Popen[str] | ForkedWorker", last: deque[str]
+) -> "Iterator[subprocess.Popen[str] | ForkedWorker]":
+    """Pass the output on and keep its end in `last`; no process outlives the block."""
     if process.stdout is None:
         raise RuntimeError("the workers were started without a pipe")
     reader = threading.Thread(target=_relay, args=(process.stdout, last), daemon=True, name="worker-output")

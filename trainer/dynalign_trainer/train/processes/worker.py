@@ -15,10 +15,15 @@ from dynalign_trainer.train.processes.lifetime import die_with_parent
 
 
 def main() -> None:
-    """Train, and leave the policy and a result (rank 0)."""
+    """Be a program: train, and leave the policy and a result (rank 0)."""
     if len(sys.argv) > 2:
         die_with_parent(int(sys.argv[2]))
-    job = read_job(Path(sys.argv[1]))
+    work(Path(sys.argv[1]))
+
+
+def work(file: Path) -> None:
+    """Train as a job file says, as the rank that the environment names."""
+    job = read_job(file)
     import torch.distributed as dist
 
     try:
