@@ -133,7 +133,7 @@ def run_workers(command: Sequence[str], environment: Mapping[str, str], *, watch
 
 
 def run_forked(work: Callable[[], None], environment: Mapping[str, str], *, watch: Callable[[], None]) -> None:
-    """As `run_workers`, for a single worker that is forked off this process (`forked`)."""
+    """Run a single worker, forked off this process (`forked`), to its end; all else is as in `run_workers`."""
     _run(fork_worker(work, environment), watch)
 
 
