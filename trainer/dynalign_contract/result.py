@@ -1,12 +1,14 @@
 """StageResult: a stage's last word, at most 4096 bytes because it travels as a container's termination message."""
 
+import base64
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from dynalign_contract.base import Model
 from dynalign_contract.names import SUBFOLDER, whole
@@ -35,6 +37,7 @@ MEMBER_SEPARATOR: Final = "/"
 """Between the name of a family of metrics and its member: names that users choose never meet a name of dynalign's
 own."""
 
+_MOST_UNPACKED_BYTES: Final = 1 << 18
 _MOST: Final = 2**53 - 1
 """The largest whole number that JSON carries exactly."""
 
@@ -145,6 +148,9 @@ class StageResult(Model):
     """Where the export stage has published the model."""
     parts: dict[Stage, PartResult] = Field(default_factory=dict, exclude_if=lambda parts: not parts)
     """Results of a rollout's stages, in order."""
+    packed: str = Field(default="", exclude_if=lambda packed: not packed)
+    """`parts` of a message that would be too long with them: base64 of zlib of their JSON. Empty in every result that
+    has been read."""
     seconds: float = 0.0
     """Wall time of the attempt."""
     omitted: tuple[PlainText, ...] = Field(default=(), exclude_if=lambda names: not names)
@@ -154,21 +160,48 @@ class StageResult(Model):
     def encode(self) -> bytes:
         """Serialise into at most `MAX_RESULT_BYTES`.
 
-        A result that is too long is shortened step by step until it fits: numbers to six significant digits and
-        warnings to `SHORT_WARNING_LENGTH`; then it loses families of metrics, the last one first and each as a whole,
+        Parts of a result that is too long with them are compressed. One that still is too long is shortened step by
+        step until it fits: numbers to six significant digits and warnings to `SHORT_WARNING_LENGTH`; then it loses
+        families of metrics, the last one first and each as a whole,
         warnings, single metrics from the end, those of a rollout's stages likewise, the choice of training, places of
         publication, and the error message's end. `omitted` names the metrics that are left out, and says if warnings or
         places are.
         """
         for result in _shorter(self):
-            if len(data := result.to_json().encode()) <= MAX_RESULT_BYTES:
-                return data
+            for form in (result, _pack(result)) if result.parts else (result,):
+                if len(data := form.to_json().encode()) <= MAX_RESULT_BYTES:
+                    return data
         raise ValueError(f"a StageResult of {len(data)} bytes cannot be shortened to {MAX_RESULT_BYTES}")
 
     @classmethod
     def decode(cls, data: bytes | str) -> "StageResult":
         """Parse a termination message; raises pydantic's ValidationError when it is not one."""
         return cls.model_validate_json(data)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unpack(cls, data: Any) -> Any:
+        packed = data.get("packed") if isinstance(data, dict) else None
+        return {**data, "packed": "", "parts": _unpacked(packed)} if isinstance(packed, str) and packed else data
+
+
+def _pack(result: StageResult) -> StageResult:
+    """The result with its parts compressed."""
+    parts = {stage: part.model_dump(mode="json", by_alias=True) for stage, part in result.parts.items()}
+    packed = base64.b64encode(zlib.compress(json.dumps(parts, separators=(",", ":")).encode(), level=9)).decode()
+    return result.model_copy(update={"parts": {}, "packed": packed})
+
+
+def _unpacked(packed: str) -> Any:
+    """What `_pack` has compressed. Raises ValueError for anything else."""
+    stream = zlib.decompressobj()
+    try:
+        data = stream.decompress(base64.b64decode(packed, validate=True), _MOST_UNPACKED_BYTES)
+    except zlib.error as error:
+        raise ValueError(f"packed is not compressed by zlib: {error}") from error
+    if stream.unconsumed_tail:
+        raise ValueError(f"packed has more than {_MOST_UNPACKED_BYTES} bytes")
+    return json.loads(data)
 
 
 def shorten(text: str, longest: int) -> str:

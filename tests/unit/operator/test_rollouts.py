@@ -1,11 +1,17 @@
 """Prompts, generate and judge in one Job: when that is chosen, what the Job is given, and what becomes of its results."""
 
+import base64
+import json
+import zlib
+from random import Random
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from dynalign_contract.config import RolloutParams, TrainParams
 from dynalign_contract.goodput import DeviceUnit
+from dynalign_contract.metrics import STAGE_METRICS
 from dynalign_contract.result import MAX_RESULT_BYTES, ArtifactRef, Outcome, PartResult, StageResult
 from dynalign_contract.settings import OnRegression
 from dynalign_contract.stages import ITERATION_STAGES, PART_STAGES, ROLLOUT_STAGES, Stage, iteration_of_part
@@ -237,10 +243,12 @@ def test_the_log_of_a_rollout_is_that_of_its_stages(stage: Stage) -> None:
 
 def test_a_result_that_is_too_long_loses_families_first_and_never_an_artifact() -> None:
     artifact = ArtifactRef(path="iterations/000/judgements", digest="sha256:" + "a" * 64)
-    metrics = {f"figure_{i}": i / 7 for i in range(20)} | {
-        f"family_{k}/m{i}": i / 7 for k in range(9) for i in range(30)
+    draw = Random(0)  # what is random cannot be compressed
+    names = [*(f"figure_{i}" for i in range(20)), *(f"family_{k}/m{i}" for k in range(9) for i in range(30))]
+    parts = {
+        stage: PartResult(artifact=artifact, metrics={name: draw.random() for name in names})
+        for stage in ROLLOUT_STAGES
     }
-    parts = {stage: PartResult(artifact=artifact, metrics=metrics) for stage in ROLLOUT_STAGES}
     result = StageResult(outcome=Outcome.SUCCEEDED, artifact=artifact, parts=parts)
     found = StageResult.decode(result.encode())
     assert len(result.encode()) <= MAX_RESULT_BYTES
@@ -250,6 +258,39 @@ def test_a_result_that_is_too_long_loses_families_first_and_never_an_artifact() 
         assert set(part.metrics) >= {f"figure_{i}" for i in range(20)}
     assert "judge: family_8" in found.omitted or "others" in found.omitted
     assert found.parts[Stage.PROMPTS].whole().metrics[0].name == "figure_0"
+
+
+def test_every_number_of_a_rollout_fits_into_its_result() -> None:
+    """All four parts, every number that they can measure, members of families, and a warning."""
+    draw = Random(0)
+    digest = "sha256:" + draw.randbytes(32).hex()
+    artifact = ArtifactRef(path="iterations/000/judgements", digest=digest, bytes=10**9, rows=10**6)
+    parts = {
+        stage: PartResult(
+            artifact=artifact,
+            metrics={name: draw.uniform(-1, 1) for name in _names_of(stage)},
+            seconds=12345.678,
+        )
+        for stage in PART_STAGES
+    }
+    warnings = ("w" * 200,)
+    result = StageResult(outcome=Outcome.SUCCEEDED, artifact=artifact, parts=parts, warnings=warnings)
+    found = StageResult.decode(result.encode())
+    assert (found.omitted, found.warnings) == ((), warnings)
+    for stage, part in parts.items():
+        assert found.parts[stage].artifact == artifact
+        assert found.parts[stage].metrics == pytest.approx(part.metrics, rel=1e-5)
+
+
+def _names_of(stage: Stage) -> list[str]:
+    families = STAGE_METRICS[stage].families().values()
+    return [*STAGE_METRICS[stage].singles(), *(family.of(f"m{i}").name for family in families for i in range(4))]
+
+
+@pytest.mark.parametrize("packed", ["?", "aGVsbG8=", base64.b64encode(zlib.compress(b"[" * (1 << 20))).decode()])
+def test_a_message_that_is_no_packed_result_is_refused(packed: str) -> None:
+    with pytest.raises(ValidationError):
+        StageResult.decode(json.dumps({"outcome": "Succeeded", "packed": packed}))
 
 
 @pytest.mark.parametrize("refresh", ["EveryIteration", "Once"])
