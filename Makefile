@@ -87,7 +87,7 @@ bench-judge: venv ## What shared prefixes save the judge, with the bundled model
 bench-learning: venv ## Self-alignment against a known rule, five seeds, healthy, hacked, rescued, advised, honest (100 minutes)
 	$(BIN)/python -m benchmarks.learning
 
-bench-demo: venv ## Whether `make demo` changes the model visibly, five seeds (half an hour)
+bench-demo: venv ## Whether `make demo` changes the model visibly, five seeds (45 minutes)
 	$(BIN)/python -m benchmarks.demo
 
 bench-injections: venv ## What the answers that give orders to the judge get beside plain ones (minutes)
