@@ -6,11 +6,12 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dynalign_trainer
-from dynalign_contract.settings import DType, EngineSettings
+from dynalign_contract.settings import DType, EngineSettings, JudgingSettings
 from dynalign_trainer.models import engine_start
 from dynalign_trainer.models.engine_start import Lora, engine_arguments, prepare_environment
 from dynalign_trainer.runtime import machine
@@ -87,7 +88,35 @@ def test_a_gpu_engine_shares_its_batches_among_adapters_and_cards() -> None:
     arguments = engine_arguments(Path("/model"), settings, 4096, lora=Lora(max_rank=16, count=2), on_gpu=True)
     assert arguments["tensor_parallel_size"] == 4
     assert (arguments["enable_lora"], arguments["max_lora_rank"], arguments["max_loras"]) == (True, 16, 2)
-    assert arguments["dtype"] == "bfloat16"
+    assert (arguments["dtype"], arguments["enforce_eager"]) == ("bfloat16", False)
+
+
+@pytest.mark.parametrize(
+    ("judging", "only_reads"),
+    [
+        ({}, True),
+        ({"method": "Votes"}, False),
+        ({"judges": [{"name": "a", "judge": "Base"}, {"name": "b", "judge": "Live", "method": "Votes"}]}, False),
+        (
+            {
+                "method": "Votes",
+                "judges": [
+                    {"name": "a", "judge": "Base", "method": "ExpectedScore"},
+                    {"name": "b", "judge": "Endpoint", "endpoint": {"url": "http://far/v1", "model": "big"}},
+                ],
+            },
+            True,
+        ),
+    ],
+)
+def test_a_judge_that_writes_no_reasons_compiles_nothing_on_a_gpu(judging: dict[str, Any], *, only_reads: bool) -> None:
+    """Graphs are captured for single tokens that are written; a judge's answer is the first one after its question."""
+    settings = JudgingSettings.model_validate(judging)
+    assert settings.only_reads is only_reads
+    arguments = engine_arguments(
+        Path("/model"), EngineSettings(), 4096, lora=None, on_gpu=True, only_reads=settings.only_reads
+    )
+    assert arguments["enforce_eager"] is only_reads
 
 
 @pytest.mark.slow

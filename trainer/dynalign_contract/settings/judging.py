@@ -128,6 +128,13 @@ class JudgingSettings(Model):
         """Whether the run's own model judges."""
         return not self.judges or any(judge.judge is not PanelJudge.ENDPOINT for judge in self.judges)
 
+    @property
+    def only_reads(self) -> bool:
+        """Whether the run's own model, as a judge, writes nothing but its answer's one token."""
+        own = [judge for judge in self.judges if judge.judge is not PanelJudge.ENDPOINT]
+        methods = [self.of(judge).method for judge in own] if self.judges else [self.method]
+        return all(method is JudgingMethod.EXPECTED_SCORE for method in methods)
+
     def of(self, judge: JudgeSettings) -> "JudgingSettings":
         """How this one of several judges is asked."""
         is_outside = judge.judge is PanelJudge.ENDPOINT

@@ -35,5 +35,5 @@ def is_base(judge: ChatModel) -> bool:
 def open_judges(context: StageContext[JudgeParams]) -> Judges:
     """Start the engine with the configured judge's weights. Raises as `start_engine` does."""
     policy = context.params.judge
-    engine = start_engine(context, [policy])
+    engine = start_engine(context, [policy], only_reads=context.params.judging.only_reads)
     return Judges(configured=EngineModel(engine, policy), base=EngineModel(engine, Policy()))

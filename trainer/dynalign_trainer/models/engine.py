@@ -229,14 +229,15 @@ class Engine:
         return sorted(finished, key=lambda output: int(output.request_id))
 
 
-def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engine:
+def start_engine(context: StageContext[Any], policies: Sequence[Policy], *, only_reads: bool = False) -> Engine:
     """Start vLLM with the input "model" and these policies; in a rollout once, with those of all its stages.
 
-    Raises BadInputError when the model or a policy cannot be used, saying which and why.
+    `only_reads`: this stage asks for single tokens, so that an engine of its own need not be fast at writing. Raises
+    BadInputError when the model or a policy cannot be used, saying which and why.
     """
     session = context.session
     if session is None:
-        return _start(context, policies)
+        return _start(context, policies, only_reads=only_reads)
     if session.engine is None:
         session.engine = engine = _start(context, session.policies)
         return engine
@@ -244,7 +245,7 @@ def start_engine(context: StageContext[Any], policies: Sequence[Policy]) -> Engi
     return running.for_stage(context.telemetry)
 
 
-def _start(context: StageContext[Any], policies: Sequence[Policy]) -> Engine:
+def _start(context: StageContext[Any], policies: Sequence[Policy], *, only_reads: bool = False) -> Engine:
     prepare_environment()
     folder = context.input(Input.MODEL)
     check_weights(folder)
@@ -264,7 +265,8 @@ def _start(context: StageContext[Any], policies: Sequence[Policy]) -> Engine:
     rank = adapter_rank(adapters) if adapters else None
     lora = Lora(max_rank=rank, count=len(adapters)) if rank is not None else None
     context.telemetry.phases.end(Phase.READING)
-    llm = start_llm(engine_arguments(folder, settings, max_length, lora=lora, on_gpu=count_gpus() > 0))
+    on_gpu = count_gpus() > 0
+    llm = start_llm(engine_arguments(folder, settings, max_length, lora=lora, on_gpu=on_gpu, only_reads=only_reads))
     weights = _open_weights(llm, folder, paths, are_adapters=bool(adapters))
     context.telemetry.phases.end(Phase.ENGINE)
     return Engine(llm, chat, max_length, weights, context.telemetry)

@@ -62,15 +62,26 @@ def import_libraries() -> None:
 
 
 def engine_arguments(
-    folder: Path, settings: EngineSettings, max_length: int, *, lora: Lora | None, on_gpu: bool
+    folder: Path,
+    settings: EngineSettings,
+    max_length: int,
+    *,
+    lora: Lora | None,
+    on_gpu: bool,
+    only_reads: bool = False,
 ) -> dict[str, Any]:
     """Build the keyword arguments of `vllm.LLM`; `max_length` is the context window in tokens.
 
-    Adapters are the engine's business on a GPU only; on a CPU weights are exchanged (`engine_weights`).
+    Adapters are the engine's business on a GPU only; on a CPU weights are exchanged (`engine_weights`). An engine that
+    `only_reads` compiles nothing and captures no graphs, which takes longer than what they save in reading.
     """
     device: dict[str, Any]
     if on_gpu:
-        device = {"tensor_parallel_size": settings.tensor_parallel, "gpu_memory_utilization": _GPU_MEMORY_SHARE}
+        device = {
+            "tensor_parallel_size": settings.tensor_parallel,
+            "gpu_memory_utilization": _GPU_MEMORY_SHARE,
+            "enforce_eager": only_reads,
+        }
         if lora is not None:
             device |= {"enable_lora": True, "max_lora_rank": lora.max_rank, "max_loras": lora.count}
     else:

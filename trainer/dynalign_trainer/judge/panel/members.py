@@ -88,6 +88,6 @@ class Panel:
         if not own:
             return []
         policies = {policy.version: policy for policy in params.policies.values()}
-        engine = start_engine(self.context, list(policies.values()))
+        engine = start_engine(self.context, list(policies.values()), only_reads=params.judging.only_reads)
         self.base = EngineModel(engine, Policy())
         return [Member(judge, EngineModel(engine, params.policies[judge.name])) for judge in own]
