@@ -80,6 +80,15 @@ def test_a_token_that_has_become_impossible_leaves_the_kl_finite() -> None:
     )
 
 
+def test_a_single_token_that_has_become_likely_does_not_decide_the_kl() -> None:
+    """As one of 7,526 in the demo did, whose probability grew from 4e-5 to 0.4."""
+    before = torch.tensor([-10.1])
+    known = LossTokens(before, before, torch.zeros(1), torch.zeros(1, dtype=torch.long))
+    sums = measure_tokens(torch.tensor([-0.9]), torch.zeros(1), known, TrainingSettings())
+    assert float(sums[1]) == pytest.approx(10 * (9.2 - 1), rel=1e-3)
+    assert float(sums[3]) > 9000, "the ratio itself is told as it is"
+
+
 def test_a_token_counts_as_clipped_where_its_gradient_is_gone() -> None:
     ratios, advantages = [2.0, 2.0, 0.5, 0.5, 9.0, 1.0], [1.0, -1.0, 1.0, -1.0, -1.0, 1.0]
     training = TrainingSettings(clip=ClipSettings(dual=3.0))

@@ -15,6 +15,8 @@ from dynalign_trainer.train.job import StepMeasures
 from dynalign_trainer.train.loss import LossTokens, clipped_ratio
 from dynalign_trainer.train.processes.ranks import gather
 
+_MOST_WEIGHT: Final = 10.0
+"""Weight of a token in the KL, at most: that of one whose probability has grown tenfold."""
 _DIVERGED: Final = (
     "training has diverged. Lower spec.training.learningRate or spec.training.maxGradNorm; the run goes on with this "
     "training."
@@ -35,8 +37,9 @@ def measure_tokens(logps: Tensor, entropies: Tensor, tokens: LossTokens, trainin
     """Sums over the loss tokens of one micro-batch, shape (6,): tokens, KL, entropy, ratio, clipped; and the max ratio.
 
     `logps` and `entropies` have shape (M,). The KL is k3 times the ratio, which is unbiased for the policy's own
-    tokens though the sampler drew them (arXiv 2512.02556, "Unbiased KL Estimate"); k3 alone has no finite bound where
-    a token has become unlikely. A token counts as clipped where the clip takes its gradient away.
+    tokens though the sampler drew them (arXiv 2512.02556, "Unbiased KL Estimate"): k3 alone has no bound where a token
+    has become unlikely. A ratio counts as `_MOST_WEIGHT` at most, so that no single token that has become likely
+    decides the mean. A token counts as clipped where the clip takes its gradient away.
     """
     if not len(logps):
         return torch.zeros(6, dtype=torch.float64)
@@ -44,6 +47,7 @@ def measure_tokens(logps: Tensor, entropies: Tensor, tokens: LossTokens, trainin
     # ratio * (exp(difference) - difference - 1), written so that a large difference does not overflow
     difference = tokens.ref_logprobs - logps
     kl = torch.exp(tokens.ref_logprobs - tokens.sampler_logprobs) - ratio * (difference + 1)
+    kl = kl * torch.where(ratio > _MOST_WEIGHT, _MOST_WEIGHT / ratio, 1.0)
     decisive, clip = clipped_ratio(logps, tokens, training), training.clip
     too_low = (decisive < 1 - clip.low) & (tokens.advantages < 0)
     clipped = too_low | ((decisive > 1 + clip.high) & (tokens.advantages > 0))
