@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dynalign_contract.records import BatchRow
 from dynalign_trainer.train.packed.layout import TokenRow, lay_out
-from dynalign_trainer.train.packed.packing import Item, first_fit, plan_packs
+from dynalign_trainer.train.packed.packing import Item, Pack, first_fit, in_order, plan_packs
 
 
 def a_row(step: int, group: str, prompt: int, completion: int, *, masked: bool = False) -> BatchRow:
@@ -38,6 +38,30 @@ def log_normal(draw: random.Random) -> int:
 def cost(rows: list[BatchRow], numbers: tuple[int, ...]) -> int:
     prompts = {rows[n]["prompt_id"]: len(rows[n]["prompt_ids"]) for n in numbers}
     return sum(prompts.values()) + sum(len(rows[n]["completion_ids"]) for n in numbers)
+
+
+def plain_first_fit(ordered: list[Item], budget: int) -> list[Pack]:
+    """The definition, which looks at every pack for every row."""
+    packs: list[list[Item]] = []
+    for item in ordered:
+        homes = [pack for pack in packs if any(other.group == item.group for other in pack)]
+        fitting = [pack for pack in packs if tokens_of([*pack, item]) <= budget]
+        chosen = next((pack for pack in fitting if pack in homes), None) or next(iter(fitting), None)
+        if chosen is None:
+            packs.append(chosen := [])
+        chosen.append(item)
+    return [Pack(tuple(sorted(item.number for item in pack)), tokens_of(pack)) for pack in packs]
+
+
+def tokens_of(items: list[Item]) -> int:
+    return sum({item.group: item.prompt for item in items}.values()) + sum(item.completion for item in items)
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 40)), max_size=60), st.integers(8, 120))
+def test_the_packs_are_those_of_the_plain_definition(rows: list[tuple[int, int]], budget: int) -> None:
+    items = [Item(number, f"g{group}", 3 * group + 1, length) for number, (group, length) in enumerate(rows)]
+    ordered = in_order(items)
+    assert first_fit(ordered, budget) == plain_first_fit(ordered, budget)
 
 
 @given(batches(), st.integers(1, 3), st.integers(16, 200))
@@ -71,7 +95,7 @@ def test_first_fit_leaves_no_two_packs_that_fit_into_one(rows: list[BatchRow], b
         for n, row in enumerate(rows)
         if row["step"] == 0
     ]
-    packs = first_fit(items, budget)
+    packs = first_fit(in_order(items), budget)
     for i, pack in enumerate(packs):
         for other in packs[i + 1 :]:
             assert cost(rows, pack.rows) + cost(rows, other.rows) > budget

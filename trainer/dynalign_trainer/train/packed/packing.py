@@ -4,8 +4,9 @@ A pack is one forward and backward pass of one process. Candidates of one prompt
 prompt's tokens, so a row costs its completion, and its prompt only where the pack does not hold it yet.
 """
 
+from bisect import insort
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dynalign_contract.records import BatchRow
 
@@ -22,21 +23,35 @@ class Item:
     completion: int
 
 
-@dataclass
-class _Pack:
-    """A pack that is being filled."""
+class _Rooms:
+    """Free tokens of packs, in order; the first pack with enough of them is found in log2(packs) steps.
 
-    numbers: list[int] = field(default_factory=list)
-    groups: set[str] = field(default_factory=set)
-    tokens: int = 0
+    A binary tree in a list: an inner node holds the larger one of its two children.
+    """
 
-    def cost(self, item: Item) -> int:
-        return item.completion + (0 if item.group in self.groups else item.prompt)
+    def __init__(self, most: int) -> None:
+        """`most`: packs that there may come to be."""
+        self._leaves = 1 << max(0, most - 1).bit_length()
+        self._free = [-1] * (2 * self._leaves)
 
-    def add(self, item: Item) -> None:
-        self.tokens += self.cost(item)
-        self.groups.add(item.group)
-        self.numbers.append(item.number)
+    def free(self, pack: int) -> int:
+        return self._free[self._leaves + pack]
+
+    def set(self, pack: int, free: int) -> None:
+        node = self._leaves + pack
+        self._free[node] = free
+        while node > 1:
+            node //= 2
+            self._free[node] = max(self._free[2 * node], self._free[2 * node + 1])
+
+    def first(self, tokens: int) -> int | None:
+        """The first pack with so many free tokens; None where there is none."""
+        if self._free[1] < tokens:
+            return None
+        node = 1
+        while node < self._leaves:
+            node = 2 * node if self._free[2 * node] >= tokens else 2 * node + 1
+        return node - self._leaves
 
 
 @dataclass(frozen=True)
@@ -95,33 +110,47 @@ def spread(items: Sequence[Item], *, ranks: int, budget: int) -> tuple[Pack, ...
 
     A row longer than the budget gets a pack of its own.
     """
-    wanted = max(1, -(-len(first_fit(items, budget)) // ranks)) * ranks
+    ordered = in_order(items)
+    wanted = max(1, -(-len(first_fit(ordered, budget)) // ranks)) * ranks
     low, high = max(1, sum(_own(items).values()) // wanted), budget
     while low < high:
         middle = (low + high) // 2
-        if len(first_fit(items, middle)) <= wanted:
+        if len(first_fit(ordered, middle)) <= wanted:
             high = middle
         else:
             low = middle + 1
-    packs = sorted(first_fit(items, high), key=lambda pack: (-pack.tokens, pack.rows))
+    packs = sorted(first_fit(ordered, high), key=lambda pack: (-pack.tokens, pack.rows))
     return (*packs, *[Pack()] * (wanted - len(packs)))
 
 
-def first_fit(items: Sequence[Item], budget: int) -> list[Pack]:
-    """First-fit decreasing: groups by size, rows by length, each into the pack that holds its prompt, else the first
-    with room, else a new one. `budget` is in tokens.
-    """
+def in_order(items: Sequence[Item]) -> list[Item]:
+    """Decreasing: groups by size, the rows of each by length."""
     sizes = _own(items)
-    ordered = sorted(items, key=lambda i: (-sizes[i.group], i.group, -i.completion, i.number))
-    packs: list[_Pack] = []
+    return sorted(items, key=lambda i: (-sizes[i.group], i.group, -i.completion, i.number))
+
+
+def first_fit(ordered: Sequence[Item], budget: int) -> list[Pack]:
+    """Each item into the first pack that holds its prompt and has room, else into the first one with room, else into a
+    new one. `budget` is in tokens.
+    """
+    rooms = _Rooms(len(ordered))
+    packs: list[list[int]] = []
+    homes: dict[str, list[int]] = {}
     for item in ordered:
-        fitting = [pack for pack in packs if pack.tokens + pack.cost(item) <= budget]
-        at_home = next((pack for pack in fitting if item.group in pack.groups), None)
-        pack = at_home or (fitting[0] if fitting else None)
-        if pack is None:
-            packs.append(pack := _Pack())
-        pack.add(item)
-    return [Pack(tuple(sorted(pack.numbers)), pack.tokens) for pack in packs]
+        own = homes.setdefault(item.group, [])
+        cost = item.completion
+        place = next((pack for pack in own if rooms.free(pack) >= cost), None)
+        if place is None:
+            cost += item.prompt
+            place = rooms.first(cost)
+            if place is None:
+                place = len(packs)
+                packs.append([])
+                rooms.set(place, budget)
+            insort(own, place)
+        packs[place].append(item.number)
+        rooms.set(place, rooms.free(place) - cost)
+    return [Pack(tuple(sorted(numbers)), budget - rooms.free(pack)) for pack, numbers in enumerate(packs)]
 
 
 def _own(items: Sequence[Item]) -> Mapping[str, int]:
