@@ -18,6 +18,7 @@ from dynalign_contract.records import (
     AnswerRow,
     ComparisonRow,
     PromptRow,
+    Table,
     read_rows,
 )
 from dynalign_contract.result import StageResult
@@ -257,7 +258,11 @@ def test_however_many_shards_there_are_the_evaluation_is_the_same(
         assert starts == list(range(min(shards, PROMPTS)))
         manifest = read_listed(folder)
         numbers = {m.name: m.value for m in manifest.metrics if m.value is not None and not m.name.endswith("_seconds")}
-        tables = {ANSWERS_FILE: ANSWER, COMPARISONS_FILE: COMPARISON, CAPABILITY_FILE: CAPABILITY}
+        tables: dict[str, Table[Any]] = {
+            ANSWERS_FILE: ANSWER,
+            COMPARISONS_FILE: COMPARISON,
+            CAPABILITY_FILE: CAPABILITY,
+        }
         rows = {name: [*map(told, read_rows(folder / name, table))] for name, table in tables.items()}
         found.append((numbers, [file.name for file in manifest.files], rows))
         assert sorted(path.name for path in folder.parent.iterdir()) == ["evaluation"]
