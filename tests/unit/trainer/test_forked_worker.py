@@ -84,7 +84,7 @@ def test_only_what_comes_from_a_preload_server_may_fork() -> None:
     assert not may_fork()
     program = (
         "import os; from dynalign_trainer.train.processes.forked import allow_fork, may_fork; allow_fork(); "
-        "child = os.fork(); print(may_fork(), flush=True); child and os.wait()"
+        "child = os.fork(); child and os.wait(); print(may_fork(), flush=True)"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["True", "True"]
