@@ -57,7 +57,7 @@ SPEC = {
     ],
     "training": {**TINY["training"], "tokensPerMicroBatch": 64, "nodes": 2, "zeroStage": 2},
 }
-WITH_TWO_PODS = (Stage.GENERATE, Stage.JUDGE, Stage.TRAIN)
+WITH_TWO_PODS = (Stage.GENERATE, Stage.JUDGE, Stage.TRAIN, Stage.EVALUATE)
 ANSWER = f"""
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
