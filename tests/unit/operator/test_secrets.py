@@ -103,7 +103,7 @@ KEYS = {
     },
     Stage.REPORT: {"DYNALIGN_MLFLOW_API_KEY": "ml"},
 }
-KEYS[Stage.ROLLOUT] = {**KEYS[Stage.PROMPTS], **KEYS[Stage.JUDGE]}
+KEYS[Stage.ROLLOUT] = {**KEYS[Stage.PROMPTS], **KEYS[Stage.JUDGE], **KEYS[Stage.EVALUATE]}
 """Stage -> variable -> key of the Secret. A judge without weight is not asked for held-out rewards."""
 
 
