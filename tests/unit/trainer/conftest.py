@@ -1,8 +1,19 @@
 """Fixtures of the trainer's unit tests."""
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 
 from dynalign_trainer.models import engine_start
+
+
+@pytest.fixture(autouse=True)
+def _sigterm_handler() -> Iterator[None]:
+    """A stage that runs within a test sets a handler of its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(autouse=True)

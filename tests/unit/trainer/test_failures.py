@@ -3,10 +3,9 @@
 import errno
 import os
 import shutil
-import signal
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +34,6 @@ WROTE = """\
 
 Run = Callable[[StageContext[Any]], StageOutput[Any]]
 GENERATE = StageConfig(run="r", iteration=3, shards=2, params=GenerateParams(generation=GenerationSettings(shards=2)))
-
-
-@pytest.fixture(autouse=True)
-def _sigterm_handler() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 Attempt = Callable[..., tuple[int, str, str]]

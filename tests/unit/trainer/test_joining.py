@@ -1,11 +1,10 @@
 """Shards of a stage that leaves one artifact, through the real life cycle: who joins their shares, and what goes wrong."""
 
 import shutil
-import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +43,6 @@ CONFIG = StageConfig(
         max_tokens=8,
     ),
 )
-
-
-@pytest.fixture(autouse=True)
-def _sigterm_handler() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def works(context: StageContext[Any]) -> StageOutput[Any]:

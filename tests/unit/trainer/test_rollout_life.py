@@ -1,10 +1,9 @@
 """A rollout through the real life cycle: its parts in order, what they pass on, how they fail, and how they go on."""
 
-import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,6 @@ from support.planning import config_of
 from support.simulation import Simulation
 
 Run = Callable[[StageContext[Any]], StageOutput[Any]]
-
-
-@pytest.fixture(autouse=True)
-def _sigterm_handler() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def writes(context: StageContext[Any]) -> StageOutput[Any]:

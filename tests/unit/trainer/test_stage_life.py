@@ -8,7 +8,7 @@ import threading
 import time
 import types
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,6 @@ from dynalign_trainer.runtime.telemetry import Telemetry, TelemetryServer
 
 Run = Callable[[StageContext[Any]], StageOutput[Any]]
 GENERATE = StageConfig(run="r", iteration=0, params=GenerateParams(generation=GenerationSettings()))
-
-
-@pytest.fixture(autouse=True)
-def _sigterm_handler() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 class Harness:

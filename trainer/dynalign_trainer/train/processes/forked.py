@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import IO, Final
 
-from dynalign_trainer.train.processes.lifetime import die_with_parent, killed
+from dynalign_trainer.train.processes.lifetime import die_with_parent
 
 _POLL_SECONDS: Final = 0.05
 _SINGLE: Final = {
@@ -102,8 +102,3 @@ def _work(work: Callable[[], None], environment: Mapping[str, str], parent: int,
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def explain_code(code: int) -> str:
-    """The line that torchrun's agent writes about a worker that was killed; empty for another end."""
-    return killed(0, code) if code < 0 else ""

@@ -19,7 +19,8 @@ from dynalign_contract.settings import TrainingSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer.runtime.context import Gang
 from dynalign_trainer.runtime.failures import out_of_memory
-from dynalign_trainer.train.processes.forked import ForkedWorker, explain_code, fork_worker
+from dynalign_trainer.train.processes.forked import ForkedWorker, fork_worker
+from dynalign_trainer.train.processes.lifetime import killed
 from dynalign_trainer.train.processes.tracebacks import find_error, is_consequence, last_lines
 
 log = logging.getLogger("dynalign.train")
@@ -137,9 +138,9 @@ def run_forked(work: Callable[[], None], environment: Mapping[str, str], *, watc
     _run(fork_worker(work, environment), watch)
 
 
-def _run(started: "subprocess.Popen[str] | ForkedWorker", watch: Callable[[], None]) -> None:
+def _run(process: "subprocess.Popen[str] | ForkedWorker", watch: Callable[[], None]) -> None:
     last: deque[str] = deque(maxlen=_KEPT_LINES)
-    with _relayed(started, last) as process:
+    with _relayed(process, last):
         while True:
             try:
                 code = process.wait(timeout=_POLL_SECONDS)
@@ -148,7 +149,9 @@ def _run(started: "subprocess.Popen[str] | ForkedWorker", watch: Callable[[], No
                 watch()
     watch()
     if code != 0:
-        raise explain_end(code, [*last, explain_code(code)])
+        if isinstance(process, ForkedWorker) and code < 0:
+            last.append(killed(0, code))  # as torchrun's agent says of its workers
+        raise explain_end(code, list(last))
 
 
 def explain_end(code: int, lines: Sequence[str]) -> StageError:
@@ -168,22 +171,28 @@ def explain_end(code: int, lines: Sequence[str]) -> StageError:
 
 
 @contextmanager
-def _relayed(
-    process: "subprocess.Popen[str] | ForkedWorker", last: deque[str]
-) -> "Iterator[subprocess.Popen[str] | ForkedWorker]":
+def _relayed(process: "subprocess.Popen[str] | ForkedWorker", last: deque[str]) -> Iterator[None]:
     """Pass the output on and keep its end in `last`; no process outlives the block."""
     if process.stdout is None:
         raise RuntimeError("the workers were started without a pipe")
     reader = threading.Thread(target=_relay, args=(process.stdout, last), daemon=True, name="worker-output")
     reader.start()
     try:
-        yield process
+        yield
     finally:
         if process.poll() is None:
             log.warning("ending the training processes")
-            os.killpg(process.pid, signal.SIGKILL)
+            _kill(process.pid)
             process.wait()
         reader.join()
+
+
+def _kill(leader: int) -> None:
+    """Kill a session, or its leader to be: a process that was just forked may not have come to begin it yet."""
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        os.kill(leader, signal.SIGKILL)
 
 
 def _relay(stream: IO[str], last: deque[str]) -> None:
