@@ -15,12 +15,10 @@ from dynalign_contract.stages import ITERATION_STAGES, PART_STAGES, ROLLOUT_STAG
 from dynalign_operator.api.status import AlignmentRunStatus, StagePhase
 from dynalign_operator.api.v1alpha1 import AlignmentRun, Rollout
 from dynalign_operator.clusters.local.workdir import Workdir, read_run
-from dynalign_operator.planning.objectives import read_objective
-from dynalign_operator.planning.observed import Observed, Step
-from dynalign_operator.planning.stage_configs import build_stage_config
+from dynalign_operator.planning.observed import Step
 from lab.local_runs import LocalRun, write_run
 from lab.testbed import load_testbed
-from support.stage_processes import stage_process, start_shard, until_there
+from support.stage_processes import config_on_testbed, stage_process, start_shard, until_there
 
 pytestmark = pytest.mark.slow
 
@@ -164,5 +162,4 @@ def rollout_of_iteration_1(stored: AlignmentRun) -> StageConfig:
     spec = stored.spec.model_copy(update={"rollout": Rollout.FUSED})
     now = AlignmentRunStatus(fetch=status.fetch, iterations=(trained,))
     run = stored.model_copy(update={"spec": spec, "status": now})
-    maps = {"testbed": {"objective.yaml": load_testbed().objective.read_text()}}
-    return build_stage_config(run, now, Step(Stage.ROLLOUT, 1), 1, read_objective(Observed(run, config_maps=maps)))
+    return config_on_testbed(run, Step(Stage.ROLLOUT, 1))

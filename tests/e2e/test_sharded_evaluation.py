@@ -13,12 +13,10 @@ from dynalign_contract.manifest import read_listed
 from dynalign_contract.result import Outcome, StageResult
 from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.local.workdir import Workdir, read_run
-from dynalign_operator.planning.objectives import read_objective
-from dynalign_operator.planning.observed import Observed, Step
-from dynalign_operator.planning.stage_configs import build_stage_config
+from dynalign_operator.planning.observed import Step
 from lab.local_runs import LocalRun, write_run
 from lab.testbed import load_testbed
-from support.stage_processes import start_shard, until_there
+from support.stage_processes import config_on_testbed, start_shard, until_there
 
 pytestmark = pytest.mark.slow
 
@@ -37,9 +35,7 @@ def in_shards(run: LocalRun, shards: int) -> StageConfig:
     assert stored is not None
     generation = stored.spec.generation.model_copy(update={"shards": shards})
     wide = stored.model_copy(update={"spec": stored.spec.model_copy(update={"generation": generation})})
-    maps = {"testbed": {"objective.yaml": load_testbed().objective.read_text()}}
-    objective = read_objective(Observed(wide, config_maps=maps))
-    return build_stage_config(wide, wide.status, Step(Stage.EVALUATE, 0), 1, objective)
+    return config_on_testbed(wide, Step(Stage.EVALUATE, 0))
 
 
 def test_a_shard_that_is_killed_comes_back_and_joins_what_one_pod_has_left(tmp_path: Path) -> None:

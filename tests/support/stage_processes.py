@@ -9,6 +9,13 @@ from pathlib import Path
 
 import psutil
 
+from dynalign_contract.config import StageConfig
+from dynalign_operator.api.v1alpha1 import AlignmentRun
+from dynalign_operator.planning.objectives import read_objective
+from dynalign_operator.planning.observed import Observed, Step
+from dynalign_operator.planning.stage_configs import build_stage_config
+from lab.testbed import load_testbed
+
 
 class NoStageError(Exception):
     """No stage runs."""
@@ -50,6 +57,12 @@ def is_report(process: psutil.Process) -> bool:
 def report_process(parent: int) -> psutil.Process | None:
     """The running report stage of a `dynalign run`."""
     return next((child for child in psutil.Process(parent).children() if is_report(child)), None)
+
+
+def config_on_testbed(run: AlignmentRun, step: Step) -> StageConfig:
+    """What the planner would have a stage of this run do now; the run's objective is the testbed's."""
+    maps = {"testbed": {"objective.yaml": load_testbed().objective.read_text()}}
+    return build_stage_config(run, run.status, step, 1, read_objective(Observed(run, config_maps=maps)))
 
 
 def start_shard(root: Path, index: int) -> subprocess.Popen[bytes]:
