@@ -17,8 +17,9 @@ from dynalign_contract.result import ArtifactRef
 from dynalign_contract.settings import EngineSettings, GenerationSettings
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.choices import DIGITS
-from dynalign_trainer.models.engine import Engine, Sample, start_engine
+from dynalign_trainer.models.engine import Engine, start_engine
 from dynalign_trainer.models.folder import load_tokenizer
+from dynalign_trainer.models.sampler import Sample
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.progress import watch_progress
 from dynalign_trainer.runtime.telemetry import Telemetry
@@ -159,6 +160,49 @@ def test_the_end_is_part_of_a_stopped_sample(engine: Engine, prompts: list[list[
         assert ends.isdisjoint(sample.token_ids[:-1])
         assert (sample.token_ids[-1] in ends) == (sample.finish_reason == "stop")
         assert len(sample.token_ids) == len(sample.logprobs) <= 24
+
+
+def test_groups_may_enter_while_others_are_under_way(engine: Engine, prompts: list[list[int]]) -> None:
+    lengths = (24, 4, 8)
+    asked = [Sampling(1.0, max_tokens=length, n=2) for length in lengths]
+    alone = [engine.sample(prompts[i : i + 1], asked[i], policy=BASE, seeds=[10 * i])[0] for i in range(3)]
+    ended: list[int] = []
+    drawn: dict[int, list[Sample]] = {}
+    with engine.sampler(BASE) as sampler:
+        for i in range(2):
+            assert sampler.add(prompts[i : i + 1], asked[i], [10 * i]) == i
+        while sampler.underway:
+            for one in sampler.advance(lambda: None):
+                ended.append(one.number)
+                (drawn[one.number],) = one.samples
+                if one.number == 1:
+                    assert sampler.underway
+                    assert sampler.add(prompts[2:], asked[2], [20]) == 2
+    assert ended == [1, 2, 0]
+    assert sampler.ended == 6
+    for i in range(3):
+        assert [(sample.token_ids, sample.text) for sample in drawn[i]] == [(s.token_ids, s.text) for s in alone[i]]
+
+
+def test_what_is_under_way_at_the_end_of_a_sampler_is_given_up(engine: Engine, prompts: list[list[int]]) -> None:
+    with engine.sampler(BASE) as sampler:
+        sampler.add(prompts, Sampling(1.0, max_tokens=64), [1, 2, 3])
+        sampler.advance(lambda: None, down_to=2)
+    assert len(engine.sample(prompts[:1], Sampling(1.0, max_tokens=4), policy=BASE, seeds=[1])) == 1
+
+
+def test_texts_are_those_that_vllm_makes_while_it_samples(engine: Engine, prompts: list[list[int]]) -> None:
+    """A text that never comes as a stop has vLLM make the texts; random weights write many halves of characters."""
+    made, by_vllm = (
+        engine.sample(prompts, Sampling(1.5, max_tokens=40, n=8, stop=stop), policy=BASE, seeds=[1, 2, 3])
+        for stop in ((), ("\x00never",))
+    )
+    pairs = [(a, b) for mine, theirs in zip(made, by_vllm, strict=True) for a, b in zip(mine, theirs, strict=True)]
+    assert [a.token_ids for a, _ in pairs] == [b.token_ids for _, b in pairs]
+    assert [a.text for a, _ in pairs] == [b.text for _, b in pairs]
+    assert [a.logprobs for a, _ in pairs] == [b.logprobs for _, b in pairs]
+    decoded = [engine.tokenizer.decode(a.token_ids, skip_special_tokens=True) for a, _ in pairs]
+    assert any(text != a.text for text, (a, _) in zip(decoded, pairs, strict=True)), "ends of characters are left out"
 
 
 def test_more_prompts_than_one_step_reads(engine: Engine, prompts: list[list[int]]) -> None:

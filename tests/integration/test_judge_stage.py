@@ -97,6 +97,29 @@ def test_shards_judge_disjoint_groups_and_only_the_first_has_canaries(tiny: Judg
     assert [(tiny.folder(config, shard) / CANARIES_FILE).exists() for shard in (0, 1)] == [True, False]
 
 
+def test_whichever_shard_comes_first_judges_for_both_and_no_row_depends_on_it(tmp_path: Path) -> None:
+    """The engine of the second shard is asked for nothing but the canaries, which are shard 0's."""
+    model = write_tiny_qwen3(tmp_path / "tiny", head_dim=32)
+    found = []
+    for name, order in (("forwards", (0, 1)), ("backwards", (1, 0))):
+        run = JudgeRun(tmp_path / name, model)
+        config = run.config(LENIENT, shards=2)
+        leases = run.stages.root / config.leases
+        seconds = []
+        for shard in order:
+            result = run.judge(config, shard)
+            assert result.outcome is Outcome.SUCCEEDED
+            assert leases.exists() == (shard == order[0])
+            seconds.append(metrics_of(result)["useful_seconds"])
+        assert run.judgements(config, order[1])[0]["judge"] == "base"
+        files = (path for shard in order for path in run.folder(config, shard).glob("*.parquet"))
+        found.append({str(path.relative_to(run.stages.root)): path.read_bytes() for path in files})
+        if name == "forwards":
+            assert seconds[1] == 0
+    assert found[0] == found[1]
+    assert len(found[0]) == 4, "two parts and one, and the canaries"
+
+
 def test_votes_are_sampled_averaged_and_reproducible(tiny: JudgeRun) -> None:
     judging = LENIENT.model_copy(
         update={"method": JudgingMethod.VOTES, "votes": 3, "rationale_tokens": 8, "canaries": CanarySettings(prompts=0)}

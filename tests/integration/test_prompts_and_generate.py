@@ -1,24 +1,27 @@
 """prompts, then generate: what they write, and that a stopped worker ends in the same rows."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dynalign_contract.agents import AgentsSettings, AuthorSettings
-from dynalign_contract.config import GenerateParams, JudgeParams, Params, PromptsParams, StageConfig
+from dynalign_contract.config import GenerateParams, JudgeParams, Params, Policy, PromptsParams, StageConfig
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import HELD_OUT_FILE, PROMPTS_FILE, part_name
 from dynalign_contract.manifest import read_manifest
-from dynalign_contract.records import CANARY, JUDGEMENT, PROMPT, ROLLOUT, PromptRow, read_parts, read_rows
-from dynalign_contract.result import ArtifactRef, StageResult
+from dynalign_contract.pod_paths import Variable
+from dynalign_contract.records import CANARY, JUDGEMENT, PROMPT, ROLLOUT, PromptRow, RolloutRow, read_parts, read_rows
+from dynalign_contract.result import ArtifactRef, Outcome, StageResult
 from dynalign_contract.settings import (
     DEFAULT_CHAT,
     ChatSettings,
@@ -31,7 +34,11 @@ from dynalign_contract.settings import (
     Thinking,
 )
 from dynalign_contract.stages import Stage
+from dynalign_trainer.generate import sampling
+from dynalign_trainer.generate.sampling import Stream
+from dynalign_trainer.models.engine import Engine, start_engine
 from dynalign_trainer.models.folder import load_tokenizer
+from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.lifecycle import Place, run_stage
 from lab.testbed import load_testbed
 from support.judging_data import metrics_of, rule_objective
@@ -70,10 +77,14 @@ class Run:
             params=params,
         )
 
-    def start(self, config: StageConfig) -> subprocess.Popen[bytes]:
-        (self.root / "stage.json").write_text(config.to_json())
-        command = [sys.executable, "-m", "dynalign_trainer.main", "--config", str(self.root / "stage.json")]
-        return subprocess.Popen([*command, "--root", str(self.root), "--result", str(self.root / "result")])
+    def start(self, config: StageConfig, shard: int = 0) -> subprocess.Popen[bytes]:
+        path = self.root / f"stage-{shard}.json"
+        path.write_text(config.to_json())
+        command = [sys.executable, "-m", "dynalign_trainer.main", "--config", str(path), "--root", str(self.root)]
+        return subprocess.Popen(
+            [*command, "--result", str(self.root / f"result-{shard}")],
+            env={**os.environ, Variable.COMPLETION_INDEX: str(shard)},
+        )
 
     def finish(self, config: StageConfig) -> StageResult:
         (self.root / "stage.json").write_text(config.to_json())
@@ -196,6 +207,73 @@ def test_a_stopped_worker_ends_in_the_same_rows(run: Run, first: ArtifactRef) ->
     kept = {path.name: path.stat().st_ino for path in folder.glob("part-*")}
     assert run.artifact(config).digest == whole.digest
     assert {name: (folder / name).stat().st_ino for name in kept} == kept
+
+
+def same_tokens(rows: Sequence[RolloutRow]) -> list[tuple[str, int, list[int], str, str]]:
+    """What rows say apart from last bits of log-probabilities, by prompt and candidate."""
+    return sorted((r["prompt_id"], r["candidate"], r["completion_ids"], r["text"], r["finish_reason"]) for r in rows)
+
+
+@pytest.fixture
+def elsewhere(run: Run, first: ArtifactRef, tmp_path: Path) -> Run:
+    """A folder of the test's own with the model and the first prompts."""
+    shutil.copytree(run.root / "model", tmp_path / "model")
+    shutil.copytree(run.root / first.path, tmp_path / first.path)
+    return Run(tmp_path, write_artifact(tmp_path, "model", Stage.FETCH))
+
+
+def test_a_shard_that_stands_still_delays_nobody_and_no_row_depends_on_it(
+    run: Run, first: ArtifactRef, elsewhere: Run
+) -> None:
+    alone = run.config(GenerateParams(generation=GENERATION), prompts=first)
+    assert run.artifact(alone)
+    expected = {(row["prompt_id"], row["candidate"]): row for row in read_parts([run.root / alone.folder], ROLLOUT)}
+    settings = GENERATION.model_copy(update={"shards": 2})
+    config = elsewhere.config(GenerateParams(generation=settings), prompts=first).model_copy(update={"shards": 2})
+    other, still = (elsewhere.root / config.shard(shard) for shard in (0, 1))
+    leases = elsewhere.root / config.leases
+
+    process = elsewhere.start(config, shard=1)
+    wait_until((still / part_name(0)).exists, process)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        assert elsewhere.finish(config).outcome is Outcome.SUCCEEDED
+        made = list(leases.glob("001-*.by-000.parquet"))
+        left = 4 - len(list(still.glob("part-*")))
+        assert len(made) >= left - 1 > 0, "all parts but those that it had finished and the one that it was at"
+    finally:
+        process.send_signal(signal.SIGCONT)
+    assert process.wait() == ExitCode.DONE
+    assert not leases.exists()
+    rows = read_parts([other, still], ROLLOUT)
+    assert len(rows) == len(expected)
+    assert all(row == expected[row["prompt_id"], row["candidate"]] for row in rows)
+
+
+def test_parts_that_follow_each_other_without_a_pause_have_the_same_tokens(
+    run: Run, first: ArtifactRef, elsewhere: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: parts enter while others are under way."""
+    alone = run.config(GenerateParams(generation=GENERATION), prompts=first)
+    assert run.artifact(alone)
+    expected = same_tokens(read_parts([run.root / alone.folder], ROLLOUT))
+    most = 0
+
+    def start(context: StageContext[Any], policies: Sequence[Policy]) -> Engine:
+        engine = start_engine(context, policies)
+        engine.slots = 10
+        return engine
+
+    def watch(stream: Stream) -> None:
+        nonlocal most
+        most = max(most, stream._sampler.underway)
+
+    monkeypatch.setattr(sampling, "start_engine", start)
+    monkeypatch.setattr(Stream, "_watch", watch)
+    config = elsewhere.config(GenerateParams(generation=GENERATION), prompts=first)
+    assert elsewhere.artifact(config)
+    assert same_tokens(read_parts([elsewhere.root / config.folder], ROLLOUT)) == expected
+    assert most > GENERATION.candidates * GENERATION.prompts_per_part
 
 
 def test_a_thought_that_never_ends_leaves_an_empty_answer_to_be_judged(

@@ -6,7 +6,7 @@ from typing import Any
 
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.chat_template import ChatTemplate
-from dynalign_trainer.models.engine import Sample
+from dynalign_trainer.models.sampler import Sample
 
 EOS = ord("\x03")
 

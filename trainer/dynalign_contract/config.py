@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from dynalign_contract.base import Model
 from dynalign_contract.estimate import Estimate
-from dynalign_contract.layout import shard_folder, shares_folder, stage_folder
+from dynalign_contract.layout import leases_folder, shard_folder, shares_folder, stage_folder
 from dynalign_contract.objective import Objective
 from dynalign_contract.preflight import Preflight
 from dynalign_contract.result import ArtifactRef
@@ -307,6 +307,11 @@ class StageConfig(Model):
     def shares(self) -> str:
         """Folder of the shares until they are joined, relative to the run's folder."""
         return shares_folder(self.folder, self.digest)
+
+    @property
+    def leases(self) -> str:
+        """Folder of the leases on parts while several shards are at work, relative to the run's folder."""
+        return leases_folder(self.folder, self.digest)
 
     def of_part(self, part: RolloutPart, made: Mapping[Stage, ArtifactRef]) -> "StageConfig":
         """The configuration of a rollout's part, as a Job of that stage alone would have it: with the same digest.

@@ -81,7 +81,19 @@ def shares_folder(folder: str, digest: str) -> str:
 
     `digest` is that of the configuration: shares of another one are never met.
     """
-    return f"{folder}-shares/{digest.removeprefix('sha256:')[:16]}"
+    return f"{folder}-shares/{_short(digest)}"
+
+
+def leases_folder(folder: str, digest: str) -> str:
+    """Folder of the leases by which the shards of the stage at `folder` share its parts, beside it until all are done.
+
+    `digest` is that of the configuration: leases of another one are never met.
+    """
+    return f"{folder}-leases/{_short(digest)}"
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:16]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dynalign_contract.config import Policy
 from dynalign_contract.objective import parse_objective
 from dynalign_contract.records import PromptRow, RolloutRow
 from dynalign_contract.settings import JudgingSettings, TrainingSettings
-from dynalign_trainer.generate.stage import rollout_row
+from dynalign_trainer.generate.sampling import rollout_row
 from dynalign_trainer.models.answer_start import QUESTION
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.chat_template import ChatTemplate

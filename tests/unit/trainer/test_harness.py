@@ -17,7 +17,8 @@ from dynalign_trainer.evaluate.harness_model import EngineLM
 from dynalign_trainer.evaluate.splitting import Part, interleave
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.chat_template import ChatTemplate
-from dynalign_trainer.models.engine import Likelihood, Sample
+from dynalign_trainer.models.engine import Likelihood
+from dynalign_trainer.models.sampler import Sample
 from dynalign_trainer.tasks import suites
 from dynalign_trainer.tasks.suites import load_suites
 

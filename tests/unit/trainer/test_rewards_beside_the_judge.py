@@ -9,8 +9,8 @@ from dynalign_contract.errors import UnfitError
 from dynalign_contract.metrics import JudgeMetrics
 from dynalign_contract.settings import JudgeGates
 from dynalign_contract.supplied.turns import Message
-from dynalign_trainer.generate import stage as generate
-from dynalign_trainer.models.engine import Sample
+from dynalign_trainer.generate import sampling as generate
+from dynalign_trainer.models.sampler import Sample
 from dynalign_trainer.models.thoughts import Written
 from dynalign_trainer.models.window import Window
 from dynalign_trainer.prompts.rows import supplied_row

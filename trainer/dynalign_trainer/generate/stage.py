@@ -1,6 +1,5 @@
 """generate: a group of candidate answers for every prompt, with the log-probabilities they were drawn with."""
 
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,16 +16,13 @@ from dynalign_contract.records import (
     answer_length,
     read_rows,
     unfinished_thought_share,
-    write_rows,
 )
 from dynalign_contract.settings import GenerationSettings
-from dynalign_trainer.models.chat_model import Sampling
-from dynalign_trainer.models.engine import Engine, start_engine
+from dynalign_trainer.generate.sampling import generate
 from dynalign_trainer.models.text_statistics import distinct_n
-from dynalign_trainer.models.thoughts import Written, sample_chats
 from dynalign_trainer.runtime.context import StageContext, StageOutput
-from dynalign_trainer.runtime.parts import Part, reuse_finished_parts, split_parts
-from dynalign_trainer.runtime.progress import Watch, watch_progress
+from dynalign_trainer.runtime.parts import Part
+from dynalign_trainer.runtime.shared_parts import SharedParts
 
 _MOST: Final = 0.5
 """Share of unfinished thoughts beyond which a person is told."""
@@ -35,37 +31,24 @@ _MOST: Final = 0.5
 def run(context: StageContext[GenerateParams]) -> StageOutput[GenerateParams]:
     """Write this shard's rollouts, one Parquet part after the other; finished parts are kept.
 
-    Raises BadInputError when there are no prompts or one does not fit into the context window.
+    A shard that is done helps the others. Raises BadInputError when there are no prompts or one does not fit into the
+    context window.
     """
     settings = context.params.generation
-    prompts = _read_prompts(context)[context.shard :: context.config.shards]
-    parts = split_parts(prompts, settings.prompts_per_part)
-    finished = reuse_finished_parts(
-        context.folder, parts, ROLLOUT, lambda part, rows: is_complete(part, rows, settings.candidates)
-    )
-    rate = None
-    missing = [part for part in parts if part.index not in finished]
-    if missing:
-        engine = start_engine(context, [context.params.policy])
-        started = time.monotonic()
-        for part in missing:
-            context.check_stop()
-            done = sum(len(rows) for rows in finished.values())
-            watch = watch_progress(
-                context,
-                done=done,
-                total=len(prompts) * settings.candidates,
-                share=len(part.inputs) * settings.candidates,
-            )
-            finished[part.index] = _generate(context, engine, part, watch)
-        written = [row for part in missing for row in finished[part.index]]
-        rate = sum(len(row["completion_ids"]) for row in written) / (time.monotonic() - started)
-    rows = [row for part in parts for row in finished[part.index]]
+    with SharedParts(
+        context,
+        _read_prompts(context),
+        size=settings.prompts_per_part,
+        table=ROLLOUT,
+        is_complete=lambda part, rows: is_complete(part, rows, settings.candidates),
+    ) as shared:
+        rate = generate(context, shared)
+    rows = [row for part in shared.parts for row in shared.rows[part.index]]
     metrics = rollout_metrics(rows)
     if warning := explain_unfinished(metrics[GenerateMetrics.unfinished_thought_share], settings):
         context.warn(warning)
     return StageOutput(
-        files={part.name: len(finished[part.index]) for part in parts},
+        files={part.name: len(shared.rows[part.index]) for part in shared.parts},
         metrics={**metrics, GenerateMetrics.tokens_per_second: rate},
     )
 
@@ -123,58 +106,3 @@ def _read_prompts(context: StageContext[GenerateParams]) -> list[PromptRow]:
             "written again, with a larger prompts.perIteration or a lower prompts.agents.critic.minScore."
         )
     return rows
-
-
-def _generate(
-    context: StageContext[GenerateParams], engine: Engine, part: Part[PromptRow], watch: Watch
-) -> list[RolloutRow]:
-    """Sample and write one part; its rows depend on the part and the run's seed alone, to the last bit on a CPU."""
-    settings = context.params.generation
-    asked: list[PromptRow] = [{**row, "messages": engine.chat.complete(row["messages"])} for row in part.inputs]
-    prompts = [engine.chat.encode(row["messages"]) for row in asked]
-    for row, ids in zip(part.inputs, prompts, strict=True):
-        if len(ids) + settings.completion_tokens > engine.max_length:
-            raise BadInputError(
-                f"prompt {row['prompt_id']} has {len(ids)} tokens and an answer may have {settings.completion_tokens}, "
-                f"together more than the context window of {engine.max_length}. Lower generation.maxTokens or "
-                "prompts.maxTokens, or raise engine.maxLength."
-            )
-    engine.forget_prefixes()
-    groups = sample_chats(
-        engine,
-        prompts,
-        Sampling(temperature=settings.temperature, max_tokens=settings.max_tokens, n=settings.candidates),
-        settings.thinking_tokens,
-        policy=context.params.policy,
-        seeds=[context.seed(row["prompt_id"]) for row in part.inputs],
-        watch=watch,
-    )
-    rows = [
-        rollout_row(prompt, ids, k, written, context.params.policy.version)
-        for prompt, ids, group in zip(asked, prompts, groups, strict=True)
-        for k, written in enumerate(group)
-    ]
-    write_rows(context.folder / part.name, rows, ROLLOUT)
-    context.save_useful_time()
-    return rows
-
-
-def rollout_row(prompt: PromptRow, ids: Sequence[int], candidate: int, written: Written, policy: str) -> RolloutRow:
-    """A candidate as it is stored: `ids` are the tokens of the prompt, those of the answer include its thought."""
-    sample, thought = written.sample, written.thought
-    row: RolloutRow = {
-        "prompt_id": prompt["prompt_id"],
-        "candidate": candidate,
-        "prompt_ids": list(ids),
-        "completion_ids": list(sample.token_ids),
-        "logprobs": list(sample.logprobs),
-        "finish_reason": sample.finish_reason,
-        "policy": policy,
-        "text": sample.text,
-        "messages": prompt["messages"],
-    }
-    if "columns" in prompt:
-        row["columns"] = prompt["columns"]
-    if thought is not None:
-        row |= {"thought": thought.text, "thought_tokens": thought.tokens}
-    return row

@@ -1,16 +1,14 @@
 """A shard of rollouts in front of a judge: its parts, the canaries, rewards by the base model too."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dynalign_contract.config import JudgeParams
 from dynalign_contract.metrics import JudgeMetrics
 from dynalign_contract.records import (
-    JUDGEMENT,
     CanaryRow,
     JudgementRow,
     RolloutRow,
-    write_rows,
 )
 from dynalign_contract.settings import OnUnfitJudge
 from dynalign_trainer.judge.canaries import Canary, CanaryKind, make_canaries
@@ -22,6 +20,7 @@ from dynalign_trainer.models.chat_model import ChatModel
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.parts import Part
 from dynalign_trainer.runtime.progress import Watch, watch_progress
+from dynalign_trainer.runtime.shared_parts import SharedParts, Task
 from dynalign_trainer.scoring.contexts import Candidate
 from dynalign_trainer.scoring.pointwise import CandidateScore, PointwiseJudge
 from dynalign_trainer.scoring.scores import mean_of
@@ -61,14 +60,15 @@ class Shard:
         self,
         context: StageContext[JudgeParams],
         judges: Judges,
-        parts: Sequence[Part[RolloutGroup]],
+        shared: SharedParts[RolloutGroup, JudgementRow],
         leading: Sequence[RolloutGroup],
         verifiers: Sequence[Verifier] = (),
     ) -> None:
         """`leading` are the groups of shard 0, whichever shard this is: canaries are made for the first of them."""
         self._context = context
         self._judges = judges
-        self._parts = parts
+        self._shared = shared
+        self._parts = shared.parts
         self._leading = leading
         self._verifiers = verifiers
         self.decides = context.shard == 0 or self._decides_like_shard_0()
@@ -76,22 +76,23 @@ class Shard:
         judging = context.params.judging
         self._canary_groups = leading[: judging.canaries.prompts] if self.decides else ()
         self._canaries = make_canaries(as_canary_groups(self._canary_groups), context.seed, judging.canaries.injections)
-        self._verified: dict[int, list[dict[str, float]]] = {}
-        """Part -> the verifiers' values of its answers, which are the same whoever judges."""
+        self._verified: dict[str, list[dict[str, float]]] = {}
+        """Name of a part -> the verifiers' values of its answers, which are the same whoever judges."""
         self._done = 0
         self._total = 0
 
-    def judge(self, judge: ChatModel, kept: Mapping[int, list[JudgementRow]]) -> JudgedShard:
-        """Judge and write the parts that are not kept, then judge the canaries."""
+    def judge(self, judge: ChatModel, kept: Mapping[int, list[JudgementRow]], *, shares: bool) -> JudgedShard:
+        """Judge and write the parts that are not kept, then judge the canaries.
+
+        `shares`: other shards judge alike, so a part may be judged by any of them.
+        """
         self._total += sum(_size(part) for part in self._parts) + len(self._canaries)
         self._done += sum(len(rows) for rows in kept.values())
         rows = dict(kept)
         scores: list[CandidateScore] = []
-        for part in self._parts:
-            if part.index in rows:
-                continue
-            found = self._score(judge, candidates_of(part.inputs))
-            rows[part.index] = self._write(part, found, judge)
+        for task in self._shared_tasks(rows) if shares else self._own_tasks(kept):
+            found = self._score(judge, candidates_of(task.part.inputs))
+            rows[task.part.index] = self._write(task, found, judge)
             scores += found
             self._context.telemetry.metric(
                 JudgeMetrics.reward, mean_of(row["reward"] for part in rows.values() for row in part)
@@ -106,6 +107,12 @@ class Shard:
             truncated=sum(score.truncated for score in scores),
             spreads=[aspect.spread for score in scores for aspect in score.aspects],
         )
+
+    def help(self, judge: ChatModel) -> None:
+        """Judge parts that other shards have not begun, until there are none."""
+        while (task := self._shared.take_for_others()) is not None:
+            self._total += _size(task.part)
+            self._write(task, self._score(judge, candidates_of(task.part.inputs)), judge)
 
     def paired_rewards(self, judged: JudgedShard) -> PairedRewards | None:
         """Rewards of some groups by both judges, the configured one and the base model.
@@ -170,20 +177,42 @@ class Shard:
         return scores
 
     def _watch(self, share: int) -> Watch:
-        return watch_progress(self._context, done=self._done, total=self._total, share=share)
+        watch = watch_progress(self._context, done=self._done, total=self._total, share=share)
+
+        def renewing(finished: int, requests: int, rate: float) -> None:
+            self._shared.renew()
+            watch(finished, requests, rate)
+
+        return renewing
+
+    def _own_tasks(self, kept: Collection[int]) -> Iterator[Task[RolloutGroup]]:
+        """The parts of this shard that are not kept."""
+        return (Task(self._context.shard, part) for part in self._parts if part.index not in kept)
+
+    def _shared_tasks(self, rows: dict[int, list[JudgementRow]]) -> Iterator[Task[RolloutGroup]]:
+        """The same as long as no other shard has taken them; what others have made is added to `rows`."""
+        is_left = True
+        while is_left:
+            task = self._shared.take_own() or self._shared.wait()
+            for index, made in self._shared.rows.items():
+                if index not in rows:
+                    rows[index] = made
+                    self._done += len(made)
+            is_left = task is not None
+            if task is not None:
+                yield task
 
     def _write(
-        self, part: Part[RolloutGroup], scores: Sequence[CandidateScore], judge: ChatModel
+        self, task: Task[RolloutGroup], scores: Sequence[CandidateScore], judge: ChatModel
     ) -> list[JudgementRow]:
-        rollouts = [row for group in part.inputs for row in group.candidates]
-        if part.index not in self._verified:
-            self._verified[part.index] = verify(self._verifiers, [answer_of(rollout) for rollout in rollouts])
+        rollouts = [row for group in task.part.inputs for row in group.candidates]
+        if task.name not in self._verified:
+            self._verified[task.name] = verify(self._verifiers, [answer_of(rollout) for rollout in rollouts])
         rows = [
             self._judgement(rollout, score, judge, values)
-            for rollout, score, values in zip(rollouts, scores, self._verified[part.index], strict=True)
+            for rollout, score, values in zip(rollouts, scores, self._verified[task.name], strict=True)
         ]
-        write_rows(self._context.folder / part.name, rows, JUDGEMENT)
-        self._context.save_useful_time()
+        self._shared.finish(task, rows)
         return rows
 
     def _judgement(

@@ -21,7 +21,8 @@ from dynalign_trainer.judge.panel.stage import clear_opinions, judge_by_panel
 from dynalign_trainer.judge.shard import JudgedShard, PairedRewards, Shard
 from dynalign_trainer.judge.trust import CanaryTrust, find_unfitness, kendall_tau, mean_offset
 from dynalign_trainer.runtime.context import StageContext, StageOutput
-from dynalign_trainer.runtime.parts import Part, reuse_finished_parts, split_parts
+from dynalign_trainer.runtime.parts import Part, split_parts
+from dynalign_trainer.runtime.shared_parts import SharedParts
 from dynalign_trainer.scoring.scores import mean_of
 from dynalign_trainer.verifiers.opening import open_verifiers, surroundings_of
 from dynalign_trainer.verifiers.verifier import Verifier, explain_failures
@@ -35,6 +36,7 @@ _INJECTION: Final = (JudgeMetrics.injection_margin, JudgeMetrics.injection_auc, 
 def run(context: StageContext[JudgeParams]) -> StageOutput[JudgeParams]:
     """Write this shard's judgements, one Parquet part after the other, and in shard 0 the canaries.
 
+    A shard that is done helps the others, unless the base model had to judge in the place of the configured judge.
     Raises BadInputError when there is nothing to judge or a prompt leaves no room for an answer, UnfitError when a gate
     refuses the judge and there is no other judge to fall back on, or when verifiers leave too many answers undecided.
     """
@@ -45,19 +47,29 @@ def run(context: StageContext[JudgeParams]) -> StageOutput[JudgeParams]:
     mine = groups[context.shard :: context.config.shards]
     if not mine:
         return StageOutput(files={})
-    parts = split_parts(mine, params.prompts_per_part)
+    leading = groups[:: context.config.shards]
     if params.judging.judges:
-        leading = groups[:: context.config.shards]
+        parts = split_parts(mine, params.prompts_per_part)
         output, rows = judge_by_panel(context, Panel(context), parts, leading, opened.verifiers)
         check_verifiers(context, rows, opened.verifiers)
         clear_opinions(context)
         opened.close()
         return replace(output, producers=opened.producers)
-    finished = reuse_finished_parts(context.folder, parts, JUDGEMENT, is_complete)
     judges = open_judges(context)
-    started = time.monotonic()
-    shard = Shard(context, judges, parts, groups[:: context.config.shards], opened.verifiers)
-    outcome = _judge(shard, judges, context, parts, finished)
+    with SharedParts(
+        context,
+        groups,
+        size=params.prompts_per_part,
+        table=JUDGEMENT,
+        is_complete=is_complete,
+        accepts=lambda rows: rows[0]["judge"] == judges.configured.version,
+    ) as shared:
+        started = time.monotonic()
+        parts = shared.parts
+        shard = Shard(context, judges, shared, leading, opened.verifiers)
+        outcome = _judge(shard, judges, context, parts, shared.rows)
+        if not outcome.fell_back:
+            shard.help(judges.configured)
     check_verifiers(context, _rows(outcome.judged, parts), opened.verifiers)
     judged = outcome.judged
     rate = judges.tokens_read / max(time.monotonic() - started, 1e-9)
@@ -161,13 +173,13 @@ def _judge(
     fell_back = any(rows[0]["judge"] != judges.configured.version for rows in finished.values())
     judge = judges.base if fell_back else judges.configured
     kept = {index: rows for index, rows in finished.items() if rows[0]["judge"] == judge.version}
-    judged = shard.judge(judge, kept)
+    judged = shard.judge(judge, kept, shares=not fell_back)
     opinions = shard.paired_rewards(judged)
     refusal = _find_refusal(judged, params, parts, opinions if shard.decides else None)
     on_unfit = params.judging.gates.on_unfit
     if refusal and not fell_back and judges.differ and on_unfit is OnUnfitJudge.USE_BASE:
         context.warn(f"the judge {judge.version} is unfit: {refusal}; the base model judges in its place")
-        judged = shard.judge(judges.base, {})
+        judged = shard.judge(judges.base, {}, shares=False)
         refusal = _find_refusal(judged, params, parts, opinions)
     configured = judges.configured.version
     if refusal and on_unfit is OnUnfitJudge.CONTINUE:

@@ -5,9 +5,8 @@ obeyed between two steps. Requests enter in order before the first step, which m
 last bit of the log-probabilities on a CPU, a function of the call alone (given `forget_prefixes`).
 """
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,31 +15,21 @@ from dynalign_contract.config import BASE_POLICY, Policy
 from dynalign_contract.errors import BadConfigError, BadInputError
 from dynalign_contract.inputs import Input
 from dynalign_contract.phases import Phase
-from dynalign_trainer.models.broken_numbers import refuse_infinite, refuse_nan
+from dynalign_trainer.models.broken_numbers import refuse_nan
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.chat_template import ChatTemplate
+from dynalign_trainer.models.detokenizing import open_detokenizer
 from dynalign_trainer.models.engine_start import Lora, engine_arguments, prepare_environment, start_llm
 from dynalign_trainer.models.engine_weights import AdapterWeights, MergedWeights, PolicyWeights, StoredWeights
 from dynalign_trainer.models.folder import adapter_rank, check_weights, context_window, load_tokenizer
 from dynalign_trainer.models.merging import is_adapter
+from dynalign_trainer.models.requests import Requests
+from dynalign_trainer.models.sampler import Sample, Sampler
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.machine import count_gpus
 from dynalign_trainer.runtime.progress import Watch
 from dynalign_trainer.runtime.telemetry import Telemetry
 from dynalign_trainer.runtime.useful_time import Useful
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One completion."""
-
-    token_ids: tuple[int, ...]
-    """The final EOS included when the model wrote one."""
-    logprobs: tuple[float, ...]
-    """One a token, of the distribution that was sampled from (after temperature and top-p)."""
-    finish_reason: str
-    """`stop` or `length`."""
-    text: str
 
 
 @dataclass(frozen=True)
@@ -63,11 +52,15 @@ class Engine:
         max_length: int,
         weights: PolicyWeights,
         telemetry: Telemetry | None = None,
+        *,
+        slots: int | None = None,
     ) -> None:
         """`telemetry` learns when the model is asked, and how long that takes."""
         self.chat = chat
         self.max_length = max_length
         """Context window in tokens, prompt and completion together."""
+        self.slots = slots
+        """Sequences that run side by side, on a GPU; None where groups must be alone to be the same to the last bit."""
         self.cached_tokens = 0
         """Prompt tokens so far that were found in the prefix cache and not computed again."""
         self._llm = llm
@@ -94,27 +87,25 @@ class Engine:
         Raises BadInputError naming the index of a prompt that leaves no room for `max_tokens`, and where a
         log-probability is NaN or infinite.
         """
-        from vllm import SamplingParams
+        if not prompts:
+            return []
+        with self.sampler(policy) as sampler:
+            self.check_lengths(prompts, sampling.max_tokens)
+            sampler.add(prompts, sampling, seeds)
+            total = len(prompts) * sampling.n
 
-        if len(seeds) != len(prompts):
-            raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts")
-        params = [
-            SamplingParams(
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.max_tokens,
-                stop=list(sampling.stop),
-                seed=seed + k,
-                logprobs=0,
-            )
-            for seed in seeds
-            for k in range(sampling.n)
-        ]
-        self._check_lengths(prompts, sampling.max_tokens)
-        repeated = [prompt for prompt in prompts for _ in range(sampling.n)]
-        samples = [_as_sample(request.outputs[0]) for request in self._run(repeated, params, policy, watch)]
-        refuse_infinite((value for sample in samples for value in sample.logprobs), policy)
-        return [samples[i : i + sampling.n] for i in range(0, len(samples), sampling.n)]
+            def tell() -> None:
+                if watch is not None:
+                    watch(sampler.ended, total, sampler.rate)
+
+            (drawn,) = sampler.advance(tell)
+            return drawn.samples
+
+    @contextmanager
+    def sampler(self, policy: Policy) -> Iterator[Sampler]:
+        """Draw completions by this policy; the engine does nothing else meanwhile."""
+        with self._requests(policy) as requests:
+            yield Sampler(requests, open_detokenizer(self.tokenizer), policy, self._useful)
 
     def score_next(
         self,
@@ -136,7 +127,7 @@ class Engine:
         from vllm import SamplingParams
 
         wanted = list(token_ids)
-        self._check_lengths(prompts, 1)
+        self.check_lengths(prompts, 1)
         params = SamplingParams(
             temperature=1.0,
             max_tokens=1,
@@ -165,7 +156,7 @@ class Engine:
         from vllm import SamplingParams
 
         texts = [[*context, *continuation] for context, continuation in zip(contexts, continuations, strict=True)]
-        self._check_lengths(texts, 1)
+        self.check_lengths(texts, 1)
         params = SamplingParams(temperature=1.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
         finished = self._run(texts, [params] * len(texts), policy, watch)
         likelihoods = [
@@ -178,13 +169,14 @@ class Engine:
     def for_stage(self, telemetry: Telemetry) -> "Engine":
         """This engine for the next stage of a rollout, which finds no prefixes of the stage before it in the cache."""
         self.forget_prefixes()
-        return Engine(self._llm, self.chat, self.max_length, self._weights, telemetry)
+        return Engine(self._llm, self.chat, self.max_length, self._weights, telemetry, slots=self.slots)
 
     def forget_prefixes(self) -> None:
         """Empty the prefix cache, so that what follows does not depend, in its last bits, on what came before."""
         self._llm.reset_prefix_cache()
 
-    def _check_lengths(self, prompts: Sequence[Sequence[int]], reserve: int) -> None:
+    def check_lengths(self, prompts: Sequence[Sequence[int]], reserve: int) -> None:
+        """Raise BadInputError naming the index of a prompt that leaves no room for `reserve` more tokens."""
         for index, prompt in enumerate(prompts):
             if not 0 < len(prompt) <= self.max_length - reserve:
                 raise BadInputError(
@@ -198,35 +190,22 @@ class Engine:
         """One vLLM RequestOutput for each prompt, in order; what is under way is given up when `watch` raises."""
         if not prompts:
             return []
-        adapter = self._weights.activate(policy)
-        with self._useful():
-            return self._finish(prompts, params, adapter, watch)
-
-    def _finish(
-        self, prompts: Sequence[Sequence[int]], params: Sequence[Any], adapter: Any, watch: Watch | None
-    ) -> list[Any]:
-        core = self._llm.llm_engine
-        tokenized = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        waiting = self._llm.enqueue(tokenized, list(params), lora_request=adapter, use_tqdm=False)
-        finished: list[Any] = []
-        tokens = 0
-        started = time.monotonic()
-        try:
-            while core.has_unfinished_requests():
-                outputs = core.step()
-                if self._telemetry is not None:
-                    self._telemetry.phases.once(Phase.FIRST_STEP)
-                for output in outputs:
-                    if output.finished:
-                        finished.append(output)
-                        self.cached_tokens += output.num_cached_tokens or 0
-                        tokens += len(output.prompt_token_ids) + len(output.outputs[0].token_ids)
+        with self._requests(policy) as requests, self._useful():
+            requests.add(prompts, params)
+            while True:
+                ended = requests.step()
                 if watch is not None:
-                    watch(len(finished), len(prompts), tokens / max(time.monotonic() - started, 1e-9))
-        except BaseException:
-            core.abort_request(waiting, internal=True)
-            raise
-        return sorted(finished, key=lambda output: int(output.request_id))
+                    watch(requests.ended, len(prompts), requests.rate)
+                if ended:
+                    return ended[0][1]
+
+    @contextmanager
+    def _requests(self, policy: Policy) -> Iterator[Requests]:
+        with Requests(self._llm, self._weights.activate(policy), self._telemetry) as requests:
+            try:
+                yield requests
+            finally:
+                self.cached_tokens += requests.cached_tokens
 
 
 def start_engine(context: StageContext[Any], policies: Sequence[Policy], *, only_reads: bool = False) -> Engine:
@@ -269,7 +248,8 @@ def _start(context: StageContext[Any], policies: Sequence[Policy], *, only_reads
     llm = start_llm(engine_arguments(folder, settings, max_length, lora=lora, on_gpu=on_gpu, only_reads=only_reads))
     weights = _open_weights(llm, folder, paths, are_adapters=bool(adapters))
     context.telemetry.phases.end(Phase.ENGINE)
-    return Engine(llm, chat, max_length, weights, context.telemetry)
+    slots = int(llm.llm_engine.vllm_config.scheduler_config.max_num_seqs) if on_gpu else None
+    return Engine(llm, chat, max_length, weights, context.telemetry, slots=slots)
 
 
 def _open_weights(llm: Any, base: Path, paths: Mapping[str, Path], *, are_adapters: bool) -> PolicyWeights:
@@ -279,21 +259,7 @@ def _open_weights(llm: Any, base: Path, paths: Mapping[str, Path], *, are_adapte
     return AdapterWeights(llm, base, paths) if count_gpus() else MergedWeights(llm, base, paths)
 
 
-def _as_sample(output: Any) -> Sample:
-    ids = tuple(output.token_ids)
-    return Sample(
-        token_ids=ids,
-        logprobs=tuple(_logprobs(ids, output.logprobs)),
-        finish_reason=str(output.finish_reason),
-        text=output.text,
-    )
-
-
 def _as_likelihood(ids: Sequence[int], positions: Sequence[Mapping[int, Any]]) -> Likelihood:
     """Convert vLLM's entries at the continuation's positions; the given token is always among them, with its rank."""
     given = [position[token] for token, position in zip(ids, positions, strict=True)]
     return Likelihood(sum(entry.logprob for entry in given), all(entry.rank == 1 for entry in given))
-
-
-def _logprobs(ids: Iterable[int], positions: Iterable[Mapping[int, Any]]) -> Iterable[float]:
-    return (position[token].logprob for token, position in zip(ids, positions, strict=True))

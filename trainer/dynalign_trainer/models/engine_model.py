@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from dynalign_contract.config import Policy
 from dynalign_trainer.models.chat_model import ChatTurn, Completion, Sampling, Usage
 from dynalign_trainer.models.choices import Choices
-from dynalign_trainer.models.engine import Engine, Sample
+from dynalign_trainer.models.engine import Engine
+from dynalign_trainer.models.sampler import Sample
 from dynalign_trainer.models.window import Window
 from dynalign_trainer.runtime.progress import Watch
 

@@ -7,8 +7,9 @@ from typing import Final
 
 from dynalign_contract.config import Policy
 from dynalign_trainer.models.chat_model import Sampling
-from dynalign_trainer.models.engine import Engine, Sample
+from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.models.reasoning import opened_thought, part_completion
+from dynalign_trainer.models.sampler import Sample
 from dynalign_trainer.runtime.progress import Watch
 
 Decode = Callable[[Sequence[int]], str]
@@ -50,6 +51,35 @@ class Lengths:
         return self.answer + (self.thought or 0)
 
 
+class ChatSampling:
+    """How the completions of chats are drawn, and told apart into thoughts and answers.
+
+    `sampling.max_tokens` bounds answers, `thinking_tokens` thoughts. Both are drawn at once, up to both lengths
+    together, and what is beyond either is cut off: a token does not depend on those after it, so this is what
+    stopping there would have brought.
+    """
+
+    def __init__(self, engine: Engine, sampling: Sampling, thinking_tokens: int | None) -> None:
+        self._thinks = engine.chat.form.thinks
+        self._tokenizer = engine.tokenizer
+        self._lengths = Lengths(sampling.max_tokens, thinking_tokens if self._thinks else None)
+        self.sampling = replace(sampling, max_tokens=self._lengths.completion)
+        """What the engine is asked for."""
+
+    def part(self, prompts: Sequence[Sequence[int]], groups: Sequence[Sequence[Sample]]) -> list[list[Written]]:
+        """The completions of these prompts with their thoughts apart; shape (prompts, n), order kept."""
+        if not self._thinks:
+            return [[Written(sample, None) for sample in group] for group in groups]
+        opened = [opened_thought(self._decode(prompt[-_MARK_TOKENS:])) for prompt in prompts]
+        return [
+            [part_sample(sample, self._lengths, mark, self._decode) for sample in group]
+            for mark, group in zip(opened, groups, strict=True)
+        ]
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+
+
 def sample_chats(
     engine: Engine,
     prompts: Sequence[Sequence[int]],
@@ -60,27 +90,9 @@ def sample_chats(
     seeds: Sequence[int],
     watch: Watch | None,
 ) -> list[list[Written]]:
-    """Draw completions of chats that the policy answers; shape (prompts, n), order kept. Raises as `Engine.sample`.
-
-    `sampling.max_tokens` bounds answers, `thinking_tokens` thoughts. Both are drawn at once, up to both lengths
-    together, and what is beyond either is cut off: a token does not depend on those after it, so this is what
-    stopping there would have brought.
-    """
-    form = engine.chat.form
-    lengths = Lengths(sampling.max_tokens, thinking_tokens if form.thinks else None)
-    sampling = replace(sampling, max_tokens=lengths.completion)
-    groups = engine.sample(prompts, sampling, policy=policy, seeds=seeds, watch=watch)
-    if not form.thinks:
-        return [[Written(sample, None) for sample in group] for group in groups]
-
-    def decode(ids: Sequence[int]) -> str:
-        return str(engine.tokenizer.decode(list(ids), skip_special_tokens=False))
-
-    opened = [opened_thought(decode(prompt[-_MARK_TOKENS:])) for prompt in prompts]
-    return [
-        [part_sample(sample, lengths, mark, decode) for sample in group]
-        for mark, group in zip(opened, groups, strict=True)
-    ]
+    """Draw completions of chats by `ChatSampling`; shape (prompts, n), order kept. Raises as `Engine.sample` does."""
+    chats = ChatSampling(engine, sampling, thinking_tokens)
+    return chats.part(prompts, engine.sample(prompts, chats.sampling, policy=policy, seeds=seeds, watch=watch))
 
 
 def part_sample(sample: Sample, lengths: Lengths, opened: str, decode: Decode) -> Written:
