@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-zoo test-gpu test-gpu-cluster test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-demo bench-injections bench-iteration bench-start bench-peer bench-trainer bench-scale gpu-check testbed fuzz check check-generated format generate docs coverage images chart version release lock clean
+.PHONY: help venv demo test test-local test-fast test-zoo test-gpu test-gpu-cluster test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-demo bench-injections bench-iteration bench-start bench-peer bench-sampling bench-trainer bench-scale gpu-check testbed fuzz check check-generated format generate docs coverage images chart version release lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -101,6 +101,9 @@ bench-start: venv ## What each stage does before its first useful work and after
 
 bench-peer: venv ## One iteration by dynalign, by TRL alone, and by plain scripts with vLLM and TRL (40 minutes)
 	$(BIN)/python -m benchmarks.peer
+
+bench-sampling: venv ## Generate beside vLLM alone, two shards beside one, and a stage with a slow shard (quarter of an hour)
+	$(BIN)/python -m benchmarks.sampling
 
 bench-trainer: venv ## Throughput and memory of the Packed backend against TRL's, on this machine (half an hour)
 	$(BIN)/python -m benchmarks.trainer
