@@ -37,7 +37,7 @@ demo: venv ## Align a real small model on this machine: one iteration, no GPU, n
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: venv ## Every test but those of GPUs and the zoo's loops: root on Debian 12, or a KUBECONFIG; builds Kubernetes and the images once
-	tests/cluster/around.sh $(PYTEST) -m "not zoo and not gpu"
+	tests/cluster/around.sh $(PYTEST) --durations=40 --durations-min=15 -m "not zoo and not gpu"
 
 test-local: venv ## Every test that needs no Kubernetes, real engines included
 	$(PYTEST) -m "not cluster and not zoo and not gpu"

@@ -51,6 +51,7 @@ NAME: Final = "bench-sampling"
 MODEL: Final = "smollm2-135m-instruct"
 TEXTS: Final = Path(__file__).parent / "peers/prompts.jsonl"
 PROMPTS, CANDIDATES, TOKENS, PAIRS, PART = 32, 8, 48, 3, 2
+WAYS: Final = ("one", "two", "slow")
 _SLOWNESS: Final = 4
 _SLICE_SECONDS: Final = 0.05
 
@@ -112,9 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix=f"{NAME}-") as folder:
             site = prepare(Path(folder), given.prompts)
             pairs = compare_with_bare(site, given)
-            seconds = {
-                way: [sample_in_shards(site, given, way) for _ in range(given.pairs)] for way in ("one", "two", "slow")
-            }
+            seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+            for way in WAYS * given.pairs:
+                seconds[way].append(sample_in_shards(site, given, way))
     except StageError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -242,8 +243,9 @@ def sample_in_shards(site: Site, given: argparse.Namespace, way: str) -> float:
     finally:
         for process in processes:
             process.kill()
-    if any(codes):
-        raise StageError(f"a shard has ended with code {max(codes)}; its log is above")
+    for shard, code in enumerate(codes):
+        if code:
+            raise StageError(f"shard {shard} has ended with code {code}: {(site.root / f'log-{shard}').read_text()}")
     begun = started + min(_start_seconds(site.root / f"result-{shard}") for shard in range(shards))
     parts = [part for shard in range(shards) for part in (site.root / config.shard(shard)).glob("part-*.parquet")]
     seconds = max(part.stat().st_mtime for part in parts) - begun
@@ -255,10 +257,13 @@ def _start(root: Path, config: Path, shard: int) -> "subprocess.Popen[bytes]":
     """Start a shard on a core of its own."""
     core = sorted(os.sched_getaffinity(0))[shard]
     command = [sys.executable, "-m", "dynalign_trainer.main", "--config", str(config), "--root", str(root)]
-    return subprocess.Popen(
-        ["taskset", "--cpu-list", str(core), *command, "--result", str(root / f"result-{shard}")],
-        env={**os.environ, Variable.COMPLETION_INDEX: str(shard), "OMP_NUM_THREADS": "1"},
-    )
+    with (root / f"log-{shard}").open("w") as log:
+        return subprocess.Popen(
+            ["taskset", "--cpu-list", str(core), *command, "--result", str(root / f"result-{shard}")],
+            env={**os.environ, Variable.COMPLETION_INDEX: str(shard), "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+        )
 
 
 def _start_seconds(result: Path) -> float:
