@@ -46,9 +46,9 @@ class _Underway:
 
     task: Task[PromptRow]
     asked: list[PromptRow]
-    """Its prompts as the model sees them."""
+    """The prompts of the part as the model sees them."""
     ids: list[list[int]]
-    """Their tokens."""
+    """Tokens of these prompts."""
 
 
 class Stream:

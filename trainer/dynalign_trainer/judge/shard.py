@@ -190,7 +190,7 @@ class Shard:
         return (Task(self._context.shard, part) for part in self._parts if part.index not in kept)
 
     def _shared_tasks(self, rows: dict[int, list[JudgementRow]]) -> Iterator[Task[RolloutGroup]]:
-        """The same as long as no other shard has taken them; what others have made is added to `rows`."""
+        """Parts of this shard that no other shard has taken; what others have made is added to `rows`."""
         is_left = True
         while is_left:
             task = self._shared.take_own() or self._shared.wait()
