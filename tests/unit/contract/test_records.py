@@ -18,8 +18,11 @@ from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.records import (
     JUDGEMENT,
     PROMPT,
+    ROLLOUT,
+    SAMPLED,
     JudgementRow,
     PromptRow,
+    RolloutRow,
     read_parts,
     read_rows,
     write_rows,
@@ -87,6 +90,55 @@ def test_parts_that_no_manifest_lists_are_not_read(tmp_path: Path) -> None:
     describe(tmp_path)
     write_rows(tmp_path / part_name(1), [a_prompt("foreign")], PROMPT)
     assert [row["prompt_id"] for row in read_parts([tmp_path], PROMPT)] == ["p0"]
+
+
+def a_rollout(candidate: int, ids: list[int]) -> RolloutRow:
+    return {
+        "prompt_id": "p0",
+        "candidate": candidate,
+        "prompt_ids": [2**31 - 1, 0],
+        "completion_ids": ids,
+        "logprobs": [-0.5 * k for k in range(len(ids))],
+        "finish_reason": "stop",
+        "policy": "base",
+        "text": "Hällo",
+        "messages": [{"role": "user", "content": "?"}],
+    }
+
+
+ROLLOUT_ROWS = [a_rollout(0, []), a_rollout(1, [7]), a_rollout(2, [300, -1, 5]), a_rollout(3, [])]
+
+
+@pytest.mark.parametrize("rows_a_group", [1, 3, 100])
+def test_lists_of_numbers_come_back_as_python_lists(tmp_path: Path, rows_a_group: int) -> None:
+    """However Parquet has divided the rows, and where a list is empty."""
+    path = tmp_path / "x.parquet"
+    write_rows(path, ROLLOUT_ROWS, ROLLOUT)
+    pq.write_table(pq.read_table(path), path, row_group_size=rows_a_group)
+    rows = read_rows(path, ROLLOUT)
+    assert rows == ROLLOUT_ROWS
+    assert {type(value) for row in rows for value in row["completion_ids"]} == {int}
+    assert {type(value) for row in rows for value in row["logprobs"]} == {float}
+
+
+def test_a_missing_number_or_list_stays_missing(tmp_path: Path) -> None:
+    """Nobody here writes one, and whoever reads one is told where it is used."""
+    path = tmp_path / "x.parquet"
+    write_rows(path, ROLLOUT_ROWS, ROLLOUT)
+    damaged = pq.read_table(path)
+    for name, values in (("completion_ids", [[1, None], [], [], []]), ("logprobs", [None, [0.5], [], []])):
+        index = damaged.schema.get_field_index(name)
+        damaged = damaged.set_column(index, name, pa.array(values, damaged.schema.field(name).type))
+    pq.write_table(damaged, path)
+    rows = read_rows(path, ROLLOUT)
+    assert [rows[0]["completion_ids"], rows[0]["logprobs"], rows[1]["logprobs"]] == [[1, None], None, [0.5]]
+
+
+def test_training_reads_what_generate_writes_without_what_is_for_people(tmp_path: Path) -> None:
+    write_rows(tmp_path / "x.parquet", ROLLOUT_ROWS, ROLLOUT)
+    assert read_rows(tmp_path / "x.parquet", SAMPLED) == [
+        {name: value for name, value in row.items() if name not in ("text", "messages")} for row in ROLLOUT_ROWS
+    ]
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])

@@ -19,7 +19,7 @@ from dynalign_contract.records.evaluation import (
 from dynalign_contract.records.judgements import CANARY, JUDGEMENT, CanaryRow, JudgementRow
 from dynalign_contract.records.lengths import answer_length, unfinished_thought_share
 from dynalign_contract.records.prompts import DRAFT, PROMPT, DraftRow, PromptRow
-from dynalign_contract.records.rollouts import ROLLOUT, RolloutRow
+from dynalign_contract.records.rollouts import ROLLOUT, SAMPLED, RolloutRow, SampledRow
 from dynalign_contract.records.table import Table, read_parts, read_rows, write_rows
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "PROMPT",
     "RATING",
     "ROLLOUT",
+    "SAMPLED",
     "AnswerRow",
     "BatchRow",
     "CanaryRow",
@@ -43,6 +44,7 @@ __all__ = [
     "PromptRow",
     "RatingRow",
     "RolloutRow",
+    "SampledRow",
     "ScoreRow",
     "Table",
     "answer_length",

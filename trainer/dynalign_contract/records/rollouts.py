@@ -6,8 +6,8 @@ from dynalign_contract.records.columns import Ids, Int32, Logprobs, Messages, Te
 from dynalign_contract.records.table import Table
 
 
-class RolloutRow(TypedDict):
-    """One candidate answer to a prompt."""
+class SampledRow(TypedDict):
+    """The columns of a candidate answer that training reads."""
 
     prompt_id: Text
     candidate: Int32
@@ -21,6 +21,11 @@ class RolloutRow(TypedDict):
     """`stop` or `length`."""
     policy: Text
     """Version of the sampling policy: `base` or `iteration-003`."""
+
+
+class RolloutRow(SampledRow):
+    """One candidate answer to a prompt."""
+
     text: Text
     """The answer, without a thought."""
     messages: Messages
@@ -34,3 +39,5 @@ class RolloutRow(TypedDict):
 
 
 ROLLOUT: Final = Table(RolloutRow)
+SAMPLED: Final = Table(SampledRow)
+"""Files of `ROLLOUT` without the columns that are for people."""

@@ -1,6 +1,7 @@
 """Tables of typed rows: a `TypedDict` whose columns say their Parquet types, and whole files of them."""
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -70,12 +71,34 @@ def read_rows(path: Path, table: Table[R]) -> list[R]:
                 )
             names = table.names_with(present)
             found = parquet.read(columns=names, use_threads=False)
-        rows: list[R] = found.cast(table.schema_of(names)).to_pylist(maps_as_pydicts="strict")
+        columns = [_values(column) for column in found.cast(table.schema_of(names)).columns]
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise CorruptArtifactError(
             f"{path} cannot be read as Parquet with the columns {', '.join(table.names)} ({error}). {remedy}"
         ) from error
+    rows: list[Any] = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
     return rows
+
+
+def _values(column: Any) -> list[Any]:
+    """A column as Python values.
+
+    Arrow makes an object of its own for each element of a list before Python's number; NumPy makes the numbers alone,
+    at a twentieth of the time.
+    """
+    if column.null_count or not (pa.types.is_list(column.type) and pa.types.is_primitive(column.type.value_type)):
+        return column.to_pylist(maps_as_pydicts="strict")  # type: ignore[no-any-return] # pyarrow has no types
+    return [value for chunk in column.chunks for value in _lists(chunk)]
+
+
+def _lists(chunk: Any) -> list[Any]:
+    """The lists of numbers of a part of a column that has no nulls; `chunk` may begin within a larger array."""
+    elements = chunk.flatten()
+    if elements.null_count:
+        return chunk.to_pylist()  # type: ignore[no-any-return]
+    numbers = elements.to_numpy(zero_copy_only=False).tolist()
+    ends = (chunk.offsets.to_numpy() - chunk.offsets[0].as_py()).tolist()
+    return [numbers[start:end] for start, end in pairwise(ends)]
 
 
 def read_parts(folders: Iterable[Path], table: Table[R]) -> list[R]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypedDict, TypeVar
 
 from dynalign_contract.errors import BadInputError
-from dynalign_contract.records import BatchRow, JudgementRow, RolloutRow
+from dynalign_contract.records import BatchRow, JudgementRow, SampledRow
 from dynalign_contract.settings import TrainingSettings
 from dynalign_trainer.train.advantages import group_advantages, unbiased_std
 
@@ -77,7 +77,7 @@ class Batch:
 
 
 def build_batch(
-    rollouts: Sequence[RolloutRow],
+    rollouts: Sequence[SampledRow],
     judgements: Sequence[JudgementRow],
     settings: TrainingSettings,
     *,
@@ -129,7 +129,7 @@ def build_batch(
     )
 
 
-def join_judgements(rollouts: Iterable[RolloutRow], judgements: Iterable[JudgementRow]) -> dict[Key, JudgementRow]:
+def join_judgements(rollouts: Iterable[SampledRow], judgements: Iterable[JudgementRow]) -> dict[Key, JudgementRow]:
     """The judgement of every candidate, in the order of the rollouts.
 
     Raises BadInputError unless rollouts and judgements name the same candidates, each exactly once.
@@ -180,14 +180,14 @@ def _unique(rows: Iterable[K], name: str) -> dict[Key, K]:
     return found
 
 
-def _grouped(rollouts: Iterable[RolloutRow]) -> list[list[RolloutRow]]:
-    groups: dict[str, list[RolloutRow]] = {}
+def _grouped(rollouts: Iterable[SampledRow]) -> list[list[SampledRow]]:
+    groups: dict[str, list[SampledRow]] = {}
     for row in sorted(rollouts, key=_key):
         groups.setdefault(row["prompt_id"], []).append(row)
     return list(groups.values())
 
 
-def _check_rollout(row: RolloutRow, policy: str) -> None:
+def _check_rollout(row: SampledRow, policy: str) -> None:
     where = f"prompt {row['prompt_id']!r} candidate {row['candidate']}"
     if row["policy"] != policy:
         raise BadInputError(
@@ -203,7 +203,7 @@ def _check_rollout(row: RolloutRow, policy: str) -> None:
         raise BadInputError(f"the rollout of {where} has an empty prompt. Remove the rollouts folder and run again.")
 
 
-def _batch_row(row: RolloutRow, reward: float, advantage: float, settings: TrainingSettings) -> BatchRow:
+def _batch_row(row: SampledRow, reward: float, advantage: float, settings: TrainingSettings) -> BatchRow:
     """A row of `records.BATCH` of step 0."""
     unusable = not row["completion_ids"] or not all(math.isfinite(value) for value in row["logprobs"])
     truncated = settings.mask_truncated and row["finish_reason"] == "length"

@@ -32,7 +32,7 @@ from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.metrics import TrainMetrics
 from dynalign_contract.phases import Phase
 from dynalign_contract.pod_paths import Variable
-from dynalign_contract.records import BATCH, JUDGEMENT, ROLLOUT, read_parts, write_rows
+from dynalign_contract.records import BATCH, JUDGEMENT, SAMPLED, read_parts, write_rows
 from dynalign_contract.result import Metric
 from dynalign_contract.stages import Stage
 from dynalign_trainer.runtime.context import Gang, StageContext, StageOutput
@@ -134,7 +134,7 @@ def _build(context: StageContext[TrainParams]) -> Batch:
     """Build the batch and leave it as an artifact of its own beside the policy."""
     started = time.monotonic()
     batch = build_batch(
-        read_parts(context.input_shards(Input.ROLLOUTS), ROLLOUT),
+        read_parts(context.input_shards(Input.ROLLOUTS), SAMPLED),
         read_parts(context.input_shards(Input.JUDGEMENTS), JUDGEMENT),
         context.params.training,
         policy=context.params.policy.version,
