@@ -7,10 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -22,9 +21,9 @@ from dynalign_contract.layout import BATCH_FILE, MANIFEST
 from dynalign_contract.manifest import read_manifest
 from dynalign_contract.metrics import TrainMetrics
 from dynalign_contract.pod_paths import Variable
-from dynalign_contract.records import BATCH, RolloutRow, read_rows
+from dynalign_contract.records import BATCH, read_rows
 from dynalign_contract.result import StageResult
-from dynalign_contract.settings import DType, KlSettings, LoraSettings, TrainingBackend, TrainingSettings
+from dynalign_contract.settings import DType, KlSettings, LoraSettings, TrainingBackend
 from dynalign_contract.stages import Stage
 from dynalign_trainer.models.plain_adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from dynalign_trainer.runtime.context import StageOutput
@@ -34,68 +33,29 @@ from dynalign_trainer.train.job import JOB_FILE, REPORTS_FILE, read_job, read_re
 from dynalign_trainer.train.policy.lora import check_adapter
 from dynalign_trainer.train.processes import launch
 from lab.processes import free_port
-from lab.tiny_qwen3 import write_tiny_qwen3
 from support.planted import plant_pickle, plant_torch_file
+from support.train_stage import (
+    CANDIDATES,
+    EPOCHS,
+    PROMPTS,
+    SETTINGS,
+    STEPS,
+    a_run,
+    farthest,
+    rollouts_of,
+    train_on,
+    weights,
+)
 from support.training_data import (
     StopAfterTwoSteps,
     TrainingRun,
     make_judgements,
-    make_rollouts,
-    with_sampler,
     write_artifact,
 )
 
 pytestmark = pytest.mark.slow
 
 TERMINATED = int(ExitCode.TERMINATED)
-PROMPTS, EPOCHS, CANDIDATES = 8, 2, 4
-STEPS = PROMPTS * EPOCHS
-SETTINGS = TrainingSettings(
-    prompts_per_step=1,
-    epochs=EPOCHS,
-    micro_batch=2,
-    tokens_per_micro_batch=32,
-    learning_rate=1e-3,
-    checkpoint_steps=1000,
-    kl=KlSettings(coefficient=0.05),
-    lora=LoraSettings(rank=4, alpha=8),
-)
-
-
-def load_policy(model: Path, adapter: Path | None) -> Any:
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    base = AutoModelForCausalLM.from_pretrained(model)
-    return base if adapter is None else PeftModel.from_pretrained(base, adapter)
-
-
-def a_run(root: Path, **settings: Any) -> TrainingRun:
-    write_tiny_qwen3(root / "model")
-    return TrainingRun(root, SETTINGS.model_copy(update=settings))
-
-
-def rollouts_of(run: TrainingRun, prompts: int = PROMPTS) -> list[RolloutRow]:
-    adapter = None if run.policy.adapter is None else run.root / run.policy.adapter.path
-    rows = make_rollouts(prompts, CANDIDATES, policy=run.policy.version)
-    return with_sampler(rows, load_policy(run.root / "model", adapter), noise=0.02)
-
-
-def train_on(
-    run: TrainingRun, rollouts: list[RolloutRow], rewards: list[float] | None = None
-) -> StageOutput[TrainParams]:
-    return train.run(run.context(run.write(rollouts, make_judgements(rollouts, rewards))))
-
-
-def weights(run: TrainingRun) -> Mapping[str, Any]:
-    from safetensors.torch import load_file
-
-    return load_file(run.root / f"iterations/{run.iteration:03d}/policy" / ADAPTER_WEIGHTS)
-
-
-def farthest(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
-    assert a.keys() == b.keys()
-    return max(float((a[name] - b[name]).abs().max()) for name in a)
 
 
 @pytest.fixture(scope="module")

@@ -37,9 +37,9 @@ def watch(engine: Any, measures: Callable[[], StepMeasures | None], steps: list[
 
 
 def probe_packed(job: TrainJob, rows: list[BatchRow], steps: list[dict[str, Any]]) -> dict[str, Any]:
-    from dynalign_trainer.train.packed.run import build_trainer
+    from dynalign_trainer.train.packed.run import build_trainer, start
 
-    trainer = build_trainer(job, rows)
+    trainer = build_trainer(job, rows, start(job))
     watch(trainer.engine, lambda: trainer.measures, steps)
     trainer.train()
     passes = max(trainer.plan.micro_batches(step) for step in range(len(trainer.plan.steps)))

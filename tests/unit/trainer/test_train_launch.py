@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dynalign_contract.errors import BadConfigError, TrainingFailedError
+from dynalign_contract.errors import BadConfigError, BadInputError, TrainingFailedError
 from dynalign_contract.settings import TrainingSettings
 from dynalign_trainer.runtime.context import Gang
 from dynalign_trainer.train.processes.launch import (
@@ -83,6 +83,24 @@ def test_whatever_interrupts_the_stage_ends_the_workers() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_workers([sys.executable, "-c", "import signal; signal.pause()"], {}, watch=interrupted)
+    assert {process.pid for process in psutil.Process().children()} <= before
+
+
+def test_what_comes_first_runs_beside_the_workers(tmp_path: Path) -> None:
+    """They end when they have met it, so they were there."""
+    script = "import sys; from pathlib import Path\nwhile not Path(sys.argv[1]).exists(): pass"
+    mark = tmp_path / "mark"
+    run_workers([sys.executable, "-c", script, str(mark)], {}, watch=lambda: None, first=mark.touch)
+
+
+def test_an_error_of_what_comes_first_ends_the_workers_and_stays_what_it_is() -> None:
+    before = {process.pid for process in psutil.Process().children()}
+
+    def fails() -> None:
+        raise BadInputError("there is no candidate")
+
+    with pytest.raises(BadInputError, match="there is no candidate"):
+        run_workers([sys.executable, "-c", "import signal; signal.pause()"], {}, watch=lambda: None, first=fails)
     assert {process.pid for process in psutil.Process().children()} <= before
 
 

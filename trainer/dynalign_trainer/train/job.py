@@ -24,14 +24,17 @@ if it will be whole in time; it holds the time, in seconds since 1970, at which 
 
 
 class TrainJob(Model):
-    """Everything that a worker process needs; paths are absolute."""
+    """Everything that a worker process needs; paths are absolute.
+
+    Workers start with a job file without `group_size` and load the model, while the stage builds the batch.
+    """
 
     model: Path
     """The base model, a Hugging Face folder."""
     start: Path | None
     """Folder of the policy that training continues from; None starts from the base model."""
     batch: Path
-    """Parquet file with the rows of `records.BATCH`."""
+    """Parquet file with the rows of `records.BATCH`; there, with its manifest, once `group_size` is known."""
     work: Path
     """Checkpoints, reports and the result."""
     output: Path
@@ -44,7 +47,8 @@ class TrainJob(Model):
     """At which the rollouts were sampled; log-probabilities are those of logits divided by it."""
     max_tokens: int
     """The constant length of `aggregation: Constant`."""
-    group_size: int
+    group_size: int | None = None
+    """Candidates of the largest group; None in a job file whose batch is still being built."""
     iteration: int
     config_digest: str
     seed: int
@@ -54,6 +58,8 @@ class TrainJob(Model):
     @property
     def rows_per_full_step(self) -> int:
         """Sequences of a step with all its groups: with `max_tokens` the constant divisor of Dr. GRPO."""
+        if self.group_size is None:
+            raise RuntimeError("the job's batch is not there yet (batch_wait)")
         return self.training.prompts_per_step * self.group_size
 
     def order(self, steps: int) -> tuple[int, ...]:
@@ -134,6 +140,11 @@ class WorkerResult(Model):
     """Largest memory of a process at any time: of its GPU, or of the machine where it has none."""
     norm_change: float = 0.0
     """Euclidean distance between the trained parameters after and before training."""
+
+
+def write_job(job: TrainJob) -> None:
+    """Leave the job file for the workers, in place of an earlier one."""
+    write_bytes(job.work / JOB_FILE, job.to_json(indent=2).encode())
 
 
 def read_job(path: Path) -> TrainJob:

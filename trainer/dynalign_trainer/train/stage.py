@@ -1,9 +1,10 @@
 """train: build the batch, train on it with GRPO under DeepSpeed, write the next policy.
 
 The computation is described in docs/method.md, "GRPO on recorded groups".
-This process stays light: it builds the batch, starts torchrun even for one process (where that cannot be forked),
-relays progress, asks the workers to stop on SIGTERM and turns their end into the stage's. They talk through files of
-the checkpoints folder, because torchrun answers a signal by killing its workers in the middle of a step.
+This process stays light: it starts torchrun even for one process (where that cannot be forked), builds the batch while
+the workers load the model, relays progress, asks the workers to stop on SIGTERM and turns their end into the stage's.
+They talk through files of the checkpoints folder, because torchrun answers a signal by killing its workers in the
+middle of a step.
 """
 
 import contextlib
@@ -49,6 +50,7 @@ from dynalign_trainer.train.job import (
     WorkerResult,
     read_reports,
     read_result,
+    write_job,
 )
 from dynalign_trainer.train.policy.policy import check_start, policy_files
 from dynalign_trainer.train.processes.forked import may_fork
@@ -73,8 +75,9 @@ _REFUSALS: Final[dict[str, type[StageError]]] = {e.__name__: e for e in (BadConf
 def run(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:
     """Train the policy on its judged rollouts; writes an adapter as PEFT does, or all weights.
 
-    An iteration in which nothing can be learned (no group with spread) leaves the policy as it was, with a warning and
-    `trained_steps` 0. Raises BadInputError, BadConfigError, UnfitError, TrainingFailedError or TerminatedError.
+    The batch is built while the workers load the model. An iteration in which nothing can be learned (no group with
+    spread) leaves the policy as it was, with a warning and `trained_steps` 0. Raises BadInputError, BadConfigError,
+    UnfitError, TrainingFailedError or TerminatedError.
     """
     if context.gang.rank > 0:
         return _assist(context)
@@ -84,27 +87,10 @@ def run(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:
         check_start(start, training)
     gpus = count_gpus()
     processes = count_processes(training, gpus=gpus, cores=count_cores())
-    batch = _build(context)
-    if not batch.rows:
-        context.warn(
-            f"no group of this iteration teaches anything ({batch.dropped_groups} of {batch.groups} dropped: equal "
-            f"rewards, differences within the judge's noise ({batch.noisy_groups or 0}), or every candidate masked); "
-            "the policy stays as it is"
-        )
-        if context.gang.nodes == 1:
-            processes = Processes(count=1, threads=processes.count * processes.threads)
+    job = _prepare(context, start, processes)
     context.check_stop()
-    log.info(
-        "%d rows in %d steps, epochs %d, DeepSpeed ZeRO-%d: nodes %d, processes a node %d",
-        len(batch.rows),
-        batch.steps,
-        batch.epochs,
-        training.zero_stage,
-        context.gang.nodes,
-        processes.count,
-    )
-    job = _prepare(context, batch, start, processes)
-    result = _train(context, job.work, processes, gpus)
+    batches: list[Batch] = []
+    result = _train(context, job.work, processes, gpus, first=lambda: batches.append(_hand_over(context, job)))
     if result is None:
         raise TrainingFailedError("the training processes ended well but left no result; the next attempt goes on")
     for link in result.links:
@@ -112,7 +98,7 @@ def run(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:
     if (slow := explain_slow_links(result.links)) is not None:
         context.warn(slow)
     reports = read_reports(job.work)
-    metrics = summarise(batch, result, reports)
+    metrics = summarise(batches[0], result, reports)
     count_useful_time(context.telemetry.useful, result, reports, job.resume)
     shutil.rmtree(job.work)
     files = dict.fromkeys(policy_files(context.folder, training.method), 0)
@@ -128,6 +114,21 @@ def _assist(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:
     processes = count_processes(context.params.training, gpus=gpus, cores=count_cores())
     _train(context, context.layout.checkpoints(context.iteration).resolve(), processes, gpus)
     return StageOutput(files={})
+
+
+def _hand_over(context: StageContext[TrainParams], job: TrainJob) -> Batch:
+    """Build the batch for the workers, who load the model meanwhile. Raises BadInputError."""
+    batch = _build(context)
+    if not batch.rows:
+        context.warn(
+            f"no group of this iteration teaches anything ({batch.dropped_groups} of {batch.groups} dropped: equal "
+            f"rewards, differences within the judge's noise ({batch.noisy_groups or 0}), or every candidate masked); "
+            "the policy stays as it is"
+        )
+    context.check_stop()
+    log.info("%d rows in %d steps, epochs %d", len(batch.rows), batch.steps, batch.epochs)
+    write_job(job.model_copy(update={"group_size": batch.group_size}))
+    return batch
 
 
 def _build(context: StageContext[TrainParams]) -> Batch:
@@ -164,7 +165,7 @@ def _build(context: StageContext[TrainParams]) -> Batch:
     return batch
 
 
-def _prepare(context: StageContext[TrainParams], batch: Batch, start: Path | None, processes: Processes) -> TrainJob:
+def _prepare(context: StageContext[TrainParams], start: Path | None, processes: Processes) -> TrainJob:
     """Write the job file into the checkpoints folder, going on from a checkpoint of this very job if there is one."""
     work = context.layout.checkpoints(context.iteration).resolve()
     claim_folder(work, f"{context.config.digest} with {processes.count * context.gang.nodes} processes")
@@ -184,13 +185,18 @@ def _prepare(context: StageContext[TrainParams], batch: Batch, start: Path | Non
         dtype=context.config.engine.dtype,
         temperature=context.params.temperature,
         max_tokens=context.params.max_tokens,
-        group_size=batch.group_size,
         iteration=context.iteration,
         config_digest=context.config.digest,
         seed=context.seed("train"),
         resume=resume,
     )
-    write_bytes(work / JOB_FILE, job.to_json(indent=2).encode())
+    write_job(job)
+    log.info(
+        "DeepSpeed ZeRO-%d: nodes %d, processes a node %d",
+        job.training.zero_stage,
+        context.gang.nodes,
+        processes.count,
+    )
     return job
 
 
@@ -211,18 +217,35 @@ def _work(job: Path, threads: int) -> None:
     work(job)
 
 
-def _run_workers(gang: Gang, job: Path, processes: Processes, gpus: int, watch: Callable[[], None]) -> None:
+def _run_workers(
+    gang: Gang,
+    job: Path,
+    processes: Processes,
+    gpus: int,
+    *,
+    watch: Callable[[], None],
+    first: Callable[[], None],
+) -> None:
     """Run this node's workers by torchrun, or the only one as a fork where that spares its imports."""
     rendezvous = rendezvous_of(gang)
     environment = worker_environment(processes, rendezvous, gpus=gpus)
     if processes.count == 1 and gang.nodes == 1 and not gpus and may_fork():
-        run_forked(partial(_work, job, processes.threads), environment, watch=watch)
+        run_forked(partial(_work, job, processes.threads), environment, watch=watch, first=first)
     else:
-        run_workers(torchrun_command(processes, rendezvous, job), environment, watch=watch)
+        run_workers(torchrun_command(processes, rendezvous, job), environment, watch=watch, first=first)
 
 
-def _train(context: StageContext[TrainParams], work: Path, processes: Processes, gpus: int) -> WorkerResult | None:
-    """Run this node's workers to their end; None when they left no result, which only rank 0 minds."""
+def _train(
+    context: StageContext[TrainParams],
+    work: Path,
+    processes: Processes,
+    gpus: int,
+    *,
+    first: Callable[[], None] = lambda: None,
+) -> WorkerResult | None:
+    """Run this node's workers to their end, `first` once they have started; None when they left no result, which only
+    rank 0 minds.
+    """
 
     def watch() -> None:
         begun = work / BEGUN_FILE
@@ -241,7 +264,7 @@ def _train(context: StageContext[TrainParams], work: Path, processes: Processes,
             publish_report(context.telemetry, reports[-1])
 
     with telling_of_waits(context.gang, context.telemetry):
-        _run_workers(context.gang, work / JOB_FILE, processes, gpus, watch)
+        _run_workers(context.gang, work / JOB_FILE, processes, gpus, watch=watch, first=first)
     context.telemetry.phases.end(Phase.WORK)
     result = read_result(work)
     if result is None or result.outcome is WorkerOutcome.TRAINED:

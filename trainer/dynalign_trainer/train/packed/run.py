@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from dynalign_contract.records import BatchRow
+from dynalign_trainer.train.batch_wait import await_batch
 from dynalign_trainer.train.job import TrainJob, WorkerOutcome, WorkerResult
 from dynalign_trainer.train.packed.engine import start_distributed, start_engine
 from dynalign_trainer.train.packed.packing import plan_packs
@@ -13,17 +15,27 @@ from dynalign_trainer.train.processes.links import measure_links
 from dynalign_trainer.train.progress import StoppedError
 
 
-def build_trainer(job: TrainJob, rows: Sequence[BatchRow]) -> PackedTrainer:
-    """The trainer of a job, ready to train; a collective call. Raises BadConfigError when it cannot pack."""
+def start(job: TrainJob) -> Any:
+    """Meet the other processes and load the model; a collective call. Raises BadConfigError when it cannot pack."""
     start_distributed()
+    return start_engine(job)
+
+
+def build_trainer(job: TrainJob, rows: Sequence[BatchRow], engine: Any) -> PackedTrainer:
+    """The trainer of a job, ready to train."""
     plan = plan_packs(rows, ranks=int(os.environ["WORLD_SIZE"]), budget=job.training.tokens_per_pass)
-    return PackedTrainer(job, rows, plan, start_engine(job))
+    return PackedTrainer(job, rows, plan, engine)
 
 
-def train(job: TrainJob, rows: Sequence[BatchRow]) -> WorkerResult:
-    """Take the steps that remain and write the policy; every rank calls it, rank 0 writes."""
-    trainer = build_trainer(job, rows)
+def train(job: TrainJob) -> WorkerResult:
+    """Take the steps that remain and write the policy; every rank calls it, rank 0 writes.
+
+    Raises EmptyBatchError.
+    """
+    engine = start(job)
     links = measure_links(job.training.nodes)
+    job, rows = await_batch(job)
+    trainer = build_trainer(job, rows, engine)
     writer = begin_writer(job, trainer.engine.module.policy)
     try:
         finished = trainer.train()

@@ -115,11 +115,21 @@ def worker_environment(processes: Processes, rendezvous: Rendezvous, *, gpus: in
     return environment | {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE", "TORCH_COMPILE_DISABLE": "1"}
 
 
-def run_workers(command: Sequence[str], environment: Mapping[str, str], *, watch: Callable[[], None]) -> None:
-    """Run to the end, calling `watch` meanwhile; the output goes to this process's stderr.
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def run_workers(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    watch: Callable[[], None],
+    first: Callable[[], None] = _nothing,
+) -> None:
+    """Run to the end, calling `first` once and then `watch` again and again; the output goes to this process's stderr.
 
     Raises TrainingFailedError with the error that ended them, or the last lines that say something, and
-    MemoryFullError where that error is one of memory. Whatever `watch` raises ends the workers.
+    MemoryFullError where that error is one of memory. Whatever `first` or `watch` raises ends the workers.
     """
     process = subprocess.Popen(
         command,
@@ -130,17 +140,24 @@ def run_workers(command: Sequence[str], environment: Mapping[str, str], *, watch
         errors="replace",
         start_new_session=True,
     )
-    _run(process, watch)
+    _run(process, watch, first)
 
 
-def run_forked(work: Callable[[], None], environment: Mapping[str, str], *, watch: Callable[[], None]) -> None:
+def run_forked(
+    work: Callable[[], None],
+    environment: Mapping[str, str],
+    *,
+    watch: Callable[[], None],
+    first: Callable[[], None] = _nothing,
+) -> None:
     """Run a single worker, forked off this process (`forked`), to its end; all else is as in `run_workers`."""
-    _run(fork_worker(work, environment), watch)
+    _run(fork_worker(work, environment), watch, first)
 
 
-def _run(process: "subprocess.Popen[str] | ForkedWorker", watch: Callable[[], None]) -> None:
+def _run(process: "subprocess.Popen[str] | ForkedWorker", watch: Callable[[], None], first: Callable[[], None]) -> None:
     last: deque[str] = deque(maxlen=_KEPT_LINES)
     with _relayed(process, last):
+        first()
         while True:
             try:
                 code = process.wait(timeout=_POLL_SECONDS)

@@ -1,14 +1,14 @@
 """One training process, started by `torchrun ... -m dynalign_trainer.train.processes.worker JOB_FILE [AGENT_PID]`."""
 
+import gc
 import os
 import sys
 from pathlib import Path
 
 from dynalign_contract.errors import StageError
-from dynalign_contract.manifest import read_listed, verify_files
-from dynalign_contract.records import BATCH, read_rows
 from dynalign_contract.result import ResultError
 from dynalign_contract.settings import TrainingBackend
+from dynalign_trainer.train.batch_wait import EmptyBatchError
 from dynalign_trainer.train.choice import settle
 from dynalign_trainer.train.job import TrainJob, WorkerOutcome, WorkerResult, read_job, write_result
 from dynalign_trainer.train.processes.lifetime import die_with_parent
@@ -59,27 +59,28 @@ def train(job: TrainJob) -> WorkerResult:
 
 def _take_steps(job: TrainJob) -> WorkerResult:
     """Take the steps that remain of a job in which nothing is left to choose, and write the policy."""
-    verify_files(job.batch.parent, read_listed(job.batch.parent))
-    rows = read_rows(job.batch, BATCH)
-    if not rows:
-        if is_first():
-            from dynalign_trainer.train.policy.policy import keep_policy
-
-            keep_policy(job)
-        return WorkerResult(outcome=WorkerOutcome.TRAINED)
     # TRL imports vLLM where it finds it, which doubles the time to the first step; no backend generates.
     sys.modules.setdefault("vllm", None)  # type: ignore[arg-type]
-    match job.training.backend:
-        case TrainingBackend.PACKED:
-            from dynalign_trainer.train.packed.run import train as train_packed
+    try:
+        match job.training.backend:
+            case TrainingBackend.PACKED:
+                from dynalign_trainer.train.packed.run import train as train_packed
 
-            return train_packed(job, rows)
-        case TrainingBackend.TRL:
-            from dynalign_trainer.train.trl.run import train as train_replay
+                return train_packed(job)
+            case TrainingBackend.TRL:
+                from dynalign_trainer.train.trl.run import train as train_replay
 
-            return train_replay(job, rows)
-        case TrainingBackend.AUTO:
-            raise RuntimeError("the job's backend is Auto, which `settle` replaces")
+                return train_replay(job)
+            case TrainingBackend.AUTO:
+                raise RuntimeError("the job's backend is Auto, which `settle` replaces")
+    except EmptyBatchError:
+        pass
+    gc.collect()  # an engine that is still alive would have the weights that are loaded now spread over the ranks
+    if is_first():
+        from dynalign_trainer.train.policy.policy import keep_policy
+
+        keep_policy(job)
+    return WorkerResult(outcome=WorkerOutcome.TRAINED)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from trl import GRPOConfig
 from dynalign_contract.errors import BadConfigError
 from dynalign_contract.records import BatchRow
 from dynalign_trainer.runtime.machine import count_gpus, use_bfloat16
+from dynalign_trainer.train.batch_wait import await_batch
 from dynalign_trainer.train.checkpoints import step_of
 from dynalign_trainer.train.deepspeed import cpu as cpu_deepspeed
 from dynalign_trainer.train.job import TrainJob, WorkerOutcome, WorkerResult
@@ -49,8 +50,13 @@ def build_trainer(job: TrainJob, rows: Sequence[BatchRow]) -> ReplayTrainer:
     return trainer
 
 
-def train(job: TrainJob, rows: Sequence[BatchRow]) -> WorkerResult:
-    """Take the steps that remain and write the policy; every rank calls it, rank 0 writes."""
+def train(job: TrainJob) -> WorkerResult:
+    """Take the steps that remain and write the policy; every rank calls it, rank 0 writes.
+
+    The batch decides the trainer's arguments, and these how weights are loaded: only libraries are loaded before it.
+    Raises EmptyBatchError.
+    """
+    job, rows = await_batch(job)
     trainer = build_trainer(job, rows)
     links = measure_links(job.training.nodes)
     writer = begin_writer(job, trainer.model)
