@@ -17,8 +17,8 @@ import torch
 from benchmarks.gpu_checks.finding import Finding, Place
 from benchmarks.gpu_checks.older_torch import admit_grouped_heads
 from benchmarks.gpu_checks.timing import peak_gib
+from dynalign_contract.accelerators import accelerator_of
 from dynalign_contract.records import BatchRow
-from dynalign_operator.estimate.hardware import ACCELERATORS, Hardware
 from dynalign_trainer.train.job import StepReport, TrainJob, read_reports
 from dynalign_trainer.train.packed.engine import start_distributed, start_engine
 from dynalign_trainer.train.packed.packing import PackPlan, plan_packs
@@ -148,5 +148,5 @@ def _resident_gib() -> float:
 
 def _peak_flops(place: Place) -> float | None:
     """The GPU's peak as estimates take it; None for one that they do not know."""
-    name = torch.cuda.get_device_name(0) if place.is_cuda else ""
-    return next((ACCELERATORS[kind].flops for kind in Hardware if kind in name), None)
+    known = accelerator_of(torch.cuda.get_device_name(0)) if place.is_cuda else None
+    return None if known is None else known.flops

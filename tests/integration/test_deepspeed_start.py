@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from dynalign_operator.estimate.shapes import known_configs, shape_of
+from dynalign_contract.model_shape import shape_of
+from dynalign_operator.estimate.shapes import known_configs
 from dynalign_trainer.train.deepspeed.configuration import deepspeed_config
 
 RANK = 16

@@ -65,7 +65,14 @@ NUMBERS: dict[Stage, dict[str, float | None]] = {
         "tokens_per_second": 300.0,
         "start_seconds": 9.5,
     },
-    Stage.TRAIN: {"loss": 0.1, "kl": 0.002, "ratio_mean": 1.0, "tokens_per_second": 90.0, "start_seconds": 12.5},
+    Stage.TRAIN: {
+        "loss": 0.1,
+        "kl": 0.002,
+        "ratio_mean": 1.0,
+        "mfu": 0.4,
+        "tokens_per_second": 90.0,
+        "start_seconds": 12.5,
+    },
     Stage.EVALUATE: {
         "win_rate": 0.6,
         "win_rate_low": 0.5,

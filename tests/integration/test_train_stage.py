@@ -71,6 +71,7 @@ def test_leaves_an_adapter_a_batch_and_metrics(whole: tuple[TrainingRun, StageOu
     assert set(output.files) == {ADAPTER_WEIGHTS, ADAPTER_CONFIG}
     assert output.metrics[TrainMetrics.trained_steps] == STEPS
     assert (output.metrics[TrainMetrics.peak_memory] or 0) > 100 * 2**20, "a Python process with torch has more"
+    assert output.metrics[TrainMetrics.mfu] is None, "the peak of a CPU is not known"
     assert output.metrics[TrainMetrics.rejected_share] == 0
     assert output.metrics[TrainMetrics.logprob_difference] == pytest.approx(0.016, abs=0.004)  # E|x| of N(0, 0.02)
     assert (output.metrics[TrainMetrics.norm_change] or 0) > 0

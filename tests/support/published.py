@@ -7,14 +7,16 @@ from functools import cache
 from statistics import median
 from typing import Final
 
+from dynalign_contract.accelerators import ACCELERATORS, Hardware
+from dynalign_contract.model_shape import ModelShape
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
 from dynalign_operator.cli.check_files import find_objective
 from dynalign_operator.cli.load import load_run_file
-from dynalign_operator.estimate.hardware import ACCELERATORS, GPU_EFFICIENCY, Hardware
+from dynalign_operator.estimate.hardware import GPU_EFFICIENCY
 from dynalign_operator.estimate.placement import Placement
 from dynalign_operator.estimate.run_estimate import estimate_run
-from dynalign_operator.estimate.shapes import ModelShape, known_shape
+from dynalign_operator.estimate.shapes import known_shape
 from dynalign_operator.estimate.timing import Machine, time_of
 from dynalign_operator.estimate.workload import Work
 from support.pages import ROOT

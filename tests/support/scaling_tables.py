@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
+from dynalign_contract.accelerators import ACCELERATORS, GIB, Hardware
 from dynalign_contract.stages import ITERATION_STAGES, ROLLOUT_STAGES, Stage
 from dynalign_operator.api.rollouts import choose_rollout
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
@@ -14,7 +15,7 @@ from dynalign_operator.cli.check_files import find_objective
 from dynalign_operator.cli.estimate import shape_of_model
 from dynalign_operator.cli.load import load_run_file
 from dynalign_operator.cli.tables import describe_seconds
-from dynalign_operator.estimate.hardware import ACCELERATORS, GIB, GPU_EFFICIENCY, Hardware
+from dynalign_operator.estimate.hardware import GPU_EFFICIENCY
 from dynalign_operator.estimate.run_estimate import STAGES, RunEstimate, estimate_run, executions
 from support.pages import ROOT
 from support.published import figures, not_expressible

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dynalign_contract.accelerators import Hardware
 from dynalign_operator.cli.settings import Settings
 from dynalign_operator.cli.terminal import open_console, print_json, say
-from dynalign_operator.estimate.hardware import Hardware, efficiency_of
+from dynalign_operator.estimate.hardware import efficiency_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from dynalign_contract.model_shape import ModelShape
     from dynalign_operator.estimate.hardware import Efficiency
     from dynalign_operator.estimate.run_estimate import RunEstimate
-    from dynalign_operator.estimate.shapes import ModelShape
     from dynalign_operator.runfile.run_file import RunFile
 
 
@@ -88,9 +89,9 @@ def estimate(
 
 def _load(file: Path, settings: Settings, model_config: Path | None) -> "tuple[RunFile, ModelShape]":
     """The run file, and the sizes of its model; ends the process where there is none."""
+    from dynalign_contract.model_shape import UnknownShapeError
     from dynalign_operator.cli.load import load_run_file
     from dynalign_operator.cli.report_problems import report_notes, report_problems
-    from dynalign_operator.estimate.shapes import UnknownShapeError
     from dynalign_operator.runfile.run_file import RunFileError
 
     try:
@@ -105,7 +106,7 @@ def _load(file: Path, settings: Settings, model_config: Path | None) -> "tuple[R
 
 
 def _print(name: str, found: "RunEstimate", efficiency: "Efficiency | None") -> None:
-    from dynalign_operator.estimate.hardware import ACCELERATORS
+    from dynalign_contract.accelerators import ACCELERATORS
 
     console = open_console()
     console.print(headline(name, found))
@@ -133,8 +134,8 @@ def default_hardware(run_file: "RunFile") -> Hardware:
 
 def headline(name: str, found: "RunEstimate") -> str:
     """What matters most, in a few sentences."""
+    from dynalign_contract.accelerators import ACCELERATORS
     from dynalign_operator.cli.tables import describe_seconds
-    from dynalign_operator.estimate.hardware import ACCELERATORS
 
     on_cpu = found.hardware is Hardware.CPU
     what = ACCELERATORS[found.hardware].name
@@ -172,7 +173,8 @@ def stage_table(found: "RunEstimate") -> "Table":
 
 def shape_of_model(uri: str, model_config: Path | None) -> "ModelShape":
     """Sizes of the model, from the file that the user names, its folder here, or the table of known ones."""
-    from dynalign_operator.estimate.shapes import UnknownShapeError, known_configs, known_shape, shape_of
+    from dynalign_contract.model_shape import UnknownShapeError, shape_of
+    from dynalign_operator.estimate.shapes import known_configs, known_shape
 
     folder = Path(uri)
     file = model_config or (folder / "config.json" if folder.is_absolute() else None)

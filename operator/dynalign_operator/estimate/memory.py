@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
+from dynalign_contract.accelerators import GIB
 from dynalign_contract.settings import TrainingMethod
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
-from dynalign_operator.estimate.hardware import GIB
 from dynalign_operator.estimate.timing import USABLE, Machine
 
 _LOGITS: Final = 4 * 2**27 * 4

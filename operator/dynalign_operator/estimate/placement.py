@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from dynalign_contract.accelerators import Hardware
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
-from dynalign_operator.estimate.hardware import Hardware
 from dynalign_operator.manifests.overrides import count_gpus, count_pods
 
 

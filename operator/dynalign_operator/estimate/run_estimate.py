@@ -3,17 +3,18 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from dynalign_contract.accelerators import ACCELERATORS, GIB, Hardware
 from dynalign_contract.base import Model
+from dynalign_contract.model_shape import ModelShape
 from dynalign_contract.objective import Objective
 from dynalign_contract.settings import Refresh
 from dynalign_contract.stages import ITERATION_STAGES, PART_STAGES, ROLLOUT_STAGES, Stage
 from dynalign_operator.api.quantities import parse_quantity
 from dynalign_operator.api.rollouts import RolloutChoice, choose_rollout
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
-from dynalign_operator.estimate.hardware import ACCELERATORS, GIB, Hardware, efficiency_of
+from dynalign_operator.estimate.hardware import efficiency_of
 from dynalign_operator.estimate.memory import Need, engine_need, training_need, volume_bytes
 from dynalign_operator.estimate.placement import placement_of
-from dynalign_operator.estimate.shapes import ModelShape
 from dynalign_operator.estimate.timing import Machine, StageSeconds, copy_time, read_bytes, time_of
 from dynalign_operator.estimate.workload import Work, lengths_of, work_of_iteration
 

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Final
 
+from dynalign_contract.accelerators import GIB, Accelerator
+from dynalign_contract.model_shape import ModelShape
 from dynalign_contract.stages import Stage
-from dynalign_operator.estimate.hardware import GIB, Accelerator, Efficiency
+from dynalign_operator.estimate.hardware import Efficiency
 from dynalign_operator.estimate.placement import Placement
-from dynalign_operator.estimate.shapes import ModelShape
 from dynalign_operator.estimate.workload import Work
 from dynalign_operator.manifests.overrides import CORES_PER_GPU
 

@@ -8,11 +8,11 @@ import math
 from datetime import datetime
 from typing import Final
 
+from dynalign_contract.accelerators import Hardware
 from dynalign_contract.goodput import DeviceUnit
 from dynalign_contract.stages import ITERATION_STAGES, Stage, is_of_iteration
 from dynalign_operator.api.status import AlignmentRunStatus, ConditionType, StagePhase
 from dynalign_operator.api.v1alpha1 import AlignmentRun
-from dynalign_operator.estimate.hardware import Hardware
 from dynalign_operator.estimate.run_estimate import estimate_run
 from dynalign_operator.estimate.shapes import known_shape
 from dynalign_operator.manifests.build_settings import BuildSettings

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from dynalign_contract.accelerators import Hardware
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.settings import EvaluationSettings
 from dynalign_contract.stages import ITERATION_STAGES, Stage
@@ -22,7 +23,6 @@ from dynalign_operator.cli.main import app
 from dynalign_operator.cli.situation import explain_situation, remark_on
 from dynalign_operator.clusters.local.workdir import Workdir, write_run
 from dynalign_operator.clusters.run_source import ListedRun, RunPlace, RunSnapshot
-from dynalign_operator.estimate.hardware import Hardware
 from dynalign_operator.estimate.run_estimate import estimate_run
 from dynalign_operator.estimate.shapes import known_shape
 from dynalign_operator.planning import reasons

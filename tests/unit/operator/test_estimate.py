@@ -9,14 +9,16 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from dynalign_contract.accelerators import ACCELERATORS, Hardware
+from dynalign_contract.model_shape import ModelShape, UnknownShapeError, shape_of
 from dynalign_contract.objective import builtin_objective
 from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
 from dynalign_operator.cli.main import app
-from dynalign_operator.estimate.hardware import ACCELERATORS, GPU_EFFICIENCY, Factor, Hardware
+from dynalign_operator.estimate.hardware import GPU_EFFICIENCY, Factor
 from dynalign_operator.estimate.placement import Placement
 from dynalign_operator.estimate.run_estimate import STAGES, RunEstimate, StageEstimate, estimate_run
-from dynalign_operator.estimate.shapes import ModelShape, UnknownShapeError, known_configs, shape_of
+from dynalign_operator.estimate.shapes import known_configs
 from dynalign_operator.estimate.timing import Machine, time_of
 from dynalign_operator.estimate.workload import Work
 from dynalign_operator.runfile.run_file import parse_run_file

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from dynalign_contract.accelerators import Hardware
 from dynalign_contract.config import RolloutParams, TrainParams
 from dynalign_contract.goodput import DeviceUnit
 from dynalign_contract.metrics import STAGE_METRICS
@@ -20,7 +21,6 @@ from dynalign_operator.api.status import ConditionType, Phase, StagePhase
 from dynalign_operator.cli.validate import summarise
 from dynalign_operator.clusters.run_source import LogSelection
 from dynalign_operator.clusters.stage_metrics import parse_metrics
-from dynalign_operator.estimate.hardware import Hardware
 from dynalign_operator.estimate.run_estimate import estimate_run
 from dynalign_operator.estimate.shapes import known_shape
 from dynalign_operator.planning import reasons

@@ -31,6 +31,11 @@ class TrainMetrics(StageMetrics):
     masked_share = _Metric(Unit.SHARE, "Share of answers that are left out of the loss.")
     loss_tokens = _Metric(Unit.TOKENS, "Tokens that the loss was taken over.")
     tokens_per_second = _Metric(Unit.TOKENS_PER_SECOND, "Tokens trained on a second.", export=TOKENS_PER_SECOND_EXPORT)
+    mfu = _Metric(
+        Unit.SHARE,
+        "Model FLOPs utilisation of the optimiser steps: of the GPUs' peak in BFloat16, if it is known.",
+        export=Export(),
+    )
     peak_memory = _Metric(
         Unit.BYTES,
         "Largest memory of a training process at any time: of its GPU as PyTorch allocates it, or of the machine.",

@@ -91,6 +91,8 @@ class StepReport(StepMeasures):
     """Prompt and completion tokens that were trained on."""
     seconds: float
     """Wall time of the step."""
+    flops: float | None = None
+    """Operations that the model needs for it (`model_flops`); None for a model whose sizes are not known."""
 
 
 class WorkerOutcome(StrEnum):
@@ -138,6 +140,8 @@ class WorkerResult(Model):
     """Between neighbouring nodes, before the first step; none for a single node."""
     peak_memory_bytes: int = 0
     """Largest memory of a process at any time: of its GPU, or of the machine where it has none."""
+    peak_flops: float | None = None
+    """Operations a second of all processes' GPUs at their peak, in bfloat16; None where that is not known."""
     norm_change: float = 0.0
     """Euclidean distance between the trained parameters after and before training."""
 

@@ -1,6 +1,7 @@
 """Token statistics of an optimiser step, exact over micro-batches and ranks: sums first, means at the end."""
 
 import math
+import os
 import resource
 from collections.abc import Sequence
 from typing import Final
@@ -8,9 +9,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from dynalign_contract.accelerators import accelerator_of
 from dynalign_contract.errors import UnfitError
-from dynalign_contract.settings import TrainingSettings
-from dynalign_trainer.runtime.machine import count_gpus
+from dynalign_contract.settings import DType, TrainingSettings
+from dynalign_trainer.runtime.machine import count_gpus, use_bfloat16
 from dynalign_trainer.train.job import StepMeasures
 from dynalign_trainer.train.loss import LossTokens, clipped_ratio
 from dynalign_trainer.train.processes.ranks import gather
@@ -31,6 +33,18 @@ def largest_peak_memory() -> int:
     has_gpu = count_gpus() > 0
     own = torch.cuda.max_memory_allocated() if has_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return max(gather(own)) if torch.distributed.is_initialized() else own
+
+
+def total_peak_flops(dtype: DType) -> float | None:
+    """Operations a second of the GPUs of all processes at their peak, which are taken to be alike.
+
+    None without GPUs, for a GPU whose peak is not known (`accelerator_of`), and where training does not compute in
+    bfloat16.
+    """
+    if not count_gpus() or not use_bfloat16(dtype):
+        return None
+    found = accelerator_of(torch.cuda.get_device_name())
+    return None if found is None else found.flops * int(os.environ["WORLD_SIZE"])
 
 
 def measure_tokens(logps: Tensor, entropies: Tensor, tokens: LossTokens, training: TrainingSettings) -> Tensor:

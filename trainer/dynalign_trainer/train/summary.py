@@ -58,10 +58,23 @@ def summarise(batch: Batch, result: WorkerResult, reports: Sequence[StepReport])
         TrainMetrics.masked_share: batch.masked_share,
         TrainMetrics.loss_tokens: float(sum(batch.loss_tokens) * batch.epochs),
         TrainMetrics.tokens_per_second: tokens / seconds if seconds > 0 else None,
+        TrainMetrics.mfu: utilisation(reports, result.peak_flops),
         TrainMetrics.entropy: _mean(reports, lambda r: r.entropy),
         TrainMetrics.peak_memory: float(result.peak_memory_bytes) or None,
         TrainMetrics.slowest_link: min((link.gigabytes_per_second for link in result.links), default=None),
     }
+
+
+def utilisation(reports: Sequence[StepReport], peak: float | None) -> float | None:
+    """Model FLOPs utilisation of the steps (docs/goodput.md, "MFU of training"); None where it is not known.
+
+    `peak`: operations a second of all GPUs together.
+    """
+    flops = [report.flops for report in reports if report.flops is not None]
+    seconds = sum(report.seconds for report in reports)
+    if not peak or not seconds or len(flops) < len(reports):
+        return None
+    return sum(flops) / seconds / peak
 
 
 def _mean(reports: Sequence[StepReport], value: Callable[[StepReport], float | None]) -> float | None:

@@ -48,13 +48,14 @@ def train(job: TrainJob) -> WorkerResult:
 
     Raises StageError.
     """
-    from dynalign_trainer.train.measure import check_change, largest_peak_memory
+    from dynalign_trainer.train.measure import check_change, largest_peak_memory, total_peak_flops
 
     settled, choice = settle(job)
     result = _take_steps(settled)
     peak = largest_peak_memory()  # before the check, which may end rank 0 alone
     check_change(result.norm_change)
-    return result.model_copy(update={"training": choice, "peak_memory_bytes": peak})
+    measured = {"peak_memory_bytes": peak, "peak_flops": total_peak_flops(job.dtype)}
+    return result.model_copy(update={"training": choice, **measured})
 
 
 def _take_steps(job: TrainJob) -> WorkerResult:
