@@ -278,6 +278,29 @@ def test_whole_weights_take_turns_with_the_base_models(context: StageContext[Any
             assert row == pytest.approx(wanted, abs=1e-4)
 
 
+def test_the_base_models_weights_are_read_when_they_are_asked_for(
+    context: StageContext[Any], prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+
+    folders: list[str] = []
+    read = DefaultModelLoader.get_all_weights
+
+    def get_all_weights(self: Any, model_config: Any, model: Any) -> Any:
+        folders.append(Path(model_config.model).name)
+        return read(self, model_config, model)
+
+    monkeypatch.setattr(DefaultModelLoader, "get_all_weights", get_all_weights)
+    engine = start_engine(context, [WHOLE])
+    assert folders == [], "an engine for whole weights starts without any"
+    digits = DIGITS.tokens(engine.tokenizer, "Score: ")
+    for policy, read_by_then in ((WHOLE, ["whole"]), (WHOLE, ["whole"]), (BASE, ["whole", "model"])):
+        row = engine.score_next(prompts[:1], digits, policy=policy)[0]
+        wanted = reference(context.layout.root, policy, prompts[0])[-1, list(digits)].tolist()
+        assert row == pytest.approx(wanted, abs=1e-4)
+        assert folders == read_by_then
+
+
 def test_adapters_and_whole_weights_do_not_mix(context: StageContext[Any]) -> None:
     with pytest.raises(BadConfigError, match=r"training\.method cannot change within a run"):
         start_engine(context, [ADAPTED, WHOLE])

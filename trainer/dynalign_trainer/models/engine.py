@@ -20,7 +20,13 @@ from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.detokenizing import open_detokenizer
 from dynalign_trainer.models.engine_start import Lora, engine_arguments, prepare_environment, start_llm
-from dynalign_trainer.models.engine_weights import AdapterWeights, MergedWeights, PolicyWeights, StoredWeights
+from dynalign_trainer.models.engine_weights import (
+    AdapterWeights,
+    BaseWeights,
+    MergedWeights,
+    PolicyWeights,
+    StoredWeights,
+)
 from dynalign_trainer.models.folder import adapter_rank, check_weights, context_window, load_tokenizer
 from dynalign_trainer.models.merging import is_adapter
 from dynalign_trainer.models.requests import Requests
@@ -245,7 +251,16 @@ def _start(context: StageContext[Any], policies: Sequence[Policy], *, only_reads
     lora = Lora(max_rank=rank, count=len(adapters)) if rank is not None else None
     context.telemetry.phases.end(Phase.READING)
     on_gpu = count_gpus() > 0
-    llm = start_llm(engine_arguments(folder, settings, max_length, lora=lora, on_gpu=on_gpu, only_reads=only_reads))
+    arguments = engine_arguments(
+        folder,
+        settings,
+        max_length,
+        lora=lora,
+        on_gpu=on_gpu,
+        only_reads=only_reads,
+        has_weights=len(adapters) == len(paths),
+    )
+    llm = start_llm(arguments)
     weights = _open_weights(llm, folder, paths, are_adapters=bool(adapters))
     context.telemetry.phases.end(Phase.ENGINE)
     slots = int(llm.llm_engine.vllm_config.scheduler_config.max_num_seqs) if on_gpu else None
@@ -254,6 +269,8 @@ def _start(context: StageContext[Any], policies: Sequence[Policy], *, only_reads
 
 def _open_weights(llm: Any, base: Path, paths: Mapping[str, Path], *, are_adapters: bool) -> PolicyWeights:
     """Whole models are read where they lie; adapters share batches on a GPU and are merged on a CPU."""
+    if not paths:
+        return BaseWeights()
     if not are_adapters:
         return StoredWeights(llm, base, paths)
     return AdapterWeights(llm, base, paths) if count_gpus() else MergedWeights(llm, base, paths)

@@ -69,11 +69,13 @@ def engine_arguments(
     lora: Lora | None,
     on_gpu: bool,
     only_reads: bool = False,
+    has_weights: bool = True,
 ) -> dict[str, Any]:
     """Build the keyword arguments of `vllm.LLM`; `max_length` is the context window in tokens.
 
     Adapters are the engine's business on a GPU only; on a CPU weights are exchanged (`engine_weights`). An engine that
-    `only_reads` compiles nothing and captures no graphs, which takes longer than what they save in reading.
+    `only_reads` compiles nothing and captures no graphs, which takes longer than what they save in reading. One without
+    `has_weights` starts with random ones and expects to be given others (`engine_weights.StoredWeights`).
     """
     device: dict[str, Any]
     if on_gpu:
@@ -102,6 +104,7 @@ def engine_arguments(
         "generation_config": "vllm",
         "trust_remote_code": False,
         "seed": 0,
+        **({} if has_weights else {"load_format": "dummy"}),
         **device,
     }
 

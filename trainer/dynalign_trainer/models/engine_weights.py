@@ -72,7 +72,11 @@ class MergedWeights:
 
 
 class StoredWeights:
-    """One set of weights at a time, read by the engine's processes from the policy's folder."""
+    """One set of weights at a time, read by the engine's processes from the policy's folder when it is first asked for.
+
+    The engine has started with random weights: the base model's would be read to be replaced. Nor does it start in the
+    policy's folder, whose path is another one in every iteration and part of the key of vLLM's compiled code.
+    """
 
     def __init__(self, llm: Any, base: Path, folders: Mapping[str, Path]) -> None:
         """Open every policy at once, so that one that cannot be read is found before any work is done."""
@@ -80,7 +84,8 @@ class StoredWeights:
         self._folders = {Policy().version: base, **folders}
         for folder in folders.values():
             check_fit(load_trained_weights(folder), base)
-        self._active = Policy().version
+        llm.collective_rpc("update_config", args=({"load_config": {"load_format": "auto"}},))
+        self._active: str | None = None
 
     def activate(self, policy: Policy) -> None:
         """Load the policy's weights unless they are active."""
@@ -88,6 +93,14 @@ class StoredWeights:
         if policy.version != self._active:
             _reload(self._llm, weights_path=str(folder))
             self._active = policy.version
+
+
+class BaseWeights:
+    """The base model's, with which the engine has started, and no others."""
+
+    def activate(self, policy: Policy) -> None:
+        """Do nothing for the base model."""
+        _look_up({Policy().version: None}, policy)
 
 
 def _reload(llm: Any, **source: Any) -> None:
