@@ -26,7 +26,9 @@ class Efficiency:
     training: Factor
     start: Factor
     engine_start: Factor
+    reader_start: Factor
     training_start: Factor
+    batch: Factor
     digest: Factor
     volume: Factor
 
@@ -41,6 +43,11 @@ _SHARED: Final = {
     "digest": Factor(
         1.4e9, "bytes a second of which a core checks digests; a pod has two for each GPU", "measured, one core"
     ),
+    "batch": Factor(
+        4e6,
+        "tokens a second of which a training process reads the batch",
+        "measured, one core, 4,096 rows of 1,224 tokens",
+    ),
     "volume": Factor(2e9, "bytes a second of the run's volume, over all pods", "assumed: NFS on a fast network"),
 }
 
@@ -52,6 +59,9 @@ GPU_EFFICIENCY: Final = Efficiency(
     training=Factor(0.21, "share of peak operations in training (MFU)", "prime-rl, Qwen3-4B LoRA, 8 x H100"),
     start=Factor(22, "seconds to start a stage: interpreter, imports", "measured on CPUs"),
     engine_start=Factor(45, "seconds to compile, capture graphs and size the cache, caches warm", _READ),
+    reader_start=Factor(
+        25, "seconds of the same where an engine only reads, which compiles and captures nothing", _READ
+    ),
     training_start=Factor(20, "seconds to start torchrun, NCCL and DeepSpeed", "assumed"),
     **_SHARED,
 )
@@ -70,6 +80,7 @@ CPU_EFFICIENCY: Final = Efficiency(
     training=Factor(0.43, "share of the operations above in training", "fitted to the whole of an earlier demo, 361 s"),
     start=Factor(4, "seconds to start a stage; imports are shared", "start_seconds of docs/results, shared out"),
     engine_start=Factor(4, "seconds to start an engine", "start_seconds of docs/results, shared out"),
+    reader_start=Factor(4, "the same, for no engine compiles here", "start_seconds of docs/results, shared out"),
     training_start=Factor(
         12, "seconds to start torchrun, gloo and DeepSpeed", "start_seconds of docs/results, shared out"
     ),

@@ -7,7 +7,7 @@ from dynalign_contract.accelerators import ACCELERATORS, GIB, Hardware
 from dynalign_contract.base import Model
 from dynalign_contract.model_shape import ModelShape
 from dynalign_contract.objective import Objective
-from dynalign_contract.settings import Refresh
+from dynalign_contract.settings import Refresh, TrainingMethod
 from dynalign_contract.stages import ITERATION_STAGES, PART_STAGES, ROLLOUT_STAGES, Stage
 from dynalign_operator.api.quantities import parse_quantity
 from dynalign_operator.api.rollouts import RolloutChoice, choose_rollout
@@ -90,6 +90,7 @@ def estimate_run(
             efficiency_of(hardware, volume_bandwidth),
             shape,
             placement_of(spec, stage, hardware),
+            _policies(spec, stage),
         )
         for stage in STAGES
     }
@@ -121,6 +122,13 @@ def estimate_run(
         stages=stages,
         problems=tuple(_problems(spec, machines, volume)),
     )
+
+
+def _policies(spec: AlignmentRunSpec, stage: Stage) -> int:
+    """Whole policies that a stage checks, of an iteration after the first: evaluate also the one before."""
+    if spec.training.method is not TrainingMethod.FULL or stage not in ITERATION_STAGES:
+        return 0
+    return 2 if stage is Stage.EVALUATE else 1
 
 
 def _once(

@@ -15,6 +15,8 @@ _LOAD: Final = 4e9
 """Bytes a second from the page cache to an accelerator."""
 USABLE: Final = 0.9
 """Share of an accelerator's memory that the engine takes."""
+_BUILDING: Final = 3
+"""Time in which a batch is read, joined and written, in units of that in which it is read."""
 _NODE: Final = 8
 """Accelerators of a node, whose pods share what it has read."""
 
@@ -27,6 +29,8 @@ class Machine:
     efficiency: Efficiency
     shape: ModelShape
     placement: Placement
+    policies: int = 0
+    """Policies of full training that the stage checks beside the base model. It loads one of them in its place."""
 
     @property
     def flops(self) -> float:
@@ -37,6 +41,21 @@ class Machine:
     def weight_bytes(self) -> float:
         """Bytes of the model's weights, as engine and trainer hold them."""
         return float(self.shape.parameters * self.accelerator.value_bytes)
+
+    @property
+    def stored_bytes(self) -> float:
+        """Bytes of all weights that the stage checks."""
+        return self.weight_bytes + self.policies * self._policy_bytes
+
+    @property
+    def loaded_bytes(self) -> float:
+        """Bytes of the files whose weights the stage begins with."""
+        return self._policy_bytes if self.policies else self.weight_bytes
+
+    @property
+    def _policy_bytes(self) -> float:
+        """A policy of full training is stored in Float32."""
+        return 4.0 * self.shape.parameters
 
 
 @dataclass(frozen=True)
@@ -59,10 +78,10 @@ class StageSeconds:
 def time_of(work: Work, machine: Machine) -> StageSeconds:
     """Seconds of a stage of an iteration."""
     if work.stage is Stage.TRAIN:
-        return StageSeconds(start=_training_start(machine), train=_train(work, machine))
+        return StageSeconds(start=_training_start(work, machine), train=_train(work, machine))
     if not work.read and not work.written:
         return StageSeconds(start=machine.efficiency.start.value)
-    return StageSeconds(start=_engine_start(machine), read=_read(work, machine), sample=_sample(work, machine))
+    return StageSeconds(start=_engine_start(work, machine), read=_read(work, machine), sample=_sample(work, machine))
 
 
 def copy_time(machine: Machine, *, merged: bool) -> StageSeconds:
@@ -86,7 +105,7 @@ def read_bytes(machine: Machine) -> float:
 
     Pods are taken to fill nodes of eight accelerators; pods that lie on more nodes read more.
     """
-    return -(-max(1, machine.placement.total) // _NODE) * machine.weight_bytes
+    return -(-max(1, machine.placement.total) // _NODE) * machine.stored_bytes
 
 
 def _verified(machine: Machine) -> float:
@@ -94,19 +113,23 @@ def _verified(machine: Machine) -> float:
     at once."""
     efficiency = machine.efficiency
     digest = efficiency.digest.value * max(1, CORES_PER_GPU * machine.placement.accelerators)
-    return max(machine.weight_bytes / digest, read_bytes(machine) / efficiency.volume.value)
+    return max(machine.stored_bytes / digest, read_bytes(machine) / efficiency.volume.value)
 
 
-def _engine_start(machine: Machine) -> float:
+def _engine_start(work: Work, machine: Machine) -> float:
     """Digests are checked while the engine's libraries are imported."""
-    parallel = max(1, machine.placement.accelerators)
-    loaded = machine.weight_bytes / (_LOAD * parallel)
-    return max(machine.efficiency.start.value, _verified(machine)) + loaded + machine.efficiency.engine_start.value
-
-
-def _training_start(machine: Machine) -> float:
     efficiency = machine.efficiency
-    return efficiency.start.value + _verified(machine) + machine.weight_bytes / _LOAD + efficiency.training_start.value
+    loaded = machine.loaded_bytes / (_LOAD * max(1, machine.placement.accelerators))
+    engine = efficiency.reader_start if work.only_reads else efficiency.engine_start
+    return max(efficiency.start.value, _verified(machine)) + loaded + engine.value
+
+
+def _training_start(work: Work, machine: Machine) -> float:
+    """The processes import, meet and load the model while the batch is built; then each of them reads it."""
+    efficiency = machine.efficiency
+    loads = machine.loaded_bytes / _LOAD + efficiency.training_start.value
+    handed = work.stored / efficiency.batch.value
+    return efficiency.start.value + _verified(machine) + max(loads, _BUILDING * handed) + handed
 
 
 def _read(work: Work, machine: Machine) -> float:

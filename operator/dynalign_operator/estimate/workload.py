@@ -61,6 +61,10 @@ class Work:
     """Tokens that go through one pass of training."""
     passes: float = 0.0
     """Operations for a trained token and weight: 2 a forward pass, 2 or 4 a backward pass."""
+    stored: float = 0.0
+    """Tokens of the batch that training reads, prompts as often as they have candidates."""
+    only_reads: bool = False
+    """Whether the engine, if it has no other stages to serve, compiles and captures nothing."""
 
 
 def lengths_of(spec: AlignmentRunSpec, answer_share: float) -> Lengths:
@@ -141,6 +145,7 @@ def _judge(spec: AlignmentRunSpec, objective: Objective | None, lengths: Lengths
         sequences=reasons,
         longest=max((judge.rationale_tokens for judge in votes), default=1),
         context=_rubric(objective) + lengths.prompt + lengths.answer,
+        only_reads=judging.only_reads,
     )
 
 
@@ -155,6 +160,7 @@ def _train(spec: AlignmentRunSpec, lengths: Lengths) -> Work:
         Stage.TRAIN,
         trained=spec.prompts.per_iteration * row,
         passes=training.epochs * (2 + backward + again) + survey,
+        stored=spec.prompts.per_iteration * group * (lengths.prompt + lengths.answer),
     )
 
 
