@@ -37,6 +37,11 @@ class Accelerator:
     """Bytes of a weight or an activation in the number format that `engine.dtype: Auto` takes there."""
     source: str
 
+    @property
+    def is_cpu(self) -> bool:
+        """Whether these are cores of a machine, which compute in Float32."""
+        return self.value_bytes > 2
+
 
 ACCELERATORS: Final = {
     Hardware.H100: Accelerator("H100 SXM", 80, 3.35e12, 989e12, 2, "data sheet"),

@@ -92,9 +92,10 @@ def copy_time(machine: Machine, *, merged: bool) -> StageSeconds:
 
 
 def sequences_at_a_time(work: Work, machine: Machine) -> float:
-    """Sequences that one engine samples together: as many as its memory, its limit and the barrier of a part allow."""
+    """Sequences that one engine samples together: as many as its memory, its limit and, on a CPU, a part allow."""
     of_engine = work.sequences / machine.placement.pods
-    sequences = min(of_engine, machine.efficiency.sequences.value, work.barrier or of_engine)
+    of_part = work.barrier or of_engine if machine.accelerator.is_cpu else of_engine
+    sequences = min(of_engine, machine.efficiency.sequences.value, of_part)
     memory = USABLE * machine.accelerator.memory_gib * GIB * max(1, machine.placement.accelerators)
     cache = work.context * machine.shape.kv_values * machine.accelerator.value_bytes
     return max(1.0, min(sequences, (memory - machine.weight_bytes) / max(cache, 1.0)))
@@ -139,20 +140,28 @@ def _read(work: Work, machine: Machine) -> float:
 
 def _sample(work: Work, machine: Machine) -> float:
     """A step writes one token of every sequence: it moves the weights once and every sequence's cache, or is bound by
-    its operations where there are many. A wave ends with its longest answer; meanwhile fewer and fewer are sampled."""
+    its operations where there are many. A wave ends with its longest answer; meanwhile fewer and fewer are sampled. On
+    a GPU a sequence that ends makes room for another one, so that only the last wave ends so."""
     if not work.written:
         return 0.0
-    together = sequences_at_a_time(work, machine)
-    waves = max(1.0, work.sequences / machine.placement.pods / together)
-    longest = min(work.longest, 2 * work.written / work.sequences)
-    busy = together * work.written / work.sequences / longest
+    together, of_engine = sequences_at_a_time(work, machine), work.sequences / machine.placement.pods
+    mean = work.written / work.sequences
+    longest = min(work.longest, 2 * mean)
+    wave = longest * _step(work, machine, together * mean / longest)
+    if machine.accelerator.is_cpu:
+        return max(1.0, of_engine / together) * wave
+    return max(0.0, of_engine / together - 1) * mean * _step(work, machine, together) + wave
+
+
+def _step(work: Work, machine: Machine, busy: float) -> float:
+    """Seconds of a step that writes a token of so many sequences."""
     parallel = max(1, machine.placement.accelerators)
     value = machine.accelerator.value_bytes
     moved = _touched(machine.shape, busy) * value + busy * work.context * machine.shape.kv_values * value
     decode = machine.efficiency.decode.value
     by_bandwidth = moved / (machine.accelerator.bandwidth * parallel * decode)
     by_operations = 2 * machine.shape.active * busy / (machine.accelerator.flops * parallel * decode)
-    return waves * longest * (max(by_bandwidth, by_operations) + machine.efficiency.step.value)
+    return max(by_bandwidth, by_operations) + machine.efficiency.step.value
 
 
 def _touched(shape: ModelShape, sequences: float) -> float:

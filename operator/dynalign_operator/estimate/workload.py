@@ -56,7 +56,7 @@ class Work:
     context: float = 0.0
     """Mean tokens of a sequence while it is sampled, its prompt among them."""
     barrier: float | None = None
-    """Sequences of one pod after which the next are begun; None: all at once."""
+    """Sequences of one pod after which the next are begun, on a CPU; None: all at once, as on a GPU always."""
     trained: float = 0.0
     """Tokens that go through one pass of training."""
     passes: float = 0.0

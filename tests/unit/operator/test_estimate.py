@@ -166,10 +166,11 @@ def test_a_published_step_of_another_trainer_comes_out_at_its_size() -> None:
 def test_an_iteration_of_eight_billion_weights_is_what_reading_the_code_gave() -> None:
     """Seconds of start and work, found by another person from the stages' and the libraries' sources: 12.7 minutes.
 
-    Since then an engine that only reads starts without compilation and graphs, which that person put at 20 seconds.
+    Since then an engine that only reads starts without compilation and graphs, which that person put at 20 seconds, and
+    parts do not wait for each other any more: 10 to 15 seconds.
     """
     found = estimate_run(a_spec(), OBJECTIVE, QWEN3_8B, Hardware.H100, answer_share=0.88)
-    assert found.iteration_seconds == pytest.approx(12.7 * 60 - 20, rel=0.25)
+    assert found.iteration_seconds == pytest.approx(12.7 * 60 - 20 - 12, rel=0.25)
 
 
 def test_a_judge_with_an_engine_of_its_own_that_only_reads_starts_sooner() -> None:
@@ -205,11 +206,13 @@ def test_a_batch_is_built_while_the_model_is_loaded_and_then_read() -> None:
     assert 0 < four.start_seconds - one.start_seconds < 3 * 4
 
 
-def test_twice_the_prompts_are_twice_the_work() -> None:
+def test_twice_the_prompts_are_twice_the_work_but_for_the_last_answers_which_are_as_long() -> None:
     one, two = estimate(), estimate(prompts={"perIteration": 1024, "heldOut": 64})
-    for stage in (Stage.GENERATE, Stage.TRAIN):
-        ratio = stage_of(two, stage).work_seconds / stage_of(one, stage).work_seconds
-        assert ratio == pytest.approx(2, rel=0.05)
+    ratio, sampled = (
+        stage_of(two, stage).work_seconds / stage_of(one, stage).work_seconds for stage in (Stage.TRAIN, Stage.GENERATE)
+    )
+    assert ratio == pytest.approx(2, rel=0.05)
+    assert 1.5 < sampled < 2
     assert stage_of(two, Stage.EVALUATE).work_seconds == stage_of(one, Stage.EVALUATE).work_seconds
 
 
