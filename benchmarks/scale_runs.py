@@ -45,6 +45,7 @@ def run_object(name: str, iterations: int) -> dict[str, Any]:
             "generation": {"candidates": 2},
             "training": {"promptsPerStep": 1},
             "storage": {"existingClaim": CLAIM},
+            "rollout": "Separate",
             "stages": {stage: {"resources": {"limits": {"nvidia.com/gpu": "0"}}} for stage in stages},
         },
     }

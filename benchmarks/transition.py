@@ -110,6 +110,7 @@ def build_run(iterations: int) -> dict[str, object]:
             "generation": {"candidates": 2},
             "training": {"promptsPerStep": 1},
             "storage": {"size": "1Gi"},
+            "rollout": "Separate",
             "stages": {stage: {"resources": {"limits": {"nvidia.com/gpu": "0"}}} for stage in stages},
         },
     }

@@ -28,6 +28,7 @@ SPEC: Mapping[str, Any] = {
         "gradientCheckpointing": False,
     },
     "evaluation": {"winRate": {"method": "Pointwise", "tieMargin": 0.02}},
+    "rollout": "Separate",
 }
 
 

@@ -254,6 +254,7 @@ def _a_spec(rng: random.Random) -> Object:
         **({"objective": {"configMapRef": {"name": "mine"}}} if rng.random() < 0.3 else {}),
         "iterations": rng.choice((1, 2, 3, 1000)),
         "generation": {"shards": rng.choice((1, 1, 2, 7))},
+        "rollout": rng.choice(("Auto", "Fused", "Separate")),
         "prompts": {"refresh": rng.choice(("Once", "EveryIteration"))},
         "evaluation": {"every": rng.choice((1, 2, 5)), "onRegression": rng.choice(("Continue", "Stop", "Rollback"))},
         "policy": {

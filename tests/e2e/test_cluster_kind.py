@@ -16,6 +16,7 @@ SPEC: dict[str, Any] = {
     "model": {"uri": "bundled://smollm2-135m-instruct"},
     "iterations": 2,
     "storage": {"size": "10Mi"},
+    "rollout": "Separate",
     "stages": {str(stage): NO_GPU for stage in Stage},
 }
 

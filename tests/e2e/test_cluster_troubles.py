@@ -23,6 +23,7 @@ SPEC: dict[str, Any] = {
     "iterations": 1,
     "storage": {"size": "10Mi"},
     "policy": {"retries": 1, "pendingTimeout": "90s"},
+    "rollout": "Separate",
     "stages": {str(stage): NO_GPU for stage in Stage},
 }
 """A provisioner that starts a pod for each claim, kind's for example, takes a while for seven at once."""

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -88,6 +89,45 @@ def test_a_fused_rollout_with_shards(server: ApiServer) -> None:
 
     with start_operator(server):
         scenario(server, story)
+
+
+def test_a_run_that_was_begun_under_another_default_keeps_its_jobs(server: ApiServer) -> None:
+    """A default is stored with the run; where the field is missing, the server fills in that of today."""
+    silent = {name: value for name, value in RUN["spec"].items() if name != "rollout"}
+
+    def set_default(value: str) -> None:
+        place = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/rollout/default"
+        patch_object(server, "crd", "alignmentruns.dynalign.io", {"op": "replace", "path": place, "value": value})
+        probe = json.dumps({**RUN, "spec": silent, "metadata": {"name": "probe"}})
+        end = time.monotonic() + PATIENCE
+        while f'"rollout": "{value}"' not in server.kubectl(
+            "create", "--dry-run=server", "-o", "json", "-f", "-", text=probe
+        ).stdout.replace('":"', '": "'):
+            assert time.monotonic() < end, f"the default {value} was never served"
+            time.sleep(0.1)  # between two looks at it
+
+    async def story(player: Player) -> None:
+        set_default("Separate")
+        try:
+            await player.create({**RUN, "spec": silent})
+            await player.until(lambda s: s.get("stage") == "generate", "the second step")
+        finally:
+            set_default("Auto")
+        run = await player.until(bool, "its status")
+        assert run["spec"]["rollout"] == "Separate"
+        patch_object(server, "ar", "r", {"op": "remove", "path": "/spec/rollout"})
+        run = await player.until(is_completed, "completion")
+        assert run["spec"]["rollout"] == "Auto"
+        stages = {job["metadata"]["labels"][STAGE] for job in await player.jobs()} - SIDE_STAGES
+        assert stages == {"fetch", *ITERATION_STAGES, "export"}
+
+    with start_operator(server):
+        scenario(server, story)
+
+
+def patch_object(server: ApiServer, kind: str, name: str, operation: dict[str, str]) -> None:
+    patched = server.kubectl("patch", kind, name, "--type=json", "-p", json.dumps([operation]))
+    assert patched.returncode == 0, patched.stderr
 
 
 def test_an_operator_killed_at_every_edge_makes_no_job_twice(server: ApiServer) -> None:

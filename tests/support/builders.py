@@ -40,9 +40,11 @@ def a_failure(code: int, message: str, reason: str = "SomeReason") -> StageResul
 
 @dataclass(frozen=True)
 class RunBuilder:
-    """An AlignmentRun in the making; the spec is what a user would write."""
+    """An AlignmentRun in the making, of separate Jobs; the spec is what a user would write."""
 
-    spec: dict[str, Any] = field(default_factory=lambda: {"model": {"uri": "bundled://tiny"}, "iterations": 2})
+    spec: dict[str, Any] = field(
+        default_factory=lambda: {"model": {"uri": "bundled://tiny"}, "iterations": 2, "rollout": "Separate"}
+    )
     metadata: dict[str, Any] = field(default_factory=lambda: {"name": "r", "namespace": "team"})
     status: Any = NOT_GIVEN
 

@@ -54,6 +54,7 @@ TINY: Mapping[str, Any] = {
     },
     "evaluation": {"winRate": {"method": "Pointwise", "tieMargin": 0.02}},
     "storage": {"size": "1Gi"},
+    "rollout": "Separate",
     "stages": ON_CPU,
 }
 """The test-bed's model, its own objective, a minute or two an iteration. `place_testbed` puts both into a namespace."""

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from dynalign_contract.config import StageConfig
+from dynalign_contract.config import RolloutParams, StageConfig
 from dynalign_contract.layout import MANIFEST
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
-from dynalign_contract.result import ArtifactRef
+from dynalign_contract.result import ArtifactRef, Outcome, PartResult, StageResult, combine_artifacts
+from dynalign_contract.stages import Stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.clusters.local.workdir import Workdir
 from dynalign_operator.planning.observed import JobObservation
@@ -45,9 +46,9 @@ def _write_run(root: Path, run: AlignmentRun, is_over: Callable[[AlignmentRun], 
         log = workdir.log(job.name, 0, len(job.results))
         log.parent.mkdir(exist_ok=True)
         log.write_text(f"{config.stage} has succeeded\n")
-        done = succeed(job)
+        done, written = succeed(job), write_result(root, config)
         results = tuple(
-            result and result.model_copy(update={"artifact": write_artifact(root, config, shard)})
+            result and result.model_copy(update={"artifact": written[shard].artifact, "parts": written[shard].parts})
             for shard, result in enumerate(done.results)
         )
         return JobObservation(**{**vars(done), "results": results})
@@ -59,6 +60,29 @@ def _write_run(root: Path, run: AlignmentRun, is_over: Callable[[AlignmentRun], 
     ended = simulation.run.model_copy(update={"metadata": metadata})
     (root / "run.json").write_text(ended.to_json(indent=2))
     return ended
+
+
+def write_result(root: Path, config: StageConfig) -> list[StageResult]:
+    """Write what a stage leaves, or a rollout's stages; one result for each shard."""
+    if not isinstance(config.params, RolloutParams):
+        return [_result(write_artifact(root, config, shard)) for shard in range(config.shards)]
+    made: dict[Stage, ArtifactRef] = {}
+    parts: list[dict[Stage, PartResult]] = [{} for _ in range(config.shards)]
+    for part in config.params.parts:
+        own = config.of_part(part, made)
+        written = [write_artifact(root, own, shard) for shard in range(own.shards)]
+        is_whole = own.is_joined or own.shards == 1
+        made[part.stage] = written[0] if is_whole else combine_artifacts(own.folder, written)
+        for shard, artifact in enumerate(written):
+            parts[shard][part.stage] = PartResult(artifact=artifact, seconds=1.0)
+    return [
+        _result([part.artifact for part in of_shard.values()][-1]).model_copy(update={"parts": of_shard})
+        for of_shard in parts
+    ]
+
+
+def _result(artifact: ArtifactRef) -> StageResult:
+    return StageResult(outcome=Outcome.SUCCEEDED, artifact=artifact)
 
 
 def write_artifact(root: Path, config: StageConfig, shard: int = 0) -> ArtifactRef:

@@ -29,8 +29,8 @@ Fate = Callable[[dict[str, Any]], tuple[int, str] | str]
 
 
 def run_object(name: str = "r", namespace: str = "default", **spec: object) -> dict[str, Any]:
-    """An AlignmentRun as a user writes it."""
-    metadata = {"name": name, "namespace": namespace}
+    """An AlignmentRun as a user writes it, of separate Jobs."""
+    metadata, spec = {"name": name, "namespace": namespace}, {"rollout": "Separate", **spec}
     return {"apiVersion": "dynalign.io/v1alpha1", "kind": "AlignmentRun", "metadata": metadata, "spec": spec}
 
 

@@ -139,7 +139,7 @@ class Simulation:
                 self.jobs[name] = replace(self._with_parts(ended), completion_time=self.now if over else None)
 
     def _with_parts(self, job: JobObservation) -> JobObservation:
-        """The Job; the results of a rollout name what each of its stages has left, as its configuration says.
+        """The Job; the results of a rollout name what each of its stages has left, as fate or its configuration says.
 
         Numbers that fate gave the rollout are those of its evaluation: with `regressed` nothing may follow that.
         """
@@ -154,12 +154,15 @@ class Simulation:
             ends = params.ends_on_regression and given.get("regressed") == 1
             parts = {}
             for part in params.parts[: 1 if ends else None]:
+                if result.parts and part.stage not in result.parts:
+                    continue
                 iteration = iteration_of_part(part.stage, job.iteration or 0)
                 path, is_joined = f"{part.stage}-{iteration}-{index}", index == len(job.results) - 1
                 if part.stage in JOINED_STAGES and is_joined and not _is_share(result):
                     path = stage_folder(part.stage, iteration)
+                made = result.parts.get(part.stage)
                 parts[part.stage] = PartResult(
-                    artifact=an_artifact(path),
+                    artifact=an_artifact(path) if made is None else made.artifact,
                     metrics={
                         **metrics_of(Step(part.stage, iteration)),
                         **(given if part.stage is Stage.EVALUATE else {}),

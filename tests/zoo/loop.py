@@ -52,6 +52,7 @@ _SPEC: Final[dict[str, Any]] = {
     "training": {"learningRate": 2e-2, "lora": {"rank": 4}, "promptsPerStep": 2, "gradientCheckpointing": False},
     "evaluation": {"every": ITERATIONS},
     "export": {"policy": "Last"},
+    "rollout": "Separate",
 }
 
 

@@ -163,4 +163,4 @@ class StagesSpec(Model):
     export: StageOverrides = StageOverrides()
     report: StageOverrides = StageOverrides()
     rollout: StageOverrides = StageOverrides()
-    """With `rollout: Fused`, in the place of prompts, generate and judge, and of evaluate where that is empty."""
+    """Where prompts, generate and judge are fused, in their place, and in that of evaluate where that is empty."""

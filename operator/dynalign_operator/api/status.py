@@ -78,6 +78,7 @@ class StageChanges(TypedDict, total=False):
     failures: int
     disruptions: int
     job: str
+    part: Stage | None
     start_time: datetime | None
     completion_time: datetime | None
     artifact: ArtifactRef | None
@@ -102,6 +103,8 @@ class StageStatus(Model):
     """Attempts in a row that ended through no fault of their own; they do not count, but each waits longer."""
     job: PlainText = ""
     """Name of the attempt's Job; empty before it is created."""
+    part: Stage | None = Field(default=None, exclude_if=lambda part: part is None)
+    """For a rollout that runs: the stage that it is at; `evaluate` is that of the iteration before."""
     start_time: datetime | None = None
     """Start of the first attempt."""
     completion_time: datetime | None = None

@@ -115,7 +115,8 @@ class Rollout(StrEnum):
     machine (`dynalign run`) shards run one after the other, and stages of more than one are separate."""
     AUTO = "Auto"
     """Fused where prompts and judge use the run's own engine, and no `stages.prompts`, `stages.generate` or
-    `stages.judge` says where they run; else Separate. `dynalign validate` says which, and why."""
+    `stages.judge` says where they run; else Separate. `dynalign validate` says which, and why. A run that has begun
+    with a Job for each goes on so."""
 
 
 class SchedulingSpec(Model):
@@ -212,7 +213,7 @@ class AlignmentRunSpec(Model):
     tracking: TrackingSettings = TrackingSettings()
     """Trackers that the run's numbers are written to, whenever its report is written."""
     storage: StorageSpec = StorageSpec()
-    rollout: Rollout = Rollout.SEPARATE
+    rollout: Rollout = Rollout.AUTO
     stages: StagesSpec = StagesSpec()
     scheduling: SchedulingSpec = SchedulingSpec()
     policy: RunPolicy = RunPolicy()

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def render(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Run file.", show_default=False)],
-    stage: Annotated[Stage | None, typer.Option(help="Print this stage only.", show_default=False)] = None,
+    stage: Annotated[
+        Stage | None, typer.Option(help="Print this stage only, or the rollout that does it.", show_default=False)
+    ] = None,
     iteration: Annotated[
         int | None, typer.Option(min=0, help="Print this iteration only, from 0.", show_default=False)
     ] = None,
@@ -32,6 +34,7 @@ def render(
     """
     from dynalign_operator.cli.load import load_run_file, require_objective
     from dynalign_operator.cli.report_problems import report_notes, report_problems
+    from dynalign_operator.clusters.run_source import LogSelection
     from dynalign_operator.manifests.installation import SettingsError
     from dynalign_operator.runfile.run_file import RunFileError
     from dynalign_operator.runfile.yaml_text import to_yaml
@@ -46,7 +49,8 @@ def render(
     if stage is None and iteration is None:
         chosen = bundles if all_stages else bundles[:1]
     else:
-        chosen = [b for b in bundles if stage in (None, b.step.stage) and iteration in (None, b.step.iteration)]
+        wanted = LogSelection(stage, iteration)
+        chosen = [bundle for bundle in bundles if wanted.matches(bundle.step, bundle.attempt)]
     if not chosen:
         say(f"{file}: the run has no such stage; it has {_describe(bundles)}.", err=True)
         raise typer.Exit(10)

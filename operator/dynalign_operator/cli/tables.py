@@ -1,6 +1,6 @@
 """What a run has done, as rich tables. Values to renderables: nothing is read here."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from rich.console import Group
@@ -17,10 +17,12 @@ from dynalign_contract.metrics import (
 )
 from dynalign_contract.stages import ITERATION_STAGES, SIDE_STAGES, Stage
 from dynalign_operator.api.status import AlignmentRunStatus, BestIteration, IterationStatus, StagePhase, StageStatus
+from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.planning.goodput import iteration_seconds
 from dynalign_operator.planning.iteration_numbers import numbers_of
 from dynalign_operator.planning.run_facts import name_best
-from dynalign_operator.planning.stage_status import seconds_of, shown_stages
+from dynalign_operator.planning.shown_stages import shown_stages
+from dynalign_operator.planning.stage_status import seconds_of
 
 MARKS: Final = {
     StagePhase.PENDING: "·",
@@ -344,11 +346,13 @@ def index_of(iteration: IterationStatus, status: AlignmentRunStatus) -> str:
     return f"{iteration.index}{' *' if status.best and status.best.iteration == iteration.index else ''}"
 
 
-def progress_table(iterations: Iterable[IterationStatus], total: int) -> Table:
-    """One line an iteration: its stages with marks, and the win rate."""
+def progress_table(run: AlignmentRun, latest: int | None = None) -> Table:
+    """One line an iteration, of `latest` ones alone where that is given: its stages with marks, and the win rate."""
+    iterations = run.status.iterations
+    total = max(run.spec.iterations, len(iterations))
     table = Table(box=None, pad_edge=False, show_header=False)
-    for iteration in iterations:
-        phases = {entry.stage: entry.phase for entry in shown_stages(iteration)}
+    for iteration in iterations[-latest:] if latest else iterations:
+        phases = {entry.stage: entry.phase for entry in shown_stages(run, iteration)}
         marks = (f"{MARKS[phases.get(stage, StagePhase.PENDING)]} {stage}" for stage in ITERATION_STAGES)
         table.add_row(
             f"iteration {iteration.index + 1}/{total}",

@@ -75,7 +75,7 @@ def _print(path: Path, verdict: "Verdict", run_file: "RunFile | None") -> None:
 
 
 def summarise(path: Path, run_file: "RunFile", training: "TrainingChoice | None" = None) -> str:
-    """What the file asks for, in three lines, and how its model would be trained where that is known."""
+    """What the file asks for, in a few lines, and how its model would be trained where that is known."""
     from dynalign_contract.objective import BUILTIN
 
     run = run_file.run
@@ -100,12 +100,9 @@ def summarise(path: Path, run_file: "RunFile", training: "TrainingChoice | None"
 
 
 def _describe_rollout(run: "AlignmentRun") -> list[str]:
-    """Into which Jobs prompts, generate, judge and evaluate are put, where that is not one for each by default."""
+    """Into which Jobs prompts, generate, judge and evaluate are put, and why."""
     from dynalign_operator.api.rollouts import choose_rollout
-    from dynalign_operator.api.v1alpha1 import Rollout
 
-    if run.spec.rollout is Rollout.SEPARATE:
-        return []
     choice = choose_rollout(run.spec)
     lines = [f"  rollout: {'Fused' if choice.is_fused else 'Separate'}: {choice.reason}"]
     if choice.is_fused and not choice.has_evaluation:

@@ -80,11 +80,11 @@ def live_view(console: Console) -> Iterator[View]:
 
 def picture(run: AlignmentRun, live: LiveMetrics | None, now: datetime) -> RenderableType:
     """The whole run: header, fetch, iterations, the running stage, export."""
-    status, total = run.status, run.spec.iterations
+    status = run.status
     parts: list[RenderableType] = [styled(header(run), style="bold")]
     if status.fetch is not None:
         parts.append(f"{MARKS[status.fetch.phase]} fetch")
-    parts.append(progress_table(status.iterations, max(total, len(status.iterations))))
+    parts.append(progress_table(run))
     if status.export is not None and status.export.phase is not StagePhase.PENDING:
         parts.append(f"{MARKS[status.export.phase]} export")
     if status.stage is not None:

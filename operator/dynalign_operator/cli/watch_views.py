@@ -33,11 +33,9 @@ def live_view(console: Console) -> Iterator[View]:
 
 def picture(snapshot: RunSnapshot, events: tuple[RunEvent, ...], now: datetime) -> RenderableType:
     """Headline, the latest iterations, situation and the latest events."""
-    status = snapshot.run.status
-    total = max(snapshot.run.spec.iterations, len(status.iterations))
     parts: list[RenderableType] = [headline(snapshot, now)]
-    if status.iterations:
-        parts += ["", progress_table(status.iterations[-_LATEST_ITERATIONS:], total)]
+    if snapshot.run.status.iterations:
+        parts += ["", progress_table(snapshot.run, _LATEST_ITERATIONS)]
     parts += ["", situation(explain_situation(snapshot, events, now))]
     if events:
         parts += ["", latest_events(events[-_LATEST_EVENTS:], now)]

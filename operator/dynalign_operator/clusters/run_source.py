@@ -132,9 +132,11 @@ class LogSelection:
     def matches(self, step: Step, attempt: int) -> bool:
         """Whether the log of this attempt of a step is asked for; a rollout's is that of its stages too."""
         named = self.stage is not None and self.stage in (step.stage, *stages_of_job(step.stage))
+        iteration = self._iteration_in(step)
         return (
             (named or (self.stage is None and step.stage not in SIDE_STAGES))
-            and self.iteration in (None, self._iteration_in(step))
+            and self.iteration in (None, iteration)
+            and (iteration is None or iteration >= 0)  # the first rollout has no iteration before it
             and self.attempt in (None, attempt)
         )
 

@@ -10,7 +10,7 @@ does no harm. Jobs of side stages (the report) are exempt from the first rule an
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Unpack
 
@@ -30,6 +30,7 @@ from dynalign_operator.planning.approvals import (
     with_awaited,
     with_decision,
 )
+from dynalign_operator.planning.begun_rollout import keep_begun_rollout
 from dynalign_operator.planning.blocked import blocked_status, invalid_status
 from dynalign_operator.planning.budget import check_budget, is_held_by_budget, start_without_holds
 from dynalign_operator.planning.bundles import build_bundle
@@ -70,7 +71,8 @@ def plan(observation: Observation, now: datetime, settings: BuildSettings) -> Pl
         case BlockedRun():
             return Plan(status=blocked_status(observation, now))
         case Observed():
-            return _plan_run(observation, now, settings)
+            kept = replace(observation, run=keep_begun_rollout(observation.run))
+            return _plan_run(kept, now, settings)
 
 
 def _plan_run(observed: Observed, now: datetime, settings: BuildSettings) -> Plan:
@@ -95,7 +97,7 @@ def retry(run: AlignmentRun) -> AlignmentRun:
     """The run as it must be stored for the planner to try again what has failed: the run itself, and its report."""
     status = with_report_due(run.status)
     if status.phase is Phase.FAILED:
-        status = resume_failed_run(status, next_step(run.spec, status))
+        status = resume_failed_run(status, next_step(keep_begun_rollout(run).spec, status))
     return run if status is run.status else run.with_status(status)
 
 
@@ -292,6 +294,7 @@ class _PlanBuilder:
         entry = entry.evolve(
             phase=StagePhase.RUNNING if running else StagePhase.PENDING,
             job=job.name,
+            part=(job.progress.part if job.progress else None) or entry.part,
             start_time=entry.start_time or job.start_time or job.creation_time,
         )
         self.status = with_stage(self.status, step, entry)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from dynalign_contract.stages import ROLLOUT_STAGES, Stage
+from dynalign_contract.stages import Stage
 from dynalign_operator.api.status import (
     AlignmentRunStatus,
     ConditionType,
@@ -33,20 +33,6 @@ def stage_status(status: AlignmentRunStatus, step: Step) -> StageStatus:
 def iteration_status(status: AlignmentRunStatus, index: int) -> IterationStatus:
     """An iteration's entry; a fresh one where there is none."""
     return next((entry for entry in status.iterations if entry.index == index), IterationStatus(index=index))
-
-
-def shown_stages(iteration: IterationStatus) -> tuple[StageStatus, ...]:
-    """The entries of an iteration for people: those of the stages themselves, never of a rollout beside its own.
-
-    While a rollout has not succeeded, the stages that are left of it stand as it does.
-    """
-    rollout = next((entry for entry in iteration.stages if entry.stage is Stage.ROLLOUT), None)
-    others = tuple(entry for entry in iteration.stages if entry.stage is not Stage.ROLLOUT)
-    if rollout is None or rollout.phase is StagePhase.SUCCEEDED:
-        return others
-    done = {entry.stage: entry for entry in others if entry.phase is StagePhase.SUCCEEDED}
-    parts = (done.get(stage) or rollout.evolve(stage=stage, goodput=None) for stage in ROLLOUT_STAGES)
-    return (*parts, *(entry for entry in others if entry.stage not in ROLLOUT_STAGES))
 
 
 def separate_stages(iteration: IterationStatus) -> tuple[StageStatus, ...]:
@@ -100,6 +86,7 @@ def next_attempt(stage: StageStatus, attempt: int | None = None) -> StageStatus:
         phase=StagePhase.PENDING,
         attempt=attempt or stage.attempt + 1,
         job="",
+        part=None,
         completion_time=None,
         artifact=None,
         metrics=(),

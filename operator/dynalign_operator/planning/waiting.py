@@ -12,6 +12,7 @@ from dynalign_operator.api.rollouts import pods_stage
 from dynalign_operator.api.v1alpha1 import AlignmentRun
 from dynalign_operator.manifests.secrets import environment_secrets, secret_variables
 from dynalign_operator.manifests.volume import claim_name
+from dynalign_operator.planning.begun_rollout import keep_begun_rollout
 from dynalign_operator.planning.observed import JobObservation
 
 NO_POD_AFTER: Final = timedelta(seconds=30)
@@ -98,7 +99,7 @@ def waiting_since(job: JobObservation) -> datetime:
 def _no_place(run: AlignmentRun, job: JobObservation) -> str:
     return (
         "Free or add what the scheduler misses, or change resources, nodeSelector or tolerations in "
-        f"spec.stages.{pods_stage(run.spec, job.stage)}."
+        f"spec.stages.{pods_stage(keep_begun_rollout(run).spec, job.stage)}."
     )
 
 

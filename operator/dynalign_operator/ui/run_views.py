@@ -12,7 +12,8 @@ from dynalign_operator.cli.tables import describe_capability, describe_win_rate
 from dynalign_operator.clusters.run_source import ListedRun, RunEvent, RunSnapshot
 from dynalign_operator.planning.iteration_numbers import numbers_of
 from dynalign_operator.planning.plan import EventType
-from dynalign_operator.planning.stage_status import seconds_of, shown_stages
+from dynalign_operator.planning.shown_stages import shown_stages
+from dynalign_operator.planning.stage_status import seconds_of
 from dynalign_operator.ui.approvals import build_approval
 from dynalign_operator.ui.changes import build_actions
 from dynalign_operator.ui.commands import build_commands
@@ -112,7 +113,7 @@ def _iteration(seen: Seen, iteration: IterationStatus) -> IterationView:
         win_rate=describe_win_rate(iteration),
         capability=describe_capability(iteration),
         kl=_NONE if kl is None else f"{kl:.4f}",
-        stages=tuple(map(_stage, shown_stages(iteration))),
+        stages=tuple(map(_stage, shown_stages(seen.snapshot.run, iteration))),
     )
 
 

@@ -30,13 +30,14 @@ OBJECTIVE = builtin_objective("collective-agency")
 
 
 def a_spec(**changes: Any) -> AlignmentRunSpec:
-    """A run of 512 prompts and 8 candidates on a node of eight GPUs; `changes` replace whole sections."""
+    """Separate Jobs of 512 prompts and 8 candidates on a node of eight GPUs; `changes` replace whole sections."""
     spec = {
         "model": {"uri": "hf://Qwen/Qwen3-8B"},
         "engine": {"maxLength": 4096},
         "prompts": {"perIteration": 512, "heldOut": 64},
         "generation": {"candidates": 8, "maxTokens": 1024, "shards": 8},
         "training": {"gpusPerNode": 8},
+        "rollout": "Separate",
         **changes,
     }
     run = {"apiVersion": "dynalign.io/v1alpha1", "kind": "AlignmentRun", "metadata": {"name": "x"}, "spec": spec}

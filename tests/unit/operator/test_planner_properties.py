@@ -31,7 +31,8 @@ CODES = (0, 1, 2, 10, 11, 12, 75, 137, 139, 143)
 ACTIONS = (
     *("succeed", "succeed", "succeed", "wait", "disrupt"),
     *(f"exit {code}" for code in CODES),
-    *("suspend", "resume", "raise", "lose", "write lost", "edit", "retry", "regress", "fuse", "separate", "unjoined"),
+    *("suspend", "resume", "raise", "lose", "write lost", "edit", "retry", "regress", "unjoined"),
+    *("fuse", "separate", "leave it"),
 )
 STEPS = 400
 
@@ -70,8 +71,9 @@ def act(simulation: Simulation, action: str) -> None:
             simulation.change_spec(iterations=min(4, simulation.run.spec.iterations + 1))
         case "edit":
             simulation.change_spec(seed=simulation.run.spec.seed + 1)
-        case "fuse" | "separate":
-            simulation.change_spec(rollout=Rollout.FUSED if action == "fuse" else Rollout.SEPARATE)
+        case "fuse" | "separate" | "leave it":
+            rollouts = {"fuse": Rollout.FUSED, "separate": Rollout.SEPARATE, "leave it": Rollout.AUTO}
+            simulation.change_spec(rollout=rollouts[action])
         case "retry":
             simulation.run = retry(simulation.run)
         case "lose" if simulation.jobs:
@@ -94,7 +96,7 @@ runs = st.builds(
     st.integers(1, 3),
     st.sampled_from(["EveryIteration", "Once"]),
     st.sampled_from(["Continue", "Stop", "Rollback"]),
-    st.sampled_from(["Separate", "Fused"]),
+    st.sampled_from(list(Rollout)),
 )
 
 

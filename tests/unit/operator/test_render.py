@@ -1,6 +1,5 @@
 """`dynalign render` shows what the planner would create, in order."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from dynalign_contract.config import StageConfig
+from dynalign_contract.config import JudgeParams, RolloutParams, StageConfig
 from dynalign_operator.cli.main import app
 from support.chart import of_kind
 from support.chart import render as render_chart
@@ -44,16 +43,29 @@ def test_all_stages_in_order() -> None:
     reports = [name for name in jobs if name.startswith("report-")]
     assert reports == [f"report-a{attempt}" for attempt in (1, 2, 3, 4)], "one for each iteration and the end"
     jobs = [name for name in jobs if name not in reports]
-    loop = [f"i{i:03d}-{stage}-a1" for i in range(3) for stage in ("prompts", "generate", "judge", "train", "evaluate")]
-    assert jobs == ["fetch-a1", *loop, "export-a1"]
+    loop = [f"i{i:03d}-{stage}-a1" for i in range(3) for stage in ("rollout", "train")]
+    assert jobs == ["fetch-a1", *loop, "i002-evaluate-a1", "export-a1"]
 
 
 def test_one_stage_of_one_iteration() -> None:
-    objects = render("--stage", "generate", "--iteration", "2")
-    assert kinds(objects)[1:] == ["ConfigMap/ca-smollm2-i002-generate-a1", "Job/ca-smollm2-i002-generate-a1"]
+    objects = render("--stage", "train", "--iteration", "2")
+    assert kinds(objects)[1:] == ["ConfigMap/ca-smollm2-i002-train-a1", "Job/ca-smollm2-i002-train-a1"]
     stage = config(objects)
-    assert stage.inputs.keys() == {"model", "prompts", "iteration-001"}
+    assert stage.inputs.keys() == {"model", "rollouts", "judgements", "iteration-001"}
     assert {artifact.digest for artifact in stage.inputs.values()} == {"sha256:" + "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("stage", "iteration", "job"),
+    [
+        ("generate", 2, "rollout"),
+        ("evaluate", 1, "rollout"),
+        ("evaluate", 2, "evaluate"),
+    ],
+)
+def test_a_stage_is_found_in_the_rollout_that_does_it(stage: str, iteration: int, job: str) -> None:
+    (name,) = (n for n in kinds(render("--stage", stage, "--iteration", str(iteration))) if n.startswith("Job/"))
+    assert name == f"Job/ca-smollm2-i002-{job}-a1"
 
 
 def test_an_installation_s_values_decide_about_the_pods(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,20 +92,24 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_digests_of_shards_stay_unknown(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(SMOLLM2.read_text().replace("candidates: 4", "candidates: 4, shards: 2"))
-    rollouts = config(render("--stage", "judge", "--iteration", "0", file=file)).inputs["rollouts"]
+    rollouts = config(render("--stage", "train", "--iteration", "0", file=file)).inputs["rollouts"]
     assert rollouts.shards == 2
     assert rollouts.digest == "sha256:" + "0" * 64
 
 
 def test_own_objective_travels_in_the_stage_config() -> None:
-    objects = render("--stage", "judge", "--iteration", "0", file=ROOT / "crds/samples/own-objective.yaml")
-    assert json.loads(config(objects).to_json())["params"]["objective"]["name"] == "helpful-honest-harmless"
+    params = config(
+        render("--stage", "judge", "--iteration", "0", file=ROOT / "crds/samples/own-objective.yaml")
+    ).params
+    assert isinstance(params, RolloutParams)
+    (judge,) = (part.params for part in params.parts if isinstance(part.params, JudgeParams))
+    assert judge.objective.name == "helpful-honest-harmless"
 
 
 def test_no_such_stage() -> None:
     result = CliRunner().invoke(app, ["render", str(SMOLLM2), "--stage", "train", "--iteration", "7"])
     assert result.exit_code == 10
-    assert "the run has no such stage; it has the stages fetch, prompts," in result.stderr
+    assert "the run has no such stage; it has the stages fetch, rollout," in result.stderr
     assert result.stderr.rstrip().endswith("the iterations 0 to 2.")
 
 

@@ -28,7 +28,7 @@ from dynalign_operator.planning.observed import JobObservation, Step
 from dynalign_operator.planning.planner import retry
 from dynalign_operator.planning.run_facts import facts_of
 from dynalign_operator.planning.sequence import finished_iteration
-from dynalign_operator.planning.stage_status import shown_stages
+from dynalign_operator.planning.shown_stages import shown_stages
 from dynalign_operator.planning.status import RunPosition, progress_text
 from dynalign_operator.runfile.run_file import RunFile
 from dynalign_trainer.runtime.session import Session
@@ -199,6 +199,7 @@ def test_the_log_of_an_evaluation_is_in_that_of_the_next_rollout() -> None:
     assert LogSelection(Stage.EVALUATE, 1).matches(Step(Stage.EVALUATE, 1), 1)
     assert not LogSelection(Stage.EVALUATE, 1).matches(Step(Stage.ROLLOUT, 1), 1)
     assert not LogSelection(Stage.JUDGE, 0).matches(Step(Stage.ROLLOUT, 1), 1)
+    assert not LogSelection(Stage.EVALUATE).matches(Step(Stage.ROLLOUT, 0), 1)
 
 
 def _last_rollout(simulation: Simulation) -> RolloutParams:
@@ -334,11 +335,11 @@ def test_what_people_see_counts_the_time_of_a_rollout_once_and_has_every_stage()
     running.step(lambda job: job)
     running.plan()
     (iteration,) = running.run.status.iterations
-    assert {entry.stage: entry.phase for entry in shown_stages(iteration)} == dict.fromkeys(
+    assert {entry.stage: entry.phase for entry in shown_stages(running.run, iteration)} == dict.fromkeys(
         ROLLOUT_STAGES, StagePhase.RUNNING
     )
     (iteration,) = running.finish().run.status.iterations
-    assert [entry.stage for entry in shown_stages(iteration)] == list(ITERATION_STAGES)
+    assert [entry.stage for entry in shown_stages(running.run, iteration)] == list(ITERATION_STAGES)
     facts = facts_of(running.run)
     assert [entry.stage for entry in facts.stages] == [Stage.FETCH, *ITERATION_STAGES, Stage.EXPORT]
     spent = {entry.stage: entry.seconds for entry in facts.stages}

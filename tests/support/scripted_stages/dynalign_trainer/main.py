@@ -1,11 +1,10 @@
-"""A stage of `dynalign run` that writes an artifact without contents and succeeds."""
+"""A stage of `dynalign run`, or a rollout, that writes artifacts without contents and succeeds."""
 
 import argparse
 from pathlib import Path
 
 from dynalign_contract.config import StageConfig
-from support.builders import a_result
-from support.finished_runs import write_artifact
+from support.finished_runs import write_result
 
 
 def main() -> None:
@@ -15,9 +14,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path)
     options, _ = parser.parse_known_args()
     config = StageConfig.model_validate_json(options.config.read_text())
-    artifact = write_artifact(options.root, config)
-    result = a_result(path=artifact.path).model_copy(update={"artifact": artifact})
-    options.result.write_bytes(result.encode())
+    options.result.write_bytes(write_result(options.root, config)[0].encode())
 
 
 if __name__ == "__main__":
