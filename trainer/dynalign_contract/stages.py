@@ -10,7 +10,7 @@ class Stage(StrEnum):
     FETCH = "fetch"
     ROLLOUT = "rollout"
     """Prompts, generate and judge of one iteration, and before them the evaluation of the iteration before, in one Job
-    whose stages share an engine (`rollout: Fused`). It leaves their artifacts and none of its own."""
+    whose stages share an engine (`spec.rollout`). It leaves their artifacts and none of its own."""
     PROMPTS = "prompts"
     GENERATE = "generate"
     JUDGE = "judge"
