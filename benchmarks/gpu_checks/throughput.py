@@ -20,6 +20,7 @@ from benchmarks.gpu_checks.timing import peak_gib
 from dynalign_contract.accelerators import accelerator_of
 from dynalign_contract.records import BatchRow
 from dynalign_trainer.train.job import StepReport, TrainJob, read_reports
+from dynalign_trainer.train.packed.activations import set_recomputation
 from dynalign_trainer.train.packed.engine import start_distributed, start_engine
 from dynalign_trainer.train.packed.packing import PackPlan, plan_packs
 from dynalign_trainer.train.packed.trainer import PackedTrainer
@@ -76,7 +77,7 @@ def check(place: Place) -> Finding:
     peak = _peak_flops(place)
     found: dict[str, Any] = {}
     for checkpointing, budget in product((True, False), size.budgets):
-        _recompute(engine, on=checkpointing)
+        set_recomputation(engine, on=checkpointing)
         name = f"{budget} {'with' if checkpointing else 'without'} checkpointing"
         job = _job(place.folder / name.replace(" ", "-"), model, batch, budget)
         found[name] = _measure(engine, job, rows, peak)
@@ -93,14 +94,6 @@ def check(place: Place) -> Finding:
 def _job(work: Path, model: Path, batch: Path, budget: int) -> TrainJob:
     settings: dict[str, Any] = {"prompts_per_step": 2, "checkpoint_steps": 10_000, "tokens_per_micro_batch": budget}
     return make_job(model=model, batch=batch, work=work, **settings)
-
-
-def _recompute(engine: Any, *, on: bool) -> None:
-    model = causal_lm(engine.module.policy)
-    if on:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    else:
-        model.gradient_checkpointing_disable()
 
 
 def _measure(engine: Any, job: TrainJob, rows: list[BatchRow], peak: float | None) -> dict[str, Any]:

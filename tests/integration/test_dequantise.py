@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from dynalign_contract.result import Outcome, StageResult
 from dynalign_contract.settings import Quantized
 from dynalign_trainer.models.files import read_tensor_files
-from dynalign_trainer.preflight import capacity
+from dynalign_trainer.runtime import memory
 from lab.tiny_qwen3 import write_tiny_qwen3
+from support.memory_limits import control_group
 from support.odd_models import Change, as_fp8, as_gptq, set_json, store_as
 from support.preflight_runs import a_preflight, fetch, refusal
 from support.quantised_models import CHECKPOINTS, Checkpoint, Tensors, compressed_tensors
@@ -212,7 +213,7 @@ def test_a_stage_with_little_memory_is_told_before_the_weights_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "memory.max").write_text("1073741824")
-    monkeypatch.setattr(capacity, "_LIMITS", (tmp_path / "memory.max",))
+    monkeypatch.setattr(memory, "CONTROL_GROUPS", (control_group(tmp_path),))
     source, _ = CHECKPOINTS["mxfp4"].write(tmp_path / "source")
     result = dequantise(source, tmp_path / "root")
     message = refusal(result, tmp_path / "root")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 _EXPERT_FIELDS: Final = ("num_experts", "num_local_experts", "n_routed_experts")
+_WITH_SINKS: Final = ("gpt_oss",)
+"""Kinds of models whose attention has sinks, which no field says."""
 
 
 class UnknownShapeError(ValueError):
@@ -33,6 +35,13 @@ class ModelShape:
     vocabulary: int
     adapter_width: int
     """Sum of inputs and outputs of the projections that LoRA adapts by default: weights of an adapter of rank 1."""
+    keeps_scores: bool = False
+    """Whether attention caps its scores or has sinks: training then keeps all scores for the backward pass."""
+
+    @property
+    def layer_outputs(self) -> float:
+        """Values that all projections of one layer give for one token, of those that it is sent to."""
+        return (self.active - self.vocabulary * self.hidden) / self.layers / self.hidden
 
 
 def shape_of(config: Mapping[str, Any]) -> ModelShape:
@@ -78,4 +87,5 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
         kv_values=2 * layers * kv_heads * width,
         vocabulary=vocabulary,
         adapter_width=layers * adapter,
+        keeps_scores=bool(text.get("attn_logit_softcapping")) or text.get("model_type") in _WITH_SINKS,
     )

@@ -4,18 +4,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from dynalign_contract.accelerators import GIB
-from dynalign_contract.settings import TrainingMethod
+from dynalign_contract.settings import TrainingBackend, TrainingMethod
+from dynalign_contract.training_memory import TrainingMemory, has_room, trained_weights, training_memory
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
 from dynalign_operator.estimate.timing import USABLE, Machine
 
-_LOGITS: Final = 4 * 2**27 * 4
-"""Bytes of the head: chunks of 2^27 logits in Float32, about four alive at once."""
 _ENGINE_RESERVE: Final = 4 * GIB
 """Activations, captured graphs and workspaces of an engine."""
 _DEFAULT_LENGTH: Final = 4096
-_RANK: Final = 16
-_MASTER: Final = 16
-"""Bytes of a trained weight beside its working copy: gradient, Float32 master and two moments, 4 each."""
 
 
 @dataclass(frozen=True)
@@ -48,27 +44,33 @@ def engine_need(spec: AlignmentRunSpec, machine: Machine) -> Need:
 
 def training_need(spec: AlignmentRunSpec, machine: Machine) -> Need:
     """Weights, states of what is trained, activations and logits, as ZeRO splits them."""
-    training, shape, total = spec.training, machine.shape, max(1, machine.placement.total)
-    stage = training.zero_stage
-    weights = machine.weight_bytes / (total if stage == 3 else 1)
-    trained = shape.parameters if training.method is TrainingMethod.FULL else adapter_weights(spec, machine)
-    states = trained * _MASTER / (total if stage >= 1 else 1)
-    tokens = training.tokens_per_micro_batch or 4096
-    of_layer = shape.hidden * tokens * machine.accelerator.value_bytes
-    activations = of_layer * (shape.layers + 20 if training.gradient_checkpointing else shape.layers * 16)
-    gathered = 2 * machine.weight_bytes / shape.layers if stage == 3 else 0
-    logits = min(_LOGITS, 4 * tokens * shape.vocabulary * 4)
     return Need(
-        bytes=weights + states + activations + gathered + logits,
+        bytes=_training_memory(spec, machine, recomputes=recomputes(spec, machine)).total,
         available=0.95 * machine.accelerator.memory_gib * GIB,
         remedy="raise training.zeroStage, gpusPerNode or nodes, or lower training.tokensPerMicroBatch",
     )
 
 
-def adapter_weights(spec: AlignmentRunSpec, machine: Machine) -> float:
-    """Weights of the adapter."""
-    rank = spec.training.lora.rank if spec.training.lora is not None else _RANK
-    return float(rank * machine.shape.adapter_width)
+def recomputes(spec: AlignmentRunSpec, machine: Machine) -> bool:
+    """Whether training computes activations again in the backward pass."""
+    chosen = spec.training.gradient_checkpointing
+    if chosen is not None:
+        return chosen
+    if spec.training.backend is TrainingBackend.TRL or machine.shape.keeps_scores:
+        return True
+    memory = _training_memory(spec, machine, recomputes=False)
+    return not has_room(memory.passing, machine.accelerator.memory_gib * GIB - memory.weights - memory.states)
+
+
+def _training_memory(spec: AlignmentRunSpec, machine: Machine, *, recomputes: bool) -> TrainingMemory:
+    return training_memory(
+        spec.training,
+        machine.shape,
+        processes=max(1, machine.placement.total),
+        value_bytes=machine.accelerator.value_bytes,
+        tokens=spec.training.tokens_per_pass,
+        recomputes=recomputes,
+    )
 
 
 def volume_bytes(spec: AlignmentRunSpec, machine: Machine) -> float:
@@ -77,6 +79,6 @@ def volume_bytes(spec: AlignmentRunSpec, machine: Machine) -> float:
         policies = spec.iterations * machine.shape.parameters * 4.0
         checkpoint = machine.shape.parameters * 14.0
     else:
-        policies = spec.iterations * adapter_weights(spec, machine) * 4
-        checkpoint = adapter_weights(spec, machine) * 14
+        policies = spec.iterations * trained_weights(spec.training, machine.shape) * 4
+        checkpoint = trained_weights(spec.training, machine.shape) * 14
     return 2 * machine.weight_bytes + policies + 3 * checkpoint

@@ -13,7 +13,7 @@ from dynalign_operator.api.quantities import parse_quantity
 from dynalign_operator.api.rollouts import RolloutChoice, choose_rollout
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
 from dynalign_operator.estimate.hardware import efficiency_of
-from dynalign_operator.estimate.memory import Need, engine_need, training_need, volume_bytes
+from dynalign_operator.estimate.memory import Need, engine_need, recomputes, training_need, volume_bytes
 from dynalign_operator.estimate.placement import placement_of
 from dynalign_operator.estimate.timing import Machine, StageSeconds, copy_time, read_bytes, time_of
 from dynalign_operator.estimate.workload import Work, lengths_of, work_of_iteration
@@ -94,6 +94,7 @@ def estimate_run(
         )
         for stage in STAGES
     }
+    spec = _with_recomputation(spec, machines[Stage.TRAIN])
     usual, first = (work_of_iteration(spec, objective, lengths, first=is_first) for is_first in (False, True))
     stages = _stages(spec, usual, machines)
     choice = choose_rollout(spec)
@@ -208,6 +209,12 @@ def _stage(machine: Machine, stage: Stage, time: StageSeconds) -> StageEstimate:
 
 def _need(spec: AlignmentRunSpec, stage: Stage, machine: Machine) -> Need:
     return training_need(spec, machine) if stage is Stage.TRAIN else engine_need(spec, machine)
+
+
+def _with_recomputation(spec: AlignmentRunSpec, machine: Machine) -> AlignmentRunSpec:
+    """The specification with the answer to whether training computes activations again."""
+    training = spec.training.model_copy(update={"gradient_checkpointing": recomputes(spec, machine)})
+    return spec.model_copy(update={"training": training})
 
 
 def executions(spec: AlignmentRunSpec) -> Mapping[Stage, int]:

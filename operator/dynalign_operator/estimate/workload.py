@@ -154,7 +154,7 @@ def _train(spec: AlignmentRunSpec, lengths: Lengths) -> Work:
     shared = training.backend is not TrainingBackend.TRL
     row = lengths.prompt + group * lengths.answer if shared else group * (lengths.prompt + lengths.answer)
     backward = 2 if training.method is TrainingMethod.LORA else 4
-    again = 2 if training.gradient_checkpointing else 0
+    again = 0 if training.gradient_checkpointing is False else 2
     survey = 2 * (2 if training.kl.coefficient > 0 else 1)
     return Work(
         Stage.TRAIN,

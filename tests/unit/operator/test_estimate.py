@@ -168,10 +168,34 @@ def test_an_iteration_of_eight_billion_weights_is_what_reading_the_code_gave() -
     """Seconds of start and work, found by another person from the stages' and the libraries' sources: 12.7 minutes.
 
     Since then an engine that only reads starts without compilation and graphs, which that person put at 20 seconds, and
-    parts do not wait for each other any more: 10 to 15 seconds.
+    parts do not wait for each other any more: 10 to 15 seconds. Activations were computed again by default.
     """
-    found = estimate_run(a_spec(), OBJECTIVE, QWEN3_8B, Hardware.H100, answer_share=0.88)
+    spec = a_spec(training={"gpusPerNode": 8, "gradientCheckpointing": True})
+    found = estimate_run(spec, OBJECTIVE, QWEN3_8B, Hardware.H100, answer_share=0.88)
     assert found.iteration_seconds == pytest.approx(12.7 * 60 - 20 - 12, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "changes", "again"),
+    [
+        (Hardware.H100, {}, False),
+        (Hardware.L40S, {}, True),
+        (Hardware.H100, {"tokensPerMicroBatch": 32_768}, True),
+        (Hardware.H100, {"backend": "TRL", "tokensPerMicroBatch": None}, True),
+        (Hardware.H100, {"gradientCheckpointing": True}, True),
+    ],
+    ids=["they fit", "a smaller GPU", "more tokens", "TRL", "as the specification says"],
+)
+def test_activations_are_computed_again_where_they_do_not_fit(
+    hardware: Hardware, changes: dict[str, Any], again: bool
+) -> None:
+    """Operations for a token and weight: 2 forward, 2 backward (LoRA) and 2 in the survey; 2 more with them."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    work = [
+        stage_of(estimate(hardware=hardware, training={"gpusPerNode": 8, **given, **more}), Stage.TRAIN).work_seconds
+        for more in ({}, {"gradientCheckpointing": False})
+    ]
+    assert work[0] / work[1] == pytest.approx(8 / 6 if again else 1, rel=0.02)
 
 
 def test_a_judge_with_an_engine_of_its_own_that_only_reads_starts_sooner() -> None:

@@ -1,12 +1,11 @@
 """The packed policy on a GPU that is not there: real models' shapes and number formats, on tensors without values."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from support.real_models import REAL_MODELS, real_config
+from support.cuda_passes import on_cuda, on_meta, score_rows
+from support.real_models import REAL_MODELS
 
 pytestmark = pytest.mark.slow
 
@@ -35,47 +34,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     return seen
 
 
-def build(name: str) -> Any:
-    """The model on the meta device, as fetch and training look at it first."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from dynalign_trainer.train.packed.attention import IMPLEMENTATION
-
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(
-            real_config(name), dtype=torch.bfloat16, attn_implementation=IMPLEMENTATION
-        )
-
-
-@contextmanager
-def on_cuda(model: Any) -> Iterator[Any]:
-    """Tensors have a shape, a type and the device `cuda`, and no memory, those of the model too."""
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
-        placed = {
-            id(value): torch.empty_like(value, device="cuda") for value in (*model.parameters(), *model.buffers())
-        }
-        for module in model.modules():
-            for name, old in module.named_parameters(recurse=False):
-                setattr(module, name, torch.nn.Parameter(placed[id(old)], requires_grad=old.requires_grad))
-            for name, old in module.named_buffers(recurse=False):
-                setattr(module, name, placed[id(old)])
-        yield model
-
-
-def scored(policy: Any) -> tuple[Any, Any]:
-    """Log-probabilities and entropies of the rows."""
-    from dynalign_trainer.train.packed.layout import lay_out
-    from dynalign_trainer.train.packed.policy import PackedPolicy
-
-    rows = [{"prompt_id": p, "prompt_ids": [*range(n)], "completion_ids": [*range(m)]} for p, n, m in ROWS]
-    found: tuple[Any, Any] = PackedPolicy(policy, 1.0)(lay_out(rows))  # type: ignore[arg-type]
-    return found
-
-
 EXPECTED: dict[str, list[Call]] = {
     "Qwen3-8B": [(32, 8, 128, CAUSAL)] * 2,
     "Llama-3.1-8B": [(32, 8, 128, CAUSAL)] * 2,
@@ -95,10 +53,10 @@ def test_a_real_model_is_scored_in_bfloat16_by_the_kernel_that_computes_it(
 
     from dynalign_trainer.models.packable import check_packable
 
-    model = build(name).requires_grad_(trains_all)
+    model = on_meta(name).requires_grad_(trains_all)
     check_packable(model)
     with on_cuda(model):
-        logprobs, entropies = scored(model)
+        logprobs, entropies = score_rows(model, ROWS)
     completions = sum(length for _, _, length in ROWS)
     for found in (logprobs, entropies):
         assert (found.shape, found.dtype, found.device.type) == ((completions,), torch.float32, "cuda")
@@ -112,10 +70,10 @@ def test_an_adapter_in_float32_leaves_the_kernels_their_number_format(name: str,
     from peft import LoraConfig, get_peft_model
 
     lora = LoraConfig(r=16, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], task_type="CAUSAL_LM")
-    policy = get_peft_model(build(name), lora, autocast_adapter_dtype=True)
+    policy = get_peft_model(on_meta(name), lora, autocast_adapter_dtype=True)
     trained = {parameter.dtype for parameter in policy.parameters() if parameter.requires_grad}
     with on_cuda(policy):
-        logprobs, _ = scored(policy)
+        logprobs, _ = score_rows(policy, ROWS)
     assert trained == {torch.float32}
     assert (logprobs.dtype, logprobs.requires_grad) == (torch.float32, True)
     assert calls == EXPECTED[name]

@@ -165,8 +165,9 @@ class TrainingSettings(Model):
     """Truncated candidates count for the baseline but carry no loss."""
     max_grad_norm: float = Field(default=1.0, gt=0, le=1000)
     """Norm to which gradients are clipped."""
-    gradient_checkpointing: bool = True
-    """Compute activations again in the backward pass: less memory, about a third more time."""
+    gradient_checkpointing: bool | None = Field(default=None, exclude_if=lambda chosen: chosen is None)
+    """Compute activations again in the backward pass: less memory, about a third more time. Default: where they would
+    not fit into the memory that is free when training begins, and always where the backend is TRL."""
     zero_stage: int = Field(default=2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""
     nodes: int = Field(default=1, ge=1, le=256)

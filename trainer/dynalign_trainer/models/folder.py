@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.models.files import read_model_files
+from dynalign_contract.model_shape import ModelShape, UnknownShapeError, shape_of
+from dynalign_trainer.models.files import CONFIG, read_model_files
 
 DEFAULT_MAX_LENGTH: Final = 4096
 """Context window where none is configured and the model's own is longer, in tokens."""
@@ -50,6 +52,15 @@ def context_window(folder: Path, wanted: int | None) -> int:
             "(max_position_embeddings in config.json). Lower engine.maxLength."
         )
     return wanted or min(own, DEFAULT_MAX_LENGTH)
+
+
+@cache
+def model_shape(folder: Path) -> ModelShape | None:
+    """Sizes of the model in a folder; None where its configuration does not tell them."""
+    try:
+        return shape_of(read_json(folder / CONFIG))
+    except UnknownShapeError:
+        return None
 
 
 def load_tokenizer(folder: Path) -> Any:

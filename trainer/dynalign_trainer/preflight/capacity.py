@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
 from dynalign_contract.errors import MemoryFullError, VolumeFullError
 from dynalign_trainer.preflight.dequantised import Method
+from dynalign_trainer.runtime.memory import memory_limit
 
 SHARD_BYTES: Final = 1 << 30
 """Size at which a file of the copy is written; it is held in memory until then."""
@@ -23,8 +22,6 @@ _AT_ONCE: Final = {Method.MXFP4: 3}
 _AT_ONCE_OTHERWISE: Final = 6
 _LARGE: Final = 1 << 29
 """Sizes from this one on are told in GiB."""
-_LIMITS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Where a container reads its memory limit, in versions 2 and 1 of control groups."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ def check_capacity(needs: Needs, folder: Path) -> None:
     Raises VolumeFullError, which a later attempt may not meet, and MemoryFullError, which it would.
     """
     _check_space(needs, folder)
-    memory = _memory()
+    memory = memory_limit()
     if memory < needs.memory:
         wanted = -(-needs.memory // 2**30)
         raise MemoryFullError(
@@ -94,15 +91,3 @@ def _check_space(needs: Needs, folder: Path) -> None:
             f"{gib(needs.source)} for the quantised weights, until they are converted, and {gib(needs.copy)} for the "
             "copy in BFloat16. Free space or enlarge spec.storage.size; the next attempt looks again."
         )
-
-
-def _memory() -> int:
-    """Bytes of memory that this process may use at most."""
-    return min([psutil.virtual_memory().total, *filter(None, map(_limit, _LIMITS))])
-
-
-def _limit(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # not in a container, or `max`
-        return None

@@ -1,16 +1,13 @@
 """Files by which both backends report progress to the stage, and learn that they have to stop."""
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from dynalign_contract.manifest import describe_file
-from dynalign_contract.model_shape import ModelShape, UnknownShapeError, shape_of
 from dynalign_contract.records import BatchRow
-from dynalign_trainer.models.files import CONFIG
+from dynalign_trainer.models.folder import model_shape
 from dynalign_trainer.train.checkpoints import drop_programs, seal_checkpoint
 from dynalign_trainer.train.flops import model_flops
 from dynalign_trainer.train.job import (
@@ -108,7 +105,7 @@ def report_step(
     seconds: float,
 ) -> None:
     """Publish a step that has ended: `step` is 1-based, `rows` are those that carried loss, over all ranks."""
-    shape = _shape(job.model)
+    shape = model_shape(job.model)
     append_report(
         job.work,
         StepReport(
@@ -121,12 +118,3 @@ def report_step(
             flops=None if shape is None else model_flops(shape, rows, job.training.method),
         ),
     )
-
-
-@cache
-def _shape(model: Path) -> ModelShape | None:
-    """Sizes of the model in a folder; None where its configuration does not tell them."""
-    try:
-        return shape_of(json.loads((model / CONFIG).read_bytes()))
-    except UnknownShapeError:
-        return None

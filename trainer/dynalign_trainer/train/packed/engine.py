@@ -55,10 +55,6 @@ def start_engine(job: TrainJob) -> Any:
     policy = load_policy(job, IMPLEMENTATION)
     del sharding
     check_packable(causal_lm(policy))
-    if training.gradient_checkpointing:
-        policy.enable_input_require_grads()
-        # ZeRO-3 frees weights between the passes, which the other kind of checkpointing takes for changed activations.
-        policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": is_sharded})
     module = PackedPolicy(policy, job.temperature)
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=training.rate, weight_decay=0.0)

@@ -61,7 +61,7 @@ def trainer_arguments(job: TrainJob, schedule: Schedule) -> dict[str, Any]:
         "weight_decay": 0.0,
         "optim": "adamw_torch",
         "max_grad_norm": training.max_grad_norm,
-        "gradient_checkpointing": training.gradient_checkpointing,
+        "gradient_checkpointing": training.gradient_checkpointing is not False,
         "ddp_timeout": int(COLLECTIVE_TIMEOUT.total_seconds()),
         "save_strategy": "no",  # ReplayCallback says when
         "save_total_limit": KEPT_CHECKPOINTS,
