@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dynalign_trainer.models.logit_map import PLAIN, LogitMap
+from dynalign_trainer.train.packed.precision import to_inputs, to_outputs
 
 CHUNK_ELEMENTS: Final = 2**23
 """Logits that exist at one time, 32 MiB in float32."""
@@ -24,10 +25,9 @@ class _Logits:
 
     def read(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Logits z / t, float32, and the slopes of the cap at them, both of shape (m, V); no slopes without a cap."""
-        logits = hidden @ weight.T
+        logits = to_outputs(hidden, weight)
         if bias is not None:
             logits += bias
-        logits = logits.float()
         if self.map.scale != 1:
             logits.mul_(self.map.scale)
         slopes = None
@@ -62,9 +62,9 @@ class _FrozenHead(torch.autograd.Function):
             if gradient is None:
                 continue
             if slopes is None:
-                pulled = weight[targets[part]] - probs.to(weight.dtype) @ weight
+                pulled = weight[targets[part]] - to_inputs(probs, weight)
             else:
-                pulled = _pull(probs, targets[part]).mul_(slopes).to(weight.dtype) @ weight
+                pulled = to_inputs(_pull(probs, targets[part]).mul_(slopes), weight)
             gradient[part] = logits.pull_back(pulled)
         if gradient is not None:
             ctx.save_for_backward(gradient)
@@ -109,7 +109,7 @@ class _TrainedHead(torch.autograd.Function):
             )
             if slopes is not None:
                 pull.mul_(slopes)
-            for_hidden[part] = pull.to(weight.dtype) @ weight
+            for_hidden[part] = to_inputs(pull, weight)
             for_weight += (pull.to(hidden.dtype).T @ hidden[part]).float()
             if for_bias is not None:
                 for_bias += pull.sum(dim=0)
@@ -135,10 +135,17 @@ def _chunks(hidden: Tensor, weight: Tensor) -> Iterator[slice]:
 
 
 def _read(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities of the targets and entropies, shapes (M,), and all probabilities, shape (M, V)."""
-    logp = torch.log_softmax(logits, dim=-1)
-    probs = logp.exp()
-    return logp.gather(1, targets[:, None])[:, 0], -torch.linalg.vecdot(probs, logp), probs
+    """Log-probabilities of the targets and entropies, shapes (M,), and all probabilities, shape (M, V).
+
+    Overwrites the logits: of tensors of that size no more than two exist at one time.
+    """
+    logits.sub_(logits.amax(dim=-1, keepdim=True))
+    probs = logits.exp()
+    total = probs.sum(dim=-1, keepdim=True)
+    probs.div_(total)
+    logarithm = total.log()[:, 0]
+    chosen = logits.gather(1, targets[:, None])[:, 0] - logarithm
+    return chosen, logarithm - torch.linalg.vecdot(probs, logits), probs
 
 
 def chosen_logprobs(
