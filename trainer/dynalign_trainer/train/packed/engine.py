@@ -52,7 +52,7 @@ def start_engine(job: TrainJob) -> Any:
     is_sharded = training.zero_stage == 3
     # While it is alive, from_pretrained spreads the weights over the ranks as it loads them.
     sharding = HfDeepSpeedConfig(config) if is_sharded else None
-    policy = load_policy(job, IMPLEMENTATION)
+    policy = load_policy(job, IMPLEMENTATION, _linear(job))
     del sharding
     check_packable(causal_lm(policy))
     module = PackedPolicy(policy, job.temperature)
@@ -62,6 +62,19 @@ def start_engine(job: TrainJob) -> Any:
     use_plain_checkpoints(engine)
     restore_fp32(job, policy)
     return engine
+
+
+def _linear(job: TrainJob) -> Any:
+    """The class of linear layers with an adapter; None for PEFT's own.
+
+    On a GPU, and on a CPU that multiplies bfloat16, products in float32 would be slower; with ZeRO-3 a layer's weights
+    are there only while its own forward pass runs.
+    """
+    from dynalign_trainer.train.packed.lora_linear import AdaptedLinear
+    from dynalign_trainer.train.packed.precision import multiplies_bfloat16
+
+    in_float32 = count_gpus() == 0 and not (use_bfloat16(job.dtype) and multiplies_bfloat16())
+    return AdaptedLinear if in_float32 and job.training.zero_stage < 3 else None
 
 
 def save_checkpoint(engine: Any, folder: Path) -> list[Path]:

@@ -62,14 +62,15 @@ def _refuse(field: str, wanted: object, found: object) -> None:
     )
 
 
-def load_adapter_policy(job: TrainJob, attention: str | None = None) -> Any:
+def load_adapter_policy(job: TrainJob, attention: str | None = None, linear: Any = None) -> Any:
     """The base model with a trainable adapter: the job's own, or a fresh one that is zero in effect.
 
-    A fresh adapter depends on the job's seed only. `attention` is an implementation that transformers knows. Raises
-    BadConfigError when a target cannot be trained, merged and sampled alike.
+    A fresh adapter depends on the job's seed only. `attention` is an implementation that transformers knows, `linear` a
+    class of PEFT's layers for linear layers, None for its own. Raises BadConfigError when a target cannot be trained,
+    merged and sampled alike.
     """
     import torch
-    from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+    from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
     from transformers import AutoModelForCausalLM, set_seed
 
     dtype = torch.bfloat16 if use_bfloat16(job.dtype) else torch.float32
@@ -80,8 +81,15 @@ def load_adapter_policy(job: TrainJob, attention: str | None = None) -> Any:
     # Mixed precisions of base and adapter break ZeRO-3's coalesced gathering, so there the adapter keeps the base's.
     autocast = job.training.zero_stage < 3
     if job.start is not None:
+        stored = PeftConfig.from_pretrained(str(job.start))
+        _use_linear(stored, linear)
         return PeftModel.from_pretrained(
-            model, str(job.start), is_trainable=True, autocast_adapter_dtype=autocast, local_files_only=True
+            model,
+            str(job.start),
+            config=stored,
+            is_trainable=True,
+            autocast_adapter_dtype=autocast,
+            local_files_only=True,
         )
     set_seed(job.seed)
     lora = job.training.adapter
@@ -92,7 +100,19 @@ def load_adapter_policy(job: TrainJob, attention: str | None = None) -> Any:
         target_modules=list(lora.target_modules),
         task_type=TaskType.CAUSAL_LM,
     )
+    _use_linear(config, linear)
     return get_peft_model(model, config, autocast_adapter_dtype=autocast)
+
+
+def _use_linear(config: Any, linear: Any) -> None:
+    """Have PEFT make adapters of linear layers by another class than its own, in the way that it documents.
+
+    https://huggingface.co/docs/peft/developer_guides/custom_models
+    """
+    if linear is not None:
+        import torch
+
+        config._register_custom_module({torch.nn.Linear: linear})  # noqa: SLF001 - documented by this name
 
 
 class AdapterWriter:

@@ -59,13 +59,14 @@ def policy_files(folder: Path, method: TrainingMethod) -> list[str]:
     return [ADAPTER_WEIGHTS, ADAPTER_CONFIG] if method is TrainingMethod.LORA else full_files(folder)
 
 
-def load_policy(job: TrainJob, attention: str | None = None) -> Any:
+def load_policy(job: TrainJob, attention: str | None = None, linear: Any = None) -> Any:
     """The job's policy, ready to be trained: a PEFT model, or the model itself.
 
-    `attention` is an implementation that transformers knows. Raises BadConfigError when it cannot be trained so.
+    `attention` is an implementation that transformers knows, `linear` a class of PEFT's layers that takes the place of
+    its own for linear layers with an adapter. Raises BadConfigError when it cannot be trained so.
     """
     if job.training.method is TrainingMethod.LORA:
-        return load_adapter_policy(job, attention)
+        return load_adapter_policy(job, attention, linear)
     return load_full(job, attention)
 
 
