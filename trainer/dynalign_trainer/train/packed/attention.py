@@ -17,12 +17,11 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from dynalign_contract.errors import BadConfigError
 from dynalign_trainer.models.attention_probe import OWN_MASK, UNKNOWN_ARGUMENTS
+from dynalign_trainer.train.packed.block_attention import attend_in_blocks
 from dynalign_trainer.train.packed.segments import FlashSegments, MaskedSegment, Segments
 
 IMPLEMENTATION: Final = "dynalign_packed"
 """For `attn_implementation`; the model's forward pass then needs the keyword `segments`, a `Segments`."""
-_SHORT: Final = 256
-"""Up to so many keys PyTorch's CPU attention is faster in float32: its bfloat16 backward pass takes 3 ms at least."""
 
 
 class Kernel(Enum):
@@ -30,8 +29,10 @@ class Kernel(Enum):
 
     FLASH = auto()
     """PyTorch's flash attention for sequences of varying length: all segments in one call, on CUDA, not in float32."""
+    BLOCKS = auto()
+    """Products of blocks of queries in float32, on a CPU, see `block_attention`."""
     SDPA = auto()
-    """PyTorch's scaled dot-product attention, a call for each segment."""
+    """PyTorch's scaled dot-product attention, a call for each segment: on CUDA in float32."""
     MATMUL = auto()
     """Two matrix products for each segment, which keep its probabilities: (heads, queries, keys) in float32."""
 
@@ -40,7 +41,9 @@ def choose_kernel(segments: Segments, softcap: float | None, sinks: Tensor | Non
     """The fastest kernel that computes a layer: all know windows, but only matrix products know caps and sinks."""
     if softcap is not None or sinks is not None:
         return Kernel.MATMUL
-    return Kernel.FLASH if segments.has_flash else Kernel.SDPA
+    if segments.has_flash:
+        return Kernel.FLASH
+    return Kernel.BLOCKS if segments.is_on_cpu else Kernel.SDPA
 
 
 def attend(
@@ -69,6 +72,9 @@ def attend(
     kernel = choose_kernel(segments, softcap, s_aux)
     if kernel is Kernel.FLASH:
         return _all_at_once(query, key, value, segments.flash, scale=scaling, window=attention_mask), None
+    if kernel is Kernel.BLOCKS:
+        blocks = segments.blocks(attention_mask, group=query.size(1) // key.size(1))
+        return attend_in_blocks(query, key, value, blocks, query.size(-1) ** -0.5 if scaling is None else scaling), None
     compute = partial(_products, softcap=softcap, sinks=s_aux) if kernel is Kernel.MATMUL else _attention
     return _one_by_one(query, key, value, segments.masked(attention_mask), partial(compute, scale=scaling)), None
 
@@ -96,8 +102,6 @@ def _last(tensor: Tensor, count: int) -> Tensor:
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, scale: float | None) -> Tensor:
-    if k.size(2) <= _SHORT:
-        q, k, v = q.float(), k.float(), v.float()
     return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True)
 
 

@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from dynalign_trainer.train.packed.layout import Segment
+
+_BLOCK: Final = 128
+"""Queries of a block: enough rows for a fast product, and few enough for their scores to stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,20 @@ class MaskedSegment:
     """Keys that each query sees, bool, shape (queries, kept + queries); None where these are plainly causal."""
 
 
+@dataclass(frozen=True)
+class QueryBlock:
+    """Some queries of a segment, the keys that any of them sees, and which of these each one sees."""
+
+    queries: slice
+    """Positions of the queries."""
+    prompt: slice
+    """Positions of the keys that belong to the prompt; empty for a prompt's own queries."""
+    own: slice
+    """Positions of the other keys: the segment's own, up to the last query."""
+    bias: Tensor
+    """0 for a key that is seen, else -inf; float32, shape (queries * G, keys), each row G times."""
+
+
 class Segments:
     """The segments of one pack, in the form that each kernel takes.
 
@@ -46,10 +64,12 @@ class Segments:
     def __init__(self, parts: Sequence[Segment], device: torch.device, dtype: torch.dtype) -> None:
         self.has_flash = device.type == "cuda" and dtype is not torch.float32
         """Whether the flash kernel computes on this device in this type."""
+        self.is_on_cpu = device.type == "cpu"
         self._parts = parts
         self._device = device
         self._longest = max(part.prefix + part.queries for part in parts)
         self._masked: dict[int | None, Sequence[MaskedSegment]] = {}
+        self._blocks: dict[tuple[int | None, int], Sequence[QueryBlock]] = {}
 
     @cached_property
     def flash(self) -> FlashSegments:
@@ -72,6 +92,32 @@ class Segments:
         if window not in self._masked:
             self._masked[window] = [_mask(part, window, self._device) for part in self._parts]
         return self._masked[window]
+
+    def blocks(self, window: int | None, group: int) -> Sequence[QueryBlock]:
+        """The segments in blocks of queries; `group` is G, the number of query heads that share a key head."""
+        if (window, group) not in self._blocks:
+            self._blocks[window, group] = [
+                _block(segment, start, group)
+                for segment in self.masked(window)
+                for start in range(0, segment.part.queries, _BLOCK)
+            ]
+        return self._blocks[window, group]
+
+
+def _block(segment: MaskedSegment, start: int, group: int) -> QueryBlock:
+    """The block that begins with the segment's query `start`."""
+    part, kept, stop = segment.part, segment.kept, min(start + _BLOCK, segment.part.queries)
+    if segment.mask is None:
+        hidden = torch.ones(stop - start, stop, dtype=torch.bool).triu_(start + 1)
+    else:
+        hidden = ~segment.mask[start:stop, : kept + stop]
+    bias = torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
+    return QueryBlock(
+        queries=slice(part.start + start, part.start + stop),
+        prompt=slice(part.prefix_stop - kept, part.prefix_stop),
+        own=slice(part.start, part.start + stop),
+        bias=bias.repeat_interleave(group, dim=0),
+    )
 
 
 def _mask(part: Segment, window: int | None, device: torch.device) -> MaskedSegment:
