@@ -25,7 +25,6 @@ from typing import Any, Final
 
 import torch
 from rich.table import Column, Table
-from transformers import AutoModelForCausalLM
 
 from benchmarks.report import print_report, this_machine
 from dynalign_contract.errors import StageError
@@ -153,6 +152,8 @@ def draw_rows(groups: int) -> list[BatchRow]:
 
 def score(model: Path, rows: Sequence[BatchRow]) -> list[BatchRow]:
     """The rows with the log-probabilities of transformers' own forward pass."""
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - what trains must import it as a worker does
+
     torch.set_num_threads(1)  # beside other work, threads that wait for each other take minutes for what takes seconds
     policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, local_files_only=True)
     scored: list[BatchRow] = []

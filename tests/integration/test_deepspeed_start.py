@@ -21,6 +21,25 @@ options = dist.group.WORLD._get_backend(torch.device("cpu")).options
 print(options._timeout.total_seconds())
 """
 
+IMPORTS = """
+import sys
+from dynalign_trainer.train.processes.worker import leave_out_unused
+leave_out_unused()
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+import dynalign_trainer.train.packed.lora_linear, dynalign_trainer.train.packed.run, dynalign_trainer.train.trl.run
+print(sorted(name for name in ("vllm", "sklearn", "scipy") if sys.modules[name] is not None))
+"""
+
+
+@pytest.mark.slow
+def test_training_imports_no_library_that_it_does_not_use() -> None:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS], env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == "[]"
+
 
 @pytest.mark.slow
 def test_processes_wait_for_each_other_while_one_writes_the_largest_policy() -> None:

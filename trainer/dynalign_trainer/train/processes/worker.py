@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
 from dynalign_contract.errors import StageError
 from dynalign_contract.result import ResultError
@@ -12,6 +13,8 @@ from dynalign_trainer.train.batch_wait import EmptyBatchError
 from dynalign_trainer.train.choice import settle
 from dynalign_trainer.train.job import TrainJob, WorkerOutcome, WorkerResult, read_job, write_result
 from dynalign_trainer.train.processes.lifetime import die_with_parent
+
+_UNUSED: Final = ("vllm", "sklearn", "scipy")
 
 
 def main() -> None:
@@ -48,6 +51,7 @@ def train(job: TrainJob) -> WorkerResult:
 
     Raises StageError.
     """
+    leave_out_unused()
     from dynalign_trainer.train.measure import check_change, largest_peak_memory, total_peak_flops
 
     settled, choice = settle(job)
@@ -58,10 +62,18 @@ def train(job: TrainJob) -> WorkerResult:
     return result.model_copy(update={"training": choice, **measured})
 
 
+def leave_out_unused() -> None:
+    """Have libraries believe that others are not installed which they import where they find them; call it first.
+
+    TRL imports vLLM, which doubles the time to the first step; no backend generates. transformers imports scikit-learn
+    and SciPy, 140 MB, for assisted generation and the losses of object detection. Does nothing to what is imported.
+    """
+    for name in _UNUSED:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+
+
 def _take_steps(job: TrainJob) -> WorkerResult:
     """Take the steps that remain of a job in which nothing is left to choose, and write the policy."""
-    # TRL imports vLLM where it finds it, which doubles the time to the first step; no backend generates.
-    sys.modules.setdefault("vllm", None)  # type: ignore[arg-type]
     try:
         match job.training.backend:
             case TrainingBackend.PACKED:
