@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,14 @@ import pytest
 
 from dynalign_contract.config import RolloutParams, StageConfig
 from dynalign_contract.errors import BadInputError
+from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import stage_folder
+from dynalign_contract.manifest import read_manifest
 from dynalign_contract.metrics import EvaluateMetrics, GenerateMetrics, RolloutMetrics
 from dynalign_contract.result import Outcome, StageResult
 from dynalign_contract.stages import PART_STAGES, ROLLOUT_STAGES, Stage
 from dynalign_operator.manifests import labels
-from dynalign_trainer.runtime import lifecycle
+from dynalign_trainer.runtime import leases, lifecycle, rollout, shard_leases
 from dynalign_trainer.runtime.context import StageContext, StageOutput
 from support.builders import a_run
 from support.planning import config_of
@@ -173,3 +176,125 @@ def test_shards_wait_for_each_other_and_write_the_prompts_once(tmp_path: Path, m
     }
     assert [list(found[index].parts) for index in (0, 1)] == [list(ROLLOUT_STAGES), list(ROLLOUT_STAGES[1:])]
     assert GenerateMetrics.stage in found[1].parts
+
+
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pods:
+    """Two pods whose leases expire within moments, in the second iteration, whose rollout begins with an evaluation."""
+    monkeypatch.setattr(leases, "EXPIRY_SECONDS", 0.5)
+    monkeypatch.setattr(leases, "_RENEWAL_SECONDS", 0.05)
+    monkeypatch.setattr(shard_leases, "_RENEW_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(shard_leases, "_SETTLED_SECONDS", 0.1)
+    monkeypatch.setattr(rollout, "_LOOK_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # these pods may be threads
+    return Pods(tmp_path, monkeypatch, shards=2, iteration=1, action="Stop")
+
+
+def must_not_run(_: StageContext[Any]) -> StageOutput[Any]:
+    raise AssertionError("it was made already")
+
+
+def texts(pods: Pods) -> dict[str, str]:
+    return {str(path.relative_to(pods.root)): path.read_text() for path in sorted(pods.root.rglob("x"))}
+
+
+@pytest.mark.parametrize("present", [0, 1])
+def test_a_rollout_goes_on_with_any_of_its_pods(two: Pods, tmp_path: Path, present: int) -> None:
+    """The other one comes later, finds what everybody waits for made, and has its judgements left, which nobody does."""
+    alone, other = two.run(present), 1 - present
+    assert alone.outcome is Outcome.SUCCEEDED
+    before = texts(two)
+    made = {text for text in before.values() if not text.startswith("evaluate")}
+    assert made == {"prompts 0", "generate 0", "generate 1", f"judge {present}"}
+    two.script({stage: must_not_run for stage in PART_STAGES if stage is not Stage.JUDGE})
+    late = two.run(other)
+    assert late.outcome is Outcome.SUCCEEDED
+    assert [stage for stage, part in late.parts.items() if not part.is_skipped] == [Stage.JUDGE]
+    after = texts(two)
+    assert {name: after[name] for name in before} == before
+    assert [after[name] for name in after.keys() - before.keys()] == [f"judge {other}"]
+    expected = [list(PART_STAGES), [stage for stage in PART_STAGES if stage is not Stage.PROMPTS]]
+    assert [list(result.parts) for result in (alone, late)] == [expected[present], expected[other]]
+    assert not list(tmp_path.rglob("*-leases"))
+
+
+def test_the_time_of_what_a_pod_makes_for_another_is_its_own(two: Pods) -> None:
+    def works(context: StageContext[Any]) -> StageOutput[Any]:
+        context.telemetry.useful.add(2.0)
+        return writes(context)
+
+    two.script(dict.fromkeys(ROLLOUT_STAGES, works))
+    values = {metric.name: metric.value for metric in two.run().metrics}
+    assert values[RolloutMetrics.useful_seconds.name] == pytest.approx(2.0 * 4), (
+        "prompts, two shards of generate, one of judge"
+    )
+
+
+class Makers:
+    """Notes which pod has made which shard."""
+
+    def __init__(self, seconds: Callable[[Stage, int], float]) -> None:
+        self.made: list[tuple[Stage, int, str]] = []
+        self._seconds, self._lock = seconds, threading.Lock()
+
+    def __call__(self, context: StageContext[Any]) -> StageOutput[Any]:
+        stage, shard = context.config.stage, context.shard
+        if not context.shares:
+            with self._lock:
+                self.made.append((stage, shard, threading.current_thread().name))
+            time.sleep(self._seconds(stage, shard))
+        return writes(context)
+
+    def of(self, stage: Stage, shard: int) -> list[str]:
+        return [name for a, b, name in self.made if (a, b) == (stage, shard)]
+
+
+def start(two: Pods, index: int) -> threading.Thread:
+    pod = threading.Thread(target=two.run, args=(index,), name=str(index))
+    pod.start()
+    return pod
+
+
+def test_a_pod_that_takes_longer_than_a_lease_lasts_is_not_replaced(two: Pods) -> None:
+    makers = Makers(lambda stage, shard: 1.5 if (stage, shard) == (Stage.GENERATE, 1) else 0.0)
+    two.script(dict.fromkeys(PART_STAGES, makers))
+    for pod in [start(two, index) for index in (0, 1)]:
+        pod.join()
+    assert makers.of(Stage.GENERATE, 1) == ["1"]
+    assert len(makers.made) == len({(stage, shard) for stage, shard, _ in makers.made}) == 7
+
+
+def test_a_pod_that_comes_while_another_makes_its_shard_waits_for_it(two: Pods) -> None:
+    makers = Makers(lambda stage, shard: 2.0 if (stage, shard) == (Stage.GENERATE, 1) else 0.0)
+    two.script(dict.fromkeys(PART_STAGES, makers))
+    first = start(two, 0)
+    while not makers.of(Stage.GENERATE, 1):
+        time.sleep(0.02)
+    late = start(two, 1)
+    for pod in (first, late):
+        pod.join()
+    assert makers.of(Stage.GENERATE, 1) == ["0"]
+    assert len(makers.made) == len({(stage, shard) for stage, shard, _ in makers.made}) == 7
+
+
+def test_a_pod_that_died_while_it_joined_the_shares_is_replaced(two: Pods) -> None:
+    """Its lock names it, and only what stands in for it takes that up."""
+
+    def fails_to_join(context: StageContext[Any]) -> StageOutput[Any]:
+        if context.shares:
+            raise BadInputError("out of memory")
+        return writes(context)
+
+    two.script({Stage.EVALUATE: fails_to_join})
+    assert two.run(1).exit_code == 11, "it stood in for shard 0, whose share came last"
+    two.script({})
+    assert two.run(1).outcome is Outcome.SUCCEEDED
+    assert read_manifest(two.root / stage_folder(Stage.EVALUATE, 0)) is not None
+
+
+def test_sigterm_ends_the_wait_for_other_pods(two: Pods, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "EXPIRY_SECONDS", 60.0)
+    stopping = threading.Event()
+    monkeypatch.setattr(lifecycle, "_watch_sigterm", lambda: stopping)
+    threading.Timer(0.5, stopping.set).start()
+    assert two.run(0).exit_code == ExitCode.TERMINATED

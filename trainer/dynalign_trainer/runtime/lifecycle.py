@@ -144,11 +144,11 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
 
 
 def _make_part(
-    config: StageConfig, session: Session, *, root: Path, place: Place, stopping: threading.Event
+    config: StageConfig, session: Session, index: int, *, root: Path, place: Place, stopping: threading.Event
 ) -> StageResult:
-    """Make the artifact of one stage of a rollout, or of this pod's shard of it."""
+    """Make the artifact of one stage of a rollout, or a shard of it."""
     started = time.monotonic()
-    result = _make(config, root, place, stopping, session)
+    result = _make(config, root, replace(place, index=index), stopping, session)
     return result.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
 
 

@@ -6,6 +6,7 @@ its engine runs anyway, and waits only for parts of its own that another pod is 
 the other, where the first of them makes all parts.
 """
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -216,7 +217,9 @@ class SharedParts(Generic[In, R]):
             return
         write_bytes(folder / _mark(self._shard), b"")
         if {_mark(shard) for shard in range(self._shards)} <= self._leases.names():
-            shutil.rmtree(folder.parent, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # leases of something else lie there, too
+                folder.parent.rmdir()
 
 
 def _mark(shard: int) -> str:
