@@ -63,12 +63,12 @@ class _Attention(torch.autograd.Function):
 
 
 def _rows(tensor: Tensor, block: QueryBlock) -> Tensor:
-    """Of (key heads, N, G, D) the block's (key heads, queries * G, D), a view."""
+    """The queries of a block, (key heads, queries * G, D), out of (key heads, N, G, D); a view."""
     return tensor[:, block.queries].flatten(1, 2)
 
 
 def _keys(tensor: Tensor, block: QueryBlock) -> Tensor:
-    """Of (key heads, N, D) the block's (key heads, keys, D)."""
+    """The keys of a block, (key heads, keys, D), out of (key heads, N, D)."""
     own = tensor[:, block.own]
     return own if block.prompt.start == block.prompt.stop else torch.cat([tensor[:, block.prompt], own], dim=1)
 

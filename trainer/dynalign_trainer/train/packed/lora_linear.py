@@ -75,6 +75,8 @@ def _wide(tensor: Tensor) -> Tensor:
 
 def _whole(weight: Tensor, a: Tensor | None, b: Tensor | None, scale: float) -> Tensor:
     """W + s B A, shape (outputs, inputs)."""
+    wide = _wide(weight)
     if a is None or b is None:
-        return _wide(weight)
-    return torch.addmm(_wide(weight), _wide(b), _wide(a), alpha=scale)
+        return wide
+    whole = wide.clone() if wide is weight else wide
+    return whole.addmm_(_wide(b), _wide(a), alpha=scale)
