@@ -117,7 +117,7 @@ def test_whichever_shard_comes_first_judges_for_both_and_no_row_depends_on_it(tm
         if name == "forwards":
             assert seconds[1] == 0
     assert found[0] == found[1]
-    assert len(found[0]) == 4, "two parts and one, and the canaries"
+    assert len(found[0]) == PROMPTS + 1, "a part for each prompt, for there are few, and the canaries"
 
 
 def test_votes_are_sampled_averaged_and_reproducible(tiny: JudgeRun) -> None:

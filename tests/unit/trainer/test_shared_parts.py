@@ -146,6 +146,16 @@ def test_a_pod_without_work_of_its_own_does_not_begin_that_of_others(tmp_path: P
     assert stage.pod(1).wait() is None
 
 
+@pytest.mark.parametrize(
+    ("shards", "prompts", "sizes"), [(1, 40, [8] * 5), (2, 80, [8] * 5), (2, 40, [5] * 4), (2, 4, [1, 1])]
+)
+def test_a_shard_among_several_has_parts_enough_for_others_to_help(
+    tmp_path: Path, shards: int, prompts: int, sizes: list[int]
+) -> None:
+    shared = Stage(tmp_path, shards, prompts, size=8).pod(0)
+    assert [len(part.inputs) for part in shared.parts] == sizes
+
+
 def test_one_shard_alone_has_no_leases(tmp_path: Path) -> None:
     stage = Stage(tmp_path, shards=1, prompts=3)
     assert [task.part.index for task in work(stage.pod(0))] == [0, 1, 2]

@@ -20,8 +20,8 @@ class GenerationSettings(Model):
     shards: int = Field(default=1, ge=1, le=256)
     """Workers over which generate, judge and evaluate split their prompts, evaluate also the items of tasks."""
     prompts_per_part: int = Field(default=32, ge=1, le=4096)
-    """Prompts in one Parquet part. A restarted worker keeps its finished parts, and workers that are done make parts
-    that others have not begun."""
+    """Prompts in one Parquet part; of several workers each has four parts at least. A restarted worker keeps its
+    finished parts, and workers that are done make parts that others have not begun."""
 
     @property
     def completion_tokens(self) -> int:

@@ -25,6 +25,8 @@ from dynalign_trainer.runtime.parts import Part, reuse_finished_parts, split_par
 log = logging.getLogger("dynalign.parts")
 
 _LOOK_EVERY_SECONDS: Final = 0.5
+_PARTS: Final = 4
+"""Parts of a shard among several, if it has as many inputs: with fewer there is little that others could take over."""
 
 In = TypeVar("In")
 R = TypeVar("R")
@@ -61,7 +63,8 @@ class SharedParts(Generic[In, R]):
         is_complete: Callable[[Part[In], list[R]], bool],
         accepts: Callable[[list[R]], bool] = lambda _: True,
     ) -> None:
-        """`inputs` are those of all shards, dealt out one by one; a part has `size` of them.
+        """`inputs` are those of all shards, dealt out one by one; a part has `size` of them, or fewer where a shard
+        among several would have less than `_PARTS` parts.
 
         Parts that an earlier attempt has finished are kept, as `reuse_finished_parts` says. `accepts` says whether
         complete rows that another pod has made are what this one would make.
@@ -69,6 +72,8 @@ class SharedParts(Generic[In, R]):
         config = context.config
         self._context, self._table, self._is_complete, self._accepts = context, table, is_complete, accepts
         self._shard, self._shards = context.shard, config.shards
+        if config.shards > 1:
+            size = min(size, max(1, -(-len(inputs) // (_PARTS * config.shards))))
         self._tasks = [
             [Task(shard, part) for part in split_parts(inputs[shard :: config.shards], size)]
             for shard in range(config.shards)
