@@ -1,5 +1,7 @@
 """What the train stage and its workers do before the first step: at the same time, and however it ends."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,27 @@ def test_processes_that_spread_the_model_keep_a_policy_that_nothing_teaches(tmp_
         output = train_on(run, rollouts, [0.5] * len(rollouts))
         assert output.metrics[TrainMetrics.trained_steps] == 0
     assert farthest(weights(two), weights(one)) == 0
+
+
+_FORKS = """
+from dynalign_trainer.train.processes.forked import allow_fork
+import dynalign_trainer.train.packed.run
+allow_fork()
+from dynalign_trainer.main import main
+main()
+"""
+
+
+def test_a_worker_that_is_forked_before_the_batch_is_built_trains_as_any_other(tmp_path: Path) -> None:
+    """The stage serves its metrics from a thread by then, as every stage does."""
+    plain, forking = a_run(tmp_path / "plain"), a_run(tmp_path / "forking")
+    rollouts = rollouts_of(plain, prompts=2)
+    train_on(plain, rollouts)
+    (forking.root / "stage.json").write_text(forking.write(rollouts, make_judgements(rollouts)).to_json())
+    files = {"config": forking.root / "stage.json", "root": forking.root, "result": forking.root / "result"}
+    arguments = [f"--{name}={path}" for name, path in files.items()]
+    subprocess.run([sys.executable, "-c", _FORKS, *arguments], check=True, timeout=300)
+    assert farthest(weights(forking), weights(plain)) < 1e-6
 
 
 def workers() -> list[psutil.Process]:
