@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-zoo test-gpu test-gpu-cluster test-cluster test-kind cluster bench-transition bench-judge bench-learning bench-demo bench-injections bench-iteration bench-start bench-peer bench-sampling bench-trainer bench-scale gpu-check testbed fuzz check check-generated format generate docs coverage images chart version release lock clean
+.PHONY: help venv demo test test-local test-fast test-zoo test-gpu test-gpu-cluster test-cluster test-kind cluster bench-transition bench-checkpoints bench-judge bench-learning bench-demo bench-injections bench-iteration bench-start bench-peer bench-sampling bench-trainer bench-scale gpu-check testbed fuzz check check-generated format generate docs coverage images chart version release lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ cluster: ## Start a Kubernetes that can run pods; prints the line that selects i
 
 bench-transition: venv ## Time from a Job's completion to the next Job's creation, on a real node (minutes)
 	$(BIN)/python -m benchmarks.transition
+
+bench-checkpoints: venv ## Checkpoints of full training at real sizes, and what kills cost (minutes; 30 GB of disk, 12 of memory)
+	$(BIN)/python -m benchmarks.checkpoints
 
 bench-judge: venv ## What shared prefixes save the judge, with the bundled model (minutes)
 	$(BIN)/python -m benchmarks.judge
