@@ -8,9 +8,12 @@ from typing import Any
 import psutil
 import pytest
 
-from dynalign_contract.errors import BadInputError, TerminatedError
+from dynalign_contract.errors import BadInputError, CorruptArtifactError, TerminatedError
+from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.metrics import TrainMetrics
+from dynalign_contract.result import StageResult
 from dynalign_trainer.models.plain_adapter import ADAPTER_WEIGHTS
+from dynalign_trainer.runtime.lifecycle import Place, run_stage
 from dynalign_trainer.train import stage as train
 from dynalign_trainer.train.batch import build_batch
 from support.train_stage import EPOCHS, a_run, farthest, rollouts_of, train_on, weights
@@ -86,3 +89,21 @@ def test_the_batch_is_built_beside_the_workers_who_end_with_it(
     monkeypatch.undo()
     output = train.run(run.context(run.write(rollouts, make_judgements(rollouts))))
     assert output.metrics[TrainMetrics.trained_steps] == 2 * EPOCHS
+
+
+@pytest.mark.parametrize("damage", ["a byte", "the end"])
+def test_a_damaged_model_is_the_reason_though_the_workers_load_it_meanwhile(tmp_path: Path, damage: str) -> None:
+    """They may train on what they can load, or fail at what they cannot: neither counts."""
+    run = a_run(tmp_path)
+    rollouts = rollouts_of(run, prompts=2)
+    (run.root / "stage.json").write_text(run.write(rollouts, make_judgements(rollouts)).to_json())
+    weights_file = run.root / "model/model.safetensors"
+    data = bytearray(weights_file.read_bytes())
+    data[-4] ^= 1
+    weights_file.write_bytes(data if damage == "a byte" else data[:-1000])
+    code = run_stage(run.root / "stage.json", run.root, run.root / "result", Place())
+    result = StageResult.decode((run.root / "result").read_bytes())
+    assert (code, result.error and result.error.reason) == (ExitCode.BAD_INPUT, CorruptArtifactError.reason)
+    assert result.error is not None
+    assert "model.safetensors" in result.error.message
+    assert not workers()

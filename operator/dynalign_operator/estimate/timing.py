@@ -126,11 +126,12 @@ def _engine_start(work: Work, machine: Machine) -> float:
 
 
 def _training_start(work: Work, machine: Machine) -> float:
-    """The processes import, meet and load the model while the batch is built; then each of them reads it."""
+    """The processes import, meet and load the model while the batch is built and digests are checked; then each of them
+    reads the batch."""
     efficiency = machine.efficiency
     loads = machine.loaded_bytes / _LOAD + efficiency.training_start.value
     handed = work.stored / efficiency.batch.value
-    return efficiency.start.value + _verified(machine) + max(loads, _BUILDING * handed) + handed
+    return efficiency.start.value + max(_verified(machine), loads, _BUILDING * handed) + handed
 
 
 def _read(work: Work, machine: Machine) -> float:

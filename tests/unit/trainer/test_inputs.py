@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from dynalign_contract import manifest
-from dynalign_contract.config import GenerateParams, JudgeParams, Params, PromptsParams, StageConfig
+from dynalign_contract.config import GenerateParams, JudgeParams, Params, PromptsParams, StageConfig, TrainParams
 from dynalign_contract.errors import CorruptArtifactError
 from dynalign_contract.files import sha256_of
 from dynalign_contract.objective import builtin_objective
-from dynalign_contract.settings import GenerationSettings, JudgingSettings, PromptSettings
+from dynalign_contract.settings import GenerationSettings, JudgingSettings, PromptSettings, TrainingSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer.models import engine_start
 from dynalign_trainer.runtime.context import Gang
@@ -33,7 +33,9 @@ def with_model(root: Path, params: Params = GENERATE) -> StageConfig:
 
 
 def take(config: StageConfig, root: Path, *, asks_models: bool = True) -> dict[str, tuple[Path, ...]]:
-    return take_inputs(config, root, Gang(), None, Telemetry(), asks_models=asks_models)
+    found = take_inputs(config, root, Gang(), None, Telemetry(), asks_models=asks_models)
+    assert found.weights is None
+    return dict(found.folders)
 
 
 def test_digests_are_checked_while_the_engine_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,3 +104,38 @@ def test_only_a_stage_that_asks_the_runs_own_model_imports_the_engine(
     assert imported == [True] * needed
     assert take(config, tmp_path, asks_models=False) == {}, "weights are no input of a stage that joins shares"
     assert imported == [True] * needed
+
+
+TRAIN = TrainParams(training=TrainingSettings().with_defaults(), temperature=1.0, max_tokens=16)
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_train_gets_its_model_at_once_and_waits_for_the_check_when_it_must(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_damaged: bool
+) -> None:
+    config, check, goes_on = with_model(tmp_path, TRAIN), sha256_of, threading.Event()
+
+    def checks(path: Path) -> str:
+        assert goes_on.wait(60)
+        return check(path)
+
+    monkeypatch.setattr(manifest, "sha256_of", checks)
+    if is_damaged:
+        (tmp_path / "model/weights").write_text("v" * 1000)
+    found = take_inputs(config, tmp_path, Gang(), None, Telemetry(), asks_models=True)
+    assert found.folders == {"model": (tmp_path / "model",)}
+    assert found.weights is not None
+    assert not found.weights.has_ended(0.01)
+    goes_on.set()
+    if is_damaged:
+        with pytest.raises(CorruptArtifactError, match="weights"):
+            found.weights.has_ended(60)
+    else:
+        assert found.weights.has_ended(60)
+
+
+def test_only_rank_0_checks_the_model_of_a_gang(tmp_path: Path) -> None:
+    config = with_model(tmp_path, TRAIN)
+    (tmp_path / "model/weights").write_text("v" * 1000)
+    found = take_inputs(config, tmp_path, Gang(rank=1, nodes=2), None, Telemetry(), asks_models=True)
+    assert (found.folders, found.weights) == ({"model": (tmp_path / "model",)}, None)

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from dynalign_contract.config import Policy, StageConfig
 from dynalign_contract.errors import BadConfigError, TerminatedError
@@ -15,10 +15,13 @@ from dynalign_contract.metrics import MetricDef
 from dynalign_contract.training_choice import TrainingChoice
 from dynalign_trainer.runtime.session import Session
 from dynalign_trainer.runtime.telemetry import Telemetry
+from dynalign_trainer.runtime.verification import Verification
 
 P = TypeVar("P")
 
 log = logging.getLogger("dynalign.stage")
+
+_LOOK_EVERY_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class StageContext(Generic[P]):
     """Where the stage writes; exists. Finished parts of an earlier attempt with the same configuration are kept."""
     shard: int
     inputs: Mapping[str, tuple[Path, ...]]
-    """Name -> folders of an input artifact, verified by rank 0, one a shard."""
+    """Name -> folders of an input artifact, one a shard, verified by rank 0, or being so (`weights`)."""
     telemetry: Telemetry
     stopping: threading.Event
     """Set by SIGTERM: stop at the next safe place."""
@@ -66,6 +69,8 @@ class StageContext(Generic[P]):
     """Texts given to `warn`, in order."""
     session: Session | None = None
     """What the stages of a rollout share within their process; None for a stage that has a Job of its own."""
+    weights: Verification | None = None
+    """The check of the weights among the inputs of train, see `await_weights`."""
     shares: tuple[Path, ...] = ()
     """Folders of all shards' shares, by index, where they are to be joined into the artifact; else none. Of the inputs,
     weights are not there then."""
@@ -111,6 +116,14 @@ class StageContext(Generic[P]):
                 f"stage {self.config.stage} needs the input '{name}'; its StageConfig names only {sorted(self.inputs)}"
             )
         return self.inputs[name]
+
+    def await_weights(self) -> None:
+        """Return once the weights among the inputs are verified; call it before the artifact depends on them.
+
+        Raises CorruptArtifactError, or TerminatedError on SIGTERM.
+        """
+        while self.weights is not None and not self.weights.has_ended(_LOOK_EVERY_SECONDS):
+            self.check_stop()
 
     def save_useful_time(self) -> None:
         """Leave the useful time so far beside the finished parts; call it when a part is written."""

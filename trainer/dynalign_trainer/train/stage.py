@@ -75,9 +75,9 @@ _REFUSALS: Final[dict[str, type[StageError]]] = {e.__name__: e for e in (BadConf
 def run(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:
     """Train the policy on its judged rollouts; writes an adapter as PEFT does, or all weights.
 
-    The batch is built while the workers load the model. An iteration in which nothing can be learned (no group with
-    spread) leaves the policy as it was, with a warning and `trained_steps` 0. Raises BadInputError, BadConfigError,
-    UnfitError, TrainingFailedError or TerminatedError.
+    The batch is built, and the weights are verified, while the workers load the model. An iteration in which nothing
+    can be learned (no group with spread) leaves the policy as it was, with a warning and `trained_steps` 0. Raises
+    BadInputError, BadConfigError, CorruptArtifactError, UnfitError, TrainingFailedError or TerminatedError.
     """
     if context.gang.rank > 0:
         return _assist(context)
@@ -90,7 +90,11 @@ def run(context: StageContext[TrainParams]) -> StageOutput[TrainParams]:
     job = _prepare(context, start, processes)
     context.check_stop()
     batches: list[Batch] = []
-    result = _train(context, job.work, processes, gpus, first=lambda: batches.append(_hand_over(context, job)))
+    try:
+        result = _train(context, job.work, processes, gpus, first=lambda: batches.append(_hand_over(context, job)))
+    except StageError:
+        context.await_weights()  # weights that are not as they were made are the better reason
+        raise
     if result is None:
         raise TrainingFailedError("the training processes ended well but left no result; the next attempt goes on")
     for link in result.links:
@@ -125,6 +129,7 @@ def _hand_over(context: StageContext[TrainParams], job: TrainJob) -> Batch:
             f"rewards, differences within the judge's noise ({batch.noisy_groups or 0}), or every candidate masked); "
             "the policy stays as it is"
         )
+    context.await_weights()
     context.check_stop()
     log.info("%d rows in %d steps, epochs %d", len(batch.rows), batch.steps, batch.epochs)
     write_job(job.model_copy(update={"group_size": batch.group_size}))
