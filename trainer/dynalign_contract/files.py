@@ -4,7 +4,9 @@ import hashlib
 import os
 import re
 import shutil
+import socket
 import stat
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -14,11 +16,20 @@ from typing import Final
 _TEMPORARY: Final = re.compile(r"\..+\.\d+\.tmp|\.nfs[0-9a-f]{24}")
 
 
+def temporary_beside(path: Path) -> Path:
+    """A temporary path beside `path` that no other process uses, on this machine or in another pod.
+
+    The first process of every pod has the number 1; the pod's name tells them apart.
+    """
+    pod = zlib.crc32(socket.gethostname().encode())
+    return path.with_name(f".{path.name}.{pod}{os.getpid():07d}.tmp")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends well and vanishes when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         yield temporary
         fsync(temporary)

@@ -8,7 +8,7 @@ from typing import Final
 
 from dynalign_contract.caches import cache_folder
 from dynalign_contract.errors import BadConfigError, BadInputError
-from dynalign_contract.files import sha256_of
+from dynalign_contract.files import sha256_of, temporary_beside
 from dynalign_contract.sources import BUNDLED_MODELS
 from dynalign_trainer.fetch.apart import run_apart
 from dynalign_trainer.fetch.copying import Watch, copy_files, replace_folder
@@ -50,7 +50,7 @@ def _converted(gguf: Path, watch: Watch) -> Path:
     folder = cache_folder(os.environ) / "models" / f"smollm2-135m-instruct-{sha256_of(gguf)[:16]}-{_RECIPE}"
     if folder.is_dir():
         return folder
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:

@@ -6,6 +6,7 @@ in the leader election of Kubernetes. For a moment two pods may work at one part
 they make goes into files of different names, and the parts are the same.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -88,10 +89,11 @@ class Leases:
         return part in self._held
 
     def release(self) -> None:
-        """Let others take what this pod holds."""
-        for part in list(self._held):
-            if self.holds(part):
-                self._path(part).unlink(missing_ok=True)
+        """Let others take what this pod holds. What cannot be released expires."""
+        with contextlib.suppress(OSError):
+            for part in list(self._held):
+                if self.holds(part):
+                    self._path(part).unlink(missing_ok=True)
         self._held.clear()
 
     def _write(self, part: str) -> None:
