@@ -333,4 +333,7 @@ class StageConfig(Model):
         data = self.model_dump(
             mode="json", by_alias=True, exclude={"attempt": True, "params": {"preflight", "publish", "checkpoints"}}
         )
+        if isinstance(self.params, TrainParams):
+            # Left out, it is decided when training begins, and nothing of the policy depends on it.
+            data["params"]["training"].setdefault("gradientCheckpointing", True)
         return "sha256:" + hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
