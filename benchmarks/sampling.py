@@ -31,7 +31,7 @@ from rich.table import Column, Table
 from benchmarks.report import print_report, this_machine
 from dynalign_contract.config import GenerateParams, Policy, StageConfig
 from dynalign_contract.errors import StageError
-from dynalign_contract.layout import PROMPTS_FILE, RunLayout, stage_folder
+from dynalign_contract.layout import PROMPTS_FILE, stage_folder
 from dynalign_contract.manifest import Manifest, describe_file, reference_to, write_manifest
 from dynalign_contract.pod_paths import Variable
 from dynalign_contract.records import PROMPT, ROLLOUT, PromptRow, write_rows
@@ -45,7 +45,7 @@ from dynalign_trainer.models.engine import Engine, start_engine
 from dynalign_trainer.prompts.rows import supplied_row
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.shared_parts import SharedParts
-from dynalign_trainer.runtime.telemetry import Telemetry
+from lab.stage_attempts import attempt
 
 NAME: Final = "bench-sampling"
 MODEL: Final = "smollm2-135m-instruct"
@@ -83,16 +83,7 @@ class Site:
         folder = self.root / config.folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        return StageContext(
-            config=config,
-            params=config.params,
-            layout=RunLayout(self.root),
-            folder=folder,
-            shard=0,
-            inputs={name: (self.root / reference.path,) for name, reference in self.inputs.items()},
-            telemetry=Telemetry(),
-            stopping=threading.Event(),
-        )
+        return attempt(config, self.root)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

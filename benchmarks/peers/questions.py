@@ -1,6 +1,5 @@
 """The judge's questions of every contender: dynalign's own texts, answered by whatever the contender uses."""
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,14 +7,13 @@ from typing import Any
 
 from benchmarks.peers.plan import OBJECTIVE, Plan
 from dynalign_contract.config import JudgeParams, Policy, StageConfig
-from dynalign_contract.layout import RunLayout
 from dynalign_contract.objective import builtin_objective
 from dynalign_trainer.models.chat_template import ChatTemplate
 from dynalign_trainer.models.engine_model import EngineModel
 from dynalign_trainer.runtime.context import StageContext
-from dynalign_trainer.runtime.telemetry import Telemetry
 from dynalign_trainer.scoring.contexts import Candidate
 from dynalign_trainer.scoring.pointwise import PointwiseJudge
+from lab.stage_attempts import attempt
 
 Answer = Callable[[Sequence[Sequence[int]], Sequence[int]], list[list[float]]]
 """Log-probabilities of these tokens as the next one of each question; shape (questions, tokens)."""
@@ -70,13 +68,5 @@ def judge_context(plan: Plan) -> StageContext[JudgeParams]:
         max_tokens=plan.generation.max_tokens,
         prompts_per_part=plan.generation.prompts_per_part,
     )
-    return StageContext(
-        config=StageConfig(run="peer", iteration=0, seed=plan.seed, engine=plan.engine, params=params),
-        params=params,
-        layout=RunLayout(Path()),
-        folder=Path(),
-        shard=0,
-        inputs={},
-        telemetry=Telemetry(),
-        stopping=threading.Event(),
-    )
+    config = StageConfig(run="peer", iteration=0, seed=plan.seed, engine=plan.engine, params=params)
+    return attempt(config, Path())

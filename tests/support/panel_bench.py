@@ -1,19 +1,17 @@
 """The judge stage with judges, canaries and shards as a test wants them: no engine, no server."""
 
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dynalign_contract.config import JudgeParams, StageConfig
-from dynalign_contract.layout import RunLayout
 from dynalign_contract.objective import Aspect, builtin_objective
 from dynalign_contract.records import JUDGEMENT, ROLLOUT, JudgementRow, read_rows
 from dynalign_contract.settings import JudgingSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer.judge import stage
-from dynalign_trainer.runtime.context import StageContext, StageOutput
-from dynalign_trainer.runtime.telemetry import Telemetry
+from dynalign_trainer.runtime.context import StageOutput
+from lab.stage_attempts import attempt
 from support.training_data import write_artifact
 
 OBJECTIVE = builtin_objective("collective-agency").model_copy(
@@ -57,16 +55,9 @@ class PanelBench:
         if not (self.root / "rollouts").exists():
             write_artifact(self.root, "rollouts", Stage.GENERATE, rows, schema=ROLLOUT)
         params = JudgeParams(objective=OBJECTIVE, judging=judging, max_tokens=8, prompts_per_part=1, **more)
-        context = StageContext(
-            config=StageConfig(run="r", iteration=0, params=params, shards=shards),
-            params=params,
-            layout=RunLayout(self.root),
-            folder=self.folder(shard),
-            shard=shard,
-            inputs={"rollouts": (self.root / "rollouts",)},
-            telemetry=Telemetry(),
-            stopping=threading.Event(),
-        )
+        config = StageConfig(run="r", iteration=0, params=params, shards=shards)
+        inputs = {"rollouts": self.root / "rollouts"}
+        context = attempt(config, self.root, folder=self.folder(shard), shard=shard, inputs=inputs)
         self.folder(shard).mkdir(exist_ok=True)
         self.warnings = context.warnings
         return stage.run(context)

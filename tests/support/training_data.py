@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from dynalign_contract.config import Policy, StageConfig, TrainParams
-from dynalign_contract.layout import RunLayout
 from dynalign_contract.manifest import Manifest, describe_file, write_manifest
 from dynalign_contract.records import JUDGEMENT, ROLLOUT, BatchRow, JudgementRow, RolloutRow, write_rows
 from dynalign_contract.result import ArtifactRef
@@ -17,6 +16,7 @@ from dynalign_contract.settings import TrainingSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.telemetry import Telemetry
+from lab.stage_attempts import attempt
 
 EOS = 2
 VOCABULARY = 259
@@ -144,16 +144,7 @@ class TrainingRun:
             raise TypeError("not a train stage")
         folder = self.root / config.folder
         folder.mkdir(parents=True, exist_ok=True)
-        return StageContext(
-            config=config,
-            params=config.params,
-            layout=RunLayout(self.root),
-            folder=folder,
-            shard=0,
-            inputs={name: (self.root / ref.path,) for name, ref in config.inputs.items()},
-            telemetry=telemetry or Telemetry(),
-            stopping=threading.Event(),
-        )
+        return attempt(config, self.root, telemetry=telemetry)
 
 
 class StopAfterTwoSteps(Telemetry):
