@@ -1,5 +1,6 @@
 """Shards share their parts: every part is made, ends up where it belongs, and no pod waits for one that is gone."""
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -93,6 +94,14 @@ def work(shared: Shared, seconds: float = 0.0) -> list[Task[Any]]:
             shared.finish(task, rows_of(task))
             made.append(task)
     return made
+
+
+def begin_to_help(shared: Shared, shard: int) -> Task[Any]:
+    """Make the pod's own parts, and take one of another shard, which is returned."""
+    while (task := shared.take()) is not None and task.shard == shard:
+        shared.finish(task, rows_of(task))
+    assert task is not None
+    return task
 
 
 def undisturbed(root: Path, shards: int, prompts: int) -> dict[int, dict[str, bytes]]:
@@ -205,11 +214,44 @@ def test_a_lease_that_was_removed_with_all_others_does_not_come_back(tmp_path: P
     clock = Clock()
     holder = Leases(tmp_path / "leases", 0, clock=clock)
     assert holder.take("a")
-    (tmp_path / "leases" / Leases.name_of("a")).unlink()
+    (path,) = (tmp_path / "leases").iterdir()
+    path.unlink()
     clock.now += 100
     holder.renew()
     assert holder.names() == frozenset()
     assert not holder.holds("a")
+
+
+def test_a_lease_that_another_node_has_removed_while_it_was_open_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS answers with ESTALE then."""
+    clock = Clock()
+    holder = Leases(tmp_path, 0, clock=clock)
+    assert holder.take("a")
+
+    def is_stale(*_: Any, **__: Any) -> str:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    for name in ("open", "read_text", "iterdir"):
+        monkeypatch.setattr(Path, name, is_stale)
+    clock.now += 100
+    holder.renew()
+    assert not holder.holds("a")
+    assert holder.names() == frozenset()
+
+
+def test_a_pod_that_comes_back_renews_what_an_earlier_attempt_renewed_often(tmp_path: Path) -> None:
+    """Every renewal is a change, whatever was written before."""
+    clock, contents = Clock(), []
+    (tmp_path / "a.lease").write_text("0 123")
+    holder = Leases(tmp_path, 0, clock=clock)
+    assert holder.take("a")
+    for _ in range(3):
+        contents.append((tmp_path / "a.lease").read_text())
+        clock.now += 100
+        holder.renew()
+    assert len({"0 123", *contents}) == 4
 
 
 def test_a_part_of_a_pod_that_is_gone_is_made_by_the_shard_itself(
@@ -218,13 +260,7 @@ def test_a_part_of_a_pod_that_is_gone_is_made_by_the_shard_itself(
     monkeypatch.setattr(leases, "EXPIRY_SECONDS", 1.0)
     stage = Stage(tmp_path, shards=2, prompts=4)
     gone = stage.pod(1)
-    for _ in range(2):
-        task = gone.take()
-        assert task is not None
-        gone.finish(task, rows_of(task))
-    helped = gone.take()
-    assert helped is not None
-    assert helped.shard == 0
+    assert begin_to_help(gone, 1).shard == 0
     assert [task.shard for task in work(stage.pod(0))] == [0, 0]
     assert work(stage.pod(1)) == []
     assert {shard: stage.files(shard) for shard in range(2)} == undisturbed(tmp_path, 2, 4)
@@ -233,11 +269,7 @@ def test_a_part_of_a_pod_that_is_gone_is_made_by_the_shard_itself(
 def test_what_a_pod_makes_after_it_lost_its_lease_is_dropped(tmp_path: Path) -> None:
     stage = Stage(tmp_path, shards=2, prompts=2)
     slow = stage.pod(1)
-    own = slow.take()
-    assert own is not None
-    slow.finish(own, rows_of(own))
-    helped = slow.take()
-    assert helped is not None
+    helped = begin_to_help(slow, 1)
     assert Leases(stage.leases, 0).take_over(helped.name)
     slow.finish(helped, rows_of(helped))
     assert not list(stage.leases.glob("*.parquet"))
@@ -249,10 +281,7 @@ def test_an_interrupted_pod_lets_others_take_what_it_has_not_finished(tmp_path: 
 
     def run() -> Task[Any]:
         with interrupted:
-            own = interrupted.take()
-            assert own is not None
-            interrupted.finish(own, rows_of(own))
-            interrupted.take()
+            begin_to_help(interrupted, 1)
             raise TerminatedError("stopped by SIGTERM")
 
     with pytest.raises(TerminatedError):
@@ -268,29 +297,18 @@ def test_an_interrupted_pod_lets_others_take_what_it_has_not_finished(tmp_path: 
 def test_a_damaged_part_of_another_pod_is_made_again(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     stage = Stage(tmp_path, shards=2, prompts=4)
     first = stage.pod(0)
-    made = work_until_helping(first)
+    made = begin_to_help(first, 0)
+    first.finish(made, rows_of(made))
     damage(stage.leases / made.result(0))
     first.__exit__(None, None, None)
     assert made in work(stage.pod(1))
     assert stage.files(1) == undisturbed(tmp_path, 2, 4)[1]
 
 
-def work_until_helping(shared: Shared) -> Task[Any]:
-    while True:
-        task = shared.take()
-        assert task is not None
-        shared.finish(task, rows_of(task))
-        if task.shard != 0:
-            return task
-
-
 def test_sigterm_ends_the_wait_for_another_pod(tmp_path: Path) -> None:
     stage = Stage(tmp_path, shards=2, prompts=2)
     other = stage.pod(1)
-    own = other.take()
-    assert own is not None
-    other.finish(own, rows_of(own))
-    assert other.take() is not None
+    begin_to_help(other, 1)
     waiting = stage.pod(0)
     waiting._context.stopping.set()
     with pytest.raises(TerminatedError):

@@ -1,12 +1,13 @@
 """Leases: files that say which pod makes which part, so that a pod that is slow, or not there yet, delays nobody.
 
 A pod takes a part by creating its lease, which a file system lets only one of them do, and renews it while it works. A
-lease that somebody has watched unchanged for `EXPIRY_SECONDS` of his own clock has expired: no clocks are compared, as
-in the leader election of Kubernetes. For a moment two pods may work at one part, if a holder was slower than that; what
-they make goes into files of different names, and the parts are the same.
+lease has expired for a pod that saw it unchanged for `EXPIRY_SECONDS`: each goes by its own clock, as in the leader
+election of Kubernetes. Two pods may work at one part for a moment, if a holder was slower than that; what they make
+goes into files of different names, and the parts are the same.
 """
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -16,7 +17,6 @@ from typing import Final
 EXPIRY_SECONDS: Final = 60.0
 """Longer than any step of an engine between two renewals, and than a network file system remembers what it has read."""
 _RENEWAL_SECONDS: Final = 5.0
-_SUFFIX: Final = ".lease"
 
 
 class Leases:
@@ -37,13 +37,10 @@ class Leases:
         """Names of all files in the folder; none where it does not exist."""
         try:
             return frozenset(path.name for path in self.folder.iterdir())
-        except FileNotFoundError:
-            return frozenset()
-
-    @staticmethod
-    def name_of(part: str) -> str:
-        """File name of a part's lease."""
-        return part + _SUFFIX
+        except OSError as error:
+            if _is_gone(error):
+                return frozenset()
+            raise
 
     def take(self, part: str) -> bool:
         """Whether this pod holds the lease of a part now: nobody had it, or an earlier attempt of this pod."""
@@ -102,15 +99,25 @@ class Leases:
         try:
             with self._path(part).open("r+") as file:
                 file.write(f"{self._holder} {self._renewals}")
-        except FileNotFoundError:
+                file.truncate()
+        except OSError as error:
+            if not _is_gone(error):
+                raise
             self._held.discard(part)
 
     def _read(self, part: str) -> str:
         """Contents of a lease; empty where there is none, or it is being written."""
         try:
             return self._path(part).read_text()
-        except FileNotFoundError:
-            return ""
+        except OSError as error:
+            if _is_gone(error):
+                return ""
+            raise
 
     def _path(self, part: str) -> Path:
-        return self.folder / (part + _SUFFIX)
+        return self.folder / f"{part}.lease"
+
+
+def _is_gone(error: OSError) -> bool:
+    """Whether a file or folder was removed, perhaps by another node while it was open here (ESTALE on NFS)."""
+    return isinstance(error, FileNotFoundError) or error.errno == errno.ESTALE
