@@ -28,7 +28,7 @@ from dynalign_contract.errors import StageError
 from dynalign_contract.layout import MANIFEST
 from dynalign_contract.settings import TrainingMethod
 from dynalign_trainer.runtime.machine import count_cores, count_gpus
-from dynalign_trainer.train.checkpoints import KEPT_CHECKPOINTS, checkpoint_folder, find_checkpoint, step_of
+from dynalign_trainer.train.checkpoints import KEPT_CHECKPOINTS, find_checkpoint, step_of
 from dynalign_trainer.train.job import (
     BEGUN_FILE,
     JOB_FILE,
@@ -196,8 +196,7 @@ class Attempt:
         kept = max((step_of(folder) for folder in self._sealed), default=self._first)
         since = self._ends.get(kept, self._ready or killed)
         after = [begun for folder, begun in self._begun.items() if step_of(folder) > kept]
-        written = self._begun.get(checkpoint_folder(self.job.work, kept))
-        pause = self.seen.saved[-1] if written is not None and self._sealed else 0.0
+        pause = self.seen.saved[-1] if self._sealed else 0.0
         return max(0.0, min([killed, *after]) - since - pause)
 
 

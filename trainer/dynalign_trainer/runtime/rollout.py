@@ -105,8 +105,8 @@ class _Running:
     leases: ShardLeases = field(init=False)
     stand_ins: list[tuple[Stage, StageResult]] = field(default_factory=list)
     """Shards that this pod has made in the place of others."""
-    _joined: set[tuple[Stage, int]] = field(default_factory=set)
-    """Shards whose pods this one has stood in for to join the shares."""
+    _joined: set[int] = field(default_factory=set)
+    """Shards whose pods this one has stood in for to join the evaluation, the only part that is joined."""
 
     def __post_init__(self) -> None:
         root, config = self.rollout.root, self.rollout.config
@@ -158,12 +158,13 @@ class _Running:
         if self.rollout.config.shards == 1:
             return None
         missing = self._missing(config)
-        if not missing and config.is_joined:  # the pod that was joining the shares is lost: it may be any of them
-            missing = [index for index in range(config.shards) if (config.stage, index) not in self._joined]
-            found = next((index for index in missing if self.leases.take_expired(config.stage, index)), None)
-            self._joined |= {(config.stage, index) for index in (found,) if index is not None}
-            return found
-        return next((index for index in missing if self.leases.take_expired(config.stage, index)), None)
+        is_unjoined = not missing and config.is_joined and not self._is_there(config)
+        if is_unjoined:  # the pod that was joining the shares is lost: it may be any of them
+            missing = [index for index in range(config.shards) if index not in self._joined]
+        lost = next((index for index in missing if self.leases.take_expired(config.stage, index)), None)
+        if is_unjoined and lost is not None:
+            self._joined.add(lost)
+        return lost
 
     def _missing(self, config: StageConfig) -> list[int]:
         """Shards without a manifest; none once they are joined."""

@@ -20,9 +20,10 @@ def attend_in_blocks(query: Tensor, key: Tensor, value: Tensor, blocks: Sequence
 
 
 class _Attention(torch.autograd.Function):
-    """With P the softmax of S = s Q K^T and O = P V: d V = P^T d O, d S = P (d O V^T - rowsum(P d O V^T)).
+    """Attention by blocks whose backward pass computes the probabilities again.
 
-    From it d Q = s d S K and d K = s d S^T Q.
+    With P the softmax of S = s Q K^T and O = P V: d V = P^T d O, d S = P (d O V^T - rowsum(P d O V^T)), and from it
+    d Q = s d S K and d K = s d S^T Q.
     """
 
     @staticmethod

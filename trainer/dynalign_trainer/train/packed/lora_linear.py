@@ -38,9 +38,10 @@ class AdaptedLinear(Linear):  # type: ignore[misc] # PEFT has no types
 
 
 class _Adapted(torch.autograd.Function):
-    """With g what comes from the loss and u = x A^T: d x = g (W + s B A), d A = s (g B)^T x, d B = s g^T u.
+    """A linear layer with an adapter whose backward pass computes the sum of both weights again.
 
-    Nothing is kept for the backward pass but x, which projections of one input share.
+    With g what comes from the loss and u = x A^T: d x = g (W + s B A), d A = s (g B)^T x, d B = s g^T u. Nothing is
+    kept for the backward pass but x, which projections of one input share.
     """
 
     @staticmethod
