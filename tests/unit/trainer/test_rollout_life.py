@@ -21,6 +21,7 @@ from dynalign_contract.stages import PART_STAGES, ROLLOUT_STAGES, Stage
 from dynalign_operator.manifests import labels
 from dynalign_trainer.runtime import leases, lifecycle, rollout, shard_leases
 from dynalign_trainer.runtime.context import StageContext, StageOutput
+from dynalign_trainer.runtime.helping import OpenHelper
 from support.builders import a_run
 from support.planning import config_of
 from support.simulation import Simulation
@@ -50,8 +51,13 @@ class Pods:
         (root / "stage.json").write_text(self.config.to_json())
         self.script({})
 
-    def script(self, stages: dict[Stage, Run]) -> None:
-        """What the stages do; those that are not named write one file."""
+    def script(self, stages: dict[Stage, Run], open_helper: OpenHelper | None = None) -> None:
+        """What the stages do; those that are not named write one file. Pods that wait for prompts open the helper."""
+        helping = types.ModuleType("scripted_help")
+        helping.open_helper = open_helper  # type: ignore[attr-defined]
+        self._monkeypatch.setitem(sys.modules, helping.__name__, helping)
+        helpers = {} if open_helper is None else {Stage.PROMPTS: helping.__name__}
+        self._monkeypatch.setattr(lifecycle, "_HELPERS", helpers)
         for stage in PART_STAGES:
             module = types.ModuleType(f"scripted_{stage}")
             module.run = stages.get(stage, writes)  # type: ignore[attr-defined]
@@ -228,6 +234,75 @@ def test_the_time_of_what_a_pod_makes_for_another_is_its_own(two: Pods) -> None:
     assert values[RolloutMetrics.useful_seconds.name] == pytest.approx(2.0 * 4), (
         "prompts, two shards of generate, one of judge"
     )
+
+
+class Workbench:
+    """Prompts whose pod leaves ten pieces of work to others."""
+
+    def __init__(self, pieces: int = 10) -> None:
+        self.left, self.is_open, self.is_closed = pieces, threading.Event(), threading.Event()
+
+    def write(self, context: StageContext[Any]) -> StageOutput[Any]:
+        """The prompts, once others have done all pieces."""
+        assert self.is_open.wait(60)
+        while self.left:
+            time.sleep(0.01)  # between two looks at what is left
+        return writes(context)
+
+    def open_helper(self, context: StageContext[Any]) -> "Workbench":
+        assert not (context.folder / "x").exists()
+        self._telemetry = context.telemetry
+        self.is_open.set()
+        return self
+
+    def help(self) -> bool:
+        if not self.left:
+            return False
+        self._telemetry.useful.add(1.0)
+        self.left -= 1
+        return True
+
+    def close(self) -> None:
+        self.is_closed.set()
+
+
+def test_a_pod_that_waits_for_the_prompts_helps_with_them(two: Pods) -> None:
+    bench = Workbench()
+    two.script({Stage.PROMPTS: bench.write}, bench.open_helper)
+    found: dict[int, StageResult] = {}
+    threads = [threading.Thread(target=lambda i=index: found.update({i: two.run(i)})) for index in (1, 0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert bench.is_closed.is_set()
+    assert Stage.PROMPTS not in found[1].parts
+    values = {metric.name: metric.value for metric in found[1].metrics}
+    assert values[RolloutMetrics.useful_seconds.name] == 10.0
+    assert texts(two)[f"{stage_folder(Stage.PROMPTS, 1)}/x"] == "prompts 0"
+
+
+def test_a_pod_that_helps_takes_over_from_one_that_is_lost(two: Pods) -> None:
+    """Nobody asks for anything, for nobody writes the prompts."""
+    bench = Workbench(pieces=0)
+    two.script({Stage.PROMPTS: bench.write}, bench.open_helper)
+    assert two.run(1).outcome is Outcome.SUCCEEDED
+    assert bench.is_closed.is_set() is False
+    assert texts(two)[f"{stage_folder(Stage.PROMPTS, 1)}/x"] == "prompts 0"
+
+
+def test_an_error_while_helping_leaves_the_writer_s_folder_alone(two: Pods) -> None:
+    """It is tried again like any other: the same error of the pod that writes is not the second one."""
+
+    def breaks(_: StageContext[Any]) -> Any:
+        raise KeyError("colour")
+
+    two.script({}, breaks)
+    failed = two.run(1)
+    assert failed.error is not None
+    assert "help with prompts of iteration 1 failed with KeyError" in failed.error.message
+    assert not list((two.root / stage_folder(Stage.PROMPTS, 1)).glob(".*"))
+    assert two.run(1).exit_code == failed.exit_code
 
 
 class Makers:

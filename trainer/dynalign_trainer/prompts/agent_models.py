@@ -13,6 +13,7 @@ from dynalign_trainer.models.chat_model import ChatModel
 from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.models.engine_model import EngineModel
 from dynalign_trainer.models.window import Window
+from dynalign_trainer.prompts.shared_model import SharedModel, Sharing
 from dynalign_trainer.runtime.useful_time import Useful
 
 
@@ -27,6 +28,7 @@ class ModelSources:
     environment: Mapping[str, str]
     """Holds the endpoints' keys."""
     journal: Journal
+    sharing: Sharing
     useful: Useful = nullcontext
     """Makes a context for each call to an endpoint, in which the stage's time is useful."""
 
@@ -66,4 +68,6 @@ def resolve_agent_model(role: Role, settings: AgentSettings, sources: ModelSourc
         )
     if sources.engine is None:
         raise ValueError(f"the {role}'s model is {settings.model}, but no engine was started")
-    return EngineModel(sources.engine, sources.policy if settings.model is AgentModel.POLICY else Policy())
+    policy = sources.policy if settings.model is AgentModel.POLICY else Policy()
+    model = EngineModel(sources.engine, policy)
+    return SharedModel(model, sources.sharing, is_exact=sources.engine.slots is None)

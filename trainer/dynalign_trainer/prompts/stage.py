@@ -29,9 +29,11 @@ from dynalign_trainer.prompts.critic import Quotation
 from dynalign_trainer.prompts.curator import Checks, Curator
 from dynalign_trainer.prompts.decontamination import Protected
 from dynalign_trainer.prompts.drafts import Tally
+from dynalign_trainer.prompts.exchange import open_exchange
 from dynalign_trainer.prompts.measuring import measure
 from dynalign_trainer.prompts.reviser import require_reviser
 from dynalign_trainer.prompts.rows import agent_row, supplied_row
+from dynalign_trainer.prompts.shared_model import open_sharing
 from dynalign_trainer.prompts.shortage import explain_shortage
 from dynalign_trainer.prompts.supplied import Chat, Supply, read_supply
 from dynalign_trainer.prompts.task_texts import own_task_texts
@@ -85,6 +87,7 @@ def run(context: StageContext[PromptsParams]) -> StageOutput[PromptsParams]:
     files[PROMPTS_FILE] = len(training.rows)
     files |= _write_lineage(context, sets)
     (context.folder / JOURNAL_FILE).unlink(missing_ok=True)
+    open_exchange(context).close()
     metrics = measure(training.rows, training.tally, facets=writer.facets, wanted=settings.per_iteration)
     return StageOutput(files=files, metrics={**metrics, PromptsMetrics.held_out: len(held_out)})
 
@@ -109,7 +112,8 @@ def _open_models(context: StageContext[PromptsParams], window: Window) -> dict[R
     params, agents = context.params, context.params.prompts.agents
     engine = start_engine(context, [params.policy]) if agents.need_engine else None
     journal = Journal(context.folder / JOURNAL_FILE)
-    sources = ModelSources(engine, params.policy, window, os.environ, journal, context.telemetry.useful.span)
+    sharing, useful = open_sharing(context), context.telemetry.useful.span
+    sources = ModelSources(engine, params.policy, window, os.environ, journal, sharing, useful)
     return {role: resolve_agent_model(role, agent, sources) for role, agent in agents.by_role.items()}
 
 

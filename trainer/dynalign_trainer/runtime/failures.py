@@ -63,6 +63,8 @@ class Attempt:
     """The shard, or the rank in a gang."""
     in_rollout: bool = False
     """Whether a rollout's pod does this, and not one of the stage alone."""
+    is_helping: bool = False
+    """Whether the pod only helps the one that does the stage, in whose folder it writes nothing."""
 
     @property
     def pods(self) -> Stage:
@@ -74,14 +76,16 @@ class Attempt:
         """For people: `generate of iteration 3, shard 1 of 4`."""
         config = self.config
         words = str(config.stage) if config.iteration is None else f"{config.stage} of iteration {config.iteration}"
+        if self.is_helping:
+            return f"help with {words}"
         if config.shards > 1:
             return f"{words}, shard {self.index} of {config.shards}"
         return f"{words}, node {self.index} of {config.nodes}" if config.nodes > 1 else words
 
     @property
     def memory(self) -> Path | None:
-        """The file that keeps the last error's fingerprint; None for a node that writes nothing."""
-        if self.config.nodes > 1 and self.index > 0:
+        """The file that keeps the last error's fingerprint; None for a node or a helper that writes nothing."""
+        if self.is_helping or (self.config.nodes > 1 and self.index > 0):
             return None
         if self.config.is_joined:  # its share may be whole by now
             return self.root / self.config.shares / f"{LAST_ERROR}-{self.index}"

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
@@ -32,7 +33,7 @@ from dynalign_contract.manifest import (
     verify_artifact,
     write_manifest,
 )
-from dynalign_contract.metrics import STAGE_METRICS, MetricDef, MetricValues
+from dynalign_contract.metrics import MetricDef
 from dynalign_contract.phases import Phase, describe_phases
 from dynalign_contract.preflight import PreflightReport
 from dynalign_contract.result import (
@@ -44,16 +45,17 @@ from dynalign_contract.result import (
     StageResult,
     shorten,
 )
-from dynalign_contract.stages import ITERATION_STAGES, Stage
+from dynalign_contract.stages import Stage
 from dynalign_contract.strangers import claim_folder, clear_strangers, shown_name
 from dynalign_trainer.runtime.compile_cache import shared_compiled_code
 from dynalign_trainer.runtime.context import Gang, StageContext, StageOutput
 from dynalign_trainer.runtime.failures import LAST_ERROR, Attempt, explain_failure
+from dynalign_trainer.runtime.helping import Helping, opened_helper
 from dynalign_trainer.runtime.inputs import take_inputs
 from dynalign_trainer.runtime.joining import make_joined, with_shares
 from dynalign_trainer.runtime.rollout import Rollout, run_rollout
 from dynalign_trainer.runtime.session import Session
-from dynalign_trainer.runtime.telemetry import Telemetry
+from dynalign_trainer.runtime.telemetry import Telemetry, measured_times
 from dynalign_trainer.runtime.useful_time import USEFUL_TIME_FILE
 
 log = logging.getLogger("dynalign.stage")
@@ -69,6 +71,9 @@ _DOORS: Final = {
     Stage.REPORT: "dynalign_trainer.report.stage",
 }
 """Where the function `run(context) -> StageOutput` of each stage lies."""
+
+_HELPERS: Final = {Stage.PROMPTS: "dynalign_trainer.prompts.helping"}
+"""Where the function `open_helper(context) -> Helper` lies, of the stages that pods help with while they wait."""
 
 _PUBLISHING: Final = "dynalign_trainer.export.publishing"
 """Where the function `publish` of the export stage lies."""
@@ -134,7 +139,8 @@ def _attempt(config: StageConfig, root: Path, place: Place, stopping: threading.
         )
     if isinstance(config.params, RolloutParams):
         rollout = Rollout(config, config.params, root, index=place.index, port=place.port, stopping=stopping)
-        return run_rollout(rollout, partial(_make_part, root=root, place=place, stopping=stopping))
+        make = partial(_make_part, root=root, place=place, stopping=stopping)
+        return run_rollout(rollout, make, partial(_help_part, root=root, place=place, stopping=stopping))
     result = _make(config, root, place, stopping)
     if not isinstance(config.params, ExportParams) or not config.params.publish:
         return result
@@ -150,6 +156,19 @@ def _make_part(
     started = time.monotonic()
     result = _make(config, root, replace(place, index=index), stopping, session)
     return result.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
+
+
+@contextmanager
+def _help_part(
+    config: StageConfig, session: Session, *, root: Path, place: Place, stopping: threading.Event
+) -> Iterator[Helping | None]:
+    """Help with a stage of a rollout that another pod does; None where a pod that waits can do nothing for it."""
+    if config.stage not in _HELPERS or not config.needs_engine:
+        yield None
+        return
+    open_helper = importlib.import_module(_HELPERS[config.stage]).open_helper
+    with opened_helper(config, session, open_helper, root=root, port=place.port, stopping=stopping) as helping:
+        yield helping
 
 
 def _make(
@@ -233,7 +252,7 @@ def _run(context: StageContext[Any], *, publishes: bool) -> StageOutput[Any]:
 def _complete(context: StageContext[Any], output: StageOutput[Any], seconds: float) -> Manifest:
     """Make the folder an artifact: remove what is no part of it, and write its manifest last."""
     config, folder, telemetry = context.config, context.folder, context.telemetry
-    output = replace(output, metrics={**output.metrics, **_measured_times(config.stage, telemetry)})
+    output = replace(output, metrics={**output.metrics, **measured_times(config.stage, telemetry)})
     if context.shares:
         output, seconds = with_shares(config.stage, output, seconds, context.shares)
     remove(folder / LAST_ERROR)
@@ -245,18 +264,6 @@ def _complete(context: StageContext[Any], output: StageOutput[Any], seconds: flo
     telemetry.phases.end(Phase.MANIFEST)
     log.info("%s", describe_phases(telemetry.phases.seconds))
     return manifest
-
-
-def _measured_times(stage: Stage, telemetry: Telemetry) -> MetricValues[Any]:
-    """Where the stage's time went. Only the stages of an iteration use devices, and have useful time."""
-    metrics = STAGE_METRICS[stage]
-    values: MetricValues[Any] = {}
-    if telemetry.start_seconds is not None:
-        values[metrics.start_seconds] = telemetry.start_seconds
-    if stage in ITERATION_STAGES:
-        values[metrics.useful_seconds] = telemetry.useful.seconds
-        values[metrics.preserved_seconds] = telemetry.useful.preserved_seconds
-    return values
 
 
 def _skip(config: StageConfig, root: Path, path: str, done: Manifest) -> StageResult:

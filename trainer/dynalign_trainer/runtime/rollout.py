@@ -3,17 +3,18 @@
 The evaluation of the iteration before comes first where it is due; if the policy got worse and the run does not go on
 with it, nothing follows. Each stage leaves the artifact, the manifest and the numbers that a Job of its own would have
 left: its configuration has the same digest, so either kind of Job goes on where the other one stopped. Shards work side
-by side: shard 0 writes the prompts, and a stage that reads what all shards have written begins when their manifests are
-there. A shard that is lost comes back alone. The others wait for it, or one of them makes it in its place
-(`shard_leases`).
+by side: shard 0 writes the prompts, with the help of those that wait for them (`helping`), and a stage that reads what
+all shards have written begins when their manifests are there. A shard that is lost comes back alone. The others wait
+for it, or one of them makes it in its place (`shard_leases`).
 """
 
 import logging
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,7 @@ from dynalign_contract.result import (
 )
 from dynalign_contract.stages import ROLLOUT_STAGES, Stage
 from dynalign_trainer.runtime.failures import Attempt, explain_failure
+from dynalign_trainer.runtime.helping import HELP_EVERY_SECONDS, Helper, Helping
 from dynalign_trainer.runtime.session import Session
 from dynalign_trainer.runtime.shard_leases import ShardLeases
 from dynalign_trainer.runtime.telemetry import Share
@@ -44,6 +46,9 @@ _LOOK_EVERY_SECONDS: Final = 0.5
 
 Make = Callable[[StageConfig, Session, int], StageResult]
 """Makes the artifact of one stage, or the shard of it with this index, or finds it made; returns its result."""
+
+Help = Callable[[StageConfig, Session], AbstractContextManager[Helping | None]]
+"""Helps with a stage that another pod does; gives None where there is nothing to help with."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,14 @@ class Rollout:
     stopping: threading.Event
 
 
-def run_rollout(rollout: Rollout, make: Make) -> StageResult:
+def run_rollout(rollout: Rollout, make: Make, help_with: Help) -> StageResult:
     """Run the parts of a rollout in order and report each of them.
 
     Raises the StageError of the part that fails; what the parts before it have made stays, and the next attempt finds
     it made.
     """
-    run = _Running(rollout, make, Session.begin(rollout.root, rollout.params))
+    session = Session.begin(rollout.root, rollout.params, pod=rollout.index, pods=rollout.config.shards)
+    run = _Running(rollout, make, help_with, session)
     parts: dict[Stage, PartResult] = {}
     made: dict[Stage, ArtifactRef] = {}
     warnings: dict[str, None] = {}
@@ -84,12 +90,12 @@ def run_rollout(rollout: Rollout, make: Make) -> StageResult:
         if part.stage in ROLLOUT_STAGES:
             made[part.stage] = run.await_artifact(config)
     run.leases.close()
-    is_skipped = all(part.is_skipped for part in parts.values()) and not run.stand_ins
+    is_skipped = all(part.is_skipped for part in parts.values()) and not run.beside
     results = [(stage, part.whole()) for stage, part in parts.items()]
     return StageResult(
         outcome=Outcome.SKIPPED if is_skipped else Outcome.SUCCEEDED,
         artifact=list(parts.values())[-1].artifact,
-        metrics=_times_of([*results, *run.stand_ins]),
+        metrics=_times_of([*results, *run.beside]),
         warnings=tuple(warnings)[:MAX_WARNINGS],
         parts=parts,
     )
@@ -101,10 +107,11 @@ class _Running:
 
     rollout: Rollout
     make: Make
+    help_with: Help
     session: Session
     leases: ShardLeases = field(init=False)
-    stand_ins: list[tuple[Stage, StageResult]] = field(default_factory=list)
-    """Shards that this pod has made in the place of others."""
+    beside: list[tuple[Stage, StageResult]] = field(default_factory=list)
+    """Shards that this pod has made in the place of others, and its help with what others have made."""
     _joined: set[int] = field(default_factory=set)
     """Shards whose pods this one has stood in for to join the evaluation, the only part that is joined."""
 
@@ -140,7 +147,7 @@ class _Running:
             if lost is not None:
                 log.warning("%s: no pod has been at %s; it is made here", config.stage, config.shard(lost))
                 with self.leases.renewed():
-                    self.stand_ins.append((config.stage, self._make(config, lost)))
+                    self.beside.append((config.stage, self._make(config, lost)))
         if self.rollout.stopping.is_set():
             raise TerminatedError(
                 "stopped by SIGTERM between two stages; the next attempt goes on from what is finished"
@@ -182,19 +189,31 @@ class _Running:
 
     @contextmanager
     def _waiting(self, config: StageConfig) -> Iterator[Callable[[], None]]:
-        """Serve /metrics meanwhile; call what this gives between two looks. It raises TerminatedError on SIGTERM."""
+        """Serve /metrics meanwhile; call what this gives between two looks.
+
+        It helps with the stage where a pod can, and raises TerminatedError on SIGTERM.
+        """
+        explained = _explained(config, self.rollout, self.rollout.index, is_helping=True)
+        with explained, self.help_with(config, self.session) as helping:
+            if helping is not None:
+                yield partial(self._help, helping.helper)
+                self.beside.append((config.stage, helping.result))
+                return
         telemetry = self.session.telemetry(config.stage)
         telemetry.progress(1, 1)
         server = telemetry.serve(self.rollout.port)
-
-        def pause() -> None:
-            if self.rollout.stopping.wait(_LOOK_EVERY_SECONDS):
-                raise TerminatedError("stopped by SIGTERM while waiting for other shards; finished parts are kept")
-
         try:
-            yield pause
+            yield partial(self._pause, _LOOK_EVERY_SECONDS)
         finally:
             server.close()
+
+    def _help(self, helper: Helper) -> None:
+        if not helper.help():
+            self._pause(HELP_EVERY_SECONDS)
+
+    def _pause(self, seconds: float) -> None:
+        if self.rollout.stopping.wait(seconds):
+            raise TerminatedError("stopped by SIGTERM while waiting for other shards; finished parts are kept")
 
 
 def _paths(config: StageConfig) -> list[str]:
@@ -218,14 +237,14 @@ def _is_last(part: RolloutPart, config: StageConfig, run: _Running) -> bool:
 
 
 @contextmanager
-def _explained(config: StageConfig, rollout: Rollout, index: int) -> Iterator[None]:
+def _explained(config: StageConfig, rollout: Rollout, index: int, *, is_helping: bool = False) -> Iterator[None]:
     """Turn what a part raises into an error that names the part, and that its own folder remembers."""
     try:
         yield
     except (Exception, SystemExit) as error:
         if not isinstance(error, StageError):
             print_traceback(error)
-        explained = explain_failure(error, Attempt(config, rollout.root, index, in_rollout=True))
+        explained = explain_failure(error, Attempt(config, rollout.root, index, in_rollout=True, is_helping=is_helping))
         explained.place = ""
         raise explained from error
 

@@ -21,6 +21,10 @@ class Session:
     root: Path
     policies: tuple[Policy, ...]
     """Weights of which the engine has room for all, whichever stage starts it."""
+    pod: int = 0
+    """Index of this pod."""
+    pods: int = 1
+    """Pods of the rollout."""
     engine: Any = None
     """The engine of the stage that came first to need one; None before that."""
     inputs: Mapping[str, ArtifactRef] = field(default_factory=dict)
@@ -31,11 +35,11 @@ class Session:
     _begun: bool = False
 
     @classmethod
-    def begin(cls, root: Path, params: RolloutParams) -> "Session":
-        """The session of a rollout with these parts."""
+    def begin(cls, root: Path, params: RolloutParams, *, pod: int, pods: int) -> "Session":
+        """The session of a rollout with these parts, in one of its pods."""
         policies = {policy.version: policy for part in params.parts for policy in part.policies}
         inputs = {name: artifact for part in params.parts for name, artifact in part.inputs.items()}
-        return cls(root, tuple(policies.values()), inputs=inputs)
+        return cls(root, tuple(policies.values()), pod, pods, inputs=inputs)
 
     def verify(self, artifact: ArtifactRef, on_bytes: Callable[[int], None] = lambda _: None) -> tuple[Path, ...]:
         """The folders of an artifact, one a shard, verified by this process. Raises CorruptArtifactError."""

@@ -11,8 +11,9 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from dynalign_contract.gang import WaitMetric
-from dynalign_contract.metrics import MetricDef
+from dynalign_contract.metrics import STAGE_METRICS, MetricDef
 from dynalign_contract.phases import Phase
+from dynalign_contract.stages import ITERATION_STAGES, Stage
 from dynalign_contract.telemetry import RolloutSeries, StageSeries, StartSeries
 from dynalign_trainer.runtime.phases import Phases
 from dynalign_trainer.runtime.useful_time import UsefulTime
@@ -100,6 +101,18 @@ class Telemetry:
     def serve(self, port: int) -> "TelemetryServer":
         """Serve on all interfaces; port 0 takes a free one."""
         return TelemetryServer(self.registry, port)
+
+
+def measured_times(stage: Stage, telemetry: Telemetry) -> dict[MetricDef[Any], float]:
+    """Where the time of a stage went. Only the stages of an iteration use devices, and have useful time."""
+    metrics = STAGE_METRICS[stage]
+    values: dict[MetricDef[Any], float] = {}
+    if telemetry.start_seconds is not None:
+        values[metrics.start_seconds] = telemetry.start_seconds
+    if stage in ITERATION_STAGES:
+        values[metrics.useful_seconds] = telemetry.useful.seconds
+        values[metrics.preserved_seconds] = telemetry.useful.preserved_seconds
+    return values
 
 
 class TelemetryServer:
