@@ -83,13 +83,13 @@ def estimate_run(
 
     `price`: money for an hour of one accelerator; `volume_bandwidth`: bytes a second of the run's volume.
     """
-    lengths = lengths_of(spec, answer_share)
+    lengths, choice = lengths_of(spec, answer_share), choose_rollout(spec)
     machines = {
         stage: Machine(
             ACCELERATORS[hardware],
             efficiency_of(hardware, volume_bandwidth),
             shape,
-            placement_of(spec, stage, hardware),
+            placement_of(spec, _pods_of(stage, choice), hardware),
             _policies(spec, stage),
         )
         for stage in STAGES
@@ -97,7 +97,6 @@ def estimate_run(
     spec = _with_recomputation(spec, machines[Stage.TRAIN])
     usual, first = (work_of_iteration(spec, objective, lengths, first=is_first) for is_first in (False, True))
     stages = _stages(spec, usual, machines)
-    choice = choose_rollout(spec)
     if choice.is_fused:
         stages = tuple(_in_rollout(spec, hardware, stage, choice) for stage in stages)
     found = {stage.stage: stage for stage in stages}
@@ -123,6 +122,11 @@ def estimate_run(
         stages=stages,
         problems=tuple(_problems(spec, machines, volume)),
     )
+
+
+def _pods_of(stage: Stage, choice: RolloutChoice) -> Stage:
+    """The stage whose pods do a stage: in a rollout all of them write prompts."""
+    return Stage.ROLLOUT if choice.is_fused and stage in ROLLOUT_STAGES else stage
 
 
 def _policies(spec: AlignmentRunSpec, stage: Stage) -> int:
@@ -168,7 +172,7 @@ def _stages(
 def _in_rollout(
     spec: AlignmentRunSpec, hardware: Hardware, estimate: StageEstimate, choice: RolloutChoice
 ) -> StageEstimate:
-    """A stage as a part of a fused rollout: every part holds all its pods, and one of them starts the engine.
+    """A stage as a part of a fused rollout: every part holds all its pods, and the first one starts their engines.
 
     The start is counted with prompts, or with generate where these are written once, though an evaluation comes first.
     """

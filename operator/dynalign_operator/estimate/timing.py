@@ -68,11 +68,13 @@ class StageSeconds:
     sample: float = 0.0
     train: float = 0.0
     write: float = 0.0
+    exchange: float = 0.0
+    """Until what pods ask each other, and answer, is seen."""
 
     @property
     def total(self) -> float:
         """Seconds from the pod's start to its end."""
-        return self.start + self.read + self.sample + self.train + self.write
+        return self.start + self.read + self.sample + self.train + self.write + self.exchange
 
 
 def time_of(work: Work, machine: Machine) -> StageSeconds:
@@ -81,7 +83,12 @@ def time_of(work: Work, machine: Machine) -> StageSeconds:
         return StageSeconds(start=_training_start(work, machine), train=_train(work, machine))
     if not work.read and not work.written:
         return StageSeconds(start=machine.efficiency.start.value)
-    return StageSeconds(start=_engine_start(work, machine), read=_read(work, machine), sample=_sample(work, machine))
+    return StageSeconds(
+        start=_engine_start(work, machine),
+        read=_read(work, machine),
+        sample=_sample(work, machine),
+        exchange=work.batches * machine.efficiency.exchange.value if machine.placement.pods > 1 else 0.0,
+    )
 
 
 def copy_time(machine: Machine, *, merged: bool) -> StageSeconds:

@@ -55,6 +55,8 @@ class Work:
     """Maximum length of these completions."""
     context: float = 0.0
     """Mean tokens of a sequence while it is sampled, its prompt among them."""
+    batches: int = 0
+    """Batches that one pod of a rollout makes up and all of them answer."""
     barrier: float | None = None
     """Sequences of one pod after which the next are begun, on a CPU; None: all at once, as on a GPU always."""
     trained: float = 0.0
@@ -106,6 +108,7 @@ def _prompts(spec: AlignmentRunSpec, objective: Objective | None, lengths: Lengt
         sequences=author,
         longest=agents.author.max_tokens,
         context=_rubric(objective) + length / 2,
+        batches=int(_own(agents.author)) + int(_own(agents.critic) and criteria > 0),
     )
 
 

@@ -249,6 +249,25 @@ def test_more_shards_share_the_sampling_and_start_as_often() -> None:
     assert stage_of(many, Stage.GENERATE).gpus == 8
 
 
+def test_the_pods_of_a_rollout_write_its_prompts_together() -> None:
+    for prompts in (256, 2048):
+        apart, together = (
+            stage_of(estimate(rollout=rollout, prompts={"perIteration": prompts, "heldOut": 64}), Stage.PROMPTS)
+            for rollout in ("Separate", "Fused")
+        )
+        assert (apart.pods, together.pods) == (1, 8)
+        assert apart.work_seconds / 8 < together.work_seconds < apart.work_seconds
+    assert together.work_seconds < apart.work_seconds / 4, "the longest draft is as long wherever it is written"
+
+
+def test_a_rollout_on_several_nodes_starts_as_generate_does_there() -> None:
+    wide = {"candidates": 8, "maxTokens": 1024, "shards": 64}
+    apart, together = (estimate(rollout=rollout, generation=wide) for rollout in ("Separate", "Fused"))
+    first, own = stage_of(together, Stage.PROMPTS), stage_of(apart, Stage.GENERATE)
+    assert (first.read_gib, first.start_seconds) == (own.read_gib, own.start_seconds)
+    assert first.read_gib == pytest.approx(8 * stage_of(apart, Stage.PROMPTS).read_gib, rel=0.01)
+
+
 def test_an_evaluation_is_shared_by_its_shards_as_far_as_there_are_prompts() -> None:
     one, eight, many = (
         stage_of(
