@@ -36,7 +36,7 @@ OBJECTIVE = rule_objective().model_copy(
     }
 )
 PROMPTS = PromptSettings(
-    per_iteration=60,
+    per_iteration=200,
     held_out=2,
     min_characters=8,
     min_yield=0.1,

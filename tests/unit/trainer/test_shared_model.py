@@ -55,6 +55,10 @@ def turns(count: int) -> list[ChatTurn]:
     return [ChatTurn(f"turn {number}") for number in range(count)]
 
 
+EXACT = part_size(1, GRAIN.written, pods=1, is_exact=True)
+"""Texts of a part on a CPU."""
+
+
 @dataclass
 class Rollout:
     """Pods with one folder: the first one asks."""
@@ -110,7 +114,7 @@ def ask(model: SharedModel, count: int) -> tuple[list[Completion | None], list[l
 
 
 @pytest.mark.parametrize("pods", [2, 3, 8])
-@pytest.mark.parametrize("count", [0, 1, GRAIN.written, 5 * GRAIN.written + 7])
+@pytest.mark.parametrize("count", [0, 1, EXACT, 5 * EXACT + 7])
 def test_any_number_of_pods_gives_the_answers_of_one(tmp_path: Path, pods: int, count: int) -> None:
     alone, many = Rollout(tmp_path / "alone", 1), Rollout(tmp_path / "many", pods)
     expected, usage = ask(alone.asking(), count), alone.model(0).usage
@@ -124,9 +128,9 @@ def test_any_number_of_pods_gives_the_answers_of_one(tmp_path: Path, pods: int, 
 
 def test_a_small_batch_is_not_worth_sharing(tmp_path: Path) -> None:
     pods = Rollout(tmp_path, 8)
-    ask(pods.asking(), GRAIN.written)
+    ask(pods.asking(), EXACT)
     assert not list(tmp_path.iterdir())
-    assert pods.model(0).calls == [GRAIN.written, 4 * GRAIN.written]
+    assert pods.model(0).calls == [EXACT, 4 * EXACT]
 
 
 def test_a_gpu_answers_in_one_call_what_nobody_has_begun(tmp_path: Path) -> None:
@@ -146,7 +150,7 @@ def test_what_a_pod_has_begun_and_does_not_answer_is_answered_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_exact: bool
 ) -> None:
     monkeypatch.setattr(shared_model, "_PATIENCE_SECONDS", 0.01)
-    pods, count = Rollout(tmp_path, 4, is_exact=is_exact), 8 * GRAIN.written
+    pods, count = Rollout(tmp_path, 4, is_exact=is_exact), 8 * (EXACT if is_exact else GRAIN.written)
     begun = threading.Event()
 
     def begins(_turns: Sequence[ChatTurn], _watch: Watch | None) -> None:
@@ -166,7 +170,7 @@ def test_what_a_pod_has_begun_and_does_not_answer_is_answered_here(
 
 
 def test_an_attempt_finds_what_was_answered_to_the_one_before(tmp_path: Path) -> None:
-    first, count = Rollout(tmp_path, 2), 4 * GRAIN.written
+    first, count = Rollout(tmp_path, 2), 4 * EXACT
     expected = Rollout(tmp_path / "alone", 1).asking().write(turns(count), SAMPLING, seeds=range(count), watch=None)
 
     def stops(_done: int, _total: int, _rate: float) -> None:
@@ -183,12 +187,12 @@ def test_an_attempt_finds_what_was_answered_to_the_one_before(tmp_path: Path) ->
     assert other != expected
     third = Rollout(tmp_path, 2)
     assert third.asking().write(turns(count), SAMPLING, seeds=range(count), watch=None) == expected
-    assert third.model(0).calls == [GRAIN.written], "the part that the first attempt was at"
+    assert third.model(0).calls == [EXACT], "the part that the first attempt was at"
 
 
 def test_damaged_answers_are_given_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_model, "_PATIENCE_SECONDS", 0.01)
-    pods, count = Rollout(tmp_path, 2), 3 * GRAIN.written
+    pods, count = Rollout(tmp_path, 2), 3 * EXACT
 
     def damages(_done: int, _total: int, _rate: float) -> None:
         while pods.help(1):
@@ -208,9 +212,9 @@ def test_damaged_answers_are_given_again(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_last_pod_removes_what_a_slow_one_has_left(tmp_path: Path) -> None:
     folder = tmp_path / "prompts-leases" / "digest"
-    pods, count = Rollout(folder, 2), 3 * GRAIN.written
+    pods, count = Rollout(folder, 2), 3 * EXACT
     late = Exchange(folder, 1)
-    batch = Batch(policy="base", size=GRAIN.written, turns=tuple(turns(count)), sampling=SAMPLING, seeds=(0,) * count)
+    batch = Batch(policy="base", size=EXACT, turns=tuple(turns(count)), sampling=SAMPLING, seeds=(0,) * count)
     with late.offered(batch):
         assert late.take(batch, 1) == [0]
         Exchange(folder, 0).close()
@@ -241,7 +245,7 @@ def test_answers_come_through_a_file_to_the_last_bit(values: list[float], text: 
 
 @given(turns=st.integers(1, 5000), pods=st.integers(1, 64))
 def test_a_part_is_never_smaller_than_the_grain_and_a_gpu_has_one(turns: int, pods: int) -> None:
-    assert part_size(turns, 32, pods=pods, is_exact=True) == 32
+    assert part_size(turns, 32, pods=pods, is_exact=True) == part_size(1, 32, pods=1, is_exact=True) >= 32
     size = part_size(turns, 32, pods=pods, is_exact=False)
     assert size >= 32
     assert -(-turns // size) <= pods
