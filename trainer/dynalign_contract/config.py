@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -36,6 +36,9 @@ from dynalign_contract.stores import OciServer, S3Server
 from dynalign_contract.training_choice import TrainingChoice
 
 SCHEMA_VERSION = 1
+
+_DIVISION: Final = frozenset({"nodes", "gpusPerNode", "microBatch", "tokensPerMicroBatch", "gradientCheckpointing"})
+"""Settings of `training` that divide a step among processes and passes: which rows it has does not depend on them."""
 
 BASE_POLICY = "base"
 """Version name of the model before any training."""
@@ -330,10 +333,26 @@ class StageConfig(Model):
     @property
     def digest(self) -> str:
         """Digest of all that decides the artifact's contents; the attempt does not, nor does what is only checked."""
-        data = self.model_dump(
-            mode="json", by_alias=True, exclude={"attempt": True, "params": {"preflight", "publish", "checkpoints"}}
-        )
+        data = self._decisive()
         if isinstance(self.params, TrainParams):
             # Left out, it is decided when training begins, and nothing of the policy depends on it.
             data["params"]["training"].setdefault("gradientCheckpointing", True)
-        return "sha256:" + hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+        return _digest_of(data)
+
+    @property
+    def progress_digest(self) -> str:
+        """Digest of all that a training's checkpoints depend on: `digest` but for how its work is divided."""
+        data = self._decisive()
+        training = data["params"].get("training", {})
+        data["params"]["training"] = {key: value for key, value in training.items() if key not in _DIVISION}
+        return _digest_of(data)
+
+    def _decisive(self) -> dict[str, Any]:
+        """All that decides the artifact's contents, as JSON's types."""
+        return self.model_dump(
+            mode="json", by_alias=True, exclude={"attempt": True, "params": {"preflight", "publish", "checkpoints"}}
+        )
+
+
+def _digest_of(data: Mapping[str, Any]) -> str:
+    return "sha256:" + hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -5,7 +5,15 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from dynalign_contract.config import FetchParams, GenerateParams, JudgeParams, Policy, PromptsParams, StageConfig
+from dynalign_contract.config import (
+    FetchParams,
+    GenerateParams,
+    JudgeParams,
+    Policy,
+    PromptsParams,
+    StageConfig,
+    TrainParams,
+)
 from dynalign_contract.layout import RunLayout, part_name, stage_folder
 from dynalign_contract.objective import builtin_objective
 from dynalign_contract.result import ArtifactRef
@@ -19,6 +27,7 @@ from dynalign_contract.settings import (
     RewardSettings,
     RewardType,
     Thinking,
+    TrainingSettings,
 )
 from dynalign_contract.stages import ITERATION_STAGES, Stage
 
@@ -126,6 +135,29 @@ def test_a_run_with_one_judge_has_the_digests_of_one_that_knows_no_other() -> No
     )
     changed = judge.model_copy(update={"judging": several, "policies": {"a": Policy(), "b": Policy()}})
     assert new <= _names(json.loads(changed.to_json()))
+
+
+@pytest.mark.parametrize(
+    ("change", "goes_on"),
+    [
+        ({"nodes": 2}, True),
+        ({"gpus_per_node": 4}, True),
+        ({"tokens_per_micro_batch": 64}, True),
+        ({"micro_batch": 1}, True),
+        ({"gradient_checkpointing": False}, True),
+        ({"learning_rate": 1e-3}, False),
+        ({"prompts_per_step": 1}, False),
+        ({"zero_stage": 3}, False),
+    ],
+)
+def test_checkpoints_outlive_changes_of_how_training_is_divided(change: dict[str, object], goes_on: bool) -> None:
+    training = TrainingSettings()
+    configs = [
+        StageConfig(run="r", iteration=0, params=TrainParams(training=settings, temperature=1.0, max_tokens=8))
+        for settings in (training, training.model_copy(update=change))
+    ]
+    assert configs[0].digest != configs[1].digest
+    assert (configs[0].progress_digest == configs[1].progress_digest) is goes_on
 
 
 def _names(node: object) -> set[str]:

@@ -108,11 +108,11 @@ def test_programs_are_no_part_of_a_checkpoint(tmp_path: Path) -> None:
 
 def test_checkpoints_of_another_job_are_removed(tmp_path: Path) -> None:
     work = tmp_path / "checkpoints"
-    claim_folder(work, "digest with 1 processes")
+    claim_folder(work, "digest")
     checkpoint = write_checkpoint(work, 1)
-    claim_folder(work, "digest with 1 processes")
+    claim_folder(work, "digest")
     assert find_checkpoint(work) == checkpoint
-    claim_folder(work, "digest with 2 processes")
+    claim_folder(work, "another digest")
     assert find_checkpoint(work) is None
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import dynalign_trainer
 from dynalign_contract.errors import CorruptArtifactError
-from dynalign_trainer.train.state_files import check_state_file, read_state, write_state
+from dynalign_trainer.train.state_files import check_state_file, open_state, read_state, write_state
 from support.planted import plant_pickle, plant_torch_file
 
 SHARED = torch.arange(12.0)
@@ -63,7 +63,7 @@ def test_deepspeeds_own_objects_come_back_and_what_it_does_not_load_is_left_out(
 
     state = {"optimizer_state_dict": {"loss_scaler": LossScaler(4.0), "overflow": False, "clip_grad": 0.2}}
     slices = {"param_slice_mappings": [{"w": fragment_address(3, 0)}]}
-    engine, path = PlainCheckpointEngine(), str(tmp_path / "x_states.pt")
+    engine, path = PlainCheckpointEngine(None), str(tmp_path / "x_states.pt")
     engine.save({"optimizer_state_dict": state["optimizer_state_dict"] | slices}, path)
     found = engine.load(path)["optimizer_state_dict"]
     assert (found.pop("loss_scaler").cur_scale, found) == (4.0, {"overflow": False, "clip_grad": 0.2})
@@ -96,8 +96,9 @@ def test_other_files_are_refused_and_none_of_their_code_runs(
 ) -> None:
     path, mark = tmp_path / "x_states.pt", tmp_path / "mark"
     plant(path, mark)
-    with pytest.raises(CorruptArtifactError, match=r"x_states\.pt is no training state that dynalign wrote"):
-        read_state(path)
+    for read in (read_state, open_state):
+        with pytest.raises(CorruptArtifactError, match=r"x_states\.pt is no training state that dynalign wrote"):
+            read(path)
     assert not mark.exists()
 
 

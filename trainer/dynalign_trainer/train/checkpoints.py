@@ -11,6 +11,7 @@ from dynalign_contract.files import remove
 from dynalign_contract.layout import MANIFEST
 from dynalign_contract.manifest import ArtifactFile, Manifest, describe_file, read_listed, verify_files, write_manifest
 from dynalign_contract.stages import Stage
+from dynalign_trainer.train.deepspeed.state_names import add_model_files, optimizer_files
 from dynalign_trainer.train.job import TrainJob
 from dynalign_trainer.train.state_files import STATE_FILES, check_state_file
 
@@ -26,7 +27,7 @@ _PROGRAMS: Final = ("*.py", "training_args.bin")
 def claim_folder(folder: Path, owner: str) -> None:
     """Make the folder belong to a job; what another job left there is removed.
 
-    `owner` names all that a checkpoint depends on: the stage's configuration and the number of processes.
+    `owner` names all that a checkpoint depends on (`StageConfig.progress_digest`).
     """
     strangers.claim_folder(folder, _OWNER_FILE, owner)
 
@@ -79,6 +80,19 @@ def find_checkpoint(folder: Path) -> Path | None:
         else:
             return checkpoint
     return None
+
+
+def fit_checkpoint(checkpoint: Path, job: TrainJob, processes: int) -> None:
+    """Have a checkpoint of another number of processes hold what each of these looks for.
+
+    What they hold of it is cut for them when they read it (`deepspeed.state`).
+    """
+    saved = len(optimizer_files(checkpoint))
+    if saved in (0, processes):
+        return
+    log.info("the checkpoint was written by %d processes, its state is divided among %d", saved, processes)
+    if add_model_files(checkpoint, processes):
+        seal_checkpoint(checkpoint, job, read_listed(checkpoint).files)
 
 
 def _by_age(folder: Path) -> list[Path]:

@@ -8,12 +8,12 @@ that training needs neither a second adapter nor a reference pass in every step.
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict
 
-from dynalign_contract.errors import UnfitError
+from dynalign_contract.errors import CorruptArtifactError, UnfitError
 from dynalign_contract.records import BatchRow, Table, read_rows, write_rows
 from dynalign_contract.records.columns import Int32, Logprobs
 from dynalign_contract.settings import RatioBand
@@ -32,6 +32,7 @@ class SurveyRow(TypedDict):
 
 
 SURVEY: Final = Table(SurveyRow)
+_SURVEY_FILES: Final = "survey-*.parquet"
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,21 @@ def combine(ranks: Sequence[RankMismatch]) -> Mismatch:
 
 def survey_file(folder: Path, rank: int) -> Path:
     """A checkpoint's file with one rank's log-probabilities: a resumed run no longer has the starting policy."""
-    return folder / f"survey-{rank:05d}.parquet"
+    return folder / _SURVEY_FILES.replace("*", f"{rank:05d}")
+
+
+def read_surveys(folder: Path, numbers: Collection[int]) -> dict[int, RowLogprobs]:
+    """Log-probabilities of these rows from a checkpoint, whichever ranks have scored them.
+
+    Raises CorruptArtifactError when they cannot be read, or are not all there.
+    """
+    found = {n: seen for path in sorted(folder.glob(_SURVEY_FILES)) for n, seen in read_survey(path).items()}
+    if missing := set(numbers) - found.keys():
+        raise CorruptArtifactError(
+            f"the reference pass in {folder} lacks {len(missing)} rows of the batch. Remove the folder to have "
+            "training go on from the checkpoint before it, or from the beginning."
+        )
+    return {number: found[number] for number in sorted(numbers)}
 
 
 def write_survey(path: Path, surveyed: Mapping[int, RowLogprobs]) -> None:

@@ -39,7 +39,7 @@ from dynalign_contract.stages import Stage
 from dynalign_trainer.runtime.context import Gang, StageContext, StageOutput
 from dynalign_trainer.runtime.machine import count_cores, count_gpus
 from dynalign_trainer.train.batch import Batch, build_batch
-from dynalign_trainer.train.checkpoints import claim_folder, find_checkpoint
+from dynalign_trainer.train.checkpoints import claim_folder, find_checkpoint, fit_checkpoint
 from dynalign_trainer.train.job import (
     BEGUN_FILE,
     JOB_FILE,
@@ -173,7 +173,7 @@ def _build(context: StageContext[TrainParams]) -> Batch:
 def _prepare(context: StageContext[TrainParams], start: Path | None, processes: Processes) -> TrainJob:
     """Write the job file into the checkpoints folder, going on from a checkpoint of this very job if there is one."""
     work = context.layout.checkpoints(context.iteration).resolve()
-    claim_folder(work, f"{context.config.digest} with {processes.count * context.gang.nodes} processes")
+    claim_folder(work, context.config.progress_digest)
     for name in (BEGUN_FILE, STOP_FILE, RESULT_FILE):
         (work / name).unlink(missing_ok=True)
     resume = find_checkpoint(work)
@@ -195,6 +195,8 @@ def _prepare(context: StageContext[TrainParams], start: Path | None, processes: 
         seed=context.seed("train"),
         resume=resume,
     )
+    if resume is not None:
+        fit_checkpoint(resume, job, processes.count * context.gang.nodes)
     write_job(job)
     log.info(
         "DeepSpeed ZeRO-%d: nodes %d, processes a node %d",

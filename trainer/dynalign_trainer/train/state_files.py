@@ -6,7 +6,9 @@ others may write to.
 """
 
 import json
+import math
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,6 +53,51 @@ def read_state(path: Path) -> Any:
             tree = json.loads(found[_TREE])
             tensors = [file.get_tensor(str(number)) for number in range(len(list(file.keys())))]
         return _decode(tree, tensors)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise _corrupt(path, error) from error
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a state file, of which only what is asked for is read."""
+
+    file: Any
+    name: str
+
+    @property
+    def numel(self) -> int:
+        """Number of values."""
+        return math.prod(self._shape)
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether it has one dimension."""
+        return len(self._shape) == 1
+
+    @property
+    def _shape(self) -> list[int]:
+        found: list[int] = self.file.get_slice(self.name).get_shape()
+        return found
+
+    def read(self, start: int, stop: int) -> Any:
+        """Values of a flat tensor."""
+        return self.file.get_slice(self.name)[start:stop]
+
+    def whole(self) -> Any:
+        """All of it."""
+        return self.file.get_tensor(self.name)
+
+
+def open_state(path: Path) -> Any:
+    """Read the tree of a state file, with a `StoredTensor` for each tensor. Raises CorruptArtifactError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        file: Any = safe_open(path, framework="pt", device="cpu")
+        found = file.metadata() or {}
+        _check_version(found)
+        tensors = [StoredTensor(file, str(number)) for number in range(len(list(file.keys())))]
+        return _decode(json.loads(found[_TREE]), tensors)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise _corrupt(path, error) from error
 

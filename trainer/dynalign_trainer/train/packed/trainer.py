@@ -32,8 +32,7 @@ from dynalign_trainer.train.reference_pass import (
     RowLogprobs,
     measure_mismatch,
     merge_mismatch,
-    read_survey,
-    survey_file,
+    read_surveys,
 )
 
 
@@ -64,7 +63,8 @@ class PackedTrainer:
         job = self.job
         mark_ready(job, self.rank)
         resume = job.resume
-        self._apply_survey(self.survey() if resume is None else read_survey(survey_file(resume, self.rank)))
+        own = self.plan.of_rank(self.rank)
+        self._apply_survey(self.survey() if resume is None else read_surveys(resume, own))
         first = 0 if resume is None else step_of(resume)
         if resume is not None:
             load_checkpoint(self.engine, resume)

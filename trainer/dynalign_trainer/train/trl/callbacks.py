@@ -15,7 +15,7 @@ from dynalign_trainer.train.progress import (
     mark_ready,
     report_step,
 )
-from dynalign_trainer.train.reference_pass import read_survey, survey_file
+from dynalign_trainer.train.reference_pass import read_surveys
 from dynalign_trainer.train.trl.trainer import ReplayTrainer
 
 
@@ -34,7 +34,9 @@ class ReplayCallback(TrainerCallback):  # type: ignore[misc] # transformers is n
         if resume is None:
             restore_fp32(self._job, trainer.accelerator.unwrap_model(trainer.model))
         mark_ready(self._job, trainer.rank)
-        surveyed = trainer.survey() if resume is None else read_survey(survey_file(resume, trainer.rank))
+        schedule = trainer.recorded.schedule
+        own = {row for step in range(schedule.steps) for row in schedule.of_rank(trainer.rank, step)}
+        surveyed = trainer.survey() if resume is None else read_surveys(resume, own)
         trainer.apply_survey(surveyed)
         drop_later_reports(self._job, trainer.rank, state.global_step)
         self._pace = Pace(self._job.checkpoints)
