@@ -1,4 +1,4 @@
-"""Relative errors of gradients that DeepSpeed sums in bfloat16 training: `python -m lab.gradient_precision ZERO_STAGE`.
+"""Relative errors of gradients summed in bfloat16 training: `python -m lab.gradient_precision ZERO_STAGE [CPU]`.
 
 64 micro-batches of a small network against float64, in one process. Two figures: with dynalign's configuration, and
 with the model's own precision for the sum (DeepSpeed's default).
@@ -8,6 +8,8 @@ import math
 import sys
 from dataclasses import dataclass
 from typing import Any, Final
+
+from dynalign_contract.settings import OptimizerOffload, TrainingSettings
 
 MICRO_BATCHES: Final = 64
 
@@ -30,11 +32,11 @@ class GradientErrors:
         return tuple(found)
 
 
-def measure_errors(zero_stage: int) -> GradientErrors:
+def measure_errors(zero_stage: int, offload: OptimizerOffload = OptimizerOffload.NONE) -> GradientErrors:
     """Measure them on the device that the stages would train on; processes have met before."""
     from dynalign_trainer.train.deepspeed.configuration import deepspeed_config
 
-    ours = deepspeed_config(zero_stage)
+    ours = deepspeed_config(TrainingSettings(zero_stage=zero_stage, optimizer_offload=offload))
     default = {name: value for name, value in ours.items() if name not in ("data_types", "communication_data_type")}
     return GradientErrors(_relative_error(ours), _relative_error(default))
 
@@ -87,7 +89,7 @@ def main() -> None:
 
     be_the_only_rank()
     start_distributed()
-    errors = measure_errors(int(sys.argv[1]))
+    errors = measure_errors(int(sys.argv[1]), *map(OptimizerOffload, sys.argv[2:]))
     sys.stdout.write(f"{errors.ours} {errors.default}\n")
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from dynalign_contract.model_shape import shape_of
+from dynalign_contract.settings import TrainingSettings
 from dynalign_operator.estimate.shapes import known_configs
 from dynalign_trainer.train.deepspeed.configuration import deepspeed_config
 
@@ -59,7 +60,7 @@ def test_processes_wait_for_each_other_while_one_writes_the_largest_policy() -> 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 def test_an_adapter_of_eight_billion_parameters_is_sent_at_once_from_little_memory(zero_stage: int) -> None:
     adapter = RANK * shape_of(known_configs()["qwen/qwen3-8b"]).adapter_width
-    buffers = deepspeed_config(zero_stage)["zero_optimization"]
+    buffers = deepspeed_config(TrainingSettings(zero_stage=zero_stage))["zero_optimization"]
     for name in ("reduce_bucket_size", "allgather_bucket_size"):
         assert adapter <= buffers[name]
         assert 4 * buffers[name] <= 0.25 * 2**30, "float32, and DeepSpeed keeps two of them where it overlaps"

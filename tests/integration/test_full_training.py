@@ -11,7 +11,14 @@ import pytest
 from dynalign_contract.config import Policy, TrainParams
 from dynalign_contract.errors import BadConfigError, TerminatedError
 from dynalign_contract.metrics import TrainMetrics
-from dynalign_contract.settings import DType, KlSettings, TrainingBackend, TrainingMethod, TrainingSettings
+from dynalign_contract.settings import (
+    DType,
+    KlSettings,
+    OptimizerOffload,
+    TrainingBackend,
+    TrainingMethod,
+    TrainingSettings,
+)
 from dynalign_contract.stages import Stage
 from dynalign_trainer.runtime.context import StageOutput
 from dynalign_trainer.train import stage as train
@@ -137,8 +144,13 @@ def test_every_kind_of_optimiser_state_survives_a_stop(
 
 @pytest.mark.parametrize(
     "settings",
-    [{"zero_stage": 3, "gpus_per_node": 2, "kl": KlSettings()}, {"backend": TrainingBackend.TRL, "micro_batch": 2}],
-    ids=["zero3-2-processes", "trl"],
+    [
+        {"zero_stage": 3, "gpus_per_node": 2, "kl": KlSettings()},
+        {"backend": TrainingBackend.TRL, "micro_batch": 2},
+        {"optimizer_offload": OptimizerOffload.CPU},
+        {"optimizer_offload": OptimizerOffload.CPU, "backend": TrainingBackend.TRL, "micro_batch": 2},
+    ],
+    ids=["zero3-2-processes", "trl", "offload", "offload-trl"],
 )
 def test_other_engines_train_the_same(
     whole: tuple[TrainingRun, StageOutput[TrainParams]], tmp_path: Path, settings: dict[str, Any]

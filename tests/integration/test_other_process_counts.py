@@ -14,7 +14,10 @@ import pytest
 from dynalign_contract.config import StageConfig
 from dynalign_contract.errors import TerminatedError
 from dynalign_contract.metrics import TrainMetrics
-from dynalign_contract.settings import TrainingBackend, TrainingMethod
+from dynalign_contract.model_shape import shape_of
+from dynalign_contract.settings import OptimizerOffload, TrainingBackend, TrainingMethod, TrainingSettings
+from dynalign_contract.training_memory import training_memory
+from dynalign_operator.estimate.shapes import known_configs
 from dynalign_trainer.train import stage as train
 from dynalign_trainer.train.checkpoints import find_checkpoint, step_of
 from dynalign_trainer.train.processes import launch
@@ -93,6 +96,18 @@ def test_every_kind_of_optimiser_state_is_divided_among_other_processes_exactly(
         for name, far in found.items():
             assert far["read"] == 0, name
             assert far["next"] < far["moved"] / 100, name
+            if name.endswith("CPU"):
+                assert far["held"] == pytest.approx(host_bytes(name, processes), rel=0.2), name
+
+
+def host_bytes(name: str, processes: int) -> float:
+    """Bytes a weight of the machine's memory that a process needs by the formula."""
+    shape = shape_of(known_configs()["qwen/qwen3-8b"])
+    training = TrainingSettings(
+        method=TrainingMethod.FULL, zero_stage=int(name[5]), optimizer_offload=OptimizerOffload.CPU
+    )
+    memory = training_memory(training, shape, processes=processes, value_bytes=2, tokens=1, recomputes=True)
+    return memory.host / shape.parameters
 
 
 def visit(folder: Path, processes: int) -> dict[str, dict[str, float]]:

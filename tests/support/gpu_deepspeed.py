@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
+from dynalign_contract.settings import TrainingSettings
 from dynalign_trainer.train.deepspeed import configuration
 from dynalign_trainer.train.packed import precision
 from lab.training_trials import EVERY_CASE, TINY_ON_CPU, compare_trainings
@@ -20,7 +21,7 @@ def main() -> None:
     products = patch.object(precision, "multiplies_bfloat16", lambda: True)
     with gpu, products, tempfile.TemporaryDirectory() as folder:
         values, faults = compare_trainings(Path(folder), TINY_ON_CPU, EVERY_CASE)
-        config = configuration.deepspeed_config(2)
+        config = configuration.deepspeed_config(TrainingSettings(zero_stage=2))
     print(json.dumps({"config": config, "faults": faults, "cases": [*values]}))  # noqa: T201 - what the test reads
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import torch
 
+from dynalign_contract.settings import OptimizerOffload, TrainingMethod, TrainingSettings
 from dynalign_trainer.train.deepspeed.configuration import deepspeed_config
 from dynalign_trainer.train.deepspeed.state_names import add_model_files
 from dynalign_trainer.train.packed.engine import load_checkpoint, save_checkpoint, start_distributed
@@ -25,11 +26,20 @@ _SUB_GROUP: Final = 400
 
 def cases() -> dict[str, tuple[dict[str, Any], bool]]:
     """DeepSpeed's configuration of each kind of optimiser state, and whether the model is bfloat16."""
+    full = TrainingSettings(method=TrainingMethod.FULL)
     found = {}
-    for zero, half in [(0, False), (1, True), (2, False), (3, True), (3, False)]:
-        config = deepspeed_config(zero)
+    for zero, half, offload in [
+        (0, False, "None"),
+        (1, True, "None"),
+        (2, False, "None"),
+        (2, True, "CPU"),
+        (3, True, "None"),
+        (3, False, "CPU"),
+    ]:
+        settings = full.model_copy(update={"zero_stage": zero, "optimizer_offload": OptimizerOffload(offload)})
+        config = deepspeed_config(settings)
         config["zero_optimization"] |= {"sub_group_size": _SUB_GROUP} if zero == 3 else {}
-        found[f"ZeRO-{zero} {'bfloat16' if half else 'float32'}"] = (config, half)
+        found[f"ZeRO-{zero} {'bfloat16' if half else 'float32'} {offload}"] = (config, half)
     return found
 
 
@@ -43,7 +53,8 @@ def start(config: dict[str, Any], *, half: bool) -> Any:
     model = torch.nn.Sequential(
         torch.nn.Linear(11, 37), torch.nn.Tanh(), torch.nn.Linear(37, 13), torch.nn.Linear(13, 1)
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
+    fused = "offload_optimizer" in config["zero_optimization"] or None
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0, fused=fused)
     once = {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1, "bf16": {"enabled": half}}
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config | once)
     use_plain_checkpoints(engine)
@@ -61,6 +72,15 @@ def take_step(engine: Any, number: int, *, half: bool) -> None:
 def masters(engine: Any) -> dict[str, torch.Tensor]:
     """Float32 weights by name, whole, on every rank."""
     return {name: gather_fp32(p).detach().cpu().clone() for name, p in engine.module.named_parameters()}
+
+
+def held_bytes(engine: Any) -> int:
+    """Bytes of masters, moments and gradients in the machine's memory, as far as they lie there by themselves."""
+    held = []
+    for master, state in engine.basic_optimizer.state.items():
+        held += [master, master.grad, *(value for value in state.values() if value.dim())]
+    held.append(getattr(engine.optimizer, "grad_partitions_flat_buffer", None))
+    return sum(tensor.numel() * tensor.element_size() for tensor in held if tensor is not None)
 
 
 def farthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
@@ -89,7 +109,9 @@ def visit(folder: Path, config: dict[str, Any], *, half: bool) -> dict[str, floa
     saved, following = torch.load(folder / _EXPECTED, weights_only=True)
     read = farthest(masters(engine), saved)
     take_step(engine, _STEPS, half=half)
-    return {"read": read, "next": farthest(masters(engine), following), "moved": farthest(saved, following)}
+    following_far = farthest(masters(engine), following)
+    held = held_bytes(engine) / sum(value.numel() for value in saved.values())
+    return {"read": read, "next": following_far, "moved": farthest(saved, following), "held": held}
 
 
 def main() -> None:

@@ -37,8 +37,11 @@ from dynalign_contract.training_choice import TrainingChoice
 
 SCHEMA_VERSION = 1
 
-_DIVISION: Final = frozenset({"nodes", "gpusPerNode", "microBatch", "tokensPerMicroBatch", "gradientCheckpointing"})
-"""Settings of `training` that divide a step among processes and passes: which rows it has does not depend on them."""
+_DIVISION: Final = frozenset(
+    {"nodes", "gpusPerNode", "microBatch", "tokensPerMicroBatch", "gradientCheckpointing", "optimizerOffload"}
+)
+"""Settings of `training` that divide a step among processes, passes and memories: which rows it has does not depend on
+them."""
 
 BASE_POLICY = "base"
 """Version name of the model before any training."""

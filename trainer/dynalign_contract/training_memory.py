@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dynalign_contract.model_shape import ModelShape
-from dynalign_contract.settings import LoraSettings, TrainingMethod, TrainingSettings
+from dynalign_contract.settings import LoraSettings, OptimizerOffload, TrainingMethod, TrainingSettings
 
 _KEPT: Final = {TrainingMethod.LORA: 3.3, TrainingMethod.FULL: 2.6}
 """Values that a layer keeps for a token, divided by the values that its projections give. An adapter, whose factors are
@@ -19,6 +19,8 @@ _LOGITS: Final = 4 * 2**27 * 4
 """Bytes of the head: chunks of 2^27 logits in float32, about four alive at once."""
 _TRAINED: Final = 16
 """Bytes of a trained weight beside its working copy: gradient, float32 master and two moments, 4 each."""
+_GRADIENT: Final = 4
+"""Bytes of a trained weight's sum of gradients, where DeepSpeed keeps one beside that of the optimiser."""
 _SHARE: Final = 0.8
 """Share of a device's memory that a pass without recomputation may take: allocators leave gaps."""
 
@@ -34,10 +36,12 @@ class TrainingMemory:
     gathered: float
     """Weights of the layers at work where ZeRO-3 spreads them over the processes."""
     logits: float
+    host: float = 0.0
+    """Memory of the machine, for states that do not lie on the device."""
 
     @property
     def total(self) -> float:
-        """Everything together."""
+        """Everything on the device together."""
         return self.weights + self.states + self.passing
 
     @property
@@ -58,15 +62,21 @@ def training_memory(
     """Memory of one of so many processes, with `tokens` in a pass and values of `value_bytes` bytes."""
     weights = float(shape.parameters * value_bytes)
     is_spread, has_shared_states = training.zero_stage == 3, training.zero_stage >= 1
-    states = trained_weights(training, shape) * _TRAINED
+    trained = trained_weights(training, shape) / (processes if has_shared_states else 1)
+    states, host = trained * _TRAINED, 0.0
+    if training.optimizer_offload is OptimizerOffload.CPU:
+        # ZeRO-2 sums gradients on the device and hands the sum over; ZeRO-3 keeps the sum beside the optimiser too.
+        summed = trained * _GRADIENT
+        states, host = (0.0, states + summed) if is_spread else (summed, states)
     whole = _KEPT[training.method] * shape.layer_outputs
     kept = _LAYER_INPUTS * shape.hidden * shape.layers + whole if recomputes else whole * shape.layers
     return TrainingMemory(
         weights=weights / (processes if is_spread else 1),
-        states=states / (processes if has_shared_states else 1),
+        states=states,
         activations=kept * tokens * value_bytes,
         gathered=2 * weights / shape.layers if is_spread else 0.0,
         logits=float(min(_LOGITS, 4 * tokens * shape.vocabulary * 4)),
+        host=host,
     )
 
 

@@ -1,17 +1,26 @@
 """Peak memory of an accelerator by stage, and bytes on the run's volume."""
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
 from dynalign_contract.accelerators import GIB
-from dynalign_contract.settings import TrainingBackend, TrainingMethod
+from dynalign_contract.settings import OptimizerOffload, TrainingBackend, TrainingMethod
+from dynalign_contract.stages import Stage
 from dynalign_contract.training_memory import TrainingMemory, has_room, trained_weights, training_memory
+from dynalign_operator.api.quantities import parse_quantity
+from dynalign_operator.api.rollouts import run_overrides
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
 from dynalign_operator.estimate.timing import USABLE, Machine
+from dynalign_operator.manifests.overrides import build_resources
 
 _ENGINE_RESERVE: Final = 4 * GIB
 """Activations, captured graphs and workspaces of an engine."""
 _DEFAULT_LENGTH: Final = 4096
+_LEAST_STAGE_OF_OFFLOAD: Final = 2
+"""ZeRO stage from which the optimiser may lie in the machine's memory."""
+_HOST_RESERVE_GIB: Final = 16
+"""Memory of a training pod beside the optimiser: libraries, the batch, and weights on their way to the GPUs."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +53,45 @@ def engine_need(spec: AlignmentRunSpec, machine: Machine) -> Need:
 
 def training_need(spec: AlignmentRunSpec, machine: Machine) -> Need:
     """Weights, states of what is trained, activations and logits, as ZeRO splits them."""
+    memory = _training_memory(spec, machine, recomputes=recomputes(spec, machine))
     return Need(
-        bytes=_training_memory(spec, machine, recomputes=recomputes(spec, machine)).total,
+        bytes=memory.total + (memory.host if machine.accelerator.is_cpu else 0),
         available=0.95 * machine.accelerator.memory_gib * GIB,
-        remedy="raise training.zeroStage, gpusPerNode or nodes, or lower training.tokensPerMicroBatch",
+        remedy=_training_remedy(spec, machine),
+    )
+
+
+def host_need(spec: AlignmentRunSpec, machine: Machine) -> Need | None:
+    """Memory of a training pod for the optimiser, against what it asks for; None where the optimiser lies on GPUs."""
+    if spec.training.optimizer_offload is OptimizerOffload.NONE or machine.accelerator.is_cpu:
+        return None
+    memory = _training_memory(spec, machine, recomputes=recomputes(spec, machine))
+    needed = memory.host * machine.placement.accelerators
+    resources = build_resources(run_overrides(spec, Stage.TRAIN), machine.placement.accelerators)
+    asked = resources.get("limits", {}).get("memory") or resources["requests"]["memory"]
+    return Need(
+        bytes=needed,
+        available=float(parse_quantity(asked)),
+        remedy=f"write {math.ceil(needed / GIB + _HOST_RESERVE_GIB)}Gi or more for memory in "
+        "stages.train.resources.requests",
+    )
+
+
+def _training_remedy(spec: AlignmentRunSpec, machine: Machine) -> str:
+    """What to change where training does not fit; the optimiser's place first, where that is enough."""
+    usual = "raise training.zeroStage, gpusPerNode or nodes, or lower training.tokensPerMicroBatch"
+    training = spec.training
+    may_move = training.method is TrainingMethod.FULL and training.zero_stage >= _LEAST_STAGE_OF_OFFLOAD
+    if not may_move or training.optimizer_offload is OptimizerOffload.CPU or machine.accelerator.is_cpu:
+        return usual
+    moved = training.model_copy(update={"optimizer_offload": OptimizerOffload.CPU})
+    offloaded = spec.model_copy(update={"training": moved})
+    need, host = training_need(offloaded, machine), host_need(offloaded, machine)
+    if host is None or not need.fits:
+        return usual
+    return (
+        f"write training.optimizerOffload: CPU, with which it needs {need.bytes / GIB:.0f} GiB, and "
+        f"{host.bytes / GIB:.0f} GiB of each pod's memory; or {usual}"
     )
 
 

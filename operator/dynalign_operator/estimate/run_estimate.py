@@ -13,7 +13,7 @@ from dynalign_operator.api.quantities import parse_quantity
 from dynalign_operator.api.rollouts import RolloutChoice, choose_rollout
 from dynalign_operator.api.v1alpha1 import AlignmentRunSpec
 from dynalign_operator.estimate.hardware import efficiency_of
-from dynalign_operator.estimate.memory import Need, engine_need, recomputes, training_need, volume_bytes
+from dynalign_operator.estimate.memory import Need, engine_need, host_need, recomputes, training_need, volume_bytes
 from dynalign_operator.estimate.placement import placement_of
 from dynalign_operator.estimate.timing import Machine, StageSeconds, copy_time, read_bytes, time_of
 from dynalign_operator.estimate.workload import Work, lengths_of, work_of_iteration
@@ -45,6 +45,8 @@ class StageEstimate(Model):
     """Weights that its nodes read from the run's volume."""
     memory_gib: float | None = None
     """Peak of one accelerator, GiB; absent for stages without any."""
+    host_gib: float | None = None
+    """Memory of a training pod for the optimiser, GiB; absent where that lies on the accelerators."""
 
 
 class RunEstimate(Model):
@@ -154,6 +156,7 @@ def _stages(
 ) -> tuple[StageEstimate, ...]:
     """Fetch, the stages of an iteration, export."""
     stages = [_copy(machines[Stage.FETCH], Stage.FETCH)]
+    host = host_need(spec, machines[Stage.TRAIN])
     for stage in ITERATION_STAGES:
         need = _need(spec, stage, machines[stage])
         stages.append(
@@ -163,6 +166,7 @@ def _stages(
                     "tokens_sampled": round(work[stage].written),
                     "tokens_trained": round(work[stage].trained),
                     "memory_gib": round(need.bytes / GIB, 1),
+                    "host_gib": None if host is None or stage is not Stage.TRAIN else round(host.bytes / GIB, 1),
                 }
             )
         )
@@ -238,6 +242,12 @@ def _problems(spec: AlignmentRunSpec, machines: Mapping[Stage, Machine], volume:
                 f"{name} needs {need.bytes / GIB:.0f} GiB of each {machine.accelerator.name}, which gives "
                 f"{need.available / GIB:.0f}: {need.remedy}"
             )
+    host = host_need(spec, machines[Stage.TRAIN])
+    if host is not None and not host.fits:
+        yield (
+            f"training keeps {host.bytes / GIB:.0f} GiB of optimiser states in the memory of each pod, which asks for "
+            f"{host.available / GIB:.0f}: {host.remedy}"
+        )
     size = None if spec.storage.existing_claim else float(parse_quantity(spec.storage.size))
     if size is not None and volume > size:
         yield (

@@ -1,6 +1,7 @@
 """What a run is estimated to take: sizes of models, work of stages, time, memory, and what does not fit."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,43 @@ def test_activations_are_computed_again_where_they_do_not_fit(
         for more in ({}, {"gradientCheckpointing": False})
     ]
     assert work[0] / work[1] == pytest.approx(8 / 6 if again else 1, rel=0.02)
+
+
+def full_on_two(**training: Any) -> RunEstimate:
+    """All weights of 8 B on two GPUs, with a volume for them."""
+    return estimate(training={"gpusPerNode": 2, "method": "Full", **training}, storage={"size": "4Ti"})
+
+
+@pytest.mark.parametrize(("zero_stage", "host"), [(2, 16), (3, 20)])
+def test_the_optimiser_goes_to_the_machines_memory_where_that_is_what_makes_training_fit(
+    zero_stage: int, host: int
+) -> None:
+    tokens = {"zeroStage": zero_stage, "tokensPerMicroBatch": 16_384}
+    gib = host * QWEN3_8B.parameters / 2**30
+    (problem,) = full_on_two(**tokens).problems
+    assert re.search(rf"write training\.optimizerOffload: CPU, with which it needs \d+ GiB, and {gib:.0f} GiB", problem)
+
+    moved = full_on_two(optimizerOffload="CPU", **tokens)
+    train = stage_of(moved, Stage.TRAIN)
+    assert train.host_gib == pytest.approx(gib, abs=0.1)
+    assert (train.memory_gib or 0) < 0.95 * 80
+    (problem,) = moved.problems
+    asked = re.search(r"write (\d+)Gi or more for memory", problem)
+    assert asked is not None
+
+    pods = {"train": {"resources": {"requests": {"memory": f"{asked[1]}Gi"}}}}
+    found = estimate(
+        training={"gpusPerNode": 2, "method": "Full", "optimizerOffload": "CPU", **tokens},
+        storage={"size": "4Ti"},
+        stages=pods,
+    )
+    assert found.problems == ()
+
+
+def test_what_does_not_fit_even_without_the_optimiser_is_told_to_take_more_gpus() -> None:
+    (problem,) = full_on_two(tokensPerMicroBatch=1_000_000, gradientCheckpointing=True).problems
+    assert "optimizerOffload" not in problem
+    assert "gpusPerNode" in problem
 
 
 def test_a_judge_with_an_engine_of_its_own_that_only_reads_starts_sooner() -> None:

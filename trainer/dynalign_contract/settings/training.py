@@ -28,6 +28,15 @@ class TrainingMethod(StrEnum):
     """All weights; each iteration keeps its own, 4 bytes a parameter."""
 
 
+class OptimizerOffload(StrEnum):
+    """Where the optimiser's states lie."""
+
+    NONE = "None"
+    """In the memory of the GPUs."""
+    CPU = "CPU"
+    """In the memory of the machine, whose cores take the optimiser's steps."""
+
+
 ModuleName = Annotated[str, Field(min_length=1, max_length=128)]
 
 AUTO_TARGETS: Final = "Auto"
@@ -170,6 +179,12 @@ class TrainingSettings(Model):
     not fit into the memory that is free when training begins, and always where the backend is TRL."""
     zero_stage: int = Field(default=2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""
+    optimizer_offload: OptimizerOffload = Field(
+        default=OptimizerOffload.NONE, exclude_if=lambda offload: offload is OptimizerOffload.NONE
+    )
+    """Where masters and moments of all weights lie, for `method: Full` with `zeroStage` 2 or 3. `CPU` leaves the GPUs
+    with weights and activations; a pod then needs 16 to 20 bytes a weight of memory, divided among the nodes, and steps
+    take longer."""
     nodes: int = Field(default=1, ge=1, le=256)
     """Pods that train together, one a node."""
     gpus_per_node: int = Field(default=1, ge=1, le=16)

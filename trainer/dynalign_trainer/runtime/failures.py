@@ -115,7 +115,8 @@ def out_of_memory(what: str, stage: Stage, pods: Stage | None = None) -> MemoryF
     """
     lower = (
         "Lower spec.training.tokensPerMicroBatch (backend TRL: microBatch), spec.training.lora.rank or "
-        "spec.generation.maxTokens, or raise spec.training.zeroStage or gpusPerNode"
+        "spec.generation.maxTokens, or raise spec.training.zeroStage or gpusPerNode; "
+        "with method: Full, optimizerOffload: CPU leaves the GPUs with weights and activations"
         if stage is Stage.TRAIN
         else "Lower spec.engine.maxLength or memoryGib, or raise spec.engine.tensorParallel"
     )

@@ -84,7 +84,7 @@ class StoredTensor:
         return self.file.get_slice(self.name)[start:stop]
 
     def whole(self) -> Any:
-        """All of it."""
+        """All values, in their shape."""
         return self.file.get_tensor(self.name)
 
 

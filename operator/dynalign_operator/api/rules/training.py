@@ -9,6 +9,7 @@ from dynalign_contract.settings import (
     KlReference,
     LoraSettings,
     Noise,
+    OptimizerOffload,
     TrainingBackend,
     TrainingMethod,
     TrainingSettings,
@@ -67,6 +68,18 @@ TRAINING_RULES: Final = (
                 and s.training.zero_stage == 0
                 and s.engine.dtype is DType.BFLOAT16
             )
+        ),
+    ),
+    Rule(
+        at="spec.training",
+        field="optimizerOffload",
+        cel="!has(self.optimizerOffload) || self.optimizerOffload == 'None' || "
+        "(self.method == 'Full' && self.zeroStage >= 2)",
+        message="is CPU, which is for method: Full with zeroStage 2 or 3, for an adapter's states are small; write "
+        "these, or remove optimizerOffload",
+        holds=lambda training: (
+            training.optimizer_offload is OptimizerOffload.NONE
+            or (training.method is TrainingMethod.FULL and training.zero_stage >= 2)
         ),
     ),
     Rule(

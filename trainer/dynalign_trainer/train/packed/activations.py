@@ -36,7 +36,9 @@ def _fits(job: TrainJob, tokens: int) -> bool:
         recomputes=False,
     )
     free = free_memory()
-    return has_room(memory.states + memory.passing, free if count_gpus() else free / _local_processes())
+    if count_gpus():
+        return has_room(memory.states + memory.passing, free)
+    return has_room(memory.states + memory.host + memory.passing, free / _local_processes())
 
 
 def set_recomputation(engine: Any, *, on: bool) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from dynalign_trainer.runtime.machine import count_gpus, use_bfloat16
 from dynalign_trainer.train.deepspeed import cpu as cpu_deepspeed
-from dynalign_trainer.train.deepspeed.configuration import COLLECTIVE_TIMEOUT, deepspeed_config
+from dynalign_trainer.train.deepspeed.configuration import COLLECTIVE_TIMEOUT, deepspeed_config, is_offloaded
 from dynalign_trainer.train.job import TrainJob
 from dynalign_trainer.train.policy.policy import causal_lm, load_policy, restore_fp32
 
@@ -27,7 +27,7 @@ def start_distributed() -> None:
 
 def engine_config(job: TrainJob) -> dict[str, Any]:
     """DeepSpeed's configuration. It counts one micro-batch a step, for the trainer says where steps end."""
-    return deepspeed_config(job.training.zero_stage) | {
+    return deepspeed_config(job.training) | {
         "bf16": {"enabled": use_bfloat16(job.dtype)},
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -57,7 +57,8 @@ def start_engine(job: TrainJob) -> Any:
     check_packable(causal_lm(policy))
     module = PackedPolicy(policy, job.temperature)
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=training.rate, weight_decay=0.0)
+    fused = is_offloaded(training) or None
+    optimizer = torch.optim.AdamW(trained, lr=training.rate, weight_decay=0.0, fused=fused)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     use_plain_checkpoints(engine)
     restore_fp32(job, policy)

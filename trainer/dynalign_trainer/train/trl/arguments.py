@@ -5,7 +5,7 @@ from typing import Any, Final
 from dynalign_contract.settings import LossAggregation
 from dynalign_trainer.runtime.machine import count_gpus, use_bfloat16
 from dynalign_trainer.train.checkpoints import KEPT_CHECKPOINTS
-from dynalign_trainer.train.deepspeed.configuration import COLLECTIVE_TIMEOUT, deepspeed_config
+from dynalign_trainer.train.deepspeed.configuration import COLLECTIVE_TIMEOUT, deepspeed_config, is_offloaded
 from dynalign_trainer.train.job import TrainJob
 from dynalign_trainer.train.trl.schedule import Schedule
 
@@ -34,7 +34,7 @@ def trainer_arguments(job: TrainJob, schedule: Schedule) -> dict[str, Any]:
     """
     training = job.training
     gspo = training.aggregation is LossAggregation.SEQUENCE_RATIO
-    engine = deepspeed_config(training.zero_stage) | {"bf16": {"enabled": "auto"}} | dict.fromkeys(_AUTO, "auto")
+    engine = deepspeed_config(training) | {"bf16": {"enabled": "auto"}} | dict.fromkeys(_AUTO, "auto")
     return {
         "output_dir": str(job.work),
         "deepspeed": engine,
@@ -59,7 +59,7 @@ def trainer_arguments(job: TrainJob, schedule: Schedule) -> dict[str, Any]:
         "learning_rate": training.rate,
         "lr_scheduler_type": "constant",
         "weight_decay": 0.0,
-        "optim": "adamw_torch",
+        "optim": "adamw_torch_fused" if is_offloaded(training) else "adamw_torch",
         "max_grad_norm": training.max_grad_norm,
         "gradient_checkpointing": training.gradient_checkpointing is not False,
         "ddp_timeout": int(COLLECTIVE_TIMEOUT.total_seconds()),
