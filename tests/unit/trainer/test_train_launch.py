@@ -106,7 +106,7 @@ def test_an_error_of_what_comes_first_ends_the_workers_and_stays_what_it_is() ->
 
 def test_a_worker_ends_with_the_process_that_started_it() -> None:
     child = (
-        "import os, signal; from dynalign_trainer.train.processes.lifetime import die_with_parent; "
+        "import os, signal; from dynalign_trainer.runtime.lifetime import die_with_parent; "
         "die_with_parent(os.getppid()); print(os.getpid(), flush=True); signal.pause()"
     )
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], start_new_session=True)"

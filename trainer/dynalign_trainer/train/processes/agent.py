@@ -9,7 +9,8 @@ in the chain stage, agent, worker therefore dies with the one before it.
 import os
 import sys
 
-from dynalign_trainer.train.processes.lifetime import die_with_parent, killed
+from dynalign_trainer.runtime.lifetime import die_with_parent
+from dynalign_trainer.train.processes.tracebacks import killed
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import IO, Final
 
-from dynalign_trainer.train.processes.lifetime import die_with_parent
+from dynalign_trainer.runtime.lifetime import die_with_parent
 
 _POLL_SECONDS: Final = 0.05
 _SINGLE: Final = {

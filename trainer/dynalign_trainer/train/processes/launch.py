@@ -20,8 +20,7 @@ from dynalign_contract.stages import Stage
 from dynalign_trainer.runtime.context import Gang
 from dynalign_trainer.runtime.failures import out_of_memory
 from dynalign_trainer.train.processes.forked import ForkedWorker, fork_worker
-from dynalign_trainer.train.processes.lifetime import killed
-from dynalign_trainer.train.processes.tracebacks import find_error, is_consequence, last_lines
+from dynalign_trainer.train.processes.tracebacks import find_error, is_consequence, killed, last_lines
 
 log = logging.getLogger("dynalign.train")
 

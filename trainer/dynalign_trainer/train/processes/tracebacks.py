@@ -70,3 +70,8 @@ def clean(line: str) -> str:
 
 def _is_noise(line: str) -> bool:
     return bool(_NOISE.fullmatch(line)) or line.startswith("Traceback (most recent") or bool(_FRAME.match(line))
+
+
+def killed(rank: int, code: int) -> str:
+    """What to say of a rank that a signal has ended; `code` is the signal's number, negative."""
+    return f"the training process of rank {rank} was killed by signal {-code}; signal 9 often means too little memory"

@@ -9,10 +9,10 @@ from typing import Final
 from dynalign_contract.errors import StageError
 from dynalign_contract.result import ResultError
 from dynalign_contract.settings import TrainingBackend
+from dynalign_trainer.runtime.lifetime import die_with_parent
 from dynalign_trainer.train.batch_wait import EmptyBatchError
 from dynalign_trainer.train.choice import settle
 from dynalign_trainer.train.job import TrainJob, WorkerOutcome, WorkerResult, read_job, write_result
-from dynalign_trainer.train.processes.lifetime import die_with_parent
 
 _UNUSED: Final = ("vllm", "sklearn", "scipy")
 

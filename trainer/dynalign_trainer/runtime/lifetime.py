@@ -21,8 +21,3 @@ def die_with_parent(parent: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent:
         sys.exit(f"the process {parent} that started this one has ended already")
-
-
-def killed(rank: int, code: int) -> str:
-    """What to say of a rank that a signal has ended; `code` is the signal's number, negative."""
-    return f"the training process of rank {rank} was killed by signal {-code}; signal 9 often means too little memory"
