@@ -26,8 +26,9 @@ from dynalign_contract.settings import EngineSettings, JudgingSettings
 from dynalign_trainer.fetch.bundled import fetch_bundled
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.choices import expected_digit
-from dynalign_trainer.models.engine import Engine, start_engine
+from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.models.engine_model import EngineModel
+from dynalign_trainer.models.opening import start_engine
 from dynalign_trainer.runtime.progress import Watch
 from dynalign_trainer.scoring.contexts import Candidate
 from dynalign_trainer.scoring.pointwise import PointwiseJudge

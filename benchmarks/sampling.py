@@ -41,7 +41,9 @@ from dynalign_contract.stages import Stage
 from dynalign_trainer.fetch.bundled import fetch_bundled
 from dynalign_trainer.generate.sampling import Stream
 from dynalign_trainer.generate.stage import is_complete
-from dynalign_trainer.models.engine import Engine, start_engine
+from dynalign_trainer.models.engine_plan import plan_engine
+from dynalign_trainer.models.engine_start import prepare_environment
+from dynalign_trainer.models.vllm_engine import VllmEngine, start_vllm_engine
 from dynalign_trainer.prompts.rows import supplied_row
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.shared_parts import SharedParts
@@ -162,7 +164,8 @@ class Pairs:
 def compare_with_bare(site: Site, given: argparse.Namespace) -> Pairs:
     """Both ways by turns; the first pass of each, in which kernels and memory warm up, is not kept."""
     context = site.context(site.config(given.tokens, given.candidates, given.prompts))
-    engine = start_engine(context, [Policy()])
+    prepare_environment()
+    engine = start_vllm_engine(plan_engine(context, [Policy()]), context.telemetry)
     pairs = Pairs()
     for number in range(given.pairs + 1):
         ways: list[Callable[[], tuple[float, int]]] = [
@@ -180,9 +183,11 @@ def compare_with_bare(site: Site, given: argparse.Namespace) -> Pairs:
     return pairs
 
 
-def sample_bare(engine: Engine, site: Site, context: StageContext[Any], given: argparse.Namespace) -> tuple[float, int]:
+def sample_bare(
+    engine: VllmEngine, site: Site, context: StageContext[Any], given: argparse.Namespace
+) -> tuple[float, int]:
     """Seconds and tokens of `LLM.generate`."""
-    from vllm import SamplingParams  # noqa: PLC0415 - it reads the environment that `start_engine` prepares
+    from vllm import SamplingParams  # noqa: PLC0415 - it reads the environment that `prepare_environment` sets
 
     prompts = [{"prompt_token_ids": engine.chat.encode(row["messages"])} for row in site.prompts]
     seeds = [context.seed(row["prompt_id"]) for row in site.prompts]
@@ -199,7 +204,7 @@ def sample_bare(engine: Engine, site: Site, context: StageContext[Any], given: a
     return time.monotonic() - started, sum(len(output.outputs[0].token_ids) for output in outputs)
 
 
-def sample_as_stage(engine: Engine, site: Site, given: argparse.Namespace) -> tuple[float, int]:
+def sample_as_stage(engine: VllmEngine, site: Site, given: argparse.Namespace) -> tuple[float, int]:
     """Seconds and tokens of generate's loop, from its first prompt to the written part."""
     context = site.context(site.config(given.tokens, given.candidates, given.prompts))
     started = time.monotonic()

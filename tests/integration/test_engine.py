@@ -17,8 +17,9 @@ from dynalign_contract.result import ArtifactRef
 from dynalign_contract.settings import EngineSettings, GenerationSettings
 from dynalign_trainer.models.chat_model import Sampling
 from dynalign_trainer.models.choices import DIGITS
-from dynalign_trainer.models.engine import Engine, start_engine
+from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.models.folder import load_tokenizer
+from dynalign_trainer.models.opening import start_engine
 from dynalign_trainer.models.sampler import Sample
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.progress import watch_progress
@@ -187,7 +188,9 @@ def test_groups_may_enter_while_others_are_under_way(engine: Engine, prompts: li
 def test_what_is_under_way_at_the_end_of_a_sampler_is_given_up(engine: Engine, prompts: list[list[int]]) -> None:
     with engine.sampler(BASE) as sampler:
         sampler.add(prompts, Sampling(1.0, max_tokens=64), [1, 2, 3])
-        sampler.advance(lambda: None, down_to=2)
+        short = sampler.add(prompts[:1], Sampling(1.0, max_tokens=2), [1])
+        assert [drawn.number for drawn in sampler.advance(lambda: None)] == [short]
+        assert sampler.underway
     assert len(engine.sample(prompts[:1], Sampling(1.0, max_tokens=4), policy=BASE, seeds=[1])) == 1
 
 

@@ -34,7 +34,8 @@ from dynalign_contract.settings import (
 )
 from dynalign_trainer.evaluate.answers import sample_answers
 from dynalign_trainer.evaluate.harness import measure
-from dynalign_trainer.models.engine import Engine, start_engine
+from dynalign_trainer.models.engine import Engine
+from dynalign_trainer.models.opening import start_engine
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.progress import Watch
 from dynalign_trainer.scoring.contexts import Candidate

@@ -36,8 +36,9 @@ from dynalign_contract.settings import (
 from dynalign_contract.stages import Stage
 from dynalign_trainer.generate import sampling
 from dynalign_trainer.generate.sampling import Stream
-from dynalign_trainer.models.engine import Engine, start_engine
+from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.models.folder import load_tokenizer
+from dynalign_trainer.models.opening import start_engine
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.runtime.lifecycle import Place, run_stage
 from lab.testbed import load_testbed

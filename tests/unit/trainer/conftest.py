@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dynalign_trainer.models import engine_start
+from dynalign_trainer.models import opening
 
 
 @pytest.fixture(autouse=True)
@@ -19,4 +19,4 @@ def _sigterm_handler() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_engine_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stages of these tests are scripted: none of them needs vLLM, which takes seconds to import."""
-    monkeypatch.setattr(engine_start, "import_libraries", lambda: None)
+    monkeypatch.setattr(opening, "import_libraries", lambda: None)

@@ -12,7 +12,7 @@ from dynalign_contract.files import sha256_of
 from dynalign_contract.objective import builtin_objective
 from dynalign_contract.settings import GenerationSettings, JudgingSettings, PromptSettings, TrainingSettings
 from dynalign_contract.stages import Stage
-from dynalign_trainer.models import engine_start
+from dynalign_trainer.models import opening
 from dynalign_trainer.runtime.context import Gang
 from dynalign_trainer.runtime.inputs import take_inputs
 from dynalign_trainer.runtime.telemetry import Telemetry
@@ -54,7 +54,7 @@ def test_digests_are_checked_while_the_engine_is_imported(tmp_path: Path, monkey
         assert importing.wait(60)
         return check(path)
 
-    monkeypatch.setattr(engine_start, "import_libraries", imports)
+    monkeypatch.setattr(opening, "import_libraries", imports)
     monkeypatch.setattr(manifest, "sha256_of", checks)
     assert take(config, tmp_path) == {"model": (tmp_path / "model",)}
     assert threads == [threading.main_thread()]
@@ -98,7 +98,7 @@ def test_only_a_stage_that_asks_the_runs_own_model_imports_the_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params, *, needed: bool
 ) -> None:
     imported: list[bool] = []
-    monkeypatch.setattr(engine_start, "import_libraries", lambda: imported.append(True))
+    monkeypatch.setattr(opening, "import_libraries", lambda: imported.append(True))
     config = with_model(tmp_path, params)
     take(config, tmp_path)
     assert imported == [True] * needed

@@ -21,7 +21,8 @@ from dynalign_trainer.evaluate.held_out import HeldOut
 from dynalign_trainer.evaluate.judges import build_judges, measure_spending, open_judge_endpoint
 from dynalign_trainer.evaluate.progress import Progress
 from dynalign_trainer.evaluate.verified import with_values
-from dynalign_trainer.models.engine import Engine, start_engine
+from dynalign_trainer.models.engine import Engine
+from dynalign_trainer.models.opening import start_engine
 from dynalign_trainer.models.thoughts import Lengths
 from dynalign_trainer.runtime.context import StageContext
 from dynalign_trainer.verifiers.opening import open_verifiers, surroundings_of

@@ -1,8 +1,8 @@
 """The loop of generate: parts are sampled in one stream, and written as they end.
 
-On a CPU one part is under way at a time, from an empty prefix cache, so that its rows depend on the part and the run's
-seed alone, to the last bit. On a GPU, where no two runs of a batch are equal to the last bit anyway, the next part
-enters as soon as there is room for its completions: sequences that end early leave no gaps behind.
+On a CPU an engine has one part under way at a time, from an empty prefix cache, so that its rows depend on the part and
+the run's seed alone, to the last bit. On a GPU, where no two runs of a batch are equal to the last bit anyway, the next
+part enters as soon as there is room for its completions: sequences that end early leave no gaps behind.
 """
 
 import time
@@ -13,7 +13,8 @@ from dynalign_contract.config import GenerateParams
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.records import PromptRow, RolloutRow
 from dynalign_trainer.models.chat_model import Sampling
-from dynalign_trainer.models.engine import Engine, start_engine
+from dynalign_trainer.models.engine import Engine
+from dynalign_trainer.models.opening import start_engine
 from dynalign_trainer.models.sampler import Drawn, Sampler
 from dynalign_trainer.models.thoughts import ChatSampling, Written
 from dynalign_trainer.runtime.context import StageContext
@@ -65,30 +66,28 @@ class Stream:
             Sampling(temperature=settings.temperature, max_tokens=settings.max_tokens, n=settings.candidates),
             settings.thinking_tokens,
         )
-        self._slots = 1 if engine.slots is None else engine.slots
         self._underway: dict[int, _Underway] = {}
         self._ended = 0
         """Completions of parts that are written."""
 
     def add(self, task: Task[PromptRow]) -> None:
         """Begin with a part. Raises BadInputError naming a prompt that leaves no room for an answer."""
-        if self._engine.slots is None:
-            self._engine.forget_prefixes()
         chat = self._engine.chat
         asked: list[PromptRow] = [{**row, "messages": chat.complete(row["messages"])} for row in task.part.inputs]
         ids = [chat.encode(row["messages"]) for row in asked]
         self._check_room(asked, ids)
         seeds = [self._context.seed(row["prompt_id"]) for row in asked]
-        number = self._sampler.add(ids, self._chats.sampling, seeds)
+        add = self._sampler.add_alone if self._engine.slots is None else self._sampler.add
+        number = add(ids, self._chats.sampling, seeds)
         self._underway[number] = _Underway(task, asked, ids)
 
     def run(self) -> Task[PromptRow] | None:
         """Sample until there is room for another part, which is returned; None once nothing is left to do."""
         while self._underway:
-            has_room = self._sampler.underway < self._slots
+            has_room = self._sampler.has_room
             if has_room and (task := self._shared.take()) is not None:
                 return task
-            for drawn in self._sampler.advance(self._watch, down_to=0 if has_room else self._slots - 1):
+            for drawn in self._sampler.advance(self._watch, for_room=not has_room):
                 self._write(drawn)
         return self._shared.take() or self._shared.wait()
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from dynalign_contract.config import BASE_POLICY, JudgeParams, Policy
 from dynalign_trainer.models.chat_model import ChatModel
-from dynalign_trainer.models.engine import start_engine
 from dynalign_trainer.models.engine_model import EngineModel
+from dynalign_trainer.models.opening import start_engine
 from dynalign_trainer.runtime.context import StageContext
 
 

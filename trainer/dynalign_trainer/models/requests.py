@@ -57,6 +57,10 @@ class Requests:
         self._open |= {name.partition("-")[0]: (group, name) for name in names}
         return group
 
+    def forget_prefixes(self) -> None:
+        """Empty the engine's prefix cache."""
+        self._llm.reset_prefix_cache()
+
     def step(self) -> list[tuple[int, list[Any]]]:
         """Take one step; returns the groups that have ended with it, RequestOutputs in the order of their prompts."""
         started, whole = time.monotonic(), []

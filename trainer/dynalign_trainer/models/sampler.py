@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from dynalign_contract.config import Policy
 from dynalign_trainer.models.broken_numbers import refuse_infinite
@@ -43,16 +43,68 @@ class _Group:
     """vLLM makes no text of them."""
 
 
-class Sampler:
+class Sampler(Protocol):
     """Groups of prompts whose completions are being drawn; more groups may be added meanwhile.
 
-    A context manager, made by `Engine.sampler`: what is under way at its end is given up.
+    Made by `Engine.sampler`: what is under way when its block ends is given up.
     """
 
-    def __init__(self, requests: Requests, detokenizer: Detokenizer | None, policy: Policy, useful: Useful) -> None:
-        """`detokenizer` is None for a tokenizer whose texts only vLLM can make."""
+    @property
+    def underway(self) -> int:
+        """Completions that have not ended."""
+        ...
+
+    @property
+    def ended(self) -> int:
+        """Completions that have ended."""
+        ...
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second, read and written."""
+        ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another group would begin at once."""
+        ...
+
+    def add(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> int:
+        """Draw completions of these prompts, one at least; candidate k of a prompt with its seed + k.
+
+        Returns the number of the group, counted from 0.
+        """
+        ...
+
+    def add_alone(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> int:
+        """Draw them from an empty prefix cache, where there is room: what comes then depends on this call alone."""
+        ...
+
+    def advance(self, watch: Callable[[], None], *, for_room: bool = False) -> list[Drawn]:
+        """Take steps until a group has ended or, with `for_room`, another one would begin at once.
+
+        `watch` is called after each step and may raise to stop. Raises BadInputError where a log-probability is NaN or
+        infinite.
+        """
+        ...
+
+
+class VllmSampler:
+    """A `Sampler` in this process."""
+
+    def __init__(
+        self,
+        requests: Requests,
+        detokenizer: Detokenizer | None,
+        policy: Policy,
+        useful: Useful,
+        *,
+        slots: int | None,
+    ) -> None:
+        """`detokenizer` is None for a tokenizer whose texts only vLLM can make; `slots` as in `Engine`."""
         self._requests, self._detokenizer = requests, detokenizer
         self._policy, self._useful = policy, useful
+        self._slots = 1 if slots is None else slots
         self._groups: list[_Group] = []
 
     @property
@@ -70,11 +122,13 @@ class Sampler:
         """Tokens per second, read and written."""
         return self._requests.rate
 
-    def add(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> int:
-        """Draw completions of these prompts, one at least; candidate k of a prompt with its seed + k.
+    @property
+    def has_room(self) -> bool:
+        """Whether another group would begin at once."""
+        return self.underway < self._slots
 
-        Returns the number of the group.
-        """
+    def add(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> int:
+        """Draw completions of these prompts, as `Sampler.add` says."""
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts")
         is_raw = self._detokenizer is not None and not sampling.stop
@@ -82,15 +136,16 @@ class Sampler:
         self._groups.append(_Group(sampling.n, is_raw))
         return self._requests.add([prompt for prompt in prompts for _ in range(sampling.n)], params)
 
-    def advance(self, watch: Callable[[], None], *, down_to: int = 0) -> list[Drawn]:
-        """Take steps until a group has ended, or no more than `down_to` completions are under way.
+    def add_alone(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> int:
+        """Draw them from an empty prefix cache, as `Sampler.add_alone` says."""
+        self._requests.forget_prefixes()
+        return self.add(prompts, sampling, seeds)
 
-        `watch` is called after each step and may raise to stop. Raises BadInputError where a log-probability is NaN or
-        infinite.
-        """
+    def advance(self, watch: Callable[[], None], *, for_room: bool = False) -> list[Drawn]:
+        """Take steps, as `Sampler.advance` says."""
         drawn: list[Drawn] = []
         with self._useful():
-            while not drawn and self.underway > down_to:
+            while not drawn and self.underway and not (for_room and self.has_room):
                 drawn = [self._drawn(number, outputs) for number, outputs in self._requests.step()]
                 watch()
         return drawn

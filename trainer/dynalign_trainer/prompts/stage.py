@@ -18,8 +18,8 @@ from dynalign_contract.supplied.files import read_supplied
 from dynalign_contract.supplied.paths import supplied_path
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
 from dynalign_trainer.models.chat_model import ChatModel
-from dynalign_trainer.models.engine import start_engine
 from dynalign_trainer.models.languages import LanguageFilter
+from dynalign_trainer.models.opening import start_engine
 from dynalign_trainer.models.quoting import control_tokens, make_delimiters
 from dynalign_trainer.models.window import Window, read_window
 from dynalign_trainer.prompts.agent_models import LazyModels, ModelSources, resolve_agent_model

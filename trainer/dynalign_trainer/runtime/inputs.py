@@ -22,8 +22,8 @@ from dynalign_trainer.runtime.session import Session
 from dynalign_trainer.runtime.telemetry import Telemetry
 from dynalign_trainer.runtime.verification import Verification
 
-_ENGINE: Final = "dynalign_trainer.models.engine_start"
-"""Where the function `import_libraries` lies, which this package does not import: train needs none of them."""
+_ENGINE: Final = "dynalign_trainer.models.opening"
+"""Where the function `prepare_engine` lies, which this package does not import: train needs none of them."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def take_inputs(
         weights = Verification(lambda: _verify_all(beside.values(), root, telemetry))
     with ThreadPoolExecutor(1, "verification") as other:
         verified = other.submit(_verify, wanted, root, gang, session, telemetry)
-        if config.needs_engine and asks_models:
-            importlib.import_module(_ENGINE).import_libraries()  # in this thread: libraries may set signal handlers
+        if config.needs_engine and asks_models and (session is None or session.engine is None):
+            importlib.import_module(_ENGINE).prepare_engine()  # in this thread: libraries may set signal handlers
         telemetry.phases.end(Phase.IMPORTS)
         inputs = verified.result()
     telemetry.phases.end(Phase.VERIFICATION)

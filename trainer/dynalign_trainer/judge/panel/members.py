@@ -12,8 +12,8 @@ from dynalign_trainer.endpoints.budget import share_of
 from dynalign_trainer.endpoints.endpoint_model import EndpointModel, judge_patience, open_model
 from dynalign_trainer.endpoints.journal import JOURNAL_FILE, Journal
 from dynalign_trainer.models.chat_model import ChatModel
-from dynalign_trainer.models.engine import start_engine
 from dynalign_trainer.models.engine_model import EngineModel
+from dynalign_trainer.models.opening import start_engine
 from dynalign_trainer.models.window import read_window
 from dynalign_trainer.runtime.context import StageContext
 
