@@ -353,7 +353,13 @@ class StageConfig(Model):
     def _decisive(self) -> dict[str, Any]:
         """All that decides the artifact's contents, as JSON's types."""
         return self.model_dump(
-            mode="json", by_alias=True, exclude={"attempt": True, "params": {"preflight", "publish", "checkpoints"}}
+            mode="json",
+            by_alias=True,
+            exclude={
+                "attempt": True,
+                "engine": {"replicas"},  # how many work is no matter of what they make
+                "params": {"preflight", "publish", "checkpoints"},
+            },
         )
 
 

@@ -51,6 +51,12 @@ class DeviceBusyError(StageError):
     reason = "DeviceBusy"
 
 
+class EngineLostError(StageError):
+    """A process that runs one of the stage's engines has ended; retriable, and finished parts are kept."""
+
+    reason = "EngineLost"
+
+
 class StorageError(StageError):
     """The storage failed for the moment; retriable."""
 

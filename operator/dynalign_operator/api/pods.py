@@ -22,8 +22,8 @@ class Resources(Model):
     """What the scheduler sets aside, for example `cpu: 2`."""
     limits: ResourceList = Field(default={})
     """The most that the container may use, for example `memory: 16Gi`. GPUs (`nvidia.com/gpu`, or what `gpuResource`
-    names) are asked for by themselves, as `training.gpusPerNode` and `engine.tensorParallel` say; `"0"` means none, and
-    any other number is refused."""
+    names) are asked for by themselves, as `training.gpusPerNode` and `engine.tensorParallel` x `engine.replicas` say;
+    `"0"` means none, and any other number is refused."""
 
 
 class Toleration(Model):

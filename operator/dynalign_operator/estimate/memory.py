@@ -40,7 +40,7 @@ class Need:
 
 def engine_need(spec: AlignmentRunSpec, machine: Machine) -> Need:
     """Weights, one sequence of full length, and the engine's own."""
-    parallel = max(1, machine.placement.accelerators)
+    parallel = machine.placement.parallel
     length = spec.engine.max_length or _DEFAULT_LENGTH
     cache = length * machine.shape.kv_values * machine.accelerator.value_bytes
     reserve = _ENGINE_RESERVE if machine.accelerator.value_bytes == 2 else GIB

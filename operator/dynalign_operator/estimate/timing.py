@@ -100,10 +100,10 @@ def copy_time(machine: Machine, *, merged: bool) -> StageSeconds:
 
 def sequences_at_a_time(work: Work, machine: Machine) -> float:
     """Sequences that one engine samples together: as many as its memory, its limit and, on a CPU, a part allow."""
-    of_engine = work.sequences / machine.placement.pods
+    of_engine = work.sequences / machine.placement.total_engines
     of_part = work.barrier or of_engine if machine.accelerator.is_cpu else of_engine
     sequences = min(of_engine, machine.efficiency.sequences.value, of_part)
-    memory = USABLE * machine.accelerator.memory_gib * GIB * max(1, machine.placement.accelerators)
+    memory = USABLE * machine.accelerator.memory_gib * GIB * machine.placement.parallel
     cache = work.context * machine.shape.kv_values * machine.accelerator.value_bytes
     return max(1.0, min(sequences, (memory - machine.weight_bytes) / max(cache, 1.0)))
 
@@ -127,7 +127,7 @@ def _verified(machine: Machine) -> float:
 def _engine_start(work: Work, machine: Machine) -> float:
     """Digests are checked while the engine's libraries are imported."""
     efficiency = machine.efficiency
-    loaded = machine.loaded_bytes / (_LOAD * max(1, machine.placement.accelerators))
+    loaded = machine.loaded_bytes / (_LOAD * machine.placement.parallel)
     engine = efficiency.reader_start if work.only_reads else efficiency.engine_start
     return max(efficiency.start.value, _verified(machine)) + loaded + engine.value
 
@@ -152,7 +152,7 @@ def _sample(work: Work, machine: Machine) -> float:
     a GPU a sequence that ends makes room for another one, so that only the last wave ends so."""
     if not work.written:
         return 0.0
-    together, of_engine = sequences_at_a_time(work, machine), work.sequences / machine.placement.pods
+    together, of_engine = sequences_at_a_time(work, machine), work.sequences / machine.placement.total_engines
     mean = work.written / work.sequences
     longest = min(work.longest, 2 * mean)
     wave = longest * _step(work, machine, together * mean / longest)
@@ -163,7 +163,7 @@ def _sample(work: Work, machine: Machine) -> float:
 
 def _step(work: Work, machine: Machine, busy: float) -> float:
     """Seconds of a step that writes a token of so many sequences."""
-    parallel = max(1, machine.placement.accelerators)
+    parallel = machine.placement.parallel
     value = machine.accelerator.value_bytes
     moved = _touched(machine.shape, busy) * value + busy * work.context * machine.shape.kv_values * value
     decode = machine.efficiency.decode.value

@@ -74,7 +74,7 @@ def count_gpus(spec: AlignmentRunSpec, stage: Stage, resource: str | None = None
 
     `resource`: what the installation calls a GPU, beside the usual name and the run's own.
     """
-    engine = spec.engine.tensor_parallel
+    engine = spec.engine.gpus
     by_stage = {
         Stage.FETCH: 0,
         Stage.EXPORT: 0,
@@ -88,6 +88,11 @@ def count_gpus(spec: AlignmentRunSpec, stage: Stage, resource: str | None = None
     if any(limit is not None and parse_quantity(limit) == 0 for limit in limits):
         return 0
     return by_stage.get(stage, engine)
+
+
+def count_engines(spec: AlignmentRunSpec, stage: Stage) -> int:
+    """Engines of each pod of a stage that share its GPUs; none where it has no GPU, or trains."""
+    return spec.engine.replicas if stage is not Stage.TRAIN and count_gpus(spec, stage) else 0
 
 
 def count_pods(spec: AlignmentRunSpec, stage: Stage) -> int:

@@ -8,7 +8,7 @@ from threading import Barrier
 
 import pytest
 
-from dynalign_trainer.runtime.compile_cache import shared_compiled_code
+from dynalign_trainer.runtime.compile_cache import own_caches, shared_compiled_code
 
 
 def a_pod(root: Path, name: str, image: str = "trainer:1") -> dict[str, str]:
@@ -158,3 +158,21 @@ def test_an_archive_cannot_write_elsewhere(tmp_path: Path) -> None:
     archive.write_bytes(hashlib.sha256(content.getvalue()).hexdigest().encode() + b"\n" + content.getvalue())
     assert compile_code(a_pod(tmp_path, "two")) is None
     assert not list(tmp_path.rglob("outside"))
+
+
+def test_a_further_process_begins_with_a_copy_and_its_code_stays_its_own(tmp_path: Path) -> None:
+    pod = a_pod(tmp_path, "one")
+    compile_code(pod)
+    further = {**pod, **own_caches(pod, "engine-1")}
+    assert {name for name in further if further[name] != pod[name]} == {
+        "VLLM_CACHE_ROOT",
+        "TRITON_CACHE_DIR",
+        "TORCHINDUCTOR_CACHE_DIR",
+    }
+    kernel = Path("torch_compile_cache") / "kernel.py"
+    assert (further["VLLM_CACHE_ROOT"] / kernel).read_text() == "code"
+    (further["VLLM_CACHE_ROOT"] / kernel).write_text("more")
+    assert (pod["VLLM_CACHE_ROOT"] / kernel).read_text() == "code"
+    assert own_caches(pod, "engine-1").items() <= further.items()
+    assert (further["VLLM_CACHE_ROOT"] / kernel).read_text() == "more", "what it has compiled before is kept"
+    assert own_caches({}, "engine-1") == {}

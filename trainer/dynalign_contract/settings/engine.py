@@ -26,3 +26,12 @@ class EngineSettings(Model):
     """Memory for the key-value cache on a CPU, GiB. A GPU gives 90 percent of its own."""
     tensor_parallel: int = Field(default=1, ge=1, le=64)
     """GPUs over which one copy of the model is split."""
+    replicas: int = Field(default=1, ge=1, le=16)
+    """Engines in each pod that samples or judges, which its stage feeds together: every one has a copy of the model and
+    `tensorParallel` GPUs, or its share of the cores. A stage uses `generation.shards` x `replicas` x `tensorParallel`
+    GPUs. It writes what it would write with a single engine, on GPUs but for last digits."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of a pod's engines together."""
+        return self.replicas * self.tensor_parallel

@@ -26,7 +26,7 @@ def sampling_digest(context: StageContext[EvaluateParams], policy: Policy, lengt
     weights = policy.adapter or context.config.inputs.get(Input.MODEL)
     parts: Mapping[str, Any] = {
         "weights": None if weights is None else weights.digest,
-        "engine": context.config.engine.model_dump(mode="json"),
+        "engine": context.config.engine.model_dump(mode="json", exclude={"replicas"}),
         "chat": context.config.chat.model_dump(mode="json"),
         "lengths": [lengths.answer, lengths.thought],
     }

@@ -1,6 +1,6 @@
 """What every engine offers: adapters, sampling and next-token scores.
 
-`vllm_engine` runs one in the stage's own process.
+`vllm_engine` runs one in the stage's own process, `replicated_engine` feeds several that run in processes of their own.
 """
 
 from abc import ABC, abstractmethod

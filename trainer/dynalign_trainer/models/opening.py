@@ -1,13 +1,15 @@
-"""The engine of a stage: started once, and found again by the stages of a rollout."""
+"""The engine of a stage, however many processes it consists of."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from dynalign_contract.config import Policy
 from dynalign_contract.phases import Phase
+from dynalign_contract.settings import EngineSettings
 from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.models.engine_plan import plan_engine
 from dynalign_trainer.models.engine_start import import_libraries, prepare_environment
+from dynalign_trainer.models.replicated_engine import prepare_processes, start_replicated_engine
 from dynalign_trainer.models.vllm_engine import start_vllm_engine
 from dynalign_trainer.runtime.context import StageContext
 
@@ -28,14 +30,23 @@ def start_engine(context: StageContext[Any], policies: Sequence[Policy], *, only
     return running.for_stage(context.telemetry)
 
 
-def prepare_engine() -> None:
-    """Do what takes seconds and needs no model: import the engine's libraries."""
-    import_libraries()
+def prepare_engine(settings: EngineSettings) -> None:
+    """Do what takes seconds and needs no model: import the engine's libraries, here or in the engines' processes."""
+    prepare_environment()
+    if settings.replicas > 1:
+        prepare_processes(settings)
+        import transformers  # noqa: F401 - the tokenizer is this process's, too
+    else:
+        import_libraries()
 
 
 def _start(context: StageContext[Any], policies: Sequence[Policy], *, only_reads: bool = False) -> Engine:
     prepare_environment()
     plan = plan_engine(context, policies, only_reads=only_reads)
-    engine = start_vllm_engine(plan, context.telemetry)
+    engine: Engine
+    if plan.settings.replicas > 1:
+        engine = start_replicated_engine(plan, context)
+    else:
+        engine = start_vllm_engine(plan, context.telemetry)
     context.telemetry.phases.end(Phase.ENGINE)
     return engine

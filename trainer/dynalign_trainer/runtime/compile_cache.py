@@ -56,6 +56,19 @@ def shared_compiled_code(environment: Mapping[str, str], *, publishes: bool) -> 
             _publish(archive, folders, before)
 
 
+def own_caches(environment: Mapping[str, str], suffix: str) -> dict[str, str]:
+    """Variables that give a further process caches of its own beside this one's, with what these hold by now.
+
+    Not all of the libraries write beside and rename, so of several processes each needs its own folders.
+    """
+    own = {name: f"{environment[name]}-{suffix}" for name in _FOLDERS if environment.get(name)}
+    for name, folder in own.items():
+        with _best_effort("copied", Path(folder)):
+            if Path(environment[name]).is_dir() and not Path(folder).exists():
+                shutil.copytree(environment[name], folder)
+    return own
+
+
 @contextmanager
 def _best_effort(what: str, archive: Path) -> Iterator[None]:
     try:

@@ -50,7 +50,7 @@ def take_inputs(
     with ThreadPoolExecutor(1, "verification") as other:
         verified = other.submit(_verify, wanted, root, gang, session, telemetry)
         if config.needs_engine and asks_models and (session is None or session.engine is None):
-            importlib.import_module(_ENGINE).prepare_engine()  # in this thread: libraries may set signal handlers
+            importlib.import_module(_ENGINE).prepare_engine(config.engine)  # here: libraries may set signal handlers
         telemetry.phases.end(Phase.IMPORTS)
         inputs = verified.result()
     telemetry.phases.end(Phase.VERIFICATION)

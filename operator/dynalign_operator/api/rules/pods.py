@@ -29,7 +29,7 @@ def _has_as_many_gpus_as_it_uses(stage: Stage, used: str | None, message: str) -
     def holds(spec: AlignmentRunSpec) -> bool:
         overrides: StageOverrides = getattr(spec.stages, stage)
         limit = overrides.resources.limits.get(_GPU)
-        counts = {0, spec.training.gpus_per_node if stage is Stage.TRAIN else spec.engine.tensor_parallel}
+        counts = {0, spec.training.gpus_per_node if stage is Stage.TRAIN else spec.engine.gpus}
         return limit is None or parse_quantity(limit) in (counts if used else {0})
 
     return Rule(
@@ -45,9 +45,9 @@ _GPU_RULES: Final = (
     *(
         _has_as_many_gpus_as_it_uses(
             stage,
-            "self.engine.tensorParallel",
-            f"asks for other GPUs than engine.tensorParallel says; remove {_GPU}, which is asked for by itself, or "
-            'write "0" for none',
+            "self.engine.tensorParallel * self.engine.replicas",
+            f"asks for other GPUs than engine.tensorParallel x engine.replicas; remove {_GPU}, which is asked for by "
+            'itself, or write "0" for none',
         )
         for stage in (Stage.ROLLOUT, Stage.PROMPTS, Stage.GENERATE, Stage.JUDGE, Stage.EVALUATE)
     ),
