@@ -17,6 +17,7 @@ from dynalign_contract.config import GenerateParams, JudgeParams, Policy, StageC
 from dynalign_contract.errors import BadInputError, TerminatedError
 from dynalign_contract.exit_codes import ExitCode
 from dynalign_contract.layout import PROMPTS_FILE, part_name
+from dynalign_contract.phases import Phase
 from dynalign_contract.records import PROMPT, write_rows
 from dynalign_contract.result import ArtifactRef, Outcome, StageResult
 from dynalign_contract.settings import CanarySettings, EngineSettings, GenerationSettings, JudgingSettings
@@ -27,6 +28,7 @@ from dynalign_trainer.models.opening import start_engine
 from dynalign_trainer.models.replica_messages import Add, Call
 from dynalign_trainer.models.replicas import Replicas
 from dynalign_trainer.models.replicated_engine import ReplicatedEngine
+from dynalign_trainer.runtime.telemetry import Telemetry
 from lab.stage_attempts import attempt
 from lab.tiny_qwen3 import write_tiny_qwen3
 from support.judging_data import StageRun, held_out_prompts, rule_objective, write_random_adapter
@@ -108,6 +110,20 @@ def test_two_engines_say_what_one_says_to_the_last_bit(pair: tuple[Engine, Engin
             engine.forget_prefixes()
         for ask in asked:
             assert ask(pair[0], policy) == ask(pair[1], policy)
+
+
+def test_the_next_stage_of_a_rollout_finds_the_engines_and_none_of_the_prefixes(
+    pair: tuple[Engine, Engine], prompts: list[list[int]]
+) -> None:
+    for engine in pair:
+        engine.score_next(prompts, [5], policy=BASE)
+    telemetries = Telemetry(), Telemetry()
+    later = [engine.for_stage(telemetry) for engine, telemetry in zip(pair, telemetries, strict=True)]
+    scores = [engine.score_next(prompts, [5], policy=ADAPTED) for engine in later]
+    assert scores[0] == scores[1]
+    assert later[0].cached_tokens == later[1].cached_tokens
+    assert all(telemetry.useful.seconds > 0 for telemetry in telemetries)
+    assert all(Phase.FIRST_STEP in telemetry.phases.seconds for telemetry in telemetries)
 
 
 @pytest.fixture
