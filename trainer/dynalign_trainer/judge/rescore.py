@@ -81,8 +81,9 @@ def _rescore_artifact(
 
 
 def _open_context(root: Path, judged: JudgedArtifact, folder: Path) -> StageContext[JudgeParams]:
-    """The stage's context, with verified inputs and a folder that nobody keeps."""
-    config = judged.config
+    """The stage's context, with verified inputs, a folder that nobody keeps, and one engine for the few candidates."""
+    engine = judged.config.engine.model_copy(update={"replicas": 1})
+    config = judged.config.model_copy(update={"engine": engine})
     return StageContext(
         config=config,
         params=cast("JudgeParams", config.params),
