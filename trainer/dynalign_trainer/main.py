@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dynalign_contract.pod_paths import Variable
 from dynalign_contract.proxies import direct_to_this_machine
+from dynalign_trainer.runtime.importing import leave_objects_alone
 from dynalign_trainer.runtime.lifecycle import Place, run_stage
 from dynalign_trainer.runtime.machine import prepare_devices
 
@@ -28,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         port=arguments.port,
         coordinator=arguments.coordinator,
     )
-    sys.exit(run_stage(arguments.config, arguments.root, arguments.result, place))
+    code = run_stage(arguments.config, arguments.root, arguments.result, place)
+    leave_objects_alone()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

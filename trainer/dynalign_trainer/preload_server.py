@@ -14,6 +14,7 @@ from typing import TextIO
 from dynalign_contract.preload import StageEvent, StageRequest
 from dynalign_trainer.main import main as run_stage
 from dynalign_trainer.models.engine_start import import_libraries, prepare_environment
+from dynalign_trainer.runtime.importing import importing
 from dynalign_trainer.runtime.machine import count_gpus
 from dynalign_trainer.train.processes.forked import allow_fork
 
@@ -33,12 +34,13 @@ def _preload() -> bool:
     prepare_environment()
     if count_gpus():
         return False
-    import_libraries()
-    import dynalign_trainer.evaluate.stage
-    import dynalign_trainer.export.stage
-    import dynalign_trainer.generate.stage
-    import dynalign_trainer.judge.stage
-    import dynalign_trainer.prompts.stage  # noqa: F401
+    with importing():
+        import_libraries()
+        import dynalign_trainer.evaluate.stage
+        import dynalign_trainer.export.stage
+        import dynalign_trainer.generate.stage
+        import dynalign_trainer.judge.stage
+        import dynalign_trainer.prompts.stage  # noqa: F401
 
     allow_fork()
     return True

@@ -21,6 +21,7 @@ from dynalign_trainer.evaluate.progress import Progress
 from dynalign_trainer.evaluate.splitting import Part
 from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.runtime.context import StageContext
+from dynalign_trainer.runtime.importing import importing
 
 if TYPE_CHECKING:
     from dynalign_trainer.tasks.suites import Suite
@@ -126,7 +127,8 @@ class _ScoreCache:
 
     def rows(self, suite: "Suite", policy: Policy, like: Sequence[CapabilityRow] | None = None) -> list[CapabilityRow]:
         """One policy's rows of one task; known ones must answer the requests of the rows `like`, one by one."""
-        from dynalign_trainer.evaluate.harness import measure
+        with importing():
+            from dynalign_trainer.evaluate.harness import measure
 
         items = _count_items(suite, self.part)
         watch = self.progress.begin(items)
@@ -153,7 +155,8 @@ def _count_items(suite: "Suite", part: Part) -> int:
 def _load(settings: CapabilitySettings, data: Path) -> "list[Suite]":
     if not settings.tasks:
         return []
-    from dynalign_trainer.tasks.suites import load_suites
+    with importing():
+        from dynalign_trainer.tasks.suites import load_suites
 
     return load_suites(settings.tasks, settings.limit, data)
 

@@ -13,8 +13,10 @@ from typing import Any, Final
 from dynalign_contract.errors import BadConfigError, BadInputError, DeviceBusyError, StageError
 from dynalign_contract.settings import DType, EngineSettings
 from dynalign_trainer.models.engine_weights import summary
+from dynalign_trainer.runtime.importing import importing
 from dynalign_trainer.runtime.machine import count_gpus, prepare_devices
 
+_UNUSED: Final = ("sklearn", "scipy")
 _CPU_STEP_TOKENS: Final = 2048
 """Tokens that one step reads on a CPU (more only for a longer prompt): seconds, after which SIGTERM is looked at."""
 _GPU_MEMORY_SHARE: Final = 0.9
@@ -55,10 +57,14 @@ def prepare_environment() -> None:
 
 
 def import_libraries() -> None:
-    """Import what an engine needs, which takes seconds, and on a cold node many."""
+    """Import what an engine needs, which takes seconds, and on a cold node many.
+
+    transformers imports scikit-learn and SciPy, 140 MB, for assisted generation and the losses of object detection.
+    """
     prepare_environment()
-    import transformers  # noqa: F401
-    from vllm import LLM, SamplingParams  # noqa: F401
+    with importing(*_UNUSED):
+        import transformers  # noqa: F401
+        from vllm import LLM, EngineArgs, SamplingParams  # noqa: F401
 
 
 def engine_arguments(

@@ -9,6 +9,7 @@ from typing import Any, Final
 from dynalign_contract.errors import BadInputError
 from dynalign_contract.model_shape import ModelShape, UnknownShapeError, shape_of
 from dynalign_trainer.models.files import CONFIG, read_model_files
+from dynalign_trainer.runtime.importing import importing
 
 DEFAULT_MAX_LENGTH: Final = 4096
 """Context window where none is configured and the model's own is longer, in tokens."""
@@ -65,7 +66,8 @@ def model_shape(folder: Path) -> ModelShape | None:
 
 def load_tokenizer(folder: Path) -> Any:
     """The folder's Hugging Face tokenizer. Raises BadInputError when it cannot be loaded or has no chat template."""
-    from transformers import AutoTokenizer
+    with importing():
+        from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

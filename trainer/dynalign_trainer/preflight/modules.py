@@ -10,12 +10,14 @@ from dynalign_contract.training_choice import TrainingChoice
 from dynalign_trainer.models.training_choice import choose_training
 from dynalign_trainer.preflight.headers import Tensor
 from dynalign_trainer.preflight.text_model import text_model_remedy
+from dynalign_trainer.runtime.importing import importing
 
 
 def build_model(folder: Path) -> Any:
     """The model that `config.json` describes, on the meta device. Raises BadInputError when there is none."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    with importing():
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -4,8 +4,9 @@ import logging
 
 from dynalign_contract.config import Policy, PromptsParams
 from dynalign_contract.errors import BadInputError
-from dynalign_trainer.models.engine import Engine, start_engine
+from dynalign_trainer.models.engine import Engine
 from dynalign_trainer.models.engine_model import EngineModel
+from dynalign_trainer.models.opening import start_engine
 from dynalign_trainer.prompts.exchange import Exchange, open_exchange
 from dynalign_trainer.prompts.shared_model import answer
 from dynalign_trainer.runtime.context import StageContext

@@ -51,6 +51,7 @@ from dynalign_trainer.runtime.compile_cache import shared_compiled_code
 from dynalign_trainer.runtime.context import Gang, StageContext, StageOutput
 from dynalign_trainer.runtime.failures import LAST_ERROR, Attempt, explain_failure
 from dynalign_trainer.runtime.helping import Helping, opened_helper
+from dynalign_trainer.runtime.importing import importing
 from dynalign_trainer.runtime.inputs import take_inputs
 from dynalign_trainer.runtime.joining import make_joined, with_shares
 from dynalign_trainer.runtime.rollout import Rollout, run_rollout
@@ -302,7 +303,8 @@ def _gang(config: StageConfig, place: Place) -> Gang:
 
 def load_stage(stage: Stage) -> Callable[[StageContext[Any]], StageOutput[Any]]:
     """Import a stage's `run` function."""
-    run: Callable[[StageContext[Any]], StageOutput[Any]] = importlib.import_module(_DOORS[stage]).run
+    with importing():
+        run: Callable[[StageContext[Any]], StageOutput[Any]] = importlib.import_module(_DOORS[stage]).run
     return run
 
 

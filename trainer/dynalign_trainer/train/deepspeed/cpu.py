@@ -9,6 +9,7 @@ without a GPU gets gloo. `tests/integration/test_private_members.py` fails when 
 import os
 from typing import Any, Final
 
+from dynalign_trainer.runtime.importing import importing
 from dynalign_trainer.runtime.machine import count_gpus
 
 CHECKED_ACCELERATE: Final = "1.15.0"
@@ -20,7 +21,8 @@ def use_gloo() -> None:
     Its shared-memory collective, which it compiles with a C++ compiler on first use, is switched off for gloo.
     """
     os.environ["DS_ACCELERATOR"] = "cpu"
-    import deepspeed
+    with importing():
+        import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 

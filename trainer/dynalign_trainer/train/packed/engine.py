@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from dynalign_trainer.runtime.importing import importing
 from dynalign_trainer.runtime.machine import count_gpus, use_bfloat16
 from dynalign_trainer.train.deepspeed import cpu as cpu_deepspeed
 from dynalign_trainer.train.deepspeed.configuration import COLLECTIVE_TIMEOUT, deepspeed_config, is_offloaded
@@ -20,7 +21,8 @@ def start_distributed() -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
         cpu_deepspeed.use_gloo()
-    import deepspeed
+    with importing():
+        import deepspeed
 
     deepspeed.init_distributed(dist_backend="nccl" if has_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT)
 

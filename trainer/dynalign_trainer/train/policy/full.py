@@ -14,6 +14,7 @@ from dynalign_contract.errors import BadConfigError
 from dynalign_contract.files import atomic_path
 from dynalign_trainer.models.files import CONFIG, read_model_files, read_tensor_files
 from dynalign_trainer.models.merging import file_tensors
+from dynalign_trainer.runtime.importing import importing
 from dynalign_trainer.runtime.machine import use_bfloat16
 from dynalign_trainer.train.job import TrainJob
 from dynalign_trainer.train.policy.fp32_weights import gather_fp32
@@ -126,8 +127,9 @@ def _copy(job: TrainJob, names: list[str]) -> None:
 
 
 def _load(job: TrainJob, folder: Path, attention: str | None) -> Any:
-    import torch
-    from transformers import AutoModelForCausalLM
+    with importing():
+        import torch
+        from transformers import AutoModelForCausalLM
 
     dtype = torch.bfloat16 if use_bfloat16(job.dtype) else torch.float32
     return AutoModelForCausalLM.from_pretrained(

@@ -12,6 +12,7 @@ from dynalign_contract.settings import LoraSettings
 from dynalign_trainer.models.files import read_tensor_files
 from dynalign_trainer.models.lora_targets import check_targets
 from dynalign_trainer.models.plain_adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_plain_adapter
+from dynalign_trainer.runtime.importing import importing
 from dynalign_trainer.runtime.machine import use_bfloat16
 from dynalign_trainer.train.job import TrainJob
 from dynalign_trainer.train.policy.fp32_weights import gather_fp32
@@ -69,9 +70,10 @@ def load_adapter_policy(job: TrainJob, attention: str | None = None, linear: Any
     class of PEFT's layers for linear layers, None for its own. Raises BadConfigError when a target cannot be trained,
     merged and sampled alike.
     """
-    import torch
-    from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
-    from transformers import AutoModelForCausalLM, set_seed
+    with importing():
+        import torch
+        from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
+        from transformers import AutoModelForCausalLM, set_seed
 
     dtype = torch.bfloat16 if use_bfloat16(job.dtype) else torch.float32
     model = AutoModelForCausalLM.from_pretrained(

@@ -9,6 +9,7 @@ in the chain stage, agent, worker therefore dies with the one before it.
 import os
 import sys
 
+from dynalign_trainer.runtime.importing import importing
 from dynalign_trainer.runtime.lifetime import die_with_parent
 from dynalign_trainer.train.processes.tracebacks import killed
 
@@ -16,8 +17,9 @@ from dynalign_trainer.train.processes.tracebacks import killed
 def main() -> None:
     """Bind this process to the stage, then be torchrun; the workers learn whom to watch as their last argument."""
     die_with_parent(int(sys.argv[1]))
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import main as torchrun
+    with importing():
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.run import main as torchrun
 
     try:
         torchrun([*sys.argv[2:], str(os.getpid())])

@@ -9,6 +9,7 @@ from typing import Final
 from dynalign_contract.errors import StageError
 from dynalign_contract.result import ResultError
 from dynalign_contract.settings import TrainingBackend
+from dynalign_trainer.runtime.importing import importing
 from dynalign_trainer.runtime.lifetime import die_with_parent
 from dynalign_trainer.train.batch_wait import EmptyBatchError
 from dynalign_trainer.train.choice import settle
@@ -27,7 +28,8 @@ def main() -> None:
 def work(file: Path) -> None:
     """Train as a job file says, as the rank that the environment names."""
     job = read_job(file)
-    import torch.distributed as dist
+    with importing():
+        import torch.distributed as dist
 
     try:
         result = train(job)
@@ -52,7 +54,8 @@ def train(job: TrainJob) -> WorkerResult:
     Raises StageError.
     """
     leave_out_unused()
-    from dynalign_trainer.train.measure import check_change, largest_peak_memory, total_peak_flops
+    with importing():
+        from dynalign_trainer.train.measure import check_change, largest_peak_memory, total_peak_flops
 
     settled, choice = settle(job)
     result = _take_steps(settled)
@@ -77,11 +80,13 @@ def _take_steps(job: TrainJob) -> WorkerResult:
     try:
         match job.training.backend:
             case TrainingBackend.PACKED:
-                from dynalign_trainer.train.packed.run import train as train_packed
+                with importing():
+                    from dynalign_trainer.train.packed.run import train as train_packed
 
                 return train_packed(job)
             case TrainingBackend.TRL:
-                from dynalign_trainer.train.trl.run import train as train_replay
+                with importing():
+                    from dynalign_trainer.train.trl.run import train as train_replay
 
                 return train_replay(job)
             case TrainingBackend.AUTO:
