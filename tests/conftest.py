@@ -38,18 +38,22 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """On a fresh machine Kubernetes and the images are built beside the first tests, which need neither.
 
-    Within that, what takes longest comes first, so that the workers end together: files of many tests among the fast.
+    Within that, what takes longest comes first, so that the workers end together: files of slow tests, then files of
+    many tests.
     """
     sizes = Counter(item.path for item in items)
-    items.sort(key=lambda item: _turn(item, sizes[item.path]))
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: _turn(item, sizes[item.path], is_slow=item.path in slow))
 
 
-def _turn(item: pytest.Item, size: int) -> tuple[int, int]:
-    """Where a test comes in; `size` is the number of tests in its file."""
+def _turn(item: pytest.Item, size: int, *, is_slow: bool) -> tuple[int, int]:
+    """Where a test comes in; `size` is the number of tests in its file, in which one or more are slow if `is_slow`."""
     folder = item.path.parent.name
     if item.get_closest_marker("cluster"):
         return (1 if folder == "e2e" else 2), 0
-    return (0, 0) if folder in ("e2e", "integration") else (3, -size)
+    if folder in ("e2e", "integration"):
+        return 0, 0
+    return (3, 0) if is_slow else (4, -size)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
