@@ -17,6 +17,7 @@ from dynalign_trainer.train.processes.launch import (
     Processes,
     count_processes,
     rendezvous_of,
+    run_alone,
     run_workers,
     torchrun_command,
     worker_environment,
@@ -84,6 +85,23 @@ def test_whatever_interrupts_the_stage_ends_the_workers() -> None:
     with pytest.raises(KeyboardInterrupt):
         run_workers([sys.executable, "-c", "import signal; signal.pause()"], {}, watch=interrupted)
     assert {process.pid for process in psutil.Process().children()} <= before
+
+
+def test_how_the_only_worker_fails_is_told_without_torchrun_too(tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailedError, match=r"job\.json.* \(code 1\)"):
+        run_alone(tmp_path / "job.json", {}, watch=lambda: None)
+
+
+def test_an_only_worker_that_a_signal_has_ended_is_told_of_as_torchrun_does(tmp_path: Path) -> None:
+    before = {process.pid for process in psutil.Process().children()}
+
+    def kill() -> None:
+        for process in psutil.Process().children():
+            if process.pid not in before:
+                process.kill()
+
+    with pytest.raises(TrainingFailedError, match="rank 0 was killed by signal 9; signal 9 often means too little"):
+        run_alone(tmp_path / "job.json", {}, watch=lambda: None, first=kill)
 
 
 def test_what_comes_first_runs_beside_the_workers(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ from dynalign_trainer.train.processes.launch import (
     Processes,
     count_processes,
     rendezvous_of,
+    run_alone,
     run_forked,
     run_workers,
     torchrun_command,
@@ -233,11 +234,14 @@ def _run_workers(
     watch: Callable[[], None],
     first: Callable[[], None],
 ) -> None:
-    """Run this node's workers by torchrun, or the only one as a fork where that spares its imports."""
+    """Run this node's workers by torchrun, or without it the only one of a CPU, as a fork where that spares imports."""
     rendezvous = rendezvous_of(gang)
     environment = worker_environment(processes, rendezvous, gpus=gpus)
-    if processes.count == 1 and gang.nodes == 1 and not gpus and may_fork():
+    is_alone = processes.count == 1 and gang.nodes == 1 and not gpus
+    if is_alone and may_fork():
         run_forked(partial(_work, job, processes.threads), environment, watch=watch, first=first)
+    elif is_alone:
+        run_alone(job, environment, watch=watch, first=first)
     else:
         run_workers(torchrun_command(processes, rendezvous, job), environment, watch=watch, first=first)
 

@@ -18,13 +18,13 @@ from typing import IO, Final
 from dynalign_trainer.runtime.lifetime import die_with_parent
 
 _POLL_SECONDS: Final = 0.05
-_SINGLE: Final = {
+ALONE: Final = {
     **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK"), "0"),
     **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), "1"),
     "MASTER_ADDR": "127.0.0.1",
     "MASTER_PORT": "0",  # nobody else has to find it
 }
-"""What torchrun tells a process that is the only one."""
+"""What torchrun tells a process that is the only one, as environment variables."""
 
 _ALLOWED: Final = threading.Event()
 
@@ -89,7 +89,7 @@ def _work(work: Callable[[], None], environment: Mapping[str, str], parent: int,
         for target in (1, 2):
             os.dup2(output, target)
         sys.stdout, sys.stderr = (os.fdopen(os.dup(output), "w", buffering=1, errors="replace") for _ in range(2))
-        os.environ.update({**environment, **_SINGLE})
+        os.environ.update({**environment, **ALONE})
         work()
         code = 0
     except SystemExit as ending:

@@ -19,11 +19,12 @@ from dynalign_contract.settings import TrainingSettings
 from dynalign_contract.stages import Stage
 from dynalign_trainer.runtime.context import Gang
 from dynalign_trainer.runtime.failures import out_of_memory
-from dynalign_trainer.train.processes.forked import ForkedWorker, fork_worker
+from dynalign_trainer.train.processes.forked import ALONE, ForkedWorker, fork_worker
 from dynalign_trainer.train.processes.tracebacks import find_error, is_consequence, killed, last_lines
 
 log = logging.getLogger("dynalign.train")
 
+_WORKER: Final = "dynalign_trainer.train.processes.worker"
 _POLL_SECONDS: Final = 0.2
 _KEPT_LINES: Final = 400
 """Enough for the tracebacks of a node's ranks and what torchrun writes after them."""
@@ -86,13 +87,7 @@ def count_processes(training: TrainingSettings, *, gpus: int, cores: int) -> Pro
 def torchrun_command(processes: Processes, rendezvous: Rendezvous, job: Path) -> list[str]:
     """The command that runs this node's workers."""
     agent = [sys.executable, "-m", "dynalign_trainer.train.processes.agent", str(os.getpid())]
-    workers = [
-        "--nproc-per-node",
-        str(processes.count),
-        "--module",
-        "dynalign_trainer.train.processes.worker",
-        str(job),
-    ]
+    workers = ["--nproc-per-node", str(processes.count), "--module", _WORKER, str(job)]
     return [*agent, *rendezvous.arguments, *workers]
 
 
@@ -130,16 +125,19 @@ def run_workers(
     Raises TrainingFailedError with the error that ended them, or the last lines that say something, and
     MemoryFullError where that error is one of memory. Whatever `first` or `watch` raises ends the workers.
     """
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    _run(process, watch, first)
+    _run(_start(command, environment), watch, first)
+
+
+def run_alone(
+    job: Path,
+    environment: Mapping[str, str],
+    *,
+    watch: Callable[[], None],
+    first: Callable[[], None] = _nothing,
+) -> None:
+    """Run a single worker, without torchrun and the libraries that it imports; all else is as in `run_workers`."""
+    command = [sys.executable, "-u", "-m", _WORKER, str(job), str(os.getpid())]
+    _run(_start(command, {**environment, **ALONE}), watch, first, is_worker=True)
 
 
 def run_forked(
@@ -150,10 +148,29 @@ def run_forked(
     first: Callable[[], None] = _nothing,
 ) -> None:
     """Run a single worker, forked off this process (`forked`), to its end; all else is as in `run_workers`."""
-    _run(fork_worker(work, environment), watch, first)
+    _run(fork_worker(work, environment), watch, first, is_worker=True)
 
 
-def _run(process: "subprocess.Popen[str] | ForkedWorker", watch: Callable[[], None], first: Callable[[], None]) -> None:
+def _start(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+
+
+def _run(
+    process: "subprocess.Popen[str] | ForkedWorker",
+    watch: Callable[[], None],
+    first: Callable[[], None],
+    *,
+    is_worker: bool = False,
+) -> None:
+    """Run torchrun, or the only worker if `is_worker`, to its end."""
     last: deque[str] = deque(maxlen=_KEPT_LINES)
     with _relayed(process, last):
         first()
@@ -165,7 +182,7 @@ def _run(process: "subprocess.Popen[str] | ForkedWorker", watch: Callable[[], No
                 watch()
     watch()
     if code != 0:
-        if isinstance(process, ForkedWorker) and code < 0:
+        if is_worker and code < 0:
             last.append(killed(0, code))  # as torchrun's agent says of its workers
         raise explain_end(code, list(last))
 

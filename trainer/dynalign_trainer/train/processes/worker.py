@@ -1,4 +1,7 @@
-"""One training process, started by `torchrun ... -m dynalign_trainer.train.processes.worker JOB_FILE [AGENT_PID]`."""
+"""One training process: `python -m dynalign_trainer.train.processes.worker JOB_FILE [PID]`, started by process PID.
+
+That is torchrun's agent, or the stage where there is one process only.
+"""
 
 import gc
 import os
