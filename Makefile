@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-local test-fast test-zoo test-gpu test-gpu-cluster test-cluster test-kind cluster bench-transition bench-checkpoints bench-judge bench-learning bench-demo bench-injections bench-iteration bench-start bench-peer bench-sampling bench-trainer bench-scale gpu-check testbed fuzz check check-generated format generate docs coverage images chart version release lock clean
+.PHONY: help venv demo test test-local test-fast test-zoo test-gpu test-gpu-cluster test-cluster test-kind cluster bench-transition bench-checkpoints bench-judge bench-learning bench-demo bench-injections bench-iteration bench-start bench-peer bench-sampling bench-trainer bench-scale gpu-check testbed fuzz check check-style check-types check-generated format generate docs coverage images chart version release lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -127,11 +127,15 @@ CLI := operator/dynalign_operator/cli
 # What `dynalign init` writes where there is no copy of the repository.
 INIT_EXAMPLES := tutorial smollm2 kubernetes-cpu
 
-check: venv check-generated ## Format, lint, types, architecture, generated files
+check: check-style check-types check-generated ## Format, lint, types, architecture, generated files; -j2 side by side
+
+check-style: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-types: venv
+	$(BIN)/mypy
 
 check-generated: venv
 	$(BIN)/python -m dynalign_operator.generate.crd --check crds/dynalign.io_alignmentruns.yaml
