@@ -27,21 +27,10 @@ from dynalign_operator.api.status import ConditionType, Phase, StagePhase
 from dynalign_operator.planning.observed import Step
 from lab.local_runs import LocalRun, write_run
 from lab.testbed import Testbed, load_testbed
+from support.shared_runs import SHORT, finished_run
 from support.stage_processes import kill_stage, report_process
 
 pytestmark = pytest.mark.slow
-
-SHORT = {
-    "iterations": 1,
-    "prompts": {"perIteration": 4, "heldOut": 4, "maxTokens": 96, "minCharacters": 10, "dedup": {"threshold": 1.0}},
-    "generation": {"candidates": 4, "maxTokens": 48, "promptsPerPart": 1},
-    "training": {
-        "promptsPerStep": 1,
-        "checkpointSteps": 1,
-        "lora": {"rank": 8},
-        "gradientCheckpointing": False,
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +44,9 @@ def run(testbed: Testbed, tmp_path: Path) -> LocalRun:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> LocalRun:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> LocalRun:
     """A run that nobody disturbs."""
-    run = write_run(tmp_path_factory.mktemp("undisturbed"), testbed, SHORT)
-    result = run.finish()
-    assert result.returncode == 0, f"{result.stderr}\n{run.logs()}"
-    return run
+    return finished_run(tmp_path_factory, SHORT).run
 
 
 def kill_all(parent: int) -> None:

@@ -18,6 +18,7 @@ from dynalign_operator.clusters.local.workdir import Workdir, read_run
 from dynalign_operator.planning.observed import Step
 from lab.local_runs import LocalRun, write_run
 from lab.testbed import load_testbed
+from support.shared_runs import IN_SHARDS, finished_run
 from support.stage_processes import config_on_testbed, stage_process, start_shard, until_there
 
 pytestmark = pytest.mark.slow
@@ -117,13 +118,11 @@ def test_a_killed_rollout_goes_on_where_it_stopped(tmp_path: Path, runs: tuple[L
     assert manifest(run, Stage.JUDGE, 0).digest == manifest(runs[1], Stage.JUDGE, 0).digest
 
 
-def test_shards_side_by_side_leave_what_shards_of_separate_jobs_leave(tmp_path: Path) -> None:
+def test_shards_side_by_side_leave_what_shards_of_separate_jobs_leave(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Two processes on one folder, as two pods on a volume: one is killed once, and both evaluate the iteration before."""
-    fields = {**TINY, "generation": {**TINY["generation"], "shards": 2}}
-    (tmp_path / "separate").mkdir()
-    separate = write_run(tmp_path / "separate", load_testbed(), fields)
-    result = separate.finish()
-    assert result.returncode == 0, f"{result.stdout}\n{result.stderr}\n{separate.logs()}"
+    separate = finished_run(tmp_path_factory, IN_SHARDS).run
     stored = read_run(Workdir(separate.workdir))
     assert stored is not None
     evaluation = stage_folder(Stage.EVALUATE, 0)

@@ -16,6 +16,7 @@ from dynalign_operator.planning.stage_status import seconds_of
 from dynalign_trainer.runtime.useful_time import USEFUL_TIME_FILE
 from lab.local_runs import LocalRun, write_run
 from lab.testbed import load_testbed
+from support.shared_runs import IN_SHARDS, finished_run
 from support.stage_processes import stage_process
 
 pytestmark = pytest.mark.slow
@@ -28,40 +29,46 @@ TINY: dict[str, Any] = {
 }
 
 
-def stages_of(run: LocalRun) -> dict[Stage, StageStatus]:
-    return {entry.stage: entry for entry in run.status.iterations[0].stages}
+def stages_of(run: LocalRun, iteration: int = 0) -> dict[Stage, StageStatus]:
+    return {entry.stage: entry for entry in run.status.iterations[iteration].stages}
 
 
-def reported(layout: RunLayout, stage: Stage) -> float:
+def reported(layout: RunLayout, stage: Stage, iteration: int) -> float:
     """Useful seconds that the shards of a stage have written into their manifests."""
-    folder, metric = layout.stage(stage, 0), STAGE_METRICS[stage].useful_seconds
+    folder, metric = layout.stage(stage, iteration), STAGE_METRICS[stage].useful_seconds
     manifests = [read_manifest(path) for path in (folder, *sorted(folder.glob("shard-*")))]
     return sum(read_metrics(stage, found.metrics)[metric] for found in manifests if found is not None)
 
 
-def test_what_the_stages_measure_is_what_the_run_says(tmp_path: Path) -> None:
-    run = write_run(tmp_path, load_testbed(), {**TINY, "generation": {**TINY["generation"], "shards": 2}})
-    result = run.finish()
-    assert result.returncode == 0, f"{result.stdout}\n{result.stderr}\n{run.logs()}"
-    goodput, stages, layout = run.status.goodput, stages_of(run), RunLayout(run.workdir)
+def check_stage(entry: StageStatus, expected: float) -> DeviceTime:
+    """Its seconds, of which as many were useful as its manifests say."""
+    assert entry.goodput is not None
+    seconds = entry.goodput.seconds
+    assert seconds.useful == pytest.approx(expected, abs=0.01)
+    assert seconds.useful > 0
+    assert seconds.starting > 0
+    assert (seconds.wasted, seconds.unknown) == (0, 0)
+    duration = seconds_of(entry)
+    assert duration is not None
+    assert seconds.reserved <= duration + 0.01  # shards run one after the other here
+    return seconds
+
+
+def test_what_the_stages_measure_is_what_the_run_says(tmp_path_factory: pytest.TempPathFactory) -> None:
+    finished = finished_run(tmp_path_factory, IN_SHARDS)
+    run, total = finished.run, DeviceTime()
+    goodput, layout = run.status.goodput, RunLayout(run.workdir)
     assert goodput is not None
-    assert list(stages) == list(ITERATION_STAGES)
-    for stage, entry in stages.items():
-        assert entry.goodput is not None
-        seconds = entry.goodput.seconds
-        assert seconds.useful == pytest.approx(reported(layout, stage), abs=0.01)
-        assert seconds.useful > 0
-        assert seconds.starting > 0
-        assert (seconds.wasted, seconds.unknown) == (0, 0)
-        duration = seconds_of(entry)
-        assert duration is not None
-        assert seconds.reserved <= duration + 0.01  # shards run one after the other here
-    total = sum((entry.goodput.seconds for entry in stages.values() if entry.goodput), DeviceTime())
+    for iteration in range(2):
+        stages = stages_of(run, iteration)
+        assert list(stages) == list(ITERATION_STAGES)
+        for stage, entry in stages.items():
+            total += check_stage(entry, reported(layout, stage, iteration))
     assert {name: getattr(goodput.seconds, name) for name in total.figures} == pytest.approx(
         {name: getattr(total, name) for name in total.figures}, abs=0.01
     )
     assert goodput.unit is DeviceUnit.POD
-    assert f"goodput {goodput.share:.0%}" in result.stdout
+    assert f"goodput {goodput.share:.0%}" in finished.output
     assert "Useful wall-clock time" in layout.report.read_text()
 
 

@@ -12,27 +12,18 @@ from dynalign_contract.config import StageConfig
 from dynalign_contract.layout import part_name, stage_folder
 from dynalign_contract.records import JUDGEMENT, JudgementRow, read_rows, write_rows
 from dynalign_contract.stages import Stage
-from lab.local_runs import COMMAND, SPEC, LocalRun, write_run
-from lab.testbed import load_testbed
+from lab.local_runs import COMMAND, LocalRun
 from support.finished_runs import seal
+from support.shared_runs import SHORT, finished_run
 
 pytestmark = pytest.mark.slow
 
-SMALL = {
-    "iterations": 1,
-    "prompts": {**SPEC["prompts"], "perIteration": 4, "heldOut": 4},
-    "generation": {"candidates": 4, "maxTokens": 32},
-    "judging": {"canaries": {"prompts": 0}},
-}
 FOLDER = stage_folder(Stage.JUDGE, 0)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> LocalRun:
-    run = write_run(tmp_path_factory.mktemp("rescore"), load_testbed(), SMALL)
-    result = run.finish()
-    assert result.returncode == 0, f"{result.stdout}\n{result.stderr}\n{run.logs()}"
-    return run
+    return finished_run(tmp_path_factory, SHORT).run
 
 
 def verify(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
