@@ -14,6 +14,7 @@ from typing import TextIO
 from dynalign_contract.preload import StageEvent, StageRequest
 from dynalign_trainer.main import main as run_stage
 from dynalign_trainer.models.engine_start import import_libraries, prepare_environment
+from dynalign_trainer.runtime.ending import end_at_once
 from dynalign_trainer.runtime.importing import importing
 from dynalign_trainer.runtime.machine import count_gpus
 from dynalign_trainer.train.processes.forked import allow_fork
@@ -84,6 +85,7 @@ def _exec_stage(request: StageRequest, *, is_loaded: bool) -> None:
         os.execve(sys.executable, program, request.environment)  # noqa: S606 - what `dynalign run` asked for
     os.environ.clear()
     os.environ.update(request.environment)
+    end_at_once()
     try:
         run_stage(request.arguments)
     except SystemExit as ending:

@@ -28,6 +28,7 @@ from dynalign_trainer.models.engine_weights import (
 from dynalign_trainer.models.folder import load_tokenizer
 from dynalign_trainer.models.requests import Requests
 from dynalign_trainer.models.sampler import Sampler, VllmSampler
+from dynalign_trainer.runtime.ending import keep
 from dynalign_trainer.runtime.machine import count_gpus
 from dynalign_trainer.runtime.progress import Watch
 from dynalign_trainer.runtime.telemetry import Telemetry
@@ -163,6 +164,7 @@ def start_vllm_engine(plan: EnginePlan, telemetry: Telemetry | None = None) -> V
         has_weights=plan.begins_with_base,
     )
     llm = start_llm(arguments)
+    keep(llm)
     weights = _open_weights(llm, plan.model, plan.policies, are_adapters=plan.lora is not None)
     slots = int(llm.llm_engine.vllm_config.scheduler_config.max_num_seqs) if on_gpu else None
     return VllmEngine(llm, chat, plan.max_length, weights, telemetry, slots=slots)
