@@ -12,7 +12,9 @@ from typing import Any
 
 from dynalign_contract.records import BATCH, BatchRow, read_rows
 from dynalign_contract.settings import TrainingBackend
+from dynalign_trainer.runtime.importing import importing
 from dynalign_trainer.train.job import StepMeasures, TrainJob, read_job
+from dynalign_trainer.train.processes.worker import leave_out_unused
 
 
 def watch(engine: Any, measures: Callable[[], StepMeasures | None], steps: list[dict[str, Any]]) -> None:
@@ -68,10 +70,14 @@ def probe_trl(job: TrainJob, rows: list[BatchRow], steps: list[dict[str, Any]]) 
 
 
 def main() -> None:
-    import torch
-    import torch.distributed as dist
+    leave_out_unused()
+    with importing():  # a collection follows every job, and need not look at libraries
+        import torch
+        import torch.distributed as dist
 
-    sys.modules.setdefault("vllm", None)  # type: ignore[arg-type]
+        import dynalign_trainer.train.packed.run
+        import dynalign_trainer.train.trl.run  # noqa: F401
+
     *paths, _ = sys.argv[1:]  # the agent adds its process id
     for path in paths:
         job = read_job(Path(path))
