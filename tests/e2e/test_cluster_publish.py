@@ -1,7 +1,7 @@
 """Runs that publish to an S3 server and an OCI registry and log to MLflow, where every connection that no policy allows is denied.
 
-The second run starts from what the first has published. In its middle the registry and the tracker are killed, and
-come back when its export has failed.
+The second run, whose rollout is one Job, starts from what the first has published. In its middle the registry and the
+tracker are killed, and come back when its export has failed.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import pytest
 
 from dynalign_contract.layout import MANIFEST, stage_folder
 from dynalign_contract.pod_paths import METRICS_PORT
-from dynalign_contract.stages import Stage
+from dynalign_contract.stages import ROLLOUT_STAGES, Stage
 from lab.cluster import Cluster, Image, LabError
 from lab.testbed import load_testbed
 from support import oci_registry, s3_server
@@ -30,6 +30,10 @@ FIRST, SECOND, THIRD = "published", "from-registry", "from-bucket"
 WEIGHTS = "model.safetensors"
 BASIC = "kubernetes.io/basic-auth"
 METRIC = "judge.reward"
+FUSED: dict[str, Any] = {
+    "rollout": "Fused",
+    "stages": {stage: pods for stage, pods in TINY["stages"].items() if stage not in ROLLOUT_STAGES},
+}
 RETRIES = 10
 """Attempts at an export while the servers that were killed come back."""
 
@@ -129,7 +133,8 @@ def published(site: Site, stores: Stores) -> ClusterRun:
 def continued(published: ClusterRun, stores: Stores) -> Continued:
     """The second run, whose registry and tracker were away when they were wanted."""
     keys = {"credentialsSecretRef": {"name": "registry"}}
-    run = published.site.apply(SECOND, spec(stores, SECOND, uri=published_at(published)["oci"], **keys))
+    fields = spec(stores, SECOND, uri=published_at(published)["oci"], **keys)
+    run = published.site.apply(SECOND, {**fields, **FUSED})
     run.until(lambda: is_fetched(run), "the fetched model")
     for store in (Store.REGISTRY, Store.MLFLOW):
         stores.kill(store)
@@ -236,8 +241,8 @@ def assert_tracked(run: ClusterRun, stores: Stores, folder: Path) -> None:
         ((step, reward),) = curve
         assert step == 0
         assert reward == pytest.approx(iteration["reward"])
-    artifacts = {stage["stage"]: stage["artifact"]["digest"] for stage in iteration["stages"]}
-    assert tags["dynalign.artifact.train"] == artifacts["train"]
+    (trained,) = (stage for stage in iteration["stages"] if stage["stage"] == Stage.TRAIN)
+    assert tags["dynalign.artifact.train"] == trained["artifact"]["digest"]
 
 
 def test_a_run_starts_from_the_registry(published: ClusterRun, continued: Continued) -> None:
