@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from dynalign_contract import manifest
@@ -28,6 +27,7 @@ from dynalign_contract.stages import Stage
 from dynalign_operator.clusters.stage_metrics import LiveMetrics, parse_metrics
 from dynalign_trainer.runtime import lifecycle as stage_life
 from dynalign_trainer.runtime.context import StageContext, StageOutput
+from dynalign_trainer.runtime.phases import process_start
 from dynalign_trainer.runtime.telemetry import Telemetry, TelemetryServer
 
 Run = Callable[[StageContext[Any]], StageOutput[Any]]
@@ -106,7 +106,7 @@ def test_the_start_of_useful_work_is_measured_once(harness: Harness) -> None:
     result = harness.run(run)
     (start,) = (m.value for m in result.metrics if m.name == "start_seconds")
     assert start is not None
-    assert 0 < start < time.time() - psutil.Process().create_time()
+    assert 0 < start < time.time() - process_start()
 
 
 def test_the_useful_time_of_finished_parts_is_reported_by_the_attempt_that_keeps_them(harness: Harness) -> None:
