@@ -4,6 +4,7 @@ Its GPUs, or its cores, are all that this process sees. It ends with the stage's
 """
 
 import argparse
+import copy
 import logging
 import multiprocessing
 import os
@@ -178,7 +179,8 @@ def _failure(number: int, error: Exception) -> Failed:
 def _as_sent(error: Exception) -> Exception:
     """The error, or one that says the same where it cannot be sent."""
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - what this line has written
+        pickle.dumps(error)
+        copy.copy(error)  # made anew as the other process does
     except Exception:  # noqa: BLE001 - classes of libraries fail as they like
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
