@@ -17,6 +17,7 @@ from dynalign_contract.run_facts import RunFacts
 from dynalign_contract.settings import (
     DEFAULT_CHAT,
     NO_TRACKING,
+    NUMBER_OF_ENGINES,
     ChatSettings,
     Checkpoints,
     EngineSettings,
@@ -357,7 +358,7 @@ class StageConfig(Model):
             by_alias=True,
             exclude={
                 "attempt": True,
-                "engine": {"replicas"},  # how many work is no matter of what they make
+                "engine": set(NUMBER_OF_ENGINES),
                 "params": {"preflight", "publish", "checkpoints"},
             },
         )

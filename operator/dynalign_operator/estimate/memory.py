@@ -17,8 +17,6 @@ from dynalign_operator.manifests.overrides import build_resources
 _ENGINE_RESERVE: Final = 4 * GIB
 """Activations, captured graphs and workspaces of an engine."""
 _DEFAULT_LENGTH: Final = 4096
-_LEAST_STAGE_OF_OFFLOAD: Final = 2
-"""ZeRO stage from which the optimiser may lie in the machine's memory."""
 _HOST_RESERVE_GIB: Final = 16
 """Memory of a training pod beside the optimiser: libraries, the batch, and weights on their way to the GPUs."""
 
@@ -81,8 +79,7 @@ def _training_remedy(spec: AlignmentRunSpec, machine: Machine) -> str:
     """What to change where training does not fit; the optimiser's place first, where that is enough."""
     usual = "raise training.zeroStage, gpusPerNode or nodes, or lower training.tokensPerMicroBatch"
     training = spec.training
-    may_move = training.method is TrainingMethod.FULL and training.zero_stage >= _LEAST_STAGE_OF_OFFLOAD
-    if not may_move or training.optimizer_offload is OptimizerOffload.CPU or machine.accelerator.is_cpu:
+    if not training.may_offload or training.optimizer_offload is OptimizerOffload.CPU or machine.accelerator.is_cpu:
         return usual
     moved = training.model_copy(update={"optimizer_offload": OptimizerOffload.CPU})
     offloaded = spec.model_copy(update={"training": moved})

@@ -1,11 +1,12 @@
 """`engine.replicas`: what the pods ask for is what their stages use, and everything that counts GPUs counts the same."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dynalign_contract.accelerators import Hardware
-from dynalign_contract.config import StageConfig
+from dynalign_contract.config import Policy, StageConfig
 from dynalign_contract.objective import builtin_objective
 from dynalign_contract.stages import Stage
 from dynalign_operator.estimate.run_estimate import RunEstimate, StageEstimate, estimate_run
@@ -14,7 +15,9 @@ from dynalign_operator.manifests.build_settings import BuildSettings, PodSetting
 from dynalign_operator.planning.goodput import count_devices
 from dynalign_operator.planning.plan import JobBundle
 from dynalign_operator.planning.rehearsal import rehearse
+from dynalign_trainer.evaluate.earlier_answers import sampling_digest
 from dynalign_trainer.models.device_shares import share_gpus
+from dynalign_trainer.models.thoughts import Lengths
 from support.builders import T0, RunBuilder, a_run
 from support.stage_bundles import first_bundles
 
@@ -44,6 +47,23 @@ def test_a_pod_asks_for_the_gpus_that_its_stage_shares_out() -> None:
         assert sorted(seen, key=int) == [str(gpu) for gpu in range(asked)], "every GPU has one engine"
     assert gpus_of(found[Stage.TRAIN]) == 3
     assert gpus_of(found[Stage.FETCH]) == 0
+
+
+def test_what_engines_have_made_is_taken_over_whatever_their_number() -> None:
+    def configs(replicas: int) -> dict[Stage, StageConfig]:
+        found = bundles(a_run().with_spec(engine={**ENGINE, "replicas": replicas}))
+        texts = {stage: bundle.config_map["data"]["stage.json"] for stage, bundle in found.items()}
+        return {stage: StageConfig.model_validate_json(text) for stage, text in texts.items()}
+
+    def held_out(config: StageConfig) -> str:
+        context: Any = SimpleNamespace(config=config, inputs={})
+        return sampling_digest(context, Policy(), Lengths(64, None))
+
+    one, four = configs(1), configs(4)
+    assert one[Stage.GENERATE].engine != four[Stage.GENERATE].engine
+    changed = {stage for stage, config in one.items() if config.digest != four[stage].digest}
+    assert changed == {Stage.REPORT}, "a report shows the specification"
+    assert held_out(one[Stage.EVALUATE]) == held_out(four[Stage.EVALUATE])
 
 
 def estimate(**changes: Any) -> RunEstimate:

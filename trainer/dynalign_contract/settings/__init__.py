@@ -1,7 +1,7 @@
 """The parts of a run that a stage needs to know. The run file embeds these very models, so nothing is said twice."""
 
 from dynalign_contract.settings.chat import DEFAULT_CHAT, ChatSettings, Thinking
-from dynalign_contract.settings.engine import DType, EngineSettings
+from dynalign_contract.settings.engine import NUMBER_OF_ENGINES, DType, EngineSettings
 from dynalign_contract.settings.evaluation import (
     OWN_TASK_PREFIX,
     OWN_TASKS,
@@ -101,6 +101,7 @@ __all__ = [
     "MAX_TARGETS",
     "MLFLOW_ENDPOINT",
     "NO_TRACKING",
+    "NUMBER_OF_ENGINES",
     "OWN_TASKS",
     "OWN_TASK_PREFIX",
     "PUBLISH_KEY_VARIABLES",

@@ -1,10 +1,14 @@
 """How the inference engine holds the model, and in which numbers sampler and trainer compute."""
 
 from enum import StrEnum
+from typing import Final
 
 from pydantic import Field
 
 from dynalign_contract.base import Model
+
+NUMBER_OF_ENGINES: Final = frozenset({"replicas"})
+"""Fields that no digest of what engines make depends on: what they make does not depend on how many they are."""
 
 
 class DType(StrEnum):

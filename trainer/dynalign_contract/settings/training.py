@@ -209,6 +209,11 @@ class TrainingSettings(Model):
         return Checkpoints(steps=self.checkpoint_steps, minutes=self.checkpoint_minutes)
 
     @property
+    def may_offload(self) -> bool:
+        """Whether `optimizerOffload: CPU` is for this training: DeepSpeed moves what ZeRO 2 or 3 has divided."""
+        return self.method is TrainingMethod.FULL and self.zero_stage >= 2
+
+    @property
     def rate(self) -> float:
         """`learning_rate`, or the default of the method."""
         return self.learning_rate or _LEARNING_RATES[self.method]

@@ -9,6 +9,7 @@ from dynalign_contract.config import EvaluateParams, Policy
 from dynalign_contract.inputs import EVALUATIONS, Input
 from dynalign_contract.layout import ANSWERS_FILE
 from dynalign_contract.records import AnswerRow, PromptRow
+from dynalign_contract.settings import NUMBER_OF_ENGINES
 from dynalign_trainer.evaluate.answers import read_answers
 from dynalign_trainer.models.thoughts import Lengths
 from dynalign_trainer.runtime.context import StageContext
@@ -26,7 +27,7 @@ def sampling_digest(context: StageContext[EvaluateParams], policy: Policy, lengt
     weights = policy.adapter or context.config.inputs.get(Input.MODEL)
     parts: Mapping[str, Any] = {
         "weights": None if weights is None else weights.digest,
-        "engine": context.config.engine.model_dump(mode="json", exclude={"replicas"}),
+        "engine": context.config.engine.model_dump(mode="json", exclude=set(NUMBER_OF_ENGINES)),
         "chat": context.config.chat.model_dump(mode="json"),
         "lengths": [lengths.answer, lengths.thought],
     }

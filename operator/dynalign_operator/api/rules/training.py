@@ -77,10 +77,7 @@ TRAINING_RULES: Final = (
         "(self.method == 'Full' && self.zeroStage >= 2)",
         message="is CPU, which is for method: Full with zeroStage 2 or 3, for an adapter's states are small; write "
         "these, or remove optimizerOffload",
-        holds=lambda training: (
-            training.optimizer_offload is OptimizerOffload.NONE
-            or (training.method is TrainingMethod.FULL and training.zero_stage >= 2)
-        ),
+        holds=lambda training: training.optimizer_offload is OptimizerOffload.NONE or training.may_offload,
     ),
     Rule(
         at="spec.training",
